@@ -1,0 +1,195 @@
+"""The command line: parse, call, print."""
+
+import dataclasses
+import inspect
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from tyro.conf import Positional, UseAppendAction, arg
+
+from pliant import _xla, results, training
+from pliant.diagnostics import DIAGNOSTICS
+from pliant.errors import UserError
+from pliant.methods import METHODS, defaults
+from pliant.networks import NETWORKS
+from pliant.results import RunFolder
+from pliant.settings import options
+from pliant.streams import DATASETS, STREAMS
+from pliant.training import RunConfig
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+_Settings = Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="NAME.OPTION=VALUE")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(RunConfig):
+    """Train methods on a stream of tasks. The same command continues an interrupted run."""
+
+    stream: Positional[Literal["random-labels", "permuted-pixels"]] = "random-labels"
+    """Stream of tasks."""
+    settings: _Settings = ()  # type: ignore[assignment] # --set may be repeated, and take several
+    """Any option of a method, of the stream or of the network, such as adamo.isometry_strength=0.03,
+    random-labels.labels=iid or mlp.norm=layer. `pliant list` shows them."""
+    out: Path | None = None
+    """Run folder; by default runs/STREAM-DATASET-ID."""
+    data_dir: str | None = None
+    """Folder with parquet files of the data set; by default PLIANT_DATA, or else the Hugging Face hub."""
+
+    def __call__(self) -> None:
+        """Trains, then prints the table and where the figure is."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(RunConfig)}
+        config = RunConfig(**fields | {"settings": tuple(itertools.chain(*self.settings))})
+        _xla.use_every_core()
+        _xla.cache_compilations()
+        progress = _progress()
+        bar = progress.add_task("", total=1.0, method="", task="", accuracy="")
+
+        def report(now: training.Progress) -> None:
+            progress.start()  # only once there is something to show: errors of the configuration come before
+            progress.update(
+                bar,
+                completed=now.done,
+                method=now.method,
+                task=f"task {now.task + 1}/{config.tasks}",
+                accuracy=f"accuracy {now.accuracy:.2f}",
+            )
+
+        try:
+            folder = training.run(config, self.out, data_dir=self.data_dir, report=report)
+        finally:
+            progress.stop()
+        _print_table(folder)
+        _print_figure(folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """List what can be named in a run, with what can be set."""
+
+    kind: Positional[Literal["methods", "streams", "datasets", "networks", "diagnostics"]]
+    """What to list."""
+    plain: bool = False
+    """One name a line, nothing else."""
+
+    def __call__(self) -> None:
+        """Prints the list."""
+        makers: dict[str, Callable[[], list[tuple[str, str, str]]]] = {
+            "methods": lambda: [(m.name, m.summary, _pairs(defaults(m))) for m in METHODS.values()],
+            "streams": lambda: [_factory_row(name, make) for name, make in STREAMS.items()],
+            "datasets": lambda: [(name, d.summary, d.hub or "embedded") for name, d in DATASETS.items()],
+            "networks": lambda: [_factory_row(name, make) for name, make in NETWORKS.items()],
+            "diagnostics": lambda: [(d.name, d.summary, d.cost) for d in DIAGNOSTICS.values()],
+        }
+        rows = makers[self.kind]()
+        if self.plain:
+            print("\n".join(name for name, _, _ in rows))
+            return
+        last = {"datasets": "source", "diagnostics": "cost"}.get(self.kind, "options (--set NAME.OPTION=VALUE)")
+        table = Table("name", "what it is", last)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """Print the table of a run again."""
+
+    dir: Positional[Path]
+    """Run folder."""
+
+    def __call__(self) -> None:
+        """Prints the table."""
+        _print_table(RunFolder(self.dir))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """Draw the figure of a run again, from its metrics.parquet."""
+
+    dir: Positional[Path]
+    """Run folder."""
+
+    def __call__(self) -> None:
+        """Draws the figure and prints where it is."""
+        _print_figure(RunFolder(self.dir))
+
+
+_COMMANDS: dict[str, Callable[..., Any]] = {"run": Run, "list": List, "show": Show, "plot": Plot}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code: 0 done, 2 user error, 130 interrupted."""
+    command = tyro.extras.subcommand_cli_from_dict(
+        _COMMANDS,
+        prog="pliant",
+        args=arguments,
+        description="Neural networks that keep learning: methods, streams of tasks and diagnostics of plasticity.",
+    )
+    errors = Console(stderr=True, highlight=False)
+    try:
+        command()
+    except UserError as error:
+        errors.print(f"pliant: {error}", markup=False, soft_wrap=True)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        errors.print("pliant: interrupted. Finished tasks are kept; the same command continues.")
+        return INTERRUPTED
+    return 0
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.fields[method]}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[task]}  {task.fields[accuracy]}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def _print_table(folder: RunFolder) -> None:
+    summary = results.summarize_run(_finished(folder), folder.headline)
+    Console().print(results.summary_table(summary, folder.seconds, folder.headline, folder.title))
+
+
+def _print_figure(folder: RunFolder) -> None:
+    figure = results.accuracy_figure(_finished(folder), folder.headline, folder.title, folder.chance)
+    png, _ = results.save_figure(figure, folder.path / folder.headline)
+    Console().print(f"figure: {png} (and .pdf)", soft_wrap=True, highlight=False)
+
+
+def _finished(folder: RunFolder) -> Any:
+    if folder.metrics.empty:
+        raise UserError(
+            got=f"{folder.path}, in which no task is finished",
+            wanted="at least one finished task",
+            do="Start the run again with the same command.",
+        )
+    return folder.metrics
+
+
+def _factory_row(name: str, factory: Callable[..., Any]) -> tuple[str, str, str]:
+    first_line = (inspect.getdoc(factory) or "").splitlines()[0]
+    own_flags = ("num_tasks", "widths")  # --tasks and --widths
+    values = {key: option.default for key, option in options(factory).items() if key not in own_flags}
+    return name, first_line, _pairs(values)
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

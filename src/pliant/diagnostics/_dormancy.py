@@ -1,0 +1,144 @@
+"""Dormant units: which hidden units hardly ever say anything."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from pliant.errors import UserError
+from pliant.types import Batch, Diagnostic, Features, Key, Network, Number, Params, Scalar, State
+
+
+class DormantUnits(NamedTuple):
+    """What `dormant` returns."""
+
+    pooled: Scalar
+    """Dormant units over all units of all layers, in [0, 1]."""
+    by_layer: Mapping[str, Scalar]
+    """Fraction in each layer."""
+
+
+def dormancy_scores(
+    activations: Float[Array, "batch *space features"], num_units: int | None = None
+) -> Float[Array, " width"]:
+    r"""Scores units by their mean absolute activation relative to their layer's.
+
+    .. math:: s_i = \frac{\mathbb E_x |h_i(x)|}{\frac1N \sum_k \mathbb E_x |h_k(x)| + 10^{-9}}
+
+    Args:
+      activations: post-activation features; all axes but the last are averaged over, after the absolute value.
+      num_units: N, if the last axis holds each unit several times, unit index fastest (CReLU); by default its length.
+
+    Returns:
+      One score ≥ 0 a unit. They average to 1, or are all 0 in a silent layer.
+
+    Example:
+      >>> dormancy_scores(jnp.array([[0.0, 1.0, -3.0]])).tolist()
+      [0.0, 0.75, 2.25]
+
+    References:
+      Sokar et al., `The Dormant Neuron Phenomenon in Deep Reinforcement Learning
+      <https://arxiv.org/abs/2302.12902>`_, 2023. Equation 1.
+
+    Differs from:
+      Nothing known. (The comment in Dopamine's code says that scores sum to one; its code divides by the mean, as
+      here.)
+    """
+    means = jnp.abs(activations).mean(axis=tuple(range(activations.ndim - 1)))
+    means = means.reshape(-1, num_units or means.size).mean(axis=0)
+    return means / (means.mean() + 1e-9)
+
+
+def is_dormant(
+    activations: Float[Array, "batch *space features"],
+    threshold: Number = 0.025,
+    num_units: int | None = None,
+) -> Bool[Array, " width"]:
+    """True at units whose `dormancy_scores` are at most `threshold`.
+
+    Args:
+      activations: as in `dormancy_scores`.
+      threshold: τ; 0 selects units that are exactly silent, a negative one selects none.
+      num_units: as in `dormancy_scores`.
+
+    Example:
+      >>> is_dormant(jnp.array([[0.0, 1.0, -3.0]])).tolist()
+      [True, False, False]
+
+    References:
+      See `dormancy_scores`; definition 3.1 there.
+
+    Differs from:
+      Nothing known.
+    """
+    return dormancy_scores(activations, num_units) <= threshold
+
+
+def dormant(features: Features, threshold: Number = 0.025, num_units: Mapping[str, int] | None = None) -> DormantUnits:
+    """Measures the fraction of dormant units.
+
+    Scores are relative to their layer: a layer in which all units shrink together shows none, one that is entirely
+      silent
+    shows all. Not meaningful where features mix units and are never near 0 (MaxMin).
+
+    Args:
+      features: post-activation arrays by hidden layer, (batch, …, width).
+      threshold: τ ≥ 0; 0.025 is the authors' for DQN.
+      num_units: units by layer where the width holds each several times, see `dormancy_scores`.
+
+    Returns:
+      `DormantUnits`, fractions in [0, 1]. NaN features give NaN.
+
+    Raises:
+      UserError: if there is no layer or an empty batch, since nothing was measured.
+
+    Example:
+      >>> found = dormant({"dense_0": jnp.array([[0.0, 1.0, 3.0]])})
+      >>> round(float(found.pooled), 4)
+      0.3333
+
+    References:
+      See `dormancy_scores`; definitions 3.1 and 3.2 there.
+
+    Differs from:
+      Libraries that publish the unweighted mean over layers under this name; that is the mean of `by_layer`.
+    """
+    if not features or any(layer.size == 0 for layer in features.values()):
+        raise UserError(
+            got=f"features of {len(features)} layers, or an empty batch",
+            wanted="at least one hidden layer and one example",
+            do="Pass the features that the network's `apply` returns on a probe batch.",
+        )
+    units = num_units or {}
+    flags = {name: is_dormant(layer, threshold, units.get(name)) for name, layer in features.items()}
+    by_layer = {
+        name: jnp.where(jnp.isfinite(features[name]).all(), flag.mean(), jnp.nan) for name, flag in flags.items()
+    }
+    sizes = jnp.array([flag.size for flag in flags.values()])
+    pooled = (jnp.stack(list(by_layer.values())) * sizes).sum() / sizes.sum()
+    return DormantUnits(pooled, by_layer)
+
+
+def _measure(network: Network, params: Params, state: State, probe: Batch, key: Key) -> Array:
+    """The pooled fraction over the layers in which a unit owns its output; NaN if there are none."""
+    _, features, _ = network.apply(params, state, probe.inputs, train=False, key=key)
+    layers = [layer for layer in network.wiring.layers if layer.elementwise]
+    if not layers:
+        return jnp.full((), jnp.nan)
+    widths = {layer.name: layer.width for layer in layers}
+    return dormant({layer.name: features[layer.name] for layer in layers}, num_units=widths).pooled
+
+
+def _summarize(arrays: np.ndarray) -> dict[str, float]:
+    return {"dormant_fraction": float(arrays)}
+
+
+DORMANT = Diagnostic(
+    name="dormant",
+    summary="fraction of hidden units with almost no activation (Sokar et al., τ = 0.025)",
+    cost="cheap",
+    measure=_measure,
+    summarize=_summarize,
+)

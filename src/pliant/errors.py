@@ -1,0 +1,41 @@
+"""The one exception for everything that a user can mend."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something was asked that cannot be done: says what was got, what is wanted and what to do.
+
+    The command line prints the message without a traceback and ends with exit code 2.
+
+    Example:
+      >>> str(UserError(got="tasks=0", wanted="tasks ≥ 1", do="Leave --tasks out for the default of 20."))
+      'got tasks=0; wanted tasks ≥ 1. Leave --tasks out for the default of 20.'
+    """
+
+    def __init__(self, *, got: str, wanted: str, do: str):
+        super().__init__(f"got {got}; wanted {wanted}. {do}")
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], do: str) -> UserError:
+    """The error for a name that no registry has, with the nearest name that one has.
+
+    Example:
+      >>> str(unknown_name("method", "adamoo", ["adam", "adamo"], "See `pliant list methods`."))
+      "got the method 'adamoo'; wanted one of adam, adamo. Did you mean 'adamo'? See `pliant list methods`."
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return UserError(got=f"the {kind} {name!r}", wanted=f"one of {', '.join(known)}", do=hint + do)
+
+
+def require_range(name: str, value: object, low: float, high: float = float("inf"), *, do: str) -> None:
+    """Raises unless `low` ≤ `value` ≤ `high`. Traced values pass: their number is not known yet.
+
+    Example:
+      >>> require_range("b1", 0.9, 0, 1, do="Use a decay rate such as 0.9.")
+    """
+    if isinstance(value, int | float) and not low <= value <= high:
+        raise UserError(got=f"{name}={value}", wanted=f"a number in [{low:g}, {high:g}]", do=do)

@@ -1,0 +1,137 @@
+"""Surgery on units: which entries of the parameters are theirs, and how weights and optimizer statistics are reset.
+
+Every intervention that resets units goes through `reset_units`, so the index arithmetic and the walk through
+optimizer states exist once.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, PyTree
+
+from pliant.types import Key, Params, Slot, Wiring, leaf_path
+
+MOMENTS = ("mu", "nu", "nu_max", "trace")
+"""Field names of optax states that hold statistics of a parameter's gradients, one entry a weight."""
+
+Units = Mapping[str, Bool[Array, " ?width"]]
+"""By hidden layer: True at the units to act on."""
+
+
+def slot_mask(slot: Slot, units: Bool[Array, " width"], leaf: Array) -> Bool[Array, "..."]:
+    """True at the entries of `leaf` that belong to `units`.
+
+    Args:
+      slot: where the units live in the leaf; several tiles repeat the units, unit index fastest.
+      units: True at the units to select.
+      leaf: the parameter.
+
+    Example:
+      >>> reader = Slot("head/kernel", axis=-2, tiles=2)
+      >>> slot_mask(reader, jnp.array([True, False]), jnp.zeros((4, 1)))[:, 0].tolist()
+      [True, False, True, False]
+    """
+    axis = slot.axis % leaf.ndim
+    shape = [1] * leaf.ndim
+    shape[axis] = -1
+    return jnp.broadcast_to(jnp.tile(units, slot.tiles).reshape(shape), leaf.shape)
+
+
+def reset_units(
+    key: Key, params: Params, opt_state: optax.OptState, wiring: Wiring, units: Units
+) -> tuple[Params, optax.OptState]:
+    """Draws units anew: what feeds them is fresh, what reads them is zero, their moments are forgotten.
+
+    First every feed of a selected unit (incoming kernel slice, bias, its norm's scale and offset) is drawn from
+    that parameter's own initialiser; then the kernel rows that read it are set to 0, so an entry that is both ends
+    at 0, and a unit that was silent leaves the network's output as it was. Adam's `mu` and `nu` (and relatives, see
+    `MOMENTS`) become 0 at the same entries. Adam's count is shared by all weights and stays: a reset weight's first
+    update is up to (1 − b1)/√(1 − b2) ≈ 3.2 learning rates for the usual decay rates.
+
+    Args:
+      key: for the fresh draws; every leaf gets its own.
+      params: the parameters.
+      opt_state: any optax state.
+      wiring: the network's layer graph.
+      units: True at the units to reset, by layer; layers may be missing. No True is a bitwise no-op.
+
+    Returns:
+      The new parameters and optimizer state.
+
+    References:
+      Sokar et al., `The Dormant Neuron Phenomenon in Deep Reinforcement Learning
+      <https://arxiv.org/abs/2302.12902>`_, 2023. Algorithm 1.
+
+    Differs from:
+      Dopamine, which keeps the bias' moments, whose mask from convolutions to dense layers is right for
+      channel-first layouts only, and which finds Adam's state by position.
+    """
+    leaves = {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    fed: dict[str, Array] = {}
+    read: dict[str, Array] = {}
+    fresh: dict[str, Array] = {}
+    for layer in wiring.layers:
+        if layer.name not in units:
+            continue
+        for feed in layer.feeds:
+            path, leaf = feed.slot.path, leaves[feed.slot.path]
+            _mark(fed, feed.slot, units[layer.name], leaf)
+            fresh[path] = feed.initializer(jax.random.fold_in(key, len(fresh)), leaf.shape, leaf.dtype)
+        for slot in layer.readers:
+            _mark(read, slot, units[layer.name], leaves[slot.path])
+
+    def redraw(path: Any, leaf: Array) -> Array:
+        name = leaf_path(path)
+        if name in fed:
+            leaf = jnp.where(fed[name], fresh[name], leaf)
+        if name in read:
+            leaf = jnp.where(read[name], jnp.zeros_like(leaf), leaf)
+        return leaf
+
+    touched = {path: fed.get(path, False) | read.get(path, jnp.zeros(leaves[path].shape, bool)) for path in fed | read}
+    return jax.tree_util.tree_map_with_path(redraw, params), clear_moments(opt_state, touched)
+
+
+def clear_moments(opt_state: optax.OptState, where: Mapping[str, Bool[Array, "..."]]) -> optax.OptState:
+    """Zeroes an optimizer's gradient statistics at chosen weights, and nothing else.
+
+    Statistics are found by field name (`MOMENTS`) and by the path of their parameter, wherever they sit: in chains,
+    masks, partitions, `MultiSteps`, `inject_hyperparams`, schedule-free. Counts, accumulated gradients and stored
+    copies of parameters are left alone.
+
+    Args:
+      opt_state: any optax state.
+      where: by the parameter's `leaf_path`, True at the entries to forget.
+
+    Returns:
+      A state of the same structure.
+
+    Example:
+      >>> tx = optax.chain(optax.clip(1.0), optax.adam(0.1))
+      >>> params = {"w": jnp.ones(2)}
+      >>> _, state = tx.update(params, tx.init(params))
+      >>> cleared = clear_moments(state, {"w": jnp.array([True, False])})
+      >>> [round(float(m), 3) for m in cleared[1][0].mu["w"]], int(cleared[1][0].count)
+      ([0.0, 0.1], 1)
+
+    References:
+      google/dopamine#209 and timoklein/redo#6, where users ask for it.
+
+    Differs from:
+      `optax.tree.map_params`, which also reaches copies of parameters and accumulated gradients.
+    """
+
+    def clear(path: PyTree, leaf: Any) -> Any:
+        for i, entry in enumerate(path):
+            if getattr(entry, "name", None) in MOMENTS and leaf_path(path[i + 1 :]) in where:
+                return jnp.where(where[leaf_path(path[i + 1 :])], jnp.zeros_like(leaf), leaf)
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(clear, opt_state)
+
+
+def _mark(masks: dict[str, Array], slot: Slot, units: Array, leaf: Array) -> None:
+    masks[slot.path] = masks.get(slot.path, False) | slot_mask(slot, units, leaf)

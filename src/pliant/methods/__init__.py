@@ -1,0 +1,7 @@
+"""The named recipes: what the command line calls a method."""
+
+from pliant.methods._baselines import adam_optimizer
+from pliant.methods._hyperparameters import Parts, build, defaults, split_static, with_settings
+from pliant.methods._registry import METHODS, find
+
+__all__ = ["METHODS", "Parts", "adam_optimizer", "build", "defaults", "find", "split_static", "with_settings"]

@@ -1,0 +1,65 @@
+"""Baselines: what everything else is measured against."""
+
+import optax
+
+from pliant.types import Method, Number, Wiring
+
+
+def adam_optimizer(
+    wiring: Wiring, *, learning_rate: Number, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8
+) -> optax.GradientTransformationExtraArgs:
+    """Plain Adam; the optimizer of every method that brings none of its own."""
+    del wiring
+    return optax.with_extra_args_support(optax.adam(learning_rate, b1, b2, eps))
+
+
+def _sgd_optimizer(
+    wiring: Wiring, *, learning_rate: Number, momentum: Number = 0.0
+) -> optax.GradientTransformationExtraArgs:
+    del wiring
+    return optax.with_extra_args_support(optax.sgd(learning_rate, momentum))
+
+
+def _weight_decay_optimizer(
+    wiring: Wiring,
+    *,
+    learning_rate: Number,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    weight_decay: Number = 1e-2,
+) -> optax.GradientTransformationExtraArgs:
+    return optax.with_extra_args_support(
+        optax.adamw(
+            learning_rate,
+            b1,
+            b2,
+            eps,
+            weight_decay=weight_decay,
+            mask=lambda params: wiring.mask(params, "matrix", "head"),
+        )
+    )
+
+
+SGD = Method(
+    name="sgd",
+    summary="stochastic gradient descent, with optional momentum",
+    reference="Robbins and Monro 1951",
+    optimizer=_sgd_optimizer,
+)
+ADAM = Method(
+    name="adam",
+    summary="Adam, nothing else: the baseline that loses plasticity",
+    reference="Kingma and Ba 2015, algorithm 1",
+    optimizer=adam_optimizer,
+)
+WEIGHT_DECAY = Method(
+    name="weight-decay",
+    summary="Adam with decoupled weight decay on kernels (AdamW)",
+    reference="Loshchilov and Hutter 2019, algorithm 2",
+    optimizer=_weight_decay_optimizer,
+    off={"weight_decay": 0.0},
+    lowers="weight_norm",
+)
+
+METHODS = (SGD, ADAM, WEIGHT_DECAY)

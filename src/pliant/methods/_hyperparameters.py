@@ -1,0 +1,99 @@
+"""The hyperparameters of a method: read off its builders' signatures, so a default is written once."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import optax
+
+from pliant.errors import unknown_name
+from pliant.settings import Value, cast, options
+from pliant.types import Intervention, Method, Penalty, Wiring
+
+
+class Parts(NamedTuple):
+    """A method's parts, built for one network."""
+
+    optimizer: optax.GradientTransformationExtraArgs
+    penalty: Penalty | None
+    intervention: Intervention | None
+
+
+def defaults(method: Method, learning_rate: float = 1e-3) -> dict[str, Value]:
+    """The method's hyperparameters by name, with their defaults.
+
+    Args:
+      method: the recipe.
+      learning_rate: the default of `learning_rate`, which no recipe sets.
+
+    Example:
+      >>> from pliant.methods import METHODS
+      >>> defaults(METHODS["l2-init"], learning_rate=0.5)
+      {'learning_rate': 0.5, 'b1': 0.9, 'b2': 0.999, 'eps': 1e-08, 'strength': 0.01}
+    """
+    return {
+        name: learning_rate if name == "learning_rate" else parameter.default
+        for name, parameter in _parameters(method).items()
+    }
+
+
+def with_settings(method: Method, settings: Mapping[str, Value], learning_rate: float) -> dict[str, Value]:
+    """The defaults with some values replaced, each checked against the method's parameters.
+
+    Raises:
+      UserError: for a name that the method does not have or a value of the wrong type.
+
+    Example:
+      >>> from pliant.methods import METHODS
+      >>> with_settings(METHODS["adamo"], {"isometry_every": 1}, learning_rate=1e-3)["isometry_every"]
+      1
+    """
+    values = defaults(method, learning_rate)
+    for name, value in settings.items():
+        if name not in values:
+            do = f"`pliant list methods` shows what can be set for {method.name!r}."
+            raise unknown_name(f"hyperparameter of {method.name!r}", name, values, do)
+        values[name] = cast(f"{method.name}.{name}", value, values[name])
+    return values
+
+
+def split_static(method: Method, values: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, Value]]:
+    """Parts hyperparameters into those that shape the program and those that are traced.
+
+    Returns:
+      (static, traced): static ones are annotated `int`, `bool` or `str` in the builder.
+
+    Example:
+      >>> from pliant.methods import METHODS
+      >>> static, traced = split_static(METHODS["redo"], defaults(METHODS["redo"]))
+      >>> static, traced["threshold"]
+      ({'num_examples': 64}, 0.025)
+    """
+    shaping = {name for name, parameter in _parameters(method).items() if parameter.annotation in (int, bool, str)}
+    static = {name: value for name, value in values.items() if name in shaping}
+    return static, {name: value for name, value in values.items() if name not in shaping}
+
+
+def build(method: Method, wiring: Wiring, values: Mapping[str, Any]) -> Parts:
+    """Builds the method's parts, each with the hyperparameters that it names.
+
+    Args:
+      method: the recipe.
+      wiring: the layer graph of the network, with the method's network changes already made.
+      values: all hyperparameters, numbers or traced scalars.
+
+    Raises:
+      UserError: from the builders, for numbers out of range and for networks that the method cannot work on.
+    """
+
+    def part(builder: Callable[..., Any] | None) -> Any:
+        if builder is None:
+            return None
+        return builder(wiring, **{name: values[name] for name in options(builder)})
+
+    return Parts(part(method.optimizer), part(method.penalty), part(method.intervention))
+
+
+def _parameters(method: Method) -> dict[str, inspect.Parameter]:
+    builders = [method.optimizer, method.penalty, method.intervention]
+    return {name: option for builder in builders if builder for name, option in options(builder).items()}

@@ -1,0 +1,169 @@
+"""The multilayer perceptron."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from pliant.errors import UserError
+from pliant.networks._activations import Activation, activation
+from pliant.networks._functional import from_nnx
+from pliant.networks._orthogonal import orthogonal
+from pliant.types import Feed, HiddenLayer, Key, Network, Role, Slot, Wiring
+
+
+class MLP(nnx.Module):
+    """Hidden layers `dense_i` (→ `norm_i`) → activation, and a linear `head`; see `mlp`."""
+
+    def __init__(
+        self,
+        input_size: int,
+        num_outputs: int,
+        widths: Sequence[int],
+        *,
+        activation: Activation,
+        norm: Literal["none", "layer"],
+        use_bias: bool,
+        gain: float,
+        rngs: nnx.Rngs,
+    ):
+        self.depth = len(widths)
+        self.activation = activation
+        for i, width in enumerate(widths):
+            dense = nnx.Linear(input_size, width, use_bias=use_bias, kernel_init=orthogonal(gain), rngs=rngs)
+            setattr(self, f"dense_{i}", dense)
+            if norm == "layer":
+                setattr(self, f"norm_{i}", nnx.LayerNorm(width, rngs=rngs))
+            input_size = width * activation.expansion
+        self.head = nnx.Linear(input_size, num_outputs, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)
+
+    def __call__(
+        self, inputs: Float[Array, "batch ..."], *, train: bool, key: Key | None
+    ) -> tuple[Float[Array, "batch out"], dict[str, Float[Array, "batch ?width"]]]:
+        """The head's output and the post-activation features of every hidden layer."""
+        del train, key
+        x = inputs.reshape(inputs.shape[0], -1)
+        features = {}
+        for i in range(self.depth):
+            x = getattr(self, f"dense_{i}")(x)
+            if hasattr(self, f"norm_{i}"):
+                x = getattr(self, f"norm_{i}")(x)
+            x = features[f"dense_{i}"] = self.activation.apply(x)
+        return self.head(x), features
+
+
+def mlp(
+    input_shape: Sequence[int],
+    num_outputs: int,
+    *,
+    widths: Sequence[int] = (128, 128, 128, 128),
+    activation: str = "relu",
+    norm: Literal["none", "layer"] = "none",
+    use_bias: bool = True,
+    gain: float | None = None,
+) -> Network:
+    r"""Builds a multilayer perceptron with orthogonal initialisation.
+
+    .. math:: h_l = \phi(\mathrm{norm}(h_{l-1} W_l + b_l)), \qquad f(x) = h_L W_{head} + b_{head}
+
+    Args:
+      input_shape: shape of one example; flattened.
+      num_outputs: size of the output, ≥ 1.
+      widths: units of each hidden layer, each ≥ 1; empty for a linear model.
+      activation: a name in `pliant.networks.ACTIVATIONS`. "maxmin" wants even widths; "crelu" doubles the
+        inputs of the next layer.
+      norm: "layer" puts a LayerNorm with scale and offset before every activation.
+      use_bias: whether dense layers and head have biases (initialised to 0).
+      gain: singular values of the hidden kernels at the start, > 0; by default what keeps the activation's scale
+        (√2 for ReLU, 1 for MaxMin). The head starts with 1.
+
+    Returns:
+      A `Network`; the features are the post-activation arrays of the hidden layers, (batch, width).
+
+    Raises:
+      UserError: for an unknown activation or norm, or widths that do not suit them.
+
+    Example:
+      >>> network = mlp((8, 8, 1), 10, widths=(32, 16))
+      >>> params, state = network.init(jax.random.key(0))
+      >>> output, features, _ = network.apply(params, state, jnp.zeros((5, 8, 8, 1)), train=False, key=None)
+      >>> output.shape, features["dense_1"].shape, params["head"]["kernel"].shape
+      ((5, 10), (5, 16), (16, 10))
+
+    References:
+      Rosseau et al. 2026 (arXiv 2606.09762), appendix B.1: depth 4, orthogonal initialisation.
+
+    Differs from:
+      The PyTorch baselines of the field, which start from uniform Kaiming weights and non-zero biases.
+    """
+    chosen = _check(activation, norm, widths, num_outputs, gain)
+    gain = chosen.gain if gain is None else gain
+    input_size = math.prod(input_shape)
+
+    def make(rngs: nnx.Rngs) -> MLP:
+        return MLP(
+            input_size,
+            num_outputs,
+            tuple(widths),
+            activation=chosen,
+            norm=norm,
+            use_bias=use_bias,
+            gain=gain,
+            rngs=rngs,
+        )
+
+    wiring = _wiring(widths, activation, chosen, has_norm=norm == "layer", use_bias=use_bias, gain=gain)
+    return from_nnx(make, wiring)
+
+
+def _wiring(
+    widths: Sequence[int], name: str, chosen: Activation, *, has_norm: bool, use_bias: bool, gain: float
+) -> Wiring:
+    roles: dict[str, Role] = {"head/kernel": "head"}
+    layers = []
+    for i, width in enumerate(widths):
+        feeds = [Feed(Slot(f"dense_{i}/kernel", axis=-1), orthogonal(gain))]
+        roles[f"dense_{i}/kernel"] = "matrix"
+        if use_bias:
+            feeds.append(Feed(Slot(f"dense_{i}/bias", axis=-1), jax.nn.initializers.zeros))
+            roles[f"dense_{i}/bias"] = "bias"
+        if has_norm:
+            feeds.append(Feed(Slot(f"norm_{i}/scale", axis=-1), jax.nn.initializers.ones))
+            feeds.append(Feed(Slot(f"norm_{i}/bias", axis=-1), jax.nn.initializers.zeros))
+            roles[f"norm_{i}/scale"] = roles[f"norm_{i}/bias"] = "norm"
+        reader = f"dense_{i + 1}/kernel" if i + 1 < len(widths) else "head/kernel"
+        layers.append(
+            HiddenLayer(
+                name=f"dense_{i}",
+                width=width,
+                feeds=tuple(feeds),
+                readers=(Slot(reader, axis=-2, tiles=chosen.expansion),),
+                activation=name,
+                elementwise=chosen.elementwise,
+            )
+        )
+    if use_bias:
+        roles["head/bias"] = "bias"
+    return Wiring(tuple(layers), roles)
+
+
+def _check(name: str, norm: str, widths: Sequence[int], num_outputs: int, gain: Any) -> Activation:
+    chosen = activation(name)
+    if norm not in ("none", "layer"):
+        raise UserError(got=f"norm={norm!r}", wanted="'none' or 'layer'", do="Leave it out for 'none'.")
+    for width in (*widths, num_outputs):
+        if width < 1:
+            raise UserError(got=f"a layer of width {width}", wanted="widths ≥ 1", do="Give positive widths.")
+    for width in widths:
+        if width % chosen.group_size:
+            raise UserError(
+                got=f"width {width} with activation {name!r}",
+                wanted=f"widths that are multiples of {chosen.group_size}",
+                do=f"Choose {width + width % chosen.group_size} instead.",
+            )
+    if gain is not None and gain <= 0:
+        raise UserError(got=f"gain={gain}", wanted="gain > 0", do="Leave it out for the activation's own.")
+    return chosen

@@ -1,0 +1,67 @@
+"""The coupled Gram penalty: AdamO's term, put into the loss."""
+
+import jax
+import jax.numpy as jnp
+
+from pliant.errors import require_range
+from pliant.isometry import Rectangular, gram_deviation
+from pliant.masks import Mask, select
+from pliant.types import Features, Number, Params, Penalty, Scalar, State
+
+
+def gram(
+    strength: Number = 1e-3,
+    *,
+    gain: Number = 1.0,
+    rectangular: Rectangular = "none",
+    mask: Mask = None,
+) -> Penalty:
+    r"""Penalises the Gram deviation of kernels, through the loss and so through the optimizer's moments.
+
+    .. math:: \lambda \sum_l R(W_l), \qquad R(W) = \lVert A^\top A - s^2 I \rVert_F^2
+
+    with R as in `pliant.isometry.gram_deviation`. Under Adam the pull on a weight is divided by the root of its
+    second moment, so it depends on the task's gradients; AdamO is the decoupled form.
+
+    Args:
+      strength: λ ≥ 0. 0 does nothing.
+      gain: s > 0, the singular value aimed at.
+      rectangular: "none" or "fan", see `pliant.isometry.gram_deviation`.
+      mask: True at the kernels to penalise, as in `pliant.optimizers.add_isometry_step`.
+
+    Returns:
+      A stateless `Penalty`.
+
+    Raises:
+      UserError: if `strength` is negative, `gain` not positive, or the mask selects nothing.
+
+    Example:
+      >>> penalty = gram(0.1)
+      >>> value, _ = penalty.loss(jnp.diag(jnp.array([2.0, 1.0, 0.5])), (), {})
+      >>> round(float(value), 5)
+      0.95625
+
+    References:
+      Rosseau, Müller, Nowé, `Preserving Plasticity in Continual Learning via Dynamical Isometry
+      <https://arxiv.org/abs/2606.09762>`_, 2026. Equations 16 and 18.
+
+    Differs from:
+      The authors' rejax code, whose default λ is 0.2, and which skips convolutions.
+    """
+    require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
+    require_range("gain", gain, 1e-12, do="Use 1 for isometry, √2 for the gain of ReLU networks.")
+
+    def init(params: Params) -> State:
+        select(mask, params, min_axes=2)
+        return ()
+
+    def loss(params: Params, state: State, features: Features) -> tuple[Scalar, State]:
+        del features
+        deviations = jax.tree.map(
+            lambda selected, kernel: gram_deviation(kernel, gain, rectangular) if selected else 0.0,
+            select(mask, params, min_axes=2),
+            params,
+        )
+        return strength * jnp.float32(sum(jax.tree.leaves(deviations))), state
+
+    return Penalty(init, loss)

@@ -1,0 +1,55 @@
+"""Figures, drawn from stored metrics."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+_COLORS = matplotlib.color_sequences["tab10"]
+
+
+def accuracy_figure(metrics: pd.DataFrame, headline: str, title: str, chance: float) -> Figure:
+    """Draws accuracy against task: one line a method, mean over seeds, ± one standard error shaded.
+
+    Args:
+      metrics: in long form, as in `metrics.parquet`.
+      headline: the metric to draw.
+      title: above the axes.
+      chance: accuracy of guessing, drawn as a dotted line.
+
+    Example:
+      >>> rows = [("a", seed, task, "train_accuracy", 0.5) for seed in range(2) for task in range(3)]
+      >>> table = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
+      >>> figure = accuracy_figure(table, "train_accuracy", "two seeds", chance=0.1)
+      >>> figure.axes[0].lines[0].get_ydata().tolist()
+      [0.5, 0.5, 0.5]
+    """
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    axes = figure.subplots()
+    chosen = metrics[metrics["metric"] == headline]
+    for i, (method, own) in enumerate(chosen.groupby("method", sort=False)):
+        scores = own.pivot(index="seed", columns="task", values="value").to_numpy()
+        tasks = np.arange(1, scores.shape[1] + 1)
+        mean, num_seeds = scores.mean(axis=0), len(scores)
+        error = scores.std(axis=0, ddof=1) / np.sqrt(num_seeds) if num_seeds > 1 else np.zeros_like(mean)
+        color = _COLORS[i % len(_COLORS)]
+        axes.plot(tasks, mean, color=color, label=str(method), marker="o", markersize=3)
+        axes.fill_between(tasks, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
+    axes.axhline(chance, color="0.6", linestyle=":", linewidth=1)
+    axes.annotate("chance", (1, chance), xytext=(0, 3), textcoords="offset points", color="0.5", fontsize=8)
+    axes.set(xlabel="task", ylabel=headline.replace("_", " "), ylim=(0.0, 1.03), title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> tuple[Path, Path]:
+    """Writes a figure as PNG and PDF; `path` without suffix. Returns both paths."""
+    png, pdf = path.with_suffix(".png"), path.with_suffix(".pdf")
+    figure.savefig(png, dpi=160)
+    figure.savefig(pdf, metadata={"CreationDate": None})
+    return png, pdf

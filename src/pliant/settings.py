@@ -1,0 +1,53 @@
+"""Options of a factory, read off its signature, and the casting of text such as `0.03` to their types."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from pliant.errors import UserError
+
+Value: TypeAlias = float | int | bool | str | None
+
+
+def options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a factory: what can be set by name.
+
+    Example:
+      >>> def factory(data, *, rate=0.1, kind="a"): ...
+      >>> [(name, option.default) for name, option in options(factory).items()]
+      [('rate', 0.1), ('kind', 'a')]
+    """
+    parameters = inspect.signature(factory).parameters
+    return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def cast(name: str, value: Any, default: Any) -> Value:
+    """Casts a value, often text, to the type of an option's default (None stands for a number).
+
+    Args:
+      name: the option, for the message.
+      value: text or a value.
+      default: the option's default.
+
+    Raises:
+      UserError: if the value is of another kind.
+
+    Example:
+      >>> cast("adamo.isometry_every", "8", default=16), cast("mlp.use_bias", "false", default=True)
+      (8, False)
+    """
+    kind = float if default is None else type(default)
+    text = str(value).strip()
+    if kind is str:
+        return text
+    if kind is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        if kind is float:
+            return float(text)
+        if kind is int and float(text) == int(float(text)):
+            return int(float(text))
+    except (ValueError, OverflowError):
+        pass
+    wanted: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number"}
+    raise UserError(got=f"{name}={value}", wanted=wanted[kind], do=f"The default is {default}.")

@@ -1,0 +1,81 @@
+"""Permuted pixels: the same images and labels, a new order of pixels in every task."""
+
+from typing import Literal
+
+import jax
+from jaxtyping import Array, Float, Int
+
+from pliant.errors import UserError
+from pliant.streams._datasets import Dataset, Images
+from pliant.streams._images import ImageData, image_data, normalized
+from pliant.streams._random_labels import check_num_tasks
+from pliant.types import Batch, Key, Stream
+
+
+def permuted_pixels(
+    dataset: Dataset, *, num_tasks: int = 20, permute: Literal["spatial", "flat"] = "spatial"
+) -> Stream:
+    """Classification under a pixel permutation that is redrawn for every task, the first included.
+
+    Train and test images of a task are permuted alike, so the test accuracy at the end of a task is what counts.
+
+    Args:
+      dataset: the images.
+      num_tasks: ≥ 1.
+      permute: "spatial" moves pixels with all their channels; "flat" permutes all values.
+
+    Returns:
+      A `Stream`; a task is its permutation, int32.
+
+    Raises:
+      UserError: for an unknown kind of permutation or `num_tasks` < 1.
+
+    Example:
+      >>> from pliant.streams import load_dataset
+      >>> stream = permuted_pixels(load_dataset("digits"))
+      >>> stream.task(jax.random.key(0), 3).shape, stream.num_test
+      ((64,), 359)
+
+    References:
+      Goodfellow et al., `An Empirical Investigation of Catastrophic Forgetting in Gradient-Based Neural Networks
+      <https://arxiv.org/abs/1312.6211>`_, 2013; Rosseau et al. 2026 (arXiv 2606.09762), section 6.1.
+
+    Differs from:
+      Dohare et al. 2024, whose permutations compose: each task permutes the previous task's images. The distribution of
+      tasks is the same.
+    """
+    if permute not in ("spatial", "flat"):
+        raise UserError(got=f"permute={permute!r}", wanted="'spatial' or 'flat'", do="Leave it out for 'spatial'.")
+    check_num_tasks(num_tasks)
+    height, wide, channels = input_shape = dataset.train.images.shape[1:]
+    size = height * wide if permute == "spatial" else height * wide * channels
+
+    def task(key: Key, index: Int[Array, ""] | int) -> Int[Array, " size"]:
+        return jax.random.permutation(jax.random.fold_in(key, index), size)
+
+    def permuted(
+        data: ImageData, split: Images, task: Int[Array, " size"], indices: Int[Array, " batch"]
+    ) -> Float[Array, "batch height wide channels"]:
+        images = normalized(data, split, indices)
+        return images.reshape(len(indices), size, -1)[:, task].reshape(images.shape)
+
+    def train_batch(data: ImageData, task: Int[Array, " size"], indices: Int[Array, " batch"]) -> Batch:
+        return Batch(permuted(data, data.train, task, indices), data.train.labels[indices])
+
+    def test_batch(data: ImageData, task: Int[Array, " size"], indices: Int[Array, " batch"]) -> Batch:
+        return Batch(permuted(data, data.test, task, indices), data.test.labels[indices])
+
+    return Stream(
+        name="permuted-pixels",
+        dataset=dataset.name,
+        num_tasks=num_tasks,
+        num_classes=dataset.num_classes,
+        input_shape=input_shape,
+        num_train=len(dataset.train.labels),
+        num_test=len(dataset.test.labels),
+        headline="test_accuracy",
+        data=image_data(dataset),
+        task=task,
+        train_batch=train_batch,
+        test_batch=test_batch,
+    )

@@ -1,0 +1,79 @@
+"""Random labels: the same images, new meaningless labels in every task."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from pliant.errors import UserError
+from pliant.streams._datasets import Dataset
+from pliant.streams._images import ImageData, image_data, normalized
+from pliant.types import Batch, Key, Stream
+
+
+def random_labels(dataset: Dataset, *, num_tasks: int = 20, labels: Literal["permute", "iid"] = "permute") -> Stream:
+    """Memorising random labels: inputs stay, every task draws new labels, the first included.
+
+    There is nothing to generalise, so the training accuracy at the end of a task is what shows plasticity.
+
+    Args:
+      dataset: the images; only its training part is used.
+      num_tasks: ≥ 1.
+      labels: "permute" shuffles the list of true labels, so classes keep their sizes exactly; "iid" draws each label
+        uniformly.
+
+    Returns:
+      A `Stream`; a task is its labels, int32 (examples,).
+
+    Raises:
+      UserError: for an unknown kind of labels or `num_tasks` < 1.
+
+    Example:
+      >>> from pliant.streams import load_dataset
+      >>> stream = random_labels(load_dataset("digits"))
+      >>> task = stream.task(jax.random.key(0), 3)
+      >>> batch = stream.train_batch(stream.data, task, jnp.arange(5))
+      >>> batch.inputs.shape, task.shape
+      ((5, 8, 8, 1), (1438,))
+
+    References:
+      Lyle et al. 2023 (arXiv 2303.01486), section 2; Rosseau et al. 2026 (arXiv 2606.09762), section 6.1.
+
+    Differs from:
+      Kumar et al. 2023, who draw iid labels. "permute" is what the code of the gradual-change paper does.
+    """
+    if labels not in ("permute", "iid"):
+        raise UserError(got=f"labels={labels!r}", wanted="'permute' or 'iid'", do="Leave it out for 'permute'.")
+    check_num_tasks(num_tasks)
+    true_labels = dataset.train.labels
+    num_classes = dataset.num_classes
+
+    def task(key: Key, index: Int[Array, ""] | int) -> Int[Array, " examples"]:
+        key = jax.random.fold_in(key, index)
+        if labels == "permute":
+            return jax.random.permutation(key, jnp.asarray(true_labels))
+        return jax.random.randint(key, true_labels.shape, 0, num_classes, jnp.int32)
+
+    def train_batch(data: ImageData, task: Int[Array, " examples"], indices: Int[Array, " batch"]) -> Batch:
+        return Batch(normalized(data, data.train, indices), task[indices])
+
+    return Stream(
+        name="random-labels",
+        dataset=dataset.name,
+        num_tasks=num_tasks,
+        num_classes=num_classes,
+        input_shape=dataset.train.images.shape[1:],
+        num_train=len(true_labels),
+        num_test=0,
+        headline="train_accuracy",
+        data=image_data(dataset),
+        task=task,
+        train_batch=train_batch,
+    )
+
+
+def check_num_tasks(num_tasks: int) -> None:
+    """Raises unless there is at least one task."""
+    if num_tasks < 1:
+        raise UserError(got=f"tasks={num_tasks}", wanted="tasks ≥ 1", do="Leave it out for the default of 20.")

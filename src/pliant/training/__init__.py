@@ -1,0 +1,37 @@
+"""The supervised loop: one step, a chunk of steps, a run; checkpoint and resume."""
+
+from pliant.training._config import MethodPlan, Plan, RunConfig, fingerprint, make_plan, record
+from pliant.training._run import Learner, Progress, make_learner, run
+from pliant.training._seeds import SeedAxis, choose_batching, seed_axis
+from pliant.training._step import (
+    SeedKeys,
+    TrainState,
+    init_state,
+    is_correct,
+    seed_keys,
+    train_chunk,
+    train_step,
+)
+
+__all__ = [
+    "Learner",
+    "MethodPlan",
+    "Plan",
+    "Progress",
+    "RunConfig",
+    "SeedAxis",
+    "SeedKeys",
+    "TrainState",
+    "choose_batching",
+    "fingerprint",
+    "init_state",
+    "is_correct",
+    "make_learner",
+    "make_plan",
+    "record",
+    "run",
+    "seed_axis",
+    "seed_keys",
+    "train_chunk",
+    "train_step",
+]

@@ -1,0 +1,231 @@
+"""A run: every method learns the stream, task by task; the host has control between chunks of steps."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+
+from pliant.methods import build
+from pliant.results import COLUMNS, RunFolder, environment, summarize_run
+from pliant.training._checkpoint import Checkpoints
+from pliant.training._config import MethodPlan, Plan, RunConfig, fingerprint, make_plan, record
+from pliant.training._evaluate import evaluate, probe_indices, summarize
+from pliant.training._order import batch_indices
+from pliant.training._seeds import SeedAxis, seed_axis
+from pliant.training._step import init_state, seed_keys, train_chunk
+
+_CHUNK = 128  # steps at most in a compiled call: long against its overhead, short against a user's patience
+
+
+class Progress(NamedTuple):
+    """Where a run is; reported after every chunk."""
+
+    method: str
+    task: int
+    """Counted from 0."""
+    done: float
+    """Fraction of the whole run, in [0, 1]."""
+    accuracy: float
+    """Online accuracy so far in this task, mean over seeds."""
+
+
+class Learner(NamedTuple):
+    """One method's compiled functions over all seeds, and its arguments."""
+
+    axis: SeedAxis
+    init: Callable[[Any, Any], Any]
+    """(seeds, shared) -> state, keys"""
+    make_task: Callable[[Any, Any], Any]
+    """(keys, task index) -> task"""
+    train: Callable[[Any, Any], Any]
+    """((state, keys, task, indices), shared) -> state, keys, task, metric sums"""
+    evaluate: Callable[[Any, Any], Any]
+    """((state, keys, task), shared) -> results"""
+
+
+def run(
+    config: RunConfig,
+    out: str | Path | None = None,
+    *,
+    data_dir: str | None = None,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> RunFolder:
+    """Trains every method of a configuration and writes the run folder; continues an interrupted run.
+
+    After every task the metrics are stored and a checkpoint is written. A run that is killed at any moment goes on
+    from the last whole checkpoint when it is called again, and ends with the same numbers, to the bit on the same
+    machine and packages. A seed that diverges is recorded (`diverged`, accuracies of 0) and does not touch the
+    others.
+
+    Args:
+      config: what to run.
+      out: the run folder; by default runs/STREAM-DATASET-ID.
+      data_dir: see `pliant.streams.load_dataset`.
+      report: called with the progress after every chunk of steps.
+
+    Returns:
+      The finished run folder.
+
+    Raises:
+      UserError: see `make_plan` and `RunFolder`.
+
+    Example:
+      >>> import tempfile
+      >>> config = RunConfig(methods=("adam",), seeds=1, tasks=1, epochs=1, widths=(16,))
+      >>> with tempfile.TemporaryDirectory() as out:
+      ...     folder = run(config, out)
+      >>> sorted(folder.metrics.metric)[:3]
+      ['diverged', 'dormant_fraction', 'effective_rank']
+    """
+    plan = make_plan(config, data_dir)
+    configuration = record(plan)
+    identity = fingerprint(configuration)
+    path = Path(out) if out is not None else Path("runs") / f"{config.stream}-{config.dataset}-{identity}"
+    folder = RunFolder.create(path, configuration, identity)
+    with folder.locked():
+        folder.record_environment(environment())
+        folder.log(f"start: {folder.title}")
+        for number, method in enumerate(plan.methods):
+            _run_method(plan, method, folder, report, number / len(plan.methods))
+        summarize_run(folder.metrics, folder.headline).to_csv(folder.path / "summary.csv", index=False)
+        folder.log("done")
+    return folder
+
+
+def make_learner(plan: Plan, method: MethodPlan, axis: SeedAxis | None = None) -> Learner:
+    """Compiles (on first use) what one method needs.
+
+    Hyperparameters are arguments of the programs, so other values reuse them.
+    """
+    network, stream = method.network, plan.stream
+
+    def parts(traced: Any) -> Any:
+        return build(method.method, network.wiring, method.static | traced)
+
+    def init(seed: Any, traced: Any) -> Any:
+        keys = seed_keys(seed)
+        return init_state(network, parts(traced), keys.network), keys
+
+    def train(item: Any, shared: Any) -> Any:
+        state, keys, task, indices = item
+        traced, data, first_step, num_steps = shared
+        state, sums = train_chunk(
+            network, parts(traced), stream, state, keys, data, task, indices, first_step, num_steps
+        )
+        return state, keys, task, sums
+
+    def measure(item: Any, shared: Any) -> Any:
+        state, keys, task = item
+        data, probe = shared
+        return evaluate(network, stream, state, keys, data, task, probe)
+
+    axis = axis or seed_axis(plan.config.seeds, network)
+    return Learner(
+        axis,
+        init=axis.over_seeds(init),
+        make_task=axis.over_seeds(lambda keys, index: stream.task(keys.tasks, index)),
+        train=axis.over_seeds(train, donate=True),
+        evaluate=axis.over_seeds(measure),
+    )
+
+
+def _run_method(
+    plan: Plan, method: MethodPlan, folder: RunFolder, report: Callable[[Progress], None], done: float
+) -> None:
+    """Trains one method on all tasks that are still to do."""
+    config, name = plan.config, method.method.name
+    with Checkpoints(folder.checkpoints(name)) as checkpoints:
+        first = checkpoints.num_tasks_done()
+        if first >= config.tasks:
+            return
+        learner = make_learner(plan, method)
+        axis = learner.axis
+        traced = axis.share({key: _scalar(value) for key, value in method.traced.items()})
+        data = axis.share(plan.stream.data)
+        probe = axis.share(probe_indices(plan.stream.num_train, config.probe_size))
+        state, keys = learner.init(axis.put(np.arange(config.seeds, dtype=np.int32)), traced)
+        if first:
+            state = axis.put(checkpoints.restore(axis.get(state)))
+            folder.log(f"{name}: continues after task {first} of {config.tasks}")
+
+        for index in range(first, config.tasks):
+            started = time.perf_counter()
+            task = learner.make_task(keys, np.int32(index))
+
+            def progress(fraction: float, accuracy: float, index: int = index) -> None:
+                whole = done + (index + fraction) / config.tasks / len(plan.methods)
+                report(Progress(name, index, whole, accuracy))
+
+            state, keys, task, means = _run_task(plan, learner, (state, keys, task), (traced, data), index, progress)
+            results = jax.device_get(learner.evaluate((state, keys, task), (data, probe)))
+            rows = _rows(plan, name, index, means, results)
+            folder.record_task(name, index, rows, time.perf_counter() - started)
+            checkpoints.save(index + 1, axis.get(state))
+            folder.log(f"{name}: task {index + 1} of {config.tasks}, {_headline(rows, plan):.3f}")
+
+
+def _run_task(
+    plan: Plan,
+    learner: Learner,
+    carry: tuple[Any, Any, Any],
+    arguments: tuple[Any, Any],
+    index: int,
+    progress: Callable[[float, float], None],
+) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
+    """Trains on one task; also returns its metrics: means over steps, and sums of counts, one entry a seed."""
+    config, axis = plan.config, learner.axis
+    num_steps = num_steps_per_task(plan)
+    chunk = min(_CHUNK, num_steps)
+    totals: dict[str, np.ndarray] = {}
+    state, keys, task = carry
+    for start in range(0, num_steps, chunk):
+        stop = min(start + chunk, num_steps)
+        indices = np.zeros((config.seeds, chunk, config.batch_size), np.int32)
+        for seed in range(config.seeds):
+            indices[seed, : stop - start] = batch_indices(
+                seed, index, start, stop, num_examples=plan.stream.num_train, batch_size=config.batch_size
+            )
+        shared = (*arguments, np.int32(index * num_steps + start), np.int32(stop - start))
+        state, keys, task, sums = learner.train((state, keys, task, axis.put(indices)), shared)
+        for name, value in axis.get(sums).items():
+            totals[name] = totals.get(name, 0) + value.astype(np.int64 if value.dtype.kind == "i" else np.float64)
+        progress(stop / num_steps, float(totals["online_accuracy"].mean() / stop))
+    means = {name: total if total.dtype.kind == "i" else total / num_steps for name, total in totals.items()}
+    return state, keys, task, means
+
+
+def num_steps_per_task(plan: Plan) -> int:
+    """Updates in a task: whole batches in all its epochs together."""
+    return plan.config.epochs * plan.stream.num_train // plan.config.batch_size
+
+
+def _rows(plan: Plan, method: str, index: int, means: dict[str, np.ndarray], results: Any) -> pd.DataFrame:
+    """The metrics of one task in long form."""
+    config = plan.config
+    num_steps = num_steps_per_task(plan)
+    rows = []
+    for seed in range(config.seeds):
+        metrics = {name: float(values[seed]) for name, values in means.items()} | summarize(results, seed)
+        common = (
+            plan.stream.name,
+            method,
+            config.network,
+            config.dataset,
+            seed,
+            index,
+            (index + 1) * num_steps,
+        )
+        rows += [(*common, name, value) for name, value in sorted(metrics.items())]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _headline(rows: pd.DataFrame, plan: Plan) -> float:
+    return float(rows.loc[rows["metric"] == plan.stream.headline, "value"].mean())
+
+
+def _scalar(value: Any) -> np.ndarray:
+    return np.asarray(value, np.int32 if isinstance(value, int) else np.float32)

@@ -1,0 +1,230 @@
+"""The contracts: what a network, penalty, intervention, method, stream and diagnostic are.
+
+All are plain `NamedTuple`s of pure functions: arrays in, arrays out, no hidden state. Nothing of pliant but the
+error class is imported here, so every folder can import this file.
+
+Conventions. `step` counts optimizer updates from 1 and is the same for all seeds; a period `x_every` fires when
+`step % x_every == 0`. Keys are typed (`jax.random.key`). Dense kernels are (in, out), images are NHWC.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
+
+from pliant.errors import UserError
+
+Key: TypeAlias = PRNGKeyArray
+Scalar: TypeAlias = Float[Array, ""]
+Params: TypeAlias = PyTree
+State: TypeAlias = PyTree
+Info: TypeAlias = Mapping[str, Shaped[Array, ""]]
+"""What a method reports of one step: named scalars. Counts are summed over a task, the rest are averaged."""
+Features: TypeAlias = Mapping[str, Float[Array, "batch ..."]]
+"""Post-activation arrays by hidden layer; the last axis is the width (channels)."""
+Number: TypeAlias = Shaped[Array, ""] | float | int
+"""A hyperparameter: a Python number, or a traced scalar inside a compiled program."""
+Schedule: TypeAlias = Callable[[Any], Any]
+"""A function from the number of updates so far to a number, as in optax."""
+
+Role: TypeAlias = Literal["matrix", "head", "bias", "norm", "embed", "other"]
+ROLES: tuple[Role, ...] = ("matrix", "head", "bias", "norm", "embed", "other")
+
+
+def leaf_path(path: Any) -> str:
+    """The name of a leaf: its keys joined by slashes, for dicts, lists and objects alike.
+
+    Example:
+      >>> [leaf_path(path) for path, _ in jax.tree_util.tree_leaves_with_path({"dense_0": {"kernel": 1}})]
+      ['dense_0/kernel']
+    """
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+class Slot(NamedTuple):
+    """Where the units of a layer live in one parameter leaf."""
+
+    path: str
+    """The leaf, as `leaf_path` names it."""
+    axis: int
+    """The axis that the units index: −1 for a kernel's outputs, −2 for its inputs."""
+    tiles: int = 1
+    """How often the units repeat along that axis, unit index fastest: H·W behind a flatten (NHWC), 2 behind CReLU."""
+
+
+class Feed(NamedTuple):
+    """A parameter that belongs to the units of a layer, and how a fresh unit's share of it is drawn."""
+
+    slot: Slot
+    initializer: Callable[[Key, tuple[int, ...], Any], Array]
+    """`(key, shape of the whole leaf, dtype) -> leaf`, as in `jax.nn.initializers`."""
+
+
+class HiddenLayer(NamedTuple):
+    """One hidden layer: what feeds each unit, and who reads it."""
+
+    name: str
+    """Its key in the features."""
+    width: int
+    """Number of units."""
+    feeds: tuple[Feed, ...]
+    """The parameters that a unit owns: incoming kernel slice, bias, its norm's scale and offset."""
+    readers: tuple[Slot, ...]
+    """The kernels whose rows multiply the unit's output."""
+    activation: str
+    elementwise: bool
+    """False where a feature depends on several units (MaxMin): then no unit owns an output."""
+
+
+class Wiring(NamedTuple):
+    """The layer graph of a network: built by the network, never guessed from names or shapes."""
+
+    layers: tuple[HiddenLayer, ...]
+    """Hidden layers from input to output."""
+    roles: Mapping[str, Role]
+    """The role of every parameter leaf, by `leaf_path`."""
+
+    def mask(self, params: Params, *roles: Role) -> PyTree[bool]:
+        """True at the leaves that have one of `roles`; the structure is that of `params`.
+
+        Raises:
+          UserError: if `params` has a leaf that the wiring does not know.
+
+        Example:
+          >>> wiring = Wiring(layers=(), roles={"head/kernel": "head", "head/bias": "bias"})
+          >>> wiring.mask({"head": {"kernel": 0.0, "bias": 0.0}}, "head")
+          {'head': {'bias': False, 'kernel': True}}
+        """
+        return jax.tree_util.tree_map_with_path(lambda path, _: self._role(leaf_path(path)) in roles, params)
+
+    def _role(self, path: str) -> Role:
+        if path not in self.roles:
+            raise UserError(
+                got=f"the parameter {path!r}",
+                wanted=f"a leaf with a role: {', '.join(self.roles)}",
+                do="Use the wiring of the network that made these parameters, or add the leaf to its roles.",
+            )
+        return self.roles[path]
+
+
+class Network(NamedTuple):
+    """A network as two pure functions and its wiring."""
+
+    init: Callable[[Key], tuple[Params, State]]
+    """`init(key) -> (params, state)`; `state` is {} for a network without running statistics."""
+    apply: Callable[..., tuple[Float[Array, "batch out"], Features, State]]
+    """`apply(params, state, inputs, *, train, key) -> (output, features, state)`."""
+    wiring: Wiring
+
+
+class Penalty(NamedTuple):
+    """A term of the loss."""
+
+    init: Callable[[Params], State]
+    loss: Callable[[Params, State, Features], tuple[Scalar, State]]
+    """`loss(params, state, features) -> (value, state)`. Strength 0 gives exactly 0 and a zero gradient."""
+
+
+class Probe(Protocol):
+    """Features of the current parameters on examples of the current task that are drawn for the occasion."""
+
+    def __call__(self, key: Key, num_examples: int) -> Features:
+        """Draws `num_examples` examples (with replacement) and runs the network in eval mode."""
+
+
+class Signals(NamedTuple):
+    """What an intervention may look at."""
+
+    gradients: Params
+    """Gradients of loss and penalties at the parameters before this update."""
+    features: Features
+    """Features of the training batch at the parameters before this update."""
+    probe: Probe
+    """Costs a forward pass; call it inside the branch that needs it."""
+
+
+class Intervention(NamedTuple):
+    """A rewrite of weights and optimizer statistics after the optimizer's update."""
+
+    init: Callable[[Params], State]
+    update: Callable[[Key, Any, Params, optax.OptState, State, Signals], tuple[Params, optax.OptState, State, Info]]
+    """`update(key, step, params, opt_state, state, signals) -> (params, opt_state, state, info)`."""
+
+
+class Method(NamedTuple):
+    """A recipe: the only thing that the command line names.
+
+    The builders take the wiring and keyword-only hyperparameters, whose defaults are the method's defaults. A parameter
+    annotated `int`, `bool` or `str` shapes the compiled program; all others are traced numbers, so that a
+    sweep over them compiles once.
+    """
+
+    name: str
+    summary: str
+    """One line: what it does against the loss of plasticity."""
+    reference: str
+    optimizer: Callable[..., optax.GradientTransformationExtraArgs]
+    """`optimizer(wiring, *, learning_rate, ...)`."""
+    penalty: Callable[..., Penalty] | None = None
+    intervention: Callable[..., Intervention] | None = None
+    network: Mapping[str, Any] = {}
+    """Changes to the network: keyword arguments that replace those of its factory (activation, norm, …)."""
+    off: Mapping[str, float] = {}
+    """Hyperparameters that switch the mechanism off. With them the run is bit-identical to plain Adam's."""
+    lowers: str | None = None
+    """The diagnostic that the mechanism pushes down; the contract tests see to it that it does."""
+    boundary_aware: bool = False
+    """True if the method must be told when the task changes."""
+
+
+class Batch(NamedTuple):
+    """Examples as the network gets them."""
+
+    inputs: Float[Array, "batch ..."]
+    targets: Int[Array, " batch"]
+
+
+class Stream(NamedTuple):
+    """A sequence of tasks: task t is a function of (key, t) alone, whether or not the earlier ones were made.
+
+    What all tasks share (images) is kept once, in `data`; what is a task's own (labels, a permutation) is small,
+    made by `task` for each seed, and an argument of the compiled program, so nothing recompiles between tasks.
+    """
+
+    name: str
+    dataset: str
+    num_tasks: int
+    num_classes: int
+    input_shape: tuple[int, ...]
+    """(height, wide, channels) of one example."""
+    num_train: int
+    """Training examples in a task."""
+    num_test: int
+    """Test examples in a task; 0 where a test accuracy would mean nothing."""
+    headline: Literal["train_accuracy", "test_accuracy"]
+    """The metric that this stream is about."""
+    data: PyTree[Array]
+    task: Callable[[Key, Any], PyTree[Array]]
+    """`task(key, index) -> the arrays that make task number `index``; may be traced and vmapped."""
+    train_batch: Callable[[PyTree[Array], PyTree[Array], Int[Array, " batch"]], Batch]
+    """`train_batch(data, task, indices) -> Batch`."""
+    test_batch: Callable[[PyTree[Array], PyTree[Array], Int[Array, " batch"]], Batch] | None = None
+
+
+class Diagnostic(NamedTuple):
+    """A measurement in two parts: arrays on the device, compiled and mapped over seeds; then numbers on the host.
+
+    Never advances the training key, the optimizer or batch statistics.
+    """
+
+    name: str
+    summary: str
+    cost: Literal["cheap", "spectral", "per-task", "rare"]
+    """Classes A–D: every evaluation, every few, at task boundaries, at a few checkpoints."""
+    measure: Callable[[Network, Params, State, Batch, Key], PyTree[Array]]
+    """`measure(network, params, state, probe batch, key) -> arrays`."""
+    summarize: Callable[[PyTree[np.ndarray]], Mapping[str, float]]
+    """`summarize(arrays of one seed) -> {metric: number}`, in float64."""
