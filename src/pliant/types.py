@@ -8,7 +8,7 @@ Conventions. `step` counts optimizer updates from 1 and is the same for all seed
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -128,11 +128,9 @@ class Penalty(NamedTuple):
     """`loss(params, state, features) -> (value, state)`. Strength 0 gives exactly 0 and a zero gradient."""
 
 
-class Probe(Protocol):
-    """Features of the current parameters on examples of the current task that are drawn for the occasion."""
-
-    def __call__(self, key: Key, num_examples: int) -> Features:
-        """Draws `num_examples` examples (with replacement) and runs the network in eval mode."""
+Probe: TypeAlias = Callable[[Key, int], Features]
+"""`probe(key, num_examples)`: features of the current parameters, in eval mode, on examples of the current task that
+are drawn for the occasion, with replacement."""
 
 
 class Signals(NamedTuple):

@@ -5,7 +5,7 @@ optimizer states exist once.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from pliant.types import Key, Params, Slot, Wiring, leaf_path
 MOMENTS = ("mu", "nu", "nu_max", "trace")
 """Field names of optax states that hold statistics of a parameter's gradients, one entry a weight."""
 
-Units = Mapping[str, Bool[Array, " ?width"]]
+Units: TypeAlias = Mapping[str, Bool[Array, " width"]]
 """By hidden layer: True at the units to act on."""
 
 

@@ -12,7 +12,7 @@ from pliant.errors import UserError
 from pliant.networks._activations import Activation, activation
 from pliant.networks._functional import from_nnx
 from pliant.networks._orthogonal import orthogonal
-from pliant.types import Feed, HiddenLayer, Key, Network, Role, Slot, Wiring
+from pliant.types import Features, Feed, HiddenLayer, Key, Network, Role, Slot, Wiring
 
 
 class MLP(nnx.Module):
@@ -42,7 +42,7 @@ class MLP(nnx.Module):
 
     def __call__(
         self, inputs: Float[Array, "batch ..."], *, train: bool, key: Key | None
-    ) -> tuple[Float[Array, "batch out"], dict[str, Float[Array, "batch ?width"]]]:
+    ) -> tuple[Float[Array, "batch out"], Features]:
         """The head's output and the post-activation features of every hidden layer."""
         del train, key
         x = inputs.reshape(inputs.shape[0], -1)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import jax
 import numpy as np
@@ -30,7 +29,7 @@ class Checkpoints:
         shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         return self._manager.restore(self.num_tasks_done(), args=ocp.args.StandardRestore(shapes))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(

@@ -96,7 +96,7 @@ def train_step(
     metrics = {
         "online_accuracy": is_correct(output, batch.targets).mean(),
         "loss": loss,
-        "gradient_norm": optax.global_norm(gradients),
+        "gradient_norm": optax.tree.norm(gradients),
     }
     if parts.penalty:
         metrics["penalty"] = penalty

@@ -1,0 +1,44 @@
+"""Strict flags for every test: warnings are errors (pyproject), shapes are checked, nothing reaches the network."""
+
+import os
+import socket
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 2)
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+_DATA = Path(os.environ.get("PLIANT_DATA", Path(__file__).parents[1] / "shared" / "data"))
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    def refuse(self, address):
+        if self.family != socket.AF_UNIX:
+            raise AssertionError(f"a test tried to reach {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(autouse=True)
+def _doctest_names(doctest_namespace):
+    doctest_namespace.update(jax=jax, jnp=jnp, optax=optax)
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def data_dir(monkeypatch):
+    """A folder with real image data sets as parquet files: PLIANT_DATA."""
+    if not (_DATA / "mnist").is_dir():
+        pytest.skip(f"no real data at {_DATA}: name a folder with PLIANT_DATA")
+    monkeypatch.delenv("PLIANT_DATA", raising=False)
+    return _DATA
