@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from pliant.errors import UserError
@@ -131,14 +130,10 @@ def _measure(network: Network, params: Params, state: State, probe: Batch, key: 
     return dormant({layer.name: features[layer.name] for layer in layers}, num_units=widths).pooled
 
 
-def _summarize(arrays: np.ndarray) -> dict[str, float]:
-    return {"dormant_fraction": float(arrays)}
-
-
 DORMANT = Diagnostic(
     name="dormant",
     summary="fraction of hidden units with almost no activation (Sokar et al., τ = 0.025)",
     cost="cheap",
     measure=_measure,
-    summarize=_summarize,
+    summarize=lambda value: {"dormant_fraction": float(value)},
 )

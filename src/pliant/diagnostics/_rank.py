@@ -57,14 +57,10 @@ def _measure(network: Network, params: Params, state: State, probe: Batch, key: 
     return last.reshape(last.shape[0], -1)
 
 
-def _summarize(arrays: np.ndarray) -> dict[str, float]:
-    return {"effective_rank": effective_rank(arrays)}
-
-
 EFFECTIVE_RANK = Diagnostic(
     name="effective-rank",
     summary="effective rank of the last hidden layer's features (Roy and Vetterli)",
     cost="spectral",
     measure=_measure,
-    summarize=_summarize,
+    summarize=lambda value: {"effective_rank": effective_rank(value)},
 )

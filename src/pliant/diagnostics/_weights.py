@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -92,25 +91,17 @@ def _measure_norm(network: Network, params: Params, state: State, probe: Batch, 
     return weight_norm(params)
 
 
-def _summarize_isometry(arrays: np.ndarray) -> dict[str, float]:
-    return {"isometry_deviation": float(arrays)}
-
-
-def _summarize_norm(arrays: np.ndarray) -> dict[str, float]:
-    return {"weight_norm": float(arrays)}
-
-
 ISOMETRY_DEVIATION = Diagnostic(
     name="isometry-deviation",
     summary="mean over hidden kernels of (σ² − 1)²",
     cost="cheap",
     measure=_measure_isometry,
-    summarize=_summarize_isometry,
+    summarize=lambda value: {"isometry_deviation": float(value)},
 )
 WEIGHT_NORM = Diagnostic(
     name="weight-norm",
     summary="global L2 norm of all parameters",
     cost="cheap",
     measure=_measure_norm,
-    summarize=_summarize_norm,
+    summarize=lambda value: {"weight_norm": float(value)},
 )

@@ -1,7 +1,8 @@
 """The supervised loop: one step, a chunk of steps, a run; checkpoint and resume."""
 
 from pliant.training._config import MethodPlan, Plan, RunConfig, fingerprint, make_plan, record
-from pliant.training._run import Learner, Progress, make_learner, run
+from pliant.training._learner import Learner, make_learner
+from pliant.training._run import Progress, num_steps_per_task, run
 from pliant.training._seeds import SeedAxis, choose_batching, seed_axis
 from pliant.training._step import (
     SeedKeys,
@@ -28,6 +29,7 @@ __all__ = [
     "is_correct",
     "make_learner",
     "make_plan",
+    "num_steps_per_task",
     "record",
     "run",
     "seed_axis",

@@ -43,7 +43,7 @@ def evaluate(
 
 def summarize(results: dict[str, Any], seed: int) -> dict[str, float]:
     """Named numbers of one seed from `evaluate`'s arrays of all seeds."""
-    of_seed = jax.tree.map(lambda leaf: np.asarray(leaf)[seed], results)
+    of_seed = jax.tree.map(lambda leaf: np.asarray(leaf[seed]), results)
     measured = of_seed.pop("diagnostics")
     metrics = {name: float(value) for name, value in of_seed.items()}
     for name, arrays in measured.items():

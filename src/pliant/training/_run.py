@@ -9,14 +9,12 @@ import jax
 import numpy as np
 import pandas as pd
 
-from pliant.methods import build
 from pliant.results import COLUMNS, RunFolder, environment, summarize_run
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._config import MethodPlan, Plan, RunConfig, fingerprint, make_plan, record
-from pliant.training._evaluate import evaluate, probe_indices, summarize
+from pliant.training._evaluate import probe_indices, summarize
+from pliant.training._learner import Learner, make_learner
 from pliant.training._order import batch_indices
-from pliant.training._seeds import SeedAxis, seed_axis
-from pliant.training._step import init_state, seed_keys, train_chunk
 
 _CHUNK = 128  # steps at most in a compiled call: long against its overhead, short against a user's patience
 
@@ -31,20 +29,6 @@ class Progress(NamedTuple):
     """Fraction of the whole run, in [0, 1]."""
     accuracy: float
     """Online accuracy so far in this task, mean over seeds."""
-
-
-class Learner(NamedTuple):
-    """One method's compiled functions over all seeds, and its arguments."""
-
-    axis: SeedAxis
-    init: Callable[[Any, Any], Any]
-    """(seeds, shared) -> state, keys"""
-    make_task: Callable[[Any, Any], Any]
-    """(keys, task index) -> task"""
-    train: Callable[[Any, Any], Any]
-    """((state, keys, task, indices), shared) -> state, keys, task, metric sums"""
-    evaluate: Callable[[Any, Any], Any]
-    """((state, keys, task), shared) -> results"""
 
 
 def run(
@@ -96,43 +80,6 @@ def run(
     return folder
 
 
-def make_learner(plan: Plan, method: MethodPlan, axis: SeedAxis | None = None) -> Learner:
-    """Compiles (on first use) what one method needs.
-
-    Hyperparameters are arguments of the programs, so other values reuse them.
-    """
-    network, stream = method.network, plan.stream
-
-    def parts(traced: Any) -> Any:
-        return build(method.method, network.wiring, method.static | traced)
-
-    def init(seed: Any, traced: Any) -> Any:
-        keys = seed_keys(seed)
-        return init_state(network, parts(traced), keys.network), keys
-
-    def train(item: Any, shared: Any) -> Any:
-        state, keys, task, indices = item
-        traced, data, first_step, num_steps = shared
-        state, sums = train_chunk(
-            network, parts(traced), stream, state, keys, data, task, indices, first_step, num_steps
-        )
-        return state, keys, task, sums
-
-    def measure(item: Any, shared: Any) -> Any:
-        state, keys, task = item
-        data, probe = shared
-        return evaluate(network, stream, state, keys, data, task, probe)
-
-    axis = axis or seed_axis(plan.config.seeds, network)
-    return Learner(
-        axis,
-        init=axis.over_seeds(init),
-        make_task=axis.over_seeds(lambda keys, index: stream.task(keys.tasks, index)),
-        train=axis.over_seeds(train, donate=True),
-        evaluate=axis.over_seeds(measure),
-    )
-
-
 def _run_method(
     plan: Plan, method: MethodPlan, folder: RunFolder, report: Callable[[Progress], None], done: float
 ) -> None:
@@ -142,7 +89,8 @@ def _run_method(
         first = checkpoints.num_tasks_done()
         if first >= config.tasks:
             return
-        learner = make_learner(plan, method)
+        started = time.perf_counter()
+        learner = make_learner(plan.stream, method, config.seeds)
         axis = learner.axis
         traced = axis.share({key: _scalar(value) for key, value in method.traced.items()})
         data = axis.share(plan.stream.data)
@@ -153,17 +101,18 @@ def _run_method(
             folder.log(f"{name}: continues after task {first} of {config.tasks}")
 
         for index in range(first, config.tasks):
-            started = time.perf_counter()
             task = learner.make_task(keys, np.int32(index))
 
             def progress(fraction: float, accuracy: float, index: int = index) -> None:
                 whole = done + (index + fraction) / config.tasks / len(plan.methods)
                 report(Progress(name, index, whole, accuracy))
 
-            state, keys, task, means = _run_task(plan, learner, (state, keys, task), (traced, data), index, progress)
+            state, means = _run_task(plan, learner, (state, keys, task), (traced, data), index, progress)
             results = jax.device_get(learner.evaluate((state, keys, task), (data, probe)))
             rows = _rows(plan, name, index, means, results)
-            folder.record_task(name, index, rows, time.perf_counter() - started)
+            now = time.perf_counter()
+            folder.record_task(name, index, rows, now - started)
+            started = now
             checkpoints.save(index + 1, axis.get(state))
             folder.log(f"{name}: task {index + 1} of {config.tasks}, {_headline(rows, plan):.3f}")
 
@@ -175,7 +124,7 @@ def _run_task(
     arguments: tuple[Any, Any],
     index: int,
     progress: Callable[[float, float], None],
-) -> tuple[Any, Any, Any, dict[str, np.ndarray]]:
+) -> tuple[Any, dict[str, np.ndarray]]:
     """Trains on one task; also returns its metrics: means over steps, and sums of counts, one entry a seed."""
     config, axis = plan.config, learner.axis
     num_steps = num_steps_per_task(plan)
@@ -190,12 +139,12 @@ def _run_task(
                 seed, index, start, stop, num_examples=plan.stream.num_train, batch_size=config.batch_size
             )
         shared = (*arguments, np.int32(index * num_steps + start), np.int32(stop - start))
-        state, keys, task, sums = learner.train((state, keys, task, axis.put(indices)), shared)
+        state, sums = learner.train((state, keys, task, axis.put(indices)), shared)
         for name, value in axis.get(sums).items():
             totals[name] = totals.get(name, 0) + value.astype(np.int64 if value.dtype.kind == "i" else np.float64)
         progress(stop / num_steps, float(totals["online_accuracy"].mean() / stop))
     means = {name: total if total.dtype.kind == "i" else total / num_steps for name, total in totals.items()}
-    return state, keys, task, means
+    return state, means
 
 
 def num_steps_per_task(plan: Plan) -> int:

@@ -38,12 +38,15 @@ class SeedAxis(NamedTuple):
     mesh: Mesh
     batching: Batching
 
-    def over_seeds(self, f: Callable[[Any, Any], Any], *, donate: bool = False) -> Callable[[Any, Any], Any]:
-        """Compiles `f(of one seed, shared)` for all slots: `(with a leading slot axis, shared) -> with a slot axis`.
+    def over_seeds(self, f: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """Compiles a function of one seed for all slots.
 
         Args:
-          f: a function of two pytrees, pure.
-          donate: let the program reuse the memory of the first argument.
+          f: `f(item of one seed, shared)`, pure.
+
+        Returns:
+          `(items with a leading slot axis, shared) -> results with a slot axis`. Nothing is donated: a chunk of steps
+          is long against one copy of the state.
         """
 
         def on_one_device(mapped: Any, shared: Any) -> Any:
@@ -56,7 +59,7 @@ class SeedAxis(NamedTuple):
         spread = jax.shard_map(
             on_one_device, mesh=self.mesh, in_specs=(seeds, everywhere), out_specs=seeds, check_vma=False
         )
-        return jax.jit(spread, donate_argnums=0 if donate else ())
+        return jax.jit(spread)
 
     def put(self, tree: PyTree) -> PyTree:
         """Fills the slots of arrays with one entry a seed, and places them on their devices."""
