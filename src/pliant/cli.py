@@ -182,7 +182,7 @@ def _finished(folder: RunFolder) -> Any:
 
 def _factory_row(name: str, factory: Callable[..., Any]) -> tuple[str, str, str]:
     first_line = (inspect.getdoc(factory) or "").splitlines()[0]
-    own_flags = ("num_tasks", "widths")  # --tasks and --widths
+    own_flags = ("num_tasks", "widths", "use_bias")  # --tasks, --widths, --use-bias
     values = {key: option.default for key, option in options(factory).items() if key not in own_flags}
     return name, first_line, _pairs(values)
 

@@ -31,12 +31,13 @@ def orthogonal(gain: float = 1.0) -> Callable[[Key, tuple[int, ...], Any], Array
       <https://arxiv.org/abs/1312.6120>`_, 2014. Section 3.
 
     Differs from:
-      `jax.nn.initializers.orthogonal`, which it calls, only under `vmap`: the draws run one after the other, because
-      several batched QR decompositions in one XLA:CPU program can wait for each other for ever.
+      `jax.nn.initializers.orthogonal`, which it calls. Under `vmap` the draws run one after the other, because several
+      batched QR decompositions in one XLA:CPU program can wait for each other for ever. Narrow types are drawn in
+      float32 and rounded, since there is no QR decomposition of bfloat16.
     """
     draw = jax.nn.initializers.orthogonal(gain)
 
     def initializer(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-        return jax.custom_batching.sequential_vmap(lambda k: draw(k, shape, dtype))(key)
+        return jax.custom_batching.sequential_vmap(lambda k: draw(k, shape, jnp.float32))(key).astype(dtype)
 
     return initializer

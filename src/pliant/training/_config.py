@@ -35,6 +35,8 @@ class RunConfig:
     """Network; see `pliant list networks`."""
     widths: tuple[int, ...] = (128, 128, 128, 128)
     """Units of the hidden layers."""
+    use_bias: bool = False
+    """Whether layers have biases. Without, as in the code of AdamO's authors, isometric kernels say all of a layer."""
     learning_rate: float = 1e-3
     """Learning rate of every method that is not given its own with --set."""
     train_size: int | None = None
@@ -197,8 +199,8 @@ def _plan_method(
     config: RunConfig, stream: Stream, source: str, method: Method, settings: Mapping[str, Mapping[str, str]]
 ) -> MethodPlan:
     factory = NETWORKS[config.network]
-    network_options: dict[str, Any] = _with_settings(factory, config.network, settings, skip=("widths",))
-    network_options |= {"widths": list(config.widths)} | dict(method.network)
+    network_options: dict[str, Any] = _with_settings(factory, config.network, settings, skip=("widths", "use_bias"))
+    network_options |= {"widths": list(config.widths), "use_bias": config.use_bias} | dict(method.network)
     network = factory(stream.input_shape, stream.num_classes, **network_options)
     values = with_settings(method, settings[method.name], config.learning_rate)
     build(method, network.wiring, values)  # numbers are checked here: inside a compiled program they are traced

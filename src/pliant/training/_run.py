@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pandas as pd
+import threadpoolctl
 
 from pliant.results import COLUMNS, RunFolder, environment, summarize_run
 from pliant.training._checkpoint import Checkpoints
@@ -70,7 +71,8 @@ def run(
     identity = fingerprint(configuration)
     path = Path(out) if out is not None else Path("runs") / f"{config.stream}-{config.dataset}-{identity}"
     folder = RunFolder.create(path, configuration, identity)
-    with folder.locked():
+    # NumPy's BLAS gets one thread: several that wait for each other slow a small SVD down a hundredfold on busy cores.
+    with folder.locked(), threadpoolctl.threadpool_limits(1, user_api="blas"):
         folder.record_environment(environment())
         folder.log(f"start: {folder.title}")
         for number, method in enumerate(plan.methods):

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from pliant.methods import Parts
+from pliant.training._rounding import rounded, with_rounded_gradient
 from pliant.types import Batch, Features, Key, Network, Params, Probe, Scalar, Signals, State, Stream
 
 
@@ -32,7 +33,7 @@ class SeedKeys(NamedTuple):
     """For layers that draw, such as dropout."""
 
 
-def seed_keys(seed: Int[Array, ""]) -> SeedKeys:
+def seed_keys(seed: Int[Array, ""] | int) -> SeedKeys:
     """Derives the streams of a seed."""
     root = jax.random.key(seed)
     return SeedKeys(*(jax.random.fold_in(root, stream) for stream in range(len(SeedKeys._fields))))
@@ -84,14 +85,19 @@ def train_step(
     def objective(params: Params) -> tuple[Scalar, tuple[Any, ...]]:
         output, features, network_state = network.apply(params, state.network, batch.inputs, train=True, key=noise)
         loss = optax.softmax_cross_entropy_with_integer_labels(output, batch.targets).mean()
-        penalty, penalty_state = parts.penalty.loss(params, state.penalty, features) if parts.penalty else (0.0, ())
+        penalty, penalty_state = (
+            parts.penalty.loss(with_rounded_gradient(params, step), state.penalty, features)
+            if parts.penalty
+            else (0.0, ())
+        )
         return loss + penalty, (loss, penalty, output, features, network_state, penalty_state)
 
     gradients, (loss, penalty, output, features, network_state, penalty_state) = jax.grad(objective, has_aux=True)(
         state.params
     )
+    gradients = rounded(gradients, step)
     updates, optimizer = parts.optimizer.update(gradients, state.optimizer, state.params, step=step)
-    params = optax.apply_updates(state.params, updates)
+    params = optax.apply_updates(state.params, rounded(updates, step))
 
     metrics = {
         "online_accuracy": is_correct(output, batch.targets).mean(),

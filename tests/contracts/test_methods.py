@@ -1,0 +1,92 @@
+import jax
+import numpy as np
+import optax
+import pytest
+
+from contracts import method_checks as checks
+from pliant.interventions import redo
+from pliant.methods import METHODS, adam_optimizer
+from pliant.optimizers import add_isometry_step
+from pliant.training._checkpoint import Checkpoints
+
+BASELINES = {"sgd", "adam"}
+MECHANISMS = [name for name in METHODS if name not in BASELINES]
+
+
+@pytest.mark.parametrize("check", checks.GENERAL, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", METHODS)
+def test_contract(name, check):
+    check(METHODS[name])
+
+
+@pytest.mark.parametrize("check", checks.OF_MECHANISMS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_contract_of_mechanisms(name, check):
+    check(METHODS[name])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_state_survives_a_checkpoint(name, tmp_path):
+    state = jax.tree.map(np.asarray, checks.train(METHODS[name]))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(state)
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    assert checks.equal(restored, state)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_registry_row_is_complete(name):
+    method = METHODS[name]
+    assert method.name == name
+    assert method.summary
+    assert method.reference
+    assert (method.lowers is not None) == (name not in BASELINES)
+
+
+def _ascending(wiring, *, learning_rate, isometry_strength=0.1):
+    """Stoix' defect: the penalty's gradient with the wrong sign."""
+    return optax.chain(
+        optax.scale_by_adam(),
+        optax.scale_by_learning_rate(learning_rate),
+        add_isometry_step(
+            lambda count: -learning_rate * isometry_strength,
+            every=1,
+            mask=lambda params: wiring.mask(params, "matrix"),
+        ),
+    )
+
+
+def _untouched(wiring, *, learning_rate, isometry_strength=0.1):
+    """Stoix' other defect: a step that reaches no parameter."""
+    del isometry_strength
+    return adam_optimizer(wiring, learning_rate=learning_rate)
+
+
+def _shared_seed(wiring, *, threshold=0.025):
+    """purejaxrl's defect: a key of its own, the same in every seed."""
+    honest = redo(wiring, threshold=threshold, every=4)
+    return honest._replace(update=lambda key, *rest: honest.update(jax.random.key(0), *rest))
+
+
+def _climbing(wiring, *, learning_rate):
+    """An optimizer that goes up the loss."""
+    del wiring
+    return optax.with_extra_args_support(optax.sgd(-learning_rate))
+
+
+BROKEN = {
+    "wrong sign": (METHODS["adamo"]._replace(optimizer=_ascending), checks.check_lowers),
+    "untouched parameters": (METHODS["adamo"]._replace(optimizer=_untouched), checks.check_touches_parameters),
+    "shared seed": (METHODS["redo"]._replace(intervention=_shared_seed), checks.check_noise_follows_the_key),
+    "climbs": (METHODS["sgd"]._replace(optimizer=_climbing), checks.check_learns),
+    "not off at 0": (METHODS["l2-init"]._replace(off={"strength": 0.001}), checks.check_off_is_adam),
+}
+
+
+@pytest.mark.parametrize("defect", BROKEN)
+def test_a_broken_method_fails(defect):
+    method, check = BROKEN[defect]
+    with pytest.raises(AssertionError):
+        check(method)
