@@ -42,3 +42,17 @@ def data_dir(monkeypatch):
         pytest.skip(f"no real data at {_DATA}: name a folder with PLIANT_DATA")
     monkeypatch.delenv("PLIANT_DATA", raising=False)
     return _DATA
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows by one for every program that XLA compiles."""
+    compiled = []
+
+    def listen(event, duration, **details):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield compiled
+    jax.monitoring.unregister_event_duration_listener(listen)

@@ -64,7 +64,9 @@ def start(method: Method, values: dict[str, Any], seed: Any) -> tuple[TrainState
     return state._replace(params={**params, "dense_0": {**params["dense_0"], "bias": bias}}), keys
 
 
-def run_steps(method: Method, static: Any, traced: Any, state: TrainState, keys: SeedKeys, num_steps: int) -> TrainState:
+def run_steps(
+    method: Method, static: Any, traced: Any, state: TrainState, keys: SeedKeys, num_steps: int
+) -> TrainState:
     network = network_of(method)
     parts = build(method, network.wiring, static | traced)
 
@@ -95,7 +97,9 @@ def program(method: Method) -> Any:
 
 def train(method: Method, seed: int = 0, noise: int = 0, **settings: Any) -> TrainState:
     _, traced = split_static(method, values_of(method, **settings))
-    traced = {name: jnp.asarray(value, jnp.int32 if isinstance(value, int) else jnp.float32) for name, value in traced.items()}
+    traced = {
+        name: jnp.asarray(value, jnp.int32 if isinstance(value, int) else jnp.float32) for name, value in traced.items()
+    }
     return program(method)(jnp.int32(seed), jnp.int32(noise), traced)
 
 
@@ -146,9 +150,7 @@ def check_learns(method: Method) -> None:
 
 def check_seeds_differ(method: Method) -> None:
     first, second = train(method, seed=0), train(method, seed=1)
-    kernels = [
-        (a, b) for a, b in zip(*map(jax.tree.leaves, (first.params, second.params)), strict=True) if a.ndim == 2
-    ]
+    kernels = [(a, b) for a, b in zip(*map(jax.tree.leaves, (first.params, second.params)), strict=True) if a.ndim == 2]
     assert all(bool((a != b).any()) for a, b in kernels), "two seeds share a kernel"
 
 
@@ -208,7 +210,9 @@ def check_keeps_bfloat16(method: Method) -> None:
     values = values_of(method)
     network, keys = network_of(method), seed_keys(0)
     parts = build(method, network.wiring, values)
-    narrow = network._replace(init=lambda key: (jax.tree.map(lambda p: p.astype(jnp.bfloat16), network.init(key)[0]), {}))
+    narrow = network._replace(
+        init=lambda key: (jax.tree.map(lambda p: p.astype(jnp.bfloat16), network.init(key)[0]), {})
+    )
     state = init_state(narrow, parts, keys.network)
     batch = Batch(INPUTS[:16].astype(jnp.bfloat16), TARGETS[:16])
     after, _ = train_step(narrow, parts, state, batch, jnp.int32(4), keys, lambda key, number: batch)

@@ -109,7 +109,7 @@ def make_plan(config: RunConfig, data_dir: str | None = None) -> Plan:
 def record(plan: Plan) -> dict[str, Any]:
     """The whole configuration, expanded, as JSON data: what a run's id hashes."""
     return {
-        "config": dataclasses.asdict(plan.config),
+        "config": {key: list(v) if isinstance(v, tuple) else v for key, v in vars(plan.config).items()},
         "stream": {
             "name": plan.stream.name,
             "options": plan.stream_options,

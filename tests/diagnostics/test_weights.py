@@ -1,0 +1,115 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pliant.diagnostics import DIAGNOSTICS, isometry_deviation, weight_norm
+from pliant.errors import UserError
+from pliant.networks import mlp, orthogonal
+from pliant.types import Batch
+
+DIAGONAL = jnp.diag(jnp.array([2.0, 1.0, 0.5]))
+
+
+def measured(name, network, params, state):
+    diagnostic = DIAGNOSTICS[name]
+    batch = Batch(jnp.ones((2, 3)), jnp.zeros(2, jnp.int32))
+    (value,) = diagnostic.summarize(
+        np.asarray(diagnostic.measure(network, params, state, batch, jax.random.key(0)))
+    ).values()
+    return value
+
+
+def test_isometry_golden():
+    found = isometry_deviation({"a": DIAGONAL, "b": jnp.zeros((4, 2)), "bias": jnp.ones(7)})
+    np.testing.assert_allclose(found.by_kernel, [3.1875, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(found.mean, 2.09375, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9), (3, 3, 8, 16)])
+def test_isometry_of_orthogonal_kernels(key, shape):
+    assert float(isometry_deviation(orthogonal(1.0)(key, shape)).mean) < 1e-10
+    np.testing.assert_allclose(isometry_deviation(orthogonal(2.0**0.5)(key, shape)).mean, 1.0, rtol=1e-5)
+
+
+def test_isometry_divides_by_the_smaller_side(key):
+    kernel = jax.random.normal(key, (3, 3, 8, 16)) / 8
+    sigma = np.linalg.svd(np.asarray(kernel, np.float64).reshape(72, 16), compute_uv=False)
+    assert sigma.size == 16
+    np.testing.assert_allclose(isometry_deviation(kernel).mean, ((sigma**2 - 1) ** 2).mean(), rtol=1e-5)
+
+
+@given(st.permutations(range(4)), st.permutations(range(3)), st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None, database=None)
+def test_order_of_units_does_not_matter(rows, columns, seed):
+    kernel = jnp.asarray(np.random.default_rng(seed).standard_normal((4, 3)), jnp.float32)
+    shuffled = kernel[jnp.array(rows)][:, jnp.array(columns)]
+    np.testing.assert_allclose(isometry_deviation(shuffled).mean, isometry_deviation(kernel).mean, rtol=1e-5)
+    np.testing.assert_allclose(weight_norm(shuffled), weight_norm(kernel), rtol=1e-6)
+    np.testing.assert_allclose(weight_norm(-3 * kernel), 3 * weight_norm(kernel), rtol=1e-6)
+
+
+def test_isometry_mask_selects():
+    params = {"head": 5 * jnp.ones((3, 2)), "kernel": DIAGONAL}
+    found = isometry_deviation(params, {"head": False, "kernel": True})
+    np.testing.assert_allclose(found.by_kernel, [3.1875], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("params", "mask"),
+    [
+        ({"kernel": DIAGONAL}, {"kernel": False}),
+        ({"bias": jnp.ones(3)}, None),
+        ({}, None),
+    ],
+)
+def test_isometry_of_nothing_is_refused_and_not_zero(params, mask):
+    with pytest.raises(
+        UserError, match=r"got a mask that selects none of . parameter leaves; wanted at least one leaf"
+    ):
+        isometry_deviation(params, mask)
+
+
+def test_isometry_of_a_vector_is_refused():
+    with pytest.raises(UserError, match=r"got a parameter of shape \(3,\)"):
+        isometry_deviation({"bias": jnp.ones(3)}, {"bias": True})
+
+
+def test_norm_golden():
+    assert float(weight_norm({"bias": jnp.array([4.0]), "kernel": jnp.array([[3.0]])})) == 5.0
+    assert float(weight_norm({"kernel": jnp.zeros((2, 2))})) == 0.0
+
+
+def test_norm_of_nothing_is_refused():
+    with pytest.raises(UserError, match=r"got no parameters; wanted at least one array\. Pass the network"):
+        weight_norm({})
+
+
+def test_norm_of_bfloat16_is_summed_in_float32():
+    params = {"a": jnp.ones(1, jnp.bfloat16), "b": jnp.full((1,), 1 / 16, jnp.bfloat16)}
+    np.testing.assert_allclose(weight_norm(params), (1 + 1 / 256) ** 0.5, rtol=1e-6)
+
+
+def test_nan_in_nan_out():
+    assert np.isnan(isometry_deviation({"a": DIAGONAL, "b": jnp.full((2, 2), jnp.nan)}).mean)
+    assert np.isnan(weight_norm({"a": DIAGONAL, "b": jnp.array([jnp.nan])}))
+
+
+def test_registered_measures_look_at_the_hidden_kernels(key):
+    network = mlp((3,), 2, widths=(4, 4), activation="maxmin")
+    params, state = network.init(key)
+    assert measured("isometry-deviation", network, params, state) < 1e-10
+    params["head"]["kernel"] = params["head"]["kernel"] + 5.0
+    assert measured("isometry-deviation", network, params, state) < 1e-10
+    params["dense_1"]["kernel"] = 2**0.5 * params["dense_1"]["kernel"]
+    assert measured("isometry-deviation", network, params, state) == pytest.approx(0.5, rel=1e-5)
+    leaves = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
+    assert measured("weight-norm", network, params, state) == pytest.approx(np.linalg.norm(leaves), rel=1e-6)
+
+
+def test_isometry_without_hidden_kernels_is_nan(key):
+    network = mlp((3,), 2, widths=())
+    params, state = network.init(key)
+    assert np.isnan(measured("isometry-deviation", network, params, state))

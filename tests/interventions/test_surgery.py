@@ -1,0 +1,360 @@
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from optax import contrib
+
+from pliant.interventions import MOMENTS, clear_moments, reset_units, slot_mask
+from pliant.networks import mlp
+from pliant.optimizers import adamo
+from pliant.penalties import l2_init
+from pliant.types import Feed, HiddenLayer, Slot, Wiring, leaf_path
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def by_path(tree):
+    return {leaf_path(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def trained(params, tx=None, seed=1, num_updates=2):
+    """An optimizer state that has seen random gradients."""
+    tx = tx or optax.adam(1e-2)
+    state = tx.init(params)
+    for update in range(num_updates):
+        leaves, structure = jax.tree.flatten(params)
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), update), len(leaves))
+        gradients = structure.unflatten(
+            [jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
+        )
+        _, state = tx.update(gradients, state, params)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("slot", "shape", "index"),
+    [
+        (Slot("w", -1), (4, 3), np.s_[:, 1]),
+        (Slot("w", -1), (3,), np.s_[1]),
+        (Slot("w", -2), (3, 4), np.s_[1, :]),
+        (Slot("w", 0), (3, 4), np.s_[1, :]),
+        (Slot("w", -1), (2, 2, 4, 3), np.s_[..., 1]),
+        (Slot("w", -2), (2, 2, 3, 4), np.s_[:, :, 1, :]),
+        (Slot("w", -2, tiles=4), (12, 2), np.s_[1::3, :]),
+    ],
+)
+def test_slot_mask_selects_the_units_entries_only(slot, shape, index):
+    wanted = np.zeros(shape, bool)
+    wanted[index] = True
+    same(slot_mask(slot, jnp.array([False, True, False]), jnp.zeros(shape)), wanted)
+
+
+def test_slot_mask_tiles_with_the_unit_index_fastest():
+    mask = slot_mask(Slot("w", -2, tiles=2), jnp.array([True, False]), jnp.zeros((4, 3)))
+    same(mask, np.broadcast_to(np.array([True, False, True, False])[:, None], (4, 3)))
+
+
+@jax.jit
+def conv_net(params, x):
+    hidden = jax.lax.conv_general_dilated(
+        x, params["conv"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    hidden = jax.nn.relu(hidden + params["bias"][None, None, None])
+    return hidden.reshape(hidden.shape[0], -1) @ params["head"]
+
+
+CONV = HiddenLayer(
+    name="conv",
+    width=3,
+    feeds=(
+        Feed(Slot("conv", -1), jax.nn.initializers.he_normal()),
+        Feed(Slot("bias", -1), jax.nn.initializers.zeros),
+    ),
+    readers=(Slot("head", -2, tiles=4),),
+    activation="relu",
+    elementwise=True,
+)
+CONV_WIRING = Wiring((CONV,), {"conv": "matrix", "bias": "bias", "head": "head"})
+
+
+def conv_params(key):
+    a, b = jax.random.split(key)
+    return {"conv": jax.random.normal(a, (2, 2, 2, 3)), "bias": jnp.zeros(3), "head": jax.random.normal(b, (12, 5))}
+
+
+def test_flattened_conv_units_are_read_by_their_tiles(key):
+    params, x = conv_params(key), jax.random.normal(key, (6, 3, 3, 2))
+    params["head"] = jnp.where(
+        slot_mask(CONV.readers[0], jnp.array([False, True, False]), params["head"]), 0.0, params["head"]
+    )
+    for unit in range(3):
+        changed = params | {"conv": params["conv"].at[..., unit].add(1.0)}
+        assert np.array_equal(conv_net(changed, x), conv_net(params, x)) == (unit == 1)
+
+
+def test_a_silent_channel_is_recycled_behind_a_flatten(key):
+    params, x = conv_params(key), jax.random.normal(key, (6, 3, 3, 2))
+    params["bias"] = params["bias"].at[1].set(-1e6)
+    units = {"conv": jnp.array([False, True, False])}
+    new, _ = reset_units(key, params, (), CONV_WIRING, units)
+    same(conv_net(new, x), conv_net(params, x))
+    assert float(new["bias"][1]) == 0.0
+    gradient = jax.grad(lambda p: (conv_net(p, x) ** 2).sum())(new)["head"]
+    assert np.all(np.any(np.asarray(gradient[1::3]) != 0, axis=1))
+    gradient = jax.grad(lambda p: (conv_net(p, x) ** 2).sum())(params)["head"]
+    same(gradient[1::3], np.zeros((4, 5)))
+
+
+WIDTHS = (5, 4)
+UNITS = {"dense_0": jnp.array([True, False, True, False, False]), "dense_1": jnp.array([False, False, False, True])}
+
+
+@functools.cache
+def _network(norm, activation):
+    network = mlp((3,), 2, widths=WIDTHS, norm=norm, activation=activation)
+    params, state = network.init(jax.random.key(0))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    return network, params, state, trained(params)
+
+
+def network_with_statistics(norm="layer", activation="relu"):
+    network, params, state, opt_state = _network(norm, activation)
+    return network, jax.tree.map(lambda leaf: leaf, params), state, opt_state  # a copy of the dicts: tests edit them
+
+
+def touched_entries(params):
+    """By hand, for the 3-5-4-2 network: feeds are columns and vectors, readers are rows."""
+    entries = {path: np.zeros(leaf.shape, bool) for path, leaf in by_path(params).items()}
+    for layer, reader in (("0", "dense_1"), ("1", "head")):
+        flags = np.asarray(UNITS[f"dense_{layer}"])
+        entries[f"dense_{layer}/kernel"][:, flags] = True
+        for vector in (f"dense_{layer}/bias", f"norm_{layer}/scale", f"norm_{layer}/bias"):
+            entries[vector][flags] = True
+        entries[f"{reader}/kernel"][flags] = True
+    return entries
+
+
+def test_only_wired_entries_change(key):
+    network, params, _, opt_state = network_with_statistics()
+    reset = jax.jit(lambda params, opt_state: reset_units(key, params, opt_state, network.wiring, UNITS))
+    new, new_state = reset(params, opt_state)
+    entries = touched_entries(params)
+    for before, after, resets in (
+        (params, new, False),
+        (opt_state[0].mu, new_state[0].mu, True),
+        (opt_state[0].nu, new_state[0].nu, True),
+    ):
+        before, after = by_path(before), by_path(after)
+        for path, mask in entries.items():
+            same(after[path][~mask], before[path][~mask])
+            assert np.all(after[path][mask] != before[path][mask])
+            assert not resets or np.all(after[path][mask] == 0)
+    assert int(new_state[0].count) == int(opt_state[0].count) == 2
+
+
+def test_fresh_units_start_as_their_initializers_say(key):
+    network, params, _, _ = network_with_statistics()
+    new, _ = reset_units(key, params, (), network.wiring, UNITS)
+    on = np.asarray(UNITS["dense_0"])
+    same(new["norm_0"]["scale"][on], np.ones(2))
+    same(new["norm_0"]["bias"][on], np.zeros(2))
+    same(new["dense_0"]["bias"][on], np.zeros(2))
+    everything = {name: jnp.ones(width, bool) for name, width in zip(UNITS, WIDTHS, strict=True)}
+    new, _ = reset_units(key, params, (), network.wiring, everything)
+    np.testing.assert_allclose(np.linalg.svd(new["dense_0"]["kernel"])[1], np.full(3, 2**0.5), rtol=1e-6)
+
+
+def test_an_entry_both_fed_and_read_ends_at_zero(key):
+    network, params, _, _ = network_with_statistics()
+    new, _ = reset_units(key, params, (), network.wiring, UNITS)
+    kernel = np.asarray(new["dense_1"]["kernel"])
+    same(kernel[[0, 2]], np.zeros((2, 4)))
+    fresh = kernel[[1, 3, 4], 3]
+    assert np.all(fresh != 0)
+    assert np.all(fresh != np.asarray(params["dense_1"]["kernel"])[[1, 3, 4], 3])
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_no_unit_is_a_bitwise_no_op(key, norm):
+    network, params, _, opt_state = network_with_statistics(norm=norm)
+    units = {name: jnp.zeros_like(flags) for name, flags in UNITS.items()}
+    same(reset_units(key, params, opt_state, network.wiring, units), (params, opt_state))
+    same(reset_units(key, params, opt_state, network.wiring, {}), (params, opt_state))
+
+
+def test_layers_may_be_missing(key):
+    network, params, _, opt_state = network_with_statistics()
+    new, _ = reset_units(key, params, opt_state, network.wiring, {"dense_1": UNITS["dense_1"]})
+    same(new["dense_0"], params["dense_0"])
+    assert not np.array_equal(new["dense_1"]["kernel"], params["dense_1"]["kernel"])
+
+
+@pytest.mark.parametrize("activation", ["relu", "crelu"])
+def test_resetting_silent_units_leaves_the_output(key, activation):
+    network, params, state, _ = network_with_statistics(norm="none", activation=activation)
+    x = jax.random.normal(key, (16, 3))
+    for name, flags in UNITS.items():
+        params[name] = {
+            "kernel": jnp.where(flags[None], 0.0, params[name]["kernel"]),
+            "bias": jnp.where(flags, 0.0 if activation == "crelu" else -1.0, params[name]["bias"]),
+        }
+    new, _ = reset_units(key, params, (), network.wiring, UNITS)
+
+    def output(params):
+        return network.apply(params, state, x, train=False, key=None)[0]
+
+    same(output(new), output(params))
+    assert not np.array_equal(new["dense_0"]["kernel"], params["dense_0"]["kernel"])
+
+
+def test_a_recycled_unit_learns_again(key):
+    network, params, state, _ = network_with_statistics(norm="none")
+    x = jax.random.normal(key, (64, 3))
+    params["dense_1"]["bias"] = params["dense_1"]["bias"].at[3].set(-1e3)
+
+    def gradient(params):
+        return jax.grad(lambda p: (network.apply(p, state, x, train=True, key=None)[0] ** 2).sum())(params)
+
+    same(gradient(params)["head"]["kernel"][3], np.zeros(2))
+    new, _ = reset_units(key, params, (), network.wiring, {"dense_1": UNITS["dense_1"]})
+    same(new["head"]["kernel"][3], np.zeros(2))
+    assert np.all(np.asarray(gradient(new)["head"]["kernel"][3]) != 0)
+
+
+def test_another_key_draws_other_weights(key):
+    network, params, _, _ = network_with_statistics()
+    a, b, c = (reset_units(jax.random.key(seed), params, (), network.wiring, UNITS)[0] for seed in (1, 2, 1))
+    same(a, c)
+    on = np.asarray(UNITS["dense_0"])
+    assert np.all(np.asarray(a["dense_0"]["kernel"][:, on]) != np.asarray(b["dense_0"]["kernel"][:, on]))
+
+
+def test_each_layer_gets_its_own_draw(key):
+    network = mlp((4,), 4, widths=(4, 4))
+    params, _ = network.init(key)
+    unread = [layer._replace(readers=()) for layer in network.wiring.layers]
+    units = {layer.name: jnp.ones(4, bool) for layer in unread}
+    new, _ = reset_units(key, params, (), Wiring(tuple(unread), network.wiring.roles), units)
+    assert np.all(np.asarray(new["dense_0"]["kernel"]) != np.asarray(new["dense_1"]["kernel"]))
+
+
+PARAMS = {"bias": jnp.ones(3), "kernel": jnp.arange(12.0).reshape(4, 3) / 12}
+WHERE = {"bias": jnp.array([True, False, False]), "kernel": jnp.zeros((4, 3), bool).at[:, 0].set(True).at[2].set(True)}
+
+
+def adam_moments(state):
+    return [moment[leaf] for moment in (state.mu, state.nu) for leaf in ("bias", "kernel")]
+
+
+OPTIMIZERS = {
+    "adam": (optax.adam(1e-2), lambda s: adam_moments(s[0])),
+    "momentum": (optax.sgd(1e-2, momentum=0.9), lambda s: [s[0].trace["bias"], s[0].trace["kernel"]]),
+    "adamw": (optax.adamw(1e-2, mask={"bias": False, "kernel": True}), lambda s: adam_moments(s[0])),
+    "chain": (optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2)), lambda s: adam_moments(s[1][0])),
+    "masked": (
+        optax.masked(optax.adam(1e-2), {"bias": False, "kernel": True}),
+        lambda s: [s.inner_state[0].mu["kernel"], s.inner_state[0].nu["kernel"]],
+    ),
+    "partition": (
+        optax.partition({"a": optax.adam(1e-2), "b": optax.sgd(1e-2, momentum=0.9)}, {"bias": "b", "kernel": "a"}),
+        lambda s: [
+            s.inner_states["a"].inner_state[0].mu["kernel"],
+            s.inner_states["a"].inner_state[0].nu["kernel"],
+            s.inner_states["b"].inner_state[0].trace["bias"],
+        ],
+    ),
+    "multi_steps": (
+        optax.MultiSteps(optax.adam(1e-2), 2).gradient_transformation(),
+        lambda s: adam_moments(s.inner_opt_state[0]),
+    ),
+    "inject": (optax.inject_hyperparams(optax.adam)(1e-2), lambda s: adam_moments(s.inner_state[0])),
+    "schedule_free": (
+        contrib.schedule_free_adamw(1e-2),
+        lambda s: [s.base_optimizer_state[0].nu["bias"], s.base_optimizer_state[0].nu["kernel"]],
+    ),
+    "muon": (
+        contrib.muon(1e-2),
+        lambda s: [
+            s.inner_states["muon"].inner_state[0].mu["kernel"],
+            s.inner_states["adam"].inner_state[0].mu["bias"],
+            s.inner_states["adam"].inner_state[0].nu["bias"],
+        ],
+    ),
+    "amsgrad": (
+        optax.amsgrad(1e-2),
+        lambda s: [*adam_moments(s[0]), s[0].nu_max["bias"], s[0].nu_max["kernel"]],
+    ),
+    "lion": (optax.lion(1e-3), lambda s: [s[0].mu["bias"], s[0].mu["kernel"]]),
+    "finite": (optax.apply_if_finite(optax.adam(1e-2), 3), lambda s: adam_moments(s.inner_state[0])),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_moments_are_cleared_and_nothing_else(name):
+    tx, moments = OPTIMIZERS[name]
+    state = trained(PARAMS, tx, num_updates=3)
+    assert all(np.all(np.asarray(moment) != 0) for moment in moments(state))
+    wanted = eqx.tree_at(
+        moments, state, replace_fn=lambda m: jnp.where(WHERE["bias" if m.ndim == 1 else "kernel"], 0, m)
+    )
+    cleared = jax.jit(clear_moments)(state, WHERE)
+    assert jax.tree.structure(cleared) == jax.tree.structure(state)
+    assert [leaf.dtype for leaf in jax.tree.leaves(cleared)] == [leaf.dtype for leaf in jax.tree.leaves(state)]
+    same(cleared, wanted)
+
+
+def test_multi_steps_was_in_the_middle_of_an_accumulation():
+    state = trained(PARAMS, OPTIMIZERS["multi_steps"][0], num_updates=3)
+    assert np.all(np.asarray(state.acc_grads["kernel"]) != 0)
+
+
+def test_moments_of_the_isometry_chain_keep_their_counts(key):
+    state = trained(PARAMS, adamo(1e-2), num_updates=3)
+    cleared = clear_moments(state, WHERE)
+    assert int(cleared[0].count) == int(cleared[2].count) == 3
+    same(cleared[0].mu["kernel"], jnp.where(WHERE["kernel"], 0.0, state[0].mu["kernel"]))
+
+
+def test_copies_of_parameters_are_left_alone():
+    state = {"optimizer": trained(PARAMS), "penalty": l2_init(0.1).init(PARAMS)}
+    cleared = clear_moments(state, WHERE)
+    same(cleared["penalty"], PARAMS)
+    assert float(cleared["optimizer"][0].mu["bias"][0]) == 0.0
+
+
+def test_moment_names_are_those_of_optax():
+    assert set(MOMENTS) == {"mu", "nu", "nu_max", "trace"}
+    assert set(optax.ScaleByAmsgradState._fields) == {"count", "mu", "nu", "nu_max"}
+    assert optax.TraceState._fields == ("trace",)
+
+
+def test_first_step_after_a_partial_reset_is_three_learning_rates():
+    """Adam's count is shared, so the old bias correction (≈ 1) meets new moments: (1 − b1) / √(1 − b2) = 3.162."""
+    rate = 1e-2
+    tx = optax.adam(rate)
+    params = {"w": jnp.zeros(2)}
+    gradients = {"w": jnp.array([0.3, 0.3])}
+
+    def body(state, _):
+        return tx.update(gradients, state, params)[1], None
+
+    state, _ = jax.lax.scan(body, tx.init(params), length=20_000)
+    cleared = clear_moments(state, {"w": jnp.array([True, False])})
+    updates, _ = tx.update(gradients, cleared, params)
+    np.testing.assert_allclose(-updates["w"] / rate, [0.1 / 0.001**0.5, 1.0], rtol=1e-3)
+
+
+def test_layers_that_share_a_leaf_are_both_reset(key):
+    feeds = (Feed(Slot("in", -1), jax.nn.initializers.ones),)
+    layers = tuple(HiddenLayer(name, 3, feeds, (Slot("out", -2),), "relu", elementwise=True) for name in ("a", "b"))
+    params = {"in": jnp.full((2, 3), 5.0), "out": jnp.full((3, 2), 5.0)}
+    units = {"a": jnp.array([True, False, False]), "b": jnp.array([False, False, True])}
+    new, _ = reset_units(key, params, (), Wiring(layers, {}), units)
+    same(new["in"], [[1.0, 5.0, 1.0]] * 2)
+    same(new["out"], [[0.0, 0.0], [5.0, 5.0], [0.0, 0.0]])

@@ -1,0 +1,82 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from pliant.errors import UserError
+from pliant.networks import mlp
+from pliant.penalties import l2_init
+
+START = {"bias": jnp.array([1.0, -1.0]), "kernel": jnp.arange(6.0).reshape(3, 2)}
+NOW = jax.tree.map(lambda leaf: leaf + 0.5, START)
+
+
+def value_and_gradient(penalty, start, now):
+    state = penalty.init(start)
+    return jax.value_and_grad(lambda params: penalty.loss(params, state, {})[0])(now)
+
+
+def test_golden():
+    """The squared norm, summed: not the norm, not halved, not averaged."""
+    value, gradient = value_and_gradient(l2_init(0.5), jnp.array([1.0, 2.0]), jnp.array([2.0, 4.0]))
+    assert float(value) == 2.5
+    np.testing.assert_array_equal(gradient, [1.0, 2.0])
+
+
+def test_nothing_at_the_start():
+    value, gradient = value_and_gradient(l2_init(1.0), START, START)
+    assert float(value) == 0.0
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
+def test_all_leaves_count():
+    value, gradient = value_and_gradient(l2_init(0.1), START, NOW)
+    np.testing.assert_allclose(value, 0.1 * 8 * 0.25, rtol=1e-6)
+    assert all(np.all(np.asarray(leaf) == np.float32(0.1)) for leaf in jax.tree.leaves(gradient))
+
+
+def test_sgd_shrinks_the_distance_by_one_minus_two_rates():
+    rate, strength = 0.1, 0.3
+    _, gradient = value_and_gradient(l2_init(strength), START, NOW)
+    updates, _ = optax.sgd(rate).update(gradient, optax.sgd(rate).init(NOW))
+    moved = optax.apply_updates(NOW, updates)
+    for leaf, start in zip(jax.tree.leaves(moved), jax.tree.leaves(START), strict=True):
+        np.testing.assert_allclose(leaf - start, 0.5 * (1 - 2 * rate * strength) * np.ones(leaf.shape), rtol=1e-5)
+
+
+def test_strength_zero_is_exactly_zero():
+    value, gradient = value_and_gradient(l2_init(0.0), START, NOW)
+    assert float(value) == 0.0
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
+def test_state_is_a_copy_that_stays():
+    params = jax.tree.map(jnp.copy, START)
+    penalty = l2_init(0.1)
+    state = penalty.init(params)
+    jax.jit(lambda params: jax.tree.map(lambda leaf: leaf + 1, params), donate_argnums=0)(params)
+    value, after = penalty.loss(NOW, state, {})
+    jax.tree.map(np.testing.assert_array_equal, after, START)
+    assert float(value) > 0
+
+
+def test_mask_leaves_norms_out(key):
+    network = mlp((3,), 2, widths=(4,), norm="layer")
+    start, _ = network.init(key)
+    now = jax.tree.map(lambda leaf: leaf + 1.0, start)
+    penalty = l2_init(1.0, mask=lambda params: network.wiring.mask(params, "matrix", "head", "bias"))
+    value, gradient = value_and_gradient(penalty, start, now)
+    np.testing.assert_allclose(value, 3 * 4 + 4 + 4 * 2 + 2, rtol=1e-6)
+    assert not np.any(gradient["norm_0"]["scale"])
+    assert np.all(np.asarray(gradient["head"]["kernel"]) == 2.0)
+
+
+def test_negative_strength_is_refused():
+    with pytest.raises(UserError, match=r"got strength=-0.1; wanted a number in \[0, inf\]. Use 0 to switch"):
+        l2_init(-0.1)
+
+
+def test_mask_that_selects_nothing_is_refused():
+    with pytest.raises(UserError, match="got a mask that selects none of 2 parameter leaves; wanted at least one"):
+        l2_init(0.1, mask={"bias": False, "kernel": False}).init(START)

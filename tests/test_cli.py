@@ -1,0 +1,213 @@
+"""The command line, in processes of its own where signals or exit codes of the system are concerned."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from pliant import cli
+
+COMMAND = [sys.executable, "-m", "pliant.cli"]
+SMALL = "--methods adam adamo --seeds 2 --tasks 6 --epochs 6 --widths 32 32 --train-size 400".split()
+    "--methods",
+    "adam",
+    "adamo",
+    "--seeds",
+    "2",
+    "--tasks",
+    "6",
+    "--epochs",
+    "6",
+    "--widths",
+    "32",
+    "32",
+    "--train-size",
+    "400",
+]
+
+
+@pytest.fixture(autouse=True)
+def _this_process(monkeypatch, tmp_path):
+    """In-process calls leave JAX's devices and caches as the tests have them."""
+    monkeypatch.setattr(cli._xla, "use_every_core", lambda: None)
+    monkeypatch.setattr(cli._xla, "cache_compilations", lambda: None)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.chdir(tmp_path)
+
+
+def _environment(tmp_path):
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "COLUMNS": "160"}
+
+
+def _metrics(folder):
+    return pd.read_parquet(folder / "metrics.parquet").sort_values(
+        ["method", "seed", "task", "metric"], ignore_index=True
+    )
+
+
+def _wait_for_task(folder, method, task, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        log = folder / "run.log"
+        if log.exists() and f"{method}: task {task} of" in log.read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{method} never came to task {task}: {process.communicate()}")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    done = subprocess.run(
+        [*COMMAND, "run", *SMALL, "--out", "run"],
+        cwd=folder,
+        env=_environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "run", done.stdout
+
+
+def test_run_ends_with_table_and_figure(uninterrupted):
+    folder, printed = uninterrupted
+    for text in ("last 5 tasks", "first task", "dormant", "isometry dev.", "seconds", "adam", "adamo", "±"):
+        assert text in printed
+    assert "figure: run/train_accuracy.png" in printed
+    assert (folder / "train_accuracy.png").stat().st_size > 10_000
+    assert (folder / "train_accuracy.pdf").exists()
+
+
+@pytest.mark.parametrize(("method", "task"), [("adam", 2), ("adamo", 3)])
+def test_kill_9_and_the_same_command_again(uninterrupted, tmp_path, method, task):
+    command = [*COMMAND, "run", *SMALL, "--out", str(tmp_path / "run")]
+    options = {"env": _environment(tmp_path), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, **options)
+    _wait_for_task(tmp_path / "run", method, task, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert len(_metrics(tmp_path / "run")) < len(_metrics(uninterrupted[0]))
+
+    again = subprocess.run(command, timeout=300, check=False, **options)
+    assert again.returncode == 0, again.stderr
+    assert "continues after task" in (tmp_path / "run" / "run.log").read_text()
+    pd.testing.assert_frame_equal(_metrics(tmp_path / "run"), _metrics(uninterrupted[0]), check_exact=True)
+
+
+def test_ctrl_c_keeps_finished_tasks(uninterrupted, tmp_path):
+    command = [*COMMAND, "run", *SMALL, "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, env=_environment(tmp_path), stderr=subprocess.PIPE, text=True)
+    _wait_for_task(tmp_path / "run", "adam", 2, process)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=120)
+    assert process.returncode == cli.INTERRUPTED
+    assert "interrupted. Finished tasks are kept" in printed
+    assert "Traceback" not in printed
+    kept = _metrics(tmp_path / "run")
+    assert kept["task"].max() >= 1
+    whole = _metrics(uninterrupted[0]).merge(kept[["method", "task"]].drop_duplicates())
+    pd.testing.assert_frame_equal(kept, whole, check_exact=True)
+
+
+def test_show_and_plot(uninterrupted, capsys):
+    folder, printed = uninterrupted
+    (folder / "train_accuracy.png").unlink()
+    assert cli.main(["plot", str(folder)]) == 0
+    assert (folder / "train_accuracy.png").exists()
+    assert cli.main(["show", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if "│ adam" in line]
+    assert len(rows) == 2
+    assert all(row in shown for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("methods", {"sgd", "adam", "weight-decay", "l2-init", "gram-penalty", "redo", "adamo", "adamo-maxmin"}),
+        ("streams", {"random-labels", "permuted-pixels"}),
+        ("datasets", {"digits", "mnist", "cifar10", "cifar100", "emnist", "tiny-imagenet"}),
+        ("networks", {"mlp"}),
+        ("diagnostics", {"dormant", "effective-rank", "isometry-deviation", "weight-norm"}),
+    ],
+)
+def test_list(kind, names, capsys):
+    assert cli.main(["list", kind, "--plain"]) == 0
+    assert set(capsys.readouterr().out.split()) == names
+    assert cli.main(["list", kind]) == 0
+    described = capsys.readouterr().out
+    assert all(name in described for name in names)
+
+
+def test_settings_may_be_repeated_or_several(tmp_path, capsys):
+    arguments = [
+        "run",
+        "--methods",
+        "adamo",
+        "--seeds",
+        "1",
+        "--tasks",
+        "1",
+        "--epochs",
+        "1",
+        "--widths",
+        "8",
+        "--train-size",
+        "100",
+    ]
+    settings = ["--set", "adamo.isometry_strength=0.03", "adamo.b1=0.8", "--set", "mlp.norm=layer", "--out", "run"]
+    assert cli.main([*arguments, *settings]) == 0
+    recorded = (tmp_path / "run" / "config.json").read_text()
+    for text in ('"isometry_strength": 0.03', '"b1": 0.8', '"norm": "layer"'):
+        assert text in recorded
+
+
+def test_a_users_own_method(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "from pliant.methods import METHODS\nmine = METHODS['adam']._replace(name='my-own')\n"
+    )
+    arguments = "run --methods mine.py:mine --seeds 1 --tasks 1 --epochs 1 --widths 8 --train-size 100 --out run"
+    assert cli.main(arguments.split()) == 0
+    assert "my-own" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run --methods adma", "got the method 'adma'"),
+        ("run --set adamo.strength=1", "got the hyperparameter of 'adamo' 'strength'"),
+        ("run --dataset mnist --data-dir .", "--data-dir or PLIANT_DATA"),
+        ("run --tasks 0", "got tasks=0"),
+        ("show .", "no readable config.json"),
+        ("plot nowhere", "no readable config.json"),
+    ],
+)
+def test_user_errors_are_one_message(arguments, message, capsys):
+    assert cli.main(arguments.split()) == cli.USER_ERROR
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert "Traceback" not in printed.err
+    assert not printed.out
+
+
+@pytest.mark.parametrize("arguments", [["run", "--sedes", "3"], ["list", "animals"], ["run", "label-shuffle"], []])
+def test_wrong_words_exit_with_2(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == cli.USER_ERROR
+
+
+def test_streams_of_the_command_line_are_the_registered_ones():
+    from typing import get_args, get_type_hints
+
+    from pliant.streams import STREAMS
+
+    assert set(get_args(get_type_hints(cli.Run)["stream"])) == set(STREAMS)

@@ -1,0 +1,29 @@
+"""Every public function has its record: an example that is run, a reference, and how it differs from others."""
+
+import inspect
+
+import pytest
+
+from pliant import diagnostics, interventions, isometry, networks, optimizers, penalties, streams
+
+PACKAGES = (diagnostics, interventions, networks, optimizers, penalties, streams)
+FUNCTIONS = {
+    f"{package.__name__}.{name}": getattr(package, name)
+    for package in PACKAGES
+    for name in package.__all__
+    if inspect.isfunction(getattr(package, name))
+} | {"isometry.gram_deviation": isometry.gram_deviation}
+SMALL = {"activation", "slot_mask"}  # lookups and index arithmetic have no literature
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstring_is_complete(name):
+    doc = inspect.getdoc(FUNCTIONS[name])
+    first = doc.splitlines()[0]
+    assert len(first) <= 120
+    assert first.endswith(".")
+    wanted = ["Example:" if name.split(".")[-1] != "reset_units" else "Returns:"]
+    if name.split(".")[-1] not in SMALL:
+        wanted += ["References:", "Differs from:"]
+    missing = [section for section in wanted if section not in doc]
+    assert not missing, f"{name} lacks {missing}"

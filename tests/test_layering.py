@@ -1,0 +1,56 @@
+"""Imports point one way, there are no relative ones, and only networks/ imports Flax."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import pliant
+
+ROOT = Path(pliant.__file__).parent
+LAYERS = [
+    {"errors", "_xla"},
+    {"types", "settings"},
+    {"isometry", "masks"},
+    {"networks", "optimizers", "penalties", "diagnostics", "streams", "results"},
+    {"interventions"},
+    {"methods"},
+    {"training"},
+    {"cli"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield from ([f"pliant.{alias.name}" for alias in node.names] if node.module == "pliant" else [node.module])
+
+
+def _room(name):
+    return name.removesuffix(".py").split(".")[0].split("/")[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path):
+    room = _room(str(path.relative_to(ROOT)))
+    imported = {_room(name.removeprefix("pliant.")) for name in _imports(path) if name.startswith("pliant.")}
+    upward = {other for other in imported - {room} if LEVEL[other] >= LEVEL[room]}
+    assert not upward, f"{path.relative_to(ROOT)} imports {upward}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_networks_import_flax(path):
+    has_flax = any(name.split(".")[0] == "flax" for name in _imports(path))
+    assert not has_flax or path.parent.name == "networks"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_packages_are_entered_by_their_list(path):
+    room = path.relative_to(ROOT).parts[0]
+    inner = {name for name in _imports(path) if name.startswith("pliant.") and "._" in name} - {"pliant._xla"}
+    assert all(name.split(".")[1] == room for name in inner), f"{path} reaches into {inner}"

@@ -1,0 +1,62 @@
+import pytest
+
+from pliant.errors import UserError
+from pliant.settings import cast, options
+
+
+def test_options_are_the_keyword_only_parameters():
+    def factory(data, flag=True, *, rate=0.1, kind="a", width):
+        return data, flag, rate, kind, width
+
+    found = options(factory)
+    assert list(found) == ["rate", "kind", "width"]
+    assert [found["rate"].default, found["kind"].default] == [0.1, "a"]
+    assert found["width"].default is found["width"].empty
+
+
+@pytest.mark.parametrize(
+    ("value", "default", "wanted"),
+    [
+        ("0.03", 0.1, 0.03),
+        (" 1e-4 ", 0.1, 1e-4),
+        ("3", 0.1, 3.0),
+        (2, 0.1, 2.0),
+        ("0.5", None, 0.5),
+        ("8", 16, 8),
+        ("1e3", 16, 1000),
+        ("8.0", 16, 8),
+        (8, 16, 8),
+        ("-2", 16, -2),
+        ("true", False, True),
+        ("False", True, False),
+        (True, False, True),
+        (" relu ", "tanh", "relu"),
+        ("3", "tanh", "3"),
+        ("inf", 0.1, float("inf")),
+        (str(2**53 + 1), 0, 2**53 + 1),
+    ],
+)
+def test_cast_follows_the_default(value, default, wanted):
+    found = cast("name", value, default)
+    assert found == wanted
+    assert type(found) is type(wanted)
+
+
+@pytest.mark.parametrize(
+    ("value", "default", "message"),
+    [
+        ("abc", 0.1, "got name=abc; wanted a number. The default is 0.1."),
+        ("", 0.1, "got name=; wanted a number. The default is 0.1."),
+        ("abc", None, "got name=abc; wanted a number. The default is None."),
+        ("8.5", 16, "got name=8.5; wanted a whole number. The default is 16."),
+        ("inf", 16, "got name=inf; wanted a whole number. The default is 16."),
+        ("nan", 16, "got name=nan; wanted a whole number. The default is 16."),
+        ("true", 16, "got name=true; wanted a whole number. The default is 16."),
+        ("1", True, "got name=1; wanted true or false. The default is True."),
+        ("yes", False, "got name=yes; wanted true or false. The default is False."),
+    ],
+)
+def test_cast_refuses_other_kinds(value, default, message):
+    with pytest.raises(UserError) as caught:
+        cast("name", value, default)
+    assert str(caught.value) == message
