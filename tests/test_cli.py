@@ -13,21 +13,6 @@ from pliant import cli
 
 COMMAND = [sys.executable, "-m", "pliant.cli"]
 SMALL = "--methods adam adamo --seeds 2 --tasks 6 --epochs 6 --widths 32 32 --train-size 400".split()
-    "--methods",
-    "adam",
-    "adamo",
-    "--seeds",
-    "2",
-    "--tasks",
-    "6",
-    "--epochs",
-    "6",
-    "--widths",
-    "32",
-    "32",
-    "--train-size",
-    "400",
-]
 
 
 @pytest.fixture(autouse=True)
@@ -147,22 +132,8 @@ def test_list(kind, names, capsys):
 
 
 def test_settings_may_be_repeated_or_several(tmp_path, capsys):
-    arguments = [
-        "run",
-        "--methods",
-        "adamo",
-        "--seeds",
-        "1",
-        "--tasks",
-        "1",
-        "--epochs",
-        "1",
-        "--widths",
-        "8",
-        "--train-size",
-        "100",
-    ]
-    settings = ["--set", "adamo.isometry_strength=0.03", "adamo.b1=0.8", "--set", "mlp.norm=layer", "--out", "run"]
+    arguments = "run --methods adamo --seeds 1 --tasks 1 --epochs 1 --widths 8 --train-size 100".split()
+    settings = "--set adamo.isometry_strength=0.03 adamo.b1=0.8 --set mlp.norm=layer --out run".split()
     assert cli.main([*arguments, *settings]) == 0
     recorded = (tmp_path / "run" / "config.json").read_text()
     for text in ('"isometry_strength": 0.03', '"b1": 0.8', '"norm": "layer"'):

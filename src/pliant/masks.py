@@ -31,7 +31,9 @@ def select(mask: Mask, params: Params, *, min_axes: int = 0) -> PyTree[bool]:
     if mask is None:
         chosen = jax.tree.map(lambda leaf: leaf.ndim >= min_axes, params)
     else:
-        chosen = mask(params) if callable(mask) else mask
+        # Modules of some libraries are pytrees that can be called: a function is what has nothing but itself inside.
+        is_function = all(callable(leaf) for leaf in jax.tree.leaves(mask))
+        chosen = mask(params) if is_function else mask
     if not any(jax.tree.leaves(chosen)):
         raise UserError(
             got=f"a mask that selects none of {len(jax.tree.leaves(params))} parameter leaves",

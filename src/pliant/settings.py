@@ -45,9 +45,15 @@ def cast(name: str, value: Any, default: Any) -> Value:
     try:
         if kind is float:
             return float(text)
-        if kind is int and float(text) == int(float(text)):
-            return int(float(text))
+        if kind is int:
+            return int(text) if text.lstrip("+-").isdigit() else _whole(float(text))
     except (ValueError, OverflowError):
         pass
     wanted: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number"}
     raise UserError(got=f"{name}={value}", wanted=wanted[kind], do=f"The default is {default}.")
+
+
+def _whole(number: float) -> int:
+    if number != int(number):
+        raise ValueError
+    return int(number)

@@ -55,7 +55,7 @@ def test_fast_pairs_are_the_sort(key):
     [
         (max_min, 7, "got width 7 with groups of 2; wanted a width that is a multiple of 2. Choose a width such as 8"),
         (lambda x: group_sort(x, 3), 7, r"got width 7 with groups of 3; wanted .* of 3\. Choose a width such as 9"),
-        (lambda x: group_sort(x, 0), 4, "got width 4 with groups of 0"),
+        (lambda x: group_sort(x, 0), 4, "got group_size=0"),
     ],
 )
 def test_widths_that_do_not_divide_are_refused(function, width, message):

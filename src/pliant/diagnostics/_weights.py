@@ -76,7 +76,7 @@ def weight_norm(params: Params) -> Scalar:
     """
     if not jax.tree.leaves(params):
         raise UserError(got="no parameters", wanted="at least one array", do="Pass the network's parameters.")
-    return jnp.float32(optax.tree.norm(params))
+    return optax.tree.norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params))
 
 
 def _measure_isometry(network: Network, params: Params, state: State, probe: Batch, key: Key) -> Array:

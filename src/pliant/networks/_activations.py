@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError, unknown_name
+from pliant.errors import UserError, require_range, unknown_name
 
 
 class Activation(NamedTuple):
@@ -48,12 +48,13 @@ def group_sort(x: Float[Array, "*axes width"], group_size: int = 2) -> Float[Arr
       LNets' `MaxMin`, which emits all maxima and then all minima, and code that sorts descending: the same values in
       another order, so the same functions, but checkpoints are not portable. LNets counts groups, we give their size.
     """
+    require_range("group_size", group_size, 1, do="Use 2 for MaxMin.")
     width = x.shape[-1]
-    if group_size < 1 or width % group_size:
+    if width % group_size:
         raise UserError(
             got=f"width {width} with groups of {group_size}",
             wanted=f"a width that is a multiple of {group_size}",
-            do=f"Choose a width such as {-(-width // max(group_size, 1)) * max(group_size, 1)}.",
+            do=f"Choose a width such as {-(-width // group_size) * group_size}.",
         )
     groups = x.reshape(*x.shape[:-1], width // group_size, group_size)
     if group_size == 2:  # twice as fast as a sort
@@ -106,7 +107,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "gelu": Activation(jax.nn.gelu, gain=math.sqrt(2.0)),
     "identity": Activation(lambda x: x, gain=1.0),
     "maxmin": Activation(max_min, gain=1.0, elementwise=False, group_size=2),
-    "crelu": Activation(crelu, gain=1.0, expansion=2),
+    "crelu": Activation(crelu, gain=math.sqrt(2.0), expansion=2),
 }
 
 

@@ -38,11 +38,11 @@ def add_isometry_step(
     at updates number k, 2k, 3k, …, and nothing at others. W is the kernel before the update, A its matrix view with at
     least as many rows as columns, η the `step_size`, k = `every`, s = `gain`.
 
-    **Stable for every σ and every strength.** B = s² + ‖AᵀA − s²I‖_∞ bounds the largest σ² (Gershgorin). A step
-    moves each singular value by σ ← σ − 4kη σ(σ² − s²), which overshoots once 4kησ² > ½ and diverges soon after.
-    The cap 1/(8B) keeps 4kησ² ≤ ½; then σ approaches s monotonically and never crosses it (at the cap σ ← ½(σ +
-    s²/σ) ≥ s for the largest). Below the cap, which is where published strengths are, the step is the published one
-    exactly.
+    **Stable for every strength, and every σ** up to 10⁹. B = s² + ‖AᵀA − s²I‖_∞ bounds the largest σ² (Gershgorin).
+    A step moves each singular value by σ ← σ − 4kη σ(σ² − s²), which overshoots once 4kησ² > ½ and diverges soon
+    after. The cap 1/(8B) keeps 4kησ² ≤ ½; then σ approaches s monotonically and never crosses it (at the cap
+    σ ← ½(σ + s²/σ) ≥ s for the largest). Below the cap, which is where published strengths are, the step is the
+    published one exactly.
 
     **Lazy isometry.** The flow is slow against training, so k small Euler steps and one of k times the size are the
     same, and the cost, several times that of Adam on a CPU if paid at every update, falls to a few per cent. k = 1
@@ -147,7 +147,7 @@ def adamo(
       b1: decay rate of the first moment, in [0, 1).
       b2: decay rate of the second moment, in [0, 1).
       eps: ϵ > 0, outside the root.
-      isometry_strength: λ ≥ 0. 0 is `optax.adam` to the bit.
+      isometry_strength: λ ≥ 0. With 0 the updates are those of `optax.adam` to the bit.
       isometry_every: k ≥ 1, a period in updates; 1 is the paper.
       gain: s > 0, the singular value aimed at.
       rectangular: see `add_isometry_step`.

@@ -50,7 +50,7 @@ class Source(NamedTuple):
 
 
 DATASETS: Mapping[str, Source] = {
-    "digits": Source("8×8 digits of scikit-learn, embedded: 1,622 train, 175 test", 10, standardize="pixel"),
+    "digits": Source("8×8 digits of scikit-learn, embedded: 1,621 train, 176 test", 10, standardize="pixel"),
     "mnist": Source("28×28 digits: 60,000 train, 10,000 test", 10, hub="ylecun/mnist"),
     "cifar10": Source("32×32 colour images: 50,000 train, 10,000 test", 10, hub="uoft-cs/cifar10"),
     "cifar100": Source(

@@ -34,7 +34,7 @@ def permuted_pixels(
       >>> from pliant.streams import load_dataset
       >>> stream = permuted_pixels(load_dataset("digits"))
       >>> stream.task(jax.random.key(0), 3).shape, stream.num_test
-      ((64,), 355)
+      ((64,), 176)
 
     References:
       Goodfellow et al., `An Empirical Investigation of Catastrophic Forgetting in Gradient-Based Neural Networks

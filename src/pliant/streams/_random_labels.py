@@ -35,7 +35,7 @@ def random_labels(dataset: Dataset, *, num_tasks: int = 20, labels: Literal["per
       >>> task = stream.task(jax.random.key(0), 3)
       >>> batch = stream.train_batch(stream.data, task, jnp.arange(5))
       >>> batch.inputs.shape, task.shape
-      ((5, 8, 8, 1), (1442,))
+      ((5, 8, 8, 1), (1621,))
 
     References:
       Lyle et al. 2023 (arXiv 2303.01486), section 2; Rosseau et al. 2026 (arXiv 2606.09762), section 6.1.
