@@ -57,3 +57,4 @@ def cache_compilations() -> None:
     """Keeps compiled programs in the user's cache folder; `JAX_COMPILATION_CACHE_DIR` overrides the place."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", platformdirs.user_cache_dir("pliant") + "/xla")
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # ours take 0.2 to 3
