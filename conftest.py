@@ -13,11 +13,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-_DATA = Path(os.environ.get("PLIANT_DATA", Path(__file__).parents[1] / "shared" / "data"))
+_DATA = os.environ.get("PLIANT_DATA")
 
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
+    monkeypatch.delenv("PLIANT_DATA", raising=False)
+
     def refuse(self, address):
         if self.family != socket.AF_UNIX:
             raise AssertionError(f"a test tried to reach {address}")
@@ -37,11 +39,11 @@ def key():
 
 @pytest.fixture
 def data_dir(monkeypatch):
-    """A folder with real image data sets as parquet files: PLIANT_DATA."""
-    if not (_DATA / "mnist").is_dir():
-        pytest.skip(f"no real data at {_DATA}: name a folder with PLIANT_DATA")
+    """The folder of real image data sets that PLIANT_DATA names, one subfolder each."""
     monkeypatch.delenv("PLIANT_DATA", raising=False)
-    return _DATA
+    if _DATA is None or not (Path(_DATA) / "mnist").is_dir():
+        pytest.skip("no real data: name a folder that has mnist/train-*.parquet and others with PLIANT_DATA")
+    return Path(_DATA)
 
 
 @pytest.fixture

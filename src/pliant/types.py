@@ -156,8 +156,8 @@ class Method(NamedTuple):
     """A recipe: the only thing that the command line names.
 
     The builders take the wiring and keyword-only hyperparameters, whose defaults are the method's defaults. A parameter
-    annotated `int`, `bool` or `str` shapes the compiled program; all others are traced numbers, so that a
-    sweep over them compiles once.
+    annotated `int` or `bool`, or whose default is a text, shapes the compiled program; all others are traced
+    numbers, so that a sweep over them compiles once.
     """
 
     name: str

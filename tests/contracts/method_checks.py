@@ -45,7 +45,7 @@ def network_of(method: Method) -> Network:
 def values_of(method: Method, **settings: Any) -> dict[str, Any]:
     """Defaults with short periods, then `settings`."""
     values = with_settings(method, {}, LEARNING_RATE)
-    values |= {name: 4 for name in values if name.endswith("_every")}
+    values |= {name: 4 for name in values if name.endswith("every")}
     return values | settings
 
 

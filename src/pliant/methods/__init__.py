@@ -1,7 +1,17 @@
 """The named recipes: what the command line calls a method."""
 
-from pliant.methods._baselines import adam_optimizer
+from pliant.methods._builders import adam_optimizer, on_roles
 from pliant.methods._hyperparameters import Parts, build, defaults, split_static, with_settings
 from pliant.methods._registry import METHODS, find
 
-__all__ = ["METHODS", "Parts", "adam_optimizer", "build", "defaults", "find", "split_static", "with_settings"]
+__all__ = [
+    "METHODS",
+    "Parts",
+    "adam_optimizer",
+    "build",
+    "defaults",
+    "find",
+    "on_roles",
+    "split_static",
+    "with_settings",
+]

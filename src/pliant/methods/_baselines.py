@@ -2,15 +2,8 @@
 
 import optax
 
+from pliant.methods._builders import adam_optimizer
 from pliant.types import Method, Number, Wiring
-
-
-def adam_optimizer(
-    wiring: Wiring, *, learning_rate: Number, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8
-) -> optax.GradientTransformationExtraArgs:
-    """Plain Adam; the optimizer of every method that brings none of its own."""
-    del wiring
-    return optax.with_extra_args_support(optax.adam(learning_rate, b1, b2, eps))
 
 
 def _sgd_optimizer(

@@ -61,7 +61,7 @@ def split_static(method: Method, values: Mapping[str, Value]) -> tuple[dict[str,
     """Parts hyperparameters into those that shape the program and those that are traced.
 
     Returns:
-      (static, traced): static ones are annotated `int`, `bool` or `str` in the builder.
+      (static, traced): static ones are texts, or annotated `int` or `bool` in the builder.
 
     Example:
       >>> from pliant.methods import METHODS
@@ -69,7 +69,11 @@ def split_static(method: Method, values: Mapping[str, Value]) -> tuple[dict[str,
       >>> static, traced["threshold"]
       ({'num_examples': 64}, 0.025)
     """
-    shaping = {name for name, parameter in _parameters(method).items() if parameter.annotation in (int, bool, str)}
+    shaping = {
+        name
+        for name, parameter in _parameters(method).items()
+        if parameter.annotation in (int, bool) or isinstance(parameter.default, str)
+    }
     static = {name: value for name, value in values.items() if name in shaping}
     return static, {name: value for name, value in values.items() if name not in shaping}
 

@@ -1,45 +1,15 @@
 """Methods that keep kernels near isometry."""
 
-import optax
-
-from pliant.methods._baselines import adam_optimizer
+from pliant.methods._builders import adam_optimizer, on_roles
 from pliant.optimizers import adamo
 from pliant.penalties import gram
-from pliant.types import Method, Number, Penalty, Wiring
-
-
-def _adamo_optimizer(
-    wiring: Wiring,
-    *,
-    learning_rate: Number,
-    b1: Number = 0.9,
-    b2: Number = 0.999,
-    eps: Number = 1e-8,
-    isometry_strength: Number = 0.1,
-    isometry_every: Number = 16,
-    gain: Number = 1.0,
-) -> optax.GradientTransformationExtraArgs:
-    return adamo(
-        learning_rate,
-        b1,
-        b2,
-        eps,
-        isometry_strength=isometry_strength,
-        isometry_every=isometry_every,
-        gain=gain,
-        mask=lambda params: wiring.mask(params, "matrix"),
-    )
-
-
-def _gram_penalty(wiring: Wiring, *, strength: Number = 1e-3, gain: Number = 1.0) -> Penalty:
-    return gram(strength, gain=gain, mask=lambda params: wiring.mask(params, "matrix"))
-
+from pliant.types import Method
 
 ADAMO = Method(
     name="adamo",
     summary="Adam with a decoupled step of the hidden kernels towards isometry",
     reference="Rosseau et al. 2026, equations 16–20",
-    optimizer=_adamo_optimizer,
+    optimizer=on_roles(adamo, "matrix"),
     off={"isometry_strength": 0.0},
     lowers="isometry_deviation",
 )
@@ -54,7 +24,7 @@ GRAM_PENALTY = Method(
     summary="Adam with the Gram deviation of the hidden kernels in the loss: AdamO's coupled form",
     reference="Rosseau et al. 2026, equation 18",
     optimizer=adam_optimizer,
-    penalty=_gram_penalty,
+    penalty=on_roles(gram, "matrix"),
     off={"strength": 0.0},
     lowers="isometry_deviation",
 )
