@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pliant.methods import METHODS, split_static, with_settings
+from pliant.methods import METHODS, as_arrays, split_static, with_settings
 from pliant.networks import mlp
 from pliant.training import MethodPlan, make_learner
 from pliant.types import Stream
@@ -28,7 +28,7 @@ def chunk(
     static, traced = split_static(recipe, with_settings(recipe, settings or {}, learning_rate=1e-3))
     learner = make_learner(stream, MethodPlan(recipe, method, static, traced, {}, network), num_seeds)
     axis = learner.axis
-    numbers = {k: np.asarray(v, np.int32 if isinstance(v, int) else np.float32) for k, v in traced.items()}
+    numbers = as_arrays(traced)
     shared = axis.share((numbers, stream.data, np.int32(0), np.int32(num_steps)))
     state, keys = learner.init(axis.put(np.arange(num_seeds, dtype=np.int32)), numbers)
     task = learner.make_task(keys, np.int32(0))

@@ -9,9 +9,10 @@ import time
 import pandas as pd
 import pytest
 
+import pliant
 from pliant import cli
 
-COMMAND = [sys.executable, "-m", "pliant.cli"]
+COMMAND = [sys.executable, "-m", "pliant"]
 SMALL = "--methods adam adamo --seeds 2 --tasks 6 --epochs 6 --widths 32 32 --train-size 400".split()
 
 
@@ -101,6 +102,44 @@ def test_ctrl_c_keeps_finished_tasks(uninterrupted, tmp_path):
     pd.testing.assert_frame_equal(kept, whole, check_exact=True)
 
 
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 3.0, 4.0])
+def test_ctrl_c_at_any_time_exits_with_130(tmp_path, seconds):
+    """While Python imports, XLA compiles, the first chunks run."""
+    command = [*COMMAND, "run", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, env=_environment(tmp_path), stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=120)
+    assert process.returncode == cli.INTERRUPTED
+    assert "pliant: interrupted" in printed
+    assert "Traceback" not in printed
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"pliant {pliant.__version__}\n"
+
+
+def test_names_with_brackets_are_printed_as_they_are(tmp_path, capsys):
+    arguments = "run --methods adam --seeds 1 --tasks 1 --epochs 1 --widths 8 --train-size 100 --out exp[/a]1"
+    assert cli.main(arguments.split()) == 0
+    assert "figure: exp[/a]1/train_accuracy.png" in capsys.readouterr().out
+
+
+def test_a_users_method_that_fails_while_training(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "from pliant.methods import METHODS, adam_optimizer\n"
+        "def fails(updates, state, params=None, **extra):\n"
+        "    raise RuntimeError('no luck')\n"
+        "def optimizer(wiring, *, learning_rate):\n"
+        "    return adam_optimizer(wiring, learning_rate=learning_rate)._replace(update=fails)\n"
+        "mine = METHODS['adam']._replace(name='mine', optimizer=optimizer)\n"
+    )
+    arguments = "run --methods mine.py:mine --seeds 1 --tasks 1 --epochs 1 --widths 8 --train-size 100 --out run"
+    assert cli.main(arguments.split()) == cli.USER_ERROR
+    assert "got RuntimeError in 'mine.py', line 3: no luck" in capsys.readouterr().err
+
+
 def test_show_and_plot(uninterrupted, capsys):
     folder, printed = uninterrupted
     (folder / "train_accuracy.png").unlink()
@@ -164,7 +203,7 @@ def test_user_errors_are_one_message(arguments, message, capsys):
     assert cli.main(arguments.split()) == cli.USER_ERROR
     printed = capsys.readouterr()
     assert message in printed.err
-    assert len(printed.err.strip().splitlines()) == 1
+    assert len(printed.err.splitlines()) == 1
     assert "Traceback" not in printed.err
     assert not printed.out
 

@@ -36,7 +36,7 @@ def test_a_users_own_choice_is_kept(monkeypatch):
 
 def test_the_guard_is_added_to_other_flags(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--other=1")
-    monkeypatch.setattr(_xla.xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setattr(_xla, "_has_computed", lambda: False)
     _xla.guard_reductions()
     assert os.environ["XLA_FLAGS"] == f"--other=1 {_xla.GUARD_FLAG}=-reduce"
 
@@ -51,6 +51,6 @@ def test_the_guard_is_for_releases_that_know_it(monkeypatch, release):
 
 def test_a_guard_that_comes_too_late_warns(monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    monkeypatch.setattr(_xla.xla_bridge, "backends_are_initialized", lambda: True)
+    monkeypatch.setattr(_xla, "_has_computed", lambda: True)
     with pytest.warns(RuntimeWarning, match="Import pliant first"):
         _xla.guard_reductions()

@@ -1,22 +1,30 @@
-"""Keep neural networks plastic: methods, task streams, diagnostics and experiments in JAX."""
+"""Keep neural networks plastic: methods, task streams, diagnostics and experiments in JAX.
+
+Subpackages are imported when they are first used, so `import pliant` costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from pliant import _xla
 
-_xla.guard_reductions()  # before anything computes: see _xla.py
+if TYPE_CHECKING:
+    from pliant import (
+        diagnostics,
+        interventions,
+        isometry,
+        masks,
+        methods,
+        networks,
+        optimizers,
+        penalties,
+        results,
+        streams,
+        training,
+        types,
+    )
 
-from pliant import (  # noqa: E402
-    diagnostics,
-    interventions,
-    isometry,
-    methods,
-    networks,
-    optimizers,
-    penalties,
-    results,
-    streams,
-    training,
-    types,
-)
+_xla.guard_reductions()  # before anything computes: see _xla.py
 
 __version__ = "0.1.0"
 
@@ -24,6 +32,7 @@ __all__ = [
     "diagnostics",
     "interventions",
     "isometry",
+    "masks",
     "methods",
     "networks",
     "optimizers",
@@ -33,3 +42,9 @@ __all__ = [
     "training",
     "types",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return importlib.import_module(f"pliant.{name}")
+    raise AttributeError(f"module 'pliant' has no attribute {name!r}")

@@ -12,12 +12,9 @@ The flag is read once, when XLA makes its first client: import pliant before the
 
 import os
 import re
+import sys
 import warnings
 from importlib.metadata import version
-
-import jax
-import platformdirs
-from jax._src import xla_bridge
 
 GUARD_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
@@ -33,7 +30,7 @@ def guard_reductions() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if not (0, 10, 2) <= release < (0, 13) or GUARD_FLAG in flags:
         return
-    if xla_bridge.backends_are_initialized():
+    if _has_computed():
         warnings.warn(
             "pliant was imported after JAX's first computation, so the guard against XLA:CPU's wrong reductions "
             f"(jax-ml/jax#39103) is not active. Import pliant first, or set XLA_FLAGS={GUARD_FLAG}=-reduce.",
@@ -44,17 +41,31 @@ def guard_reductions() -> None:
     os.environ["XLA_FLAGS"] = f"{flags} {GUARD_FLAG}=-reduce".strip()
 
 
+def _has_computed() -> bool:
+    """Whether JAX has made a client; without importing JAX, which would be slow, if nobody has."""
+    if "jax" not in sys.modules:
+        return False
+    from jax._src import xla_bridge
+
+    return xla_bridge.backends_are_initialized()
+
+
 def use_every_core() -> None:
     """Makes every CPU core that this process may use a JAX device, so that seeds are spread over them.
 
     Only for programs of our own (the command line, benchmarks): a library does not decide this for its caller.
     Must come before the first computation.
     """
+    import jax
+
     jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
 def cache_compilations() -> None:
     """Keeps compiled programs in the user's cache folder; `JAX_COMPILATION_CACHE_DIR` overrides the place."""
+    import jax
+    import platformdirs
+
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", platformdirs.user_cache_dir("pliant") + "/xla")
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # ours take 0.2 to 3

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import itertools
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from tyro.conf import Positional, UseAppendAction, arg
 
+import pliant
 from pliant import _xla, results, training
 from pliant.diagnostics import DIAGNOSTICS
 from pliant.errors import UserError
@@ -49,11 +51,13 @@ class Run(RunConfig):
         config = RunConfig(**fields | {"settings": tuple(itertools.chain(*self.settings))})
         _xla.use_every_core()
         _xla.cache_compilations()
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs an interrupt as an error of its own
         progress = _progress()
         bar = progress.add_task("", total=1.0, method="", task="", accuracy="")
 
         def report(now: training.Progress) -> None:
-            progress.start()  # only once there is something to show: errors of the configuration come before
+            if progress.console.is_terminal:  # the first report starts it: errors of the configuration come before
+                progress.start()
             progress.update(
                 bar,
                 completed=now.done,
@@ -65,7 +69,8 @@ class Run(RunConfig):
         try:
             folder = training.run(config, self.out, data_dir=self.data_dir, report=report)
         finally:
-            progress.stop()
+            if progress.live.is_started:
+                progress.stop()
         _print_table(folder)
         _print_figure(folder)
 
@@ -128,6 +133,9 @@ _COMMANDS: dict[str, Callable[..., Any]] = {"run": Run, "list": List, "show": Sh
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0 done, 2 user error, 130 interrupted."""
+    if list(sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+        print(f"pliant {pliant.__version__}")
+        return 0
     command = tyro.extras.subcommand_cli_from_dict(
         _COMMANDS,
         prog="pliant",
@@ -139,6 +147,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command()
     except UserError as error:
         errors.print(f"pliant: {error}", markup=False, soft_wrap=True)
+        return USER_ERROR
+    except OSError as error:
+        errors.print(
+            f"pliant: got {type(error).__name__}: {error}; wanted files that can be read and written. "
+            "Check permissions and free space.",
+            markup=False,
+            soft_wrap=True,
+        )
         return USER_ERROR
     except KeyboardInterrupt:
         errors.print("pliant: interrupted. Finished tasks are kept; the same command continues.")
@@ -167,7 +183,7 @@ def _print_table(folder: RunFolder) -> None:
 def _print_figure(folder: RunFolder) -> None:
     figure = results.accuracy_figure(_finished(folder), folder.headline, folder.title, folder.chance)
     png, _ = results.save_figure(figure, folder.path / folder.headline)
-    Console().print(f"figure: {png} (and .pdf)", soft_wrap=True, highlight=False)
+    Console().print(f"figure: {png} (and .pdf)", soft_wrap=True, highlight=False, markup=False)
 
 
 def _finished(folder: RunFolder) -> Any:
@@ -189,7 +205,3 @@ def _factory_row(name: str, factory: Callable[..., Any]) -> tuple[str, str, str]
 
 def _pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,7 @@
 """The one exception for everything that a user can mend."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -32,10 +33,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str], do: str) -> UserErr
 
 
 def require_range(name: str, value: object, low: float, high: float = float("inf"), *, do: str) -> None:
-    """Raises unless `low` ≤ `value` ≤ `high`. Traced values pass: their number is not known yet.
+    """Raises unless `low` ≤ `value` ≤ `high` and finite. Traced values and schedules pass: they are not known yet.
 
     Example:
       >>> require_range("b1", 0.9, 0, 1, do="Use a decay rate such as 0.9.")
     """
-    if isinstance(value, int | float) and not low <= value <= high:
-        raise UserError(got=f"{name}={value}", wanted=f"a number in [{low:g}, {high:g}]", do=do)
+    if isinstance(value, int | float) and not (low <= value <= high and math.isfinite(value)):
+        wanted = f"a finite number ≥ {low:g}" if math.isinf(high) else f"a number in [{low:g}, {high:g}]"
+        raise UserError(got=f"{name}={value}", wanted=wanted, do=do)

@@ -36,15 +36,16 @@ def matrix_view(kernel: Float[Array, "*axes out"]) -> Float[Array, "in out"]:
 def _gram_residual(
     kernel: Float[Array, "*axes out"], gain: Number, rectangular: Rectangular
 ) -> tuple[Float[Array, "large small"], Float[Array, "small small"], Any]:
-    """A (float32, rows ≥ columns), AᵀA − s²I, and s²: the Gram of the smaller side and its distance from target."""
-    matrix = matrix_view(kernel).astype(jnp.float32)  # bfloat16 would lose the signal, which is σ² − s²
+    """A (float32 or wider, rows ≥ columns), AᵀA − s²I, and s²."""
+    wide = jnp.promote_types(kernel.dtype, jnp.float32)  # bfloat16 would lose the signal, which is σ² − s²
+    matrix = matrix_view(kernel).astype(wide)
     num_in, num_out = matrix.shape
-    target = jnp.float32(gain) ** 2
+    target = jnp.asarray(gain, wide) ** 2
     if rectangular == "fan" and num_out > num_in:
         target = target * (num_out / num_in)
     tall = matrix if num_in >= num_out else matrix.T
     gram = jnp.matmul(tall.T, tall, precision="highest")
-    return tall, gram - target * jnp.eye(gram.shape[0]), target
+    return tall, gram - target * jnp.eye(gram.shape[0], dtype=wide), target
 
 
 def gram_deviation(kernel: Float[Array, "*axes out"], gain: Number = 1.0, rectangular: Rectangular = "none") -> Scalar:
@@ -55,7 +56,7 @@ def gram_deviation(kernel: Float[Array, "*axes out"], gain: Number = 1.0, rectan
     where A is `matrix_view(kernel)`, transposed if it has more columns than rows, and s is `gain`.
 
     Args:
-      kernel: dense or conv kernel; the last axis is the output. Computed in float32 whatever its dtype.
+      kernel: dense or conv kernel; the last axis is the output. Computed in float32 or its own dtype, if that is wider.
       gain: s > 0, the singular value aimed at.
       rectangular: "none" as published, or "fan": the target s² is multiplied by out/in where out > in.
 
@@ -94,7 +95,7 @@ def gram_deviation_gradient(
       rectangular: as in `gram_deviation`.
 
     Returns:
-      The gradient, float32 in the kernel's shape, and the bound on max(σ², s²), a float32 scalar.
+      The gradient in the kernel's shape, and the bound on max(σ², s²), a scalar; both float32 or wider.
 
     Example:
       >>> gradient, bound = gram_deviation_gradient(jnp.diag(jnp.array([2.0, 1.0, 0.5])))

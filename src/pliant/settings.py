@@ -1,12 +1,14 @@
 """Options of a factory, read off its signature, and the casting of text such as `0.03` to their types."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from pliant.errors import UserError
 
 Value: TypeAlias = float | int | bool | str | None
+_INT32_MAX = 2**31 - 1  # inside a compiled program whole numbers are int32
 
 
 def options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -17,7 +19,7 @@ def options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
       >>> [(name, option.default) for name, option in options(factory).items()]
       [('rate', 0.1), ('kind', 'a')]
     """
-    parameters = inspect.signature(factory).parameters
+    parameters = inspect.signature(factory, eval_str=True).parameters
     return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
@@ -43,17 +45,17 @@ def cast(name: str, value: Any, default: Any) -> Value:
     if kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        if kind is float:
+        if kind is float and math.isfinite(float(text)):
             return float(text)
-        if kind is int:
-            return int(text) if text.lstrip("+-").isdigit() else _whole(float(text))
+        if kind is int and abs(number := _whole(text)) <= _INT32_MAX:
+            return number
     except (ValueError, OverflowError):
         pass
-    wanted: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number"}
+    wanted: Mapping[type, str] = {bool: "true or false", int: "a whole number below 2³¹", float: "a finite number"}
     raise UserError(got=f"{name}={value}", wanted=wanted[kind], do=f"The default is {default}.")
 
 
-def _whole(number: float) -> int:
-    if number != int(number):
+def _whole(text: str) -> int:
+    if float(text) != int(float(text)):
         raise ValueError
-    return int(number)
+    return int(float(text))

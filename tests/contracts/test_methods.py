@@ -28,9 +28,9 @@ def test_contract_of_mechanisms(name, check):
 @pytest.mark.parametrize("name", METHODS)
 def test_state_survives_a_checkpoint(name, tmp_path):
     state = jax.tree.map(np.asarray, checks.train(METHODS[name]))
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path / name, num_tasks_stored=1) as checkpoints:
         checkpoints.save(1, state)
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path / name, num_tasks_stored=1) as checkpoints:
         restored = checkpoints.restore(state)
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     assert checks.equal(restored, state)

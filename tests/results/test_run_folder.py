@@ -15,7 +15,8 @@ def _rows(task, value):
 
 @pytest.fixture
 def folder(tmp_path):
-    return RunFolder.create(tmp_path / "run", CONFIGURATION, "id")
+    with RunFolder.opened(tmp_path / "run", CONFIGURATION, "id") as opened:
+        yield opened
 
 
 def test_tasks_are_replaced_not_doubled(folder):
@@ -51,7 +52,42 @@ def test_environments_are_kept_once(folder):
 def test_the_difference_is_named(folder):
     other = {**CONFIGURATION, "config": {"tasks": 3, "seeds": 1}}
     with pytest.raises(UserError, match=r"another configuration \(config.seeds, config.tasks\)"):
-        RunFolder.create(folder.path, other, "other")
+        folder._refuse_another(other, "other")
+
+
+def test_one_process_at_a_time(folder):
+    again = RunFolder.opened(folder.path, CONFIGURATION, "id")
+    with pytest.raises(UserError, match="another process is running"):
+        again.__enter__()
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
+    (tmp_path / ".config.json.partial").write_text('{"id": ')
+    with RunFolder.opened(tmp_path, CONFIGURATION, "id") as opened:
+        assert opened.configuration == CONFIGURATION
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "config.json"]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"m": 3}', "not json", "\xff"])
+def test_seconds_that_cannot_be_read_are_forgotten(folder, content):
+    (folder.path / "seconds.json").write_bytes(content.encode("latin-1"))
+    again = RunFolder(folder.path)
+    again.record_task("m", 1, _rows(1, 0.5), 2.0)
+    assert RunFolder(folder.path).seconds == {"m": [0.0, 2.0]}
+
+
+@pytest.mark.parametrize("content", ["5", "[]", "{}", '{"configuration": {}}', '{"id": 1, "configuration": 2}', "{"])
+def test_a_config_that_cannot_be_read(folder, content):
+    (folder.path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"no readable config\.json"):
+        RunFolder(folder.path)
+
+
+def test_stored_tasks_are_counted_without_gaps(folder):
+    for task in (0, 1, 3):
+        folder.record_task("m", task, _rows(task, 0.1), 1.0)
+    assert folder.num_tasks_stored("m") == 2
+    assert folder.num_tasks_stored("other") == 0
 
 
 def test_what_is_no_run(tmp_path):

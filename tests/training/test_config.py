@@ -18,6 +18,13 @@ mine = pliant.types.Method(name="mine", summary="a test", reference="none", opti
 not_a_method = 3
 """
 
+FAULTS = {
+    "no default": ("def f(wiring, *, learning_rate, strength): ...", "whose strength has no default"),
+    "positional": ("def f(wiring, learning_rate): ...", "got TypeError in .*missing 1 required positional"),
+    "raises": ("def f(wiring, *, learning_rate):\n    return 1 / 0", r"got ZeroDivisionError in '.*own.py', line 5"),
+    "exits": ("raise SystemExit(0)", "got SystemExit in"),
+}
+
 
 def _plan(**changes):
     return make_plan(RunConfig(**{"train_size": 100, "widths": (8,), "batch_size": 10} | changes))
@@ -97,9 +104,40 @@ def test_a_users_file_without_the_method(tmp_path, name, message):
         _plan(methods=(f"{tmp_path}/mine.py:{name}",))
 
 
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_users_method_that_is_wrong(tmp_path, fault):
+    code, message = FAULTS[fault]
+    row = "mine = Method(name='mine', summary='', reference='', optimizer=f)"
+    (tmp_path / "own.py").write_text(
+        f"from __future__ import annotations\nfrom pliant.types import Method\n{code}\n{row}"
+    )
+    with pytest.raises(UserError, match=message):
+        _plan(methods=(f"{tmp_path}/own.py:mine",))
+
+
+def test_postponed_annotations_are_understood(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from __future__ import annotations\n" + OWN_METHOD.replace("momentum=0.5", "n: int = 3")
+    )
+    assert _plan(methods=(f"{tmp_path}/own.py:mine",)).methods[0].static == {"n": 3}
+
+
+def test_other_data_of_the_same_name_are_another_run(tmp_path):
+    plan = _plan(methods=("adam",))
+    flipped = plan.stream._replace(data=plan.stream.data._replace(mean=plan.stream.data.mean + 1))
+    assert fingerprint(record(plan)) != fingerprint(record(plan._replace(stream=flipped)))
+
+
+@pytest.mark.parametrize("name", ["../../escape", "a/b", "", ".hidden", "mlp", "random-labels"])
+def test_names_that_cannot_be_folders_or_are_taken(tmp_path, name):
+    (tmp_path / "own.py").write_text(OWN_METHOD.replace('name="mine"', f"name={name!r}"))
+    with pytest.raises(UserError, match=r"got a method named.*Rename the method"):
+        _plan(methods=(f"{tmp_path}/own.py:mine",))
+
+
 def test_a_users_file_that_fails(tmp_path):
     (tmp_path / "bad.py").write_text("1 / 0")
-    with pytest.raises(UserError, match="got ZeroDivisionError while running"):
+    with pytest.raises(UserError, match=r"got ZeroDivisionError in .*, line 1: division by zero"):
         _plan(methods=(f"{tmp_path}/bad.py:mine",))
     with pytest.raises(UserError, match="wanted an existing Python file"):
         _plan(methods=(f"{tmp_path}/absent.py:mine",))
@@ -108,7 +146,7 @@ def test_a_users_file_that_fails(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tasks": 0}, r"got tasks=0; wanted a number in \[1, inf\]. Leave it out for 20"),
+        ({"tasks": 0}, r"got tasks=0; wanted a finite number ≥ 1. Leave it out for 20"),
         ({"learning_rate": -1.0}, "got learning_rate=-1.0"),
         ({"methods": ()}, "got no methods"),
         ({"methods": ("adam", "adam")}, "wanted every name once"),
@@ -120,13 +158,19 @@ def test_a_users_file_that_fails(tmp_path):
         ({"settings": ("adamo.isometry_every=1.5",)}, "got adamo.isometry_every=1.5; wanted a whole number"),
         ({"settings": ("adamo.isometry_every=0",)}, "got every=0"),
         ({"settings": ("adamo.isometry_strength=-1",)}, "got isometry_strength=-1.0"),
-        ({"settings": ("adamo.b1=fast",)}, "got adamo.b1=fast; wanted a number"),
+        ({"settings": ("adamo.b1=fast",)}, "got adamo.b1=fast; wanted a finite number"),
         ({"settings": ("adamo",)}, "wanted NAME.OPTION=VALUE"),
         ({"settings": ("adam.b1=0.5",)}, "got the name 'adam'; wanted one of adamo, mlp, random-labels"),
         ({"settings": ("mlp.depth=3",)}, "got the option of 'mlp' 'depth'"),
         ({"settings": ("mlp.activation=rulu",)}, "Did you mean 'relu'"),
         ({"methods": ("adamo-maxmin",), "widths": (7,)}, "got width 7 with activation 'maxmin'"),
         ({"methods": ("redo",), "settings": ("mlp.activation=maxmin",)}, "got ReDo behind maxmin"),
+        ({"settings": ("adamo.b1=nan",)}, "got adamo.b1=nan; wanted a finite number"),
+        ({"settings": ("adamo.b1=1.0",)}, r"got b1=1.0; wanted a number in \[0, 0.999999\]"),
+        ({"settings": ("adamo.isometry_every=3000000000",)}, "wanted a whole number below 2³¹"),
+        ({"settings": ("adamo.isometry_strength=1e400",)}, "wanted a finite number"),
+        ({"settings": ("mlp.gain=0",)}, "got gain=0.0"),
+        ({"learning_rate": float("inf")}, "got learning_rate=inf"),
         ({"dataset": "mnits"}, "Did you mean 'mnist'"),
     ],
 )

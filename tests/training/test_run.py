@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import pliant.training._run as run_module
 from pliant.errors import UserError
+from pliant.methods import as_arrays
 from pliant.results import COLUMNS
 from pliant.training import RunConfig, make_learner, make_plan, run
 
@@ -132,6 +134,33 @@ def test_rows_without_a_checkpoint_are_replaced(finished, tmp_path):
     pd.testing.assert_frame_equal(_table(run(SMALL, tmp_path / "run")), _table(finished), check_exact=True)
 
 
+def test_metrics_that_are_gone_are_made_again(finished, tmp_path):
+    def interrupt(now):
+        if (now.method, now.task) == ("adamo", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(SMALL, tmp_path / "run", report=interrupt)
+    (tmp_path / "run" / "metrics.parquet").unlink()
+    pd.testing.assert_frame_equal(_table(run(SMALL, tmp_path / "run")), _table(finished), check_exact=True)
+
+
+def test_a_damaged_checkpoint_says_what_to_do(finished, tmp_path):
+    def interrupt(now):
+        if (now.method, now.task) == ("adamo", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(SMALL, tmp_path / "run", report=interrupt)
+    checkpoints = tmp_path / "run" / "checkpoints" / "adamo"
+    for file in checkpoints.glob("*/default/_METADATA"):
+        file.write_text("{")
+    with pytest.raises(UserError, match=r"got a damaged checkpoint in .*adamo.*Remove that folder"):
+        run(SMALL, tmp_path / "run")
+    shutil.rmtree(checkpoints)
+    pd.testing.assert_frame_equal(_table(run(SMALL, tmp_path / "run")), _table(finished), check_exact=True)
+
+
 def test_a_seed_that_diverges_does_not_touch_the_others(finished, tmp_path, monkeypatch):
     def poisoned(stream, method, num_seeds):
         learner = make_learner(stream, method, num_seeds)
@@ -199,7 +228,7 @@ def test_hyperparameters_are_arguments_of_the_program(compilations):
     finals, counts = [], []
     for strength in (0.0, 0.1, 10.0):
         values = plan.methods[1].traced | {"isometry_strength": strength, "isometry_every": 2}
-        traced = {k: np.asarray(v, np.int32 if isinstance(v, int) else np.float32) for k, v in values.items()}
+        traced = as_arrays(values)
         state, keys = learner.init(axis.put(np.arange(3, dtype=np.int32)), traced)
         task = learner.make_task(keys, np.int32(0))
         state, _ = learner.train((state, keys, task, indices), (traced, data, np.int32(0), np.int32(4)))

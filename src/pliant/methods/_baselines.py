@@ -2,7 +2,9 @@
 
 import optax
 
+from pliant.errors import require_range
 from pliant.methods._builders import adam_optimizer
+from pliant.optimizers import require_adam
 from pliant.types import Method, Number, Wiring
 
 
@@ -10,6 +12,8 @@ def _sgd_optimizer(
     wiring: Wiring, *, learning_rate: Number, momentum: Number = 0.0
 ) -> optax.GradientTransformationExtraArgs:
     del wiring
+    require_range("learning_rate", learning_rate, 0, do="Use a step size such as 0.01.")
+    require_range("momentum", momentum, 0, 0.999999, do="0 or 0.9 are usual.")
     return optax.with_extra_args_support(optax.sgd(learning_rate, momentum))
 
 
@@ -22,6 +26,8 @@ def _weight_decay_optimizer(
     eps: Number = 1e-8,
     weight_decay: Number = 1e-2,
 ) -> optax.GradientTransformationExtraArgs:
+    require_adam(learning_rate, b1, b2, eps)
+    require_range("weight_decay", weight_decay, 0, do="Use 0 for plain Adam.")
     return optax.with_extra_args_support(
         optax.adamw(
             learning_rate,

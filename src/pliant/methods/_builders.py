@@ -6,6 +6,7 @@ from typing import Any
 
 import optax
 
+from pliant.optimizers import require_adam
 from pliant.types import Number, Role, Wiring
 
 
@@ -14,6 +15,7 @@ def adam_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """Plain Adam; the optimizer of every method that brings none of its own."""
     del wiring
+    require_adam(learning_rate, b1, b2, eps)
     return optax.with_extra_args_support(optax.adam(learning_rate, b1, b2, eps))
 
 

@@ -4,9 +4,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import optax
 
-from pliant.errors import unknown_name
+from pliant.errors import UserError, unknown_name
 from pliant.settings import Value, cast, options
 from pliant.types import Intervention, Method, Penalty, Wiring
 
@@ -31,9 +32,28 @@ def defaults(method: Method, learning_rate: float = 1e-3) -> dict[str, Value]:
       >>> defaults(METHODS["l2-init"], learning_rate=0.5)
       {'learning_rate': 0.5, 'b1': 0.9, 'b2': 0.999, 'eps': 1e-08, 'strength': 0.01}
     """
+    values = {name: parameter.default for name, parameter in _parameters(method).items()}
+    if "learning_rate" in values:
+        values["learning_rate"] = learning_rate
+    missing = [name for name, value in values.items() if value is inspect.Parameter.empty]
+    if missing:
+        raise UserError(
+            got=f"the method {method.name!r}, whose {', '.join(missing)} has no default",
+            wanted="a default for every hyperparameter but learning_rate",
+            do=f"Write for example {missing[0]}=0.1 in its signature.",
+        )
+    return values
+
+
+def as_arrays(values: Mapping[str, Value]) -> dict[str, np.ndarray]:
+    """Traced hyperparameters as the arrays that a compiled program takes: whole numbers int32, others float32.
+
+    Example:
+      >>> as_arrays({"every": 16, "strength": 0.1})["every"].dtype
+      dtype('int32')
+    """
     return {
-        name: learning_rate if name == "learning_rate" else parameter.default
-        for name, parameter in _parameters(method).items()
+        name: np.asarray(value, np.int32 if isinstance(value, int) else np.float32) for name, value in values.items()
     }
 
 
@@ -72,7 +92,7 @@ def split_static(method: Method, values: Mapping[str, Value]) -> tuple[dict[str,
     shaping = {
         name
         for name, parameter in _parameters(method).items()
-        if parameter.annotation in (int, bool) or isinstance(parameter.default, str)
+        if parameter.annotation in (int, bool) or isinstance(parameter.default, str | bool)
     }
     static = {name: value for name, value in values.items() if name in shaping}
     return static, {name: value for name, value in values.items() if name not in shaping}

@@ -1,7 +1,9 @@
 """From a name to a method: the registry, and methods in a user's own file."""
 
 import runpy
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from pliant.errors import UserError, unknown_name
@@ -34,14 +36,8 @@ def find(spec: str) -> Method:
     file, _, name = spec.rpartition(":")
     if not Path(file).is_file():
         raise UserError(got=f"the method {spec!r}", wanted="an existing Python file", do=f"Check the path {file!r}.")
-    try:
+    with users_code(spec):
         names = runpy.run_path(file)
-    except Exception as error:
-        raise UserError(
-            got=f"{type(error).__name__} while running {file!r}: {error}",
-            wanted="a Python file that can be imported",
-            do=f"Try `python {file}`.",
-        ) from error
     if not isinstance(names.get(name), Method):
         found = sorted(key for key, value in names.items() if isinstance(value, Method))
         raise UserError(
@@ -51,3 +47,26 @@ def find(spec: str) -> Method:
         )
     method: Method = names[name]
     return method
+
+
+@contextmanager
+def users_code(spec: str) -> Iterator[None]:
+    """Turns what goes wrong inside into a `UserError` that names the line, if `spec` is a user's own file.
+
+    Errors with registered methods pass: those are ours.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        file = spec.rpartition(":")[0]
+        if not file.endswith(".py"):
+            raise
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        first = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            got=f"{type(error).__name__} in {file!r}, line {lines[-1] if lines else '?'}: {first}",
+            wanted="a method that builds and runs",
+            do="See CONTRIBUTING.md for what a method is.",
+        ) from error

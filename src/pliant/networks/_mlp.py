@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError
+from pliant.errors import UserError, require_range
 from pliant.networks._activations import Activation, activation
 from pliant.networks._functional import from_nnx
 from pliant.networks._orthogonal import orthogonal
@@ -164,6 +164,5 @@ def _check(name: str, norm: str, widths: Sequence[int], num_outputs: int, gain: 
                 wanted=f"widths that are multiples of {chosen.group_size}",
                 do=f"Choose {width + width % chosen.group_size} instead.",
             )
-    if gain is not None and gain <= 0:
-        raise UserError(got=f"gain={gain}", wanted="gain > 0", do="Leave it out for the activation's own.")
+    require_range("gain", gain, 1e-12, do="Leave it out for the activation's own.")
     return chosen

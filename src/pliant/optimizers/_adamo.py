@@ -83,8 +83,7 @@ def add_isometry_step(
     """
     require_range("every", every, 1, do="Use 1 for the paper's step at every update, or a longer period.")
     require_range("gain", gain, 1e-12, do="Use 1 for isometry, √2 for the gain of ReLU networks.")
-    if not callable(step_size):
-        require_range("step_size", step_size, 0, do="The penalty is descended; a negative step would ascend it.")
+    require_range("step_size", step_size, 0, do="The penalty is descended; a negative step would ascend it.")
     if rectangular not in ("none", "fan"):
         raise UserError(got=f"rectangular={rectangular!r}", wanted="'none' or 'fan'", do="Leave it out for 'none'.")
 
@@ -94,7 +93,7 @@ def add_isometry_step(
                 return update
             gradient, bound = gram_deviation_gradient(kernel, gain, rectangular)
             step = jnp.minimum(size, 1.0 / (8.0 * bound)) * gradient
-            return (update.astype(jnp.float32) - step).astype(update.dtype)
+            return (update.astype(step.dtype) - step).astype(update.dtype)
 
         return jax.tree.map(move, select(mask, params, min_axes=2), updates, params)
 
@@ -119,6 +118,14 @@ def add_isometry_step(
         return updates, IsometryStepState(count)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def require_adam(learning_rate: Number | Schedule, b1: Number, b2: Number, eps: Number) -> None:
+    """Raises unless Adam's numbers are in range."""
+    require_range("learning_rate", learning_rate, 0, do="Use a step size such as 1e-3.")
+    require_range("b1", b1, 0, 0.999999, do="0.9 is usual.")
+    require_range("b2", b2, 0, 0.999999, do="0.999 is usual.")
+    require_range("eps", eps, 0, do="1e-8 is usual.")
 
 
 def adamo(
@@ -178,9 +185,8 @@ def adamo(
       its own, since only η_iso λ matters. The authors' nanochat and rejax code apply the term after Adam's step and
       with half of the gradient: pass λ/2. See also `add_isometry_step`.
     """
+    require_adam(learning_rate, b1, b2, eps)
     require_range("isometry_strength", isometry_strength, 0, do="Use 0 for plain Adam.")
-    if not callable(learning_rate):
-        require_range("learning_rate", learning_rate, 0, do="Use a step size such as 1e-3.")
 
     def step_size(count: Any) -> Any:
         rate = learning_rate(count) if callable(learning_rate) else learning_rate

@@ -31,8 +31,8 @@ def accuracy_figure(metrics: pd.DataFrame, headline: str, title: str, chance: fl
     axes = figure.subplots()
     chosen = metrics[metrics["metric"] == headline]
     for i, (method, own) in enumerate(chosen.groupby("method", sort=False)):
-        scores = own.pivot(index="seed", columns="task", values="value").to_numpy()
-        tasks = np.arange(1, scores.shape[1] + 1)
+        table = own.pivot(index="seed", columns="task", values="value")
+        scores, tasks = table.to_numpy(), table.columns.to_numpy() + 1
         mean, num_seeds = scores.mean(axis=0), len(scores)
         error = scores.std(axis=0, ddof=1) / np.sqrt(num_seeds) if num_seeds > 1 else np.zeros_like(mean)
         color = _COLORS[i % len(_COLORS)]

@@ -1,5 +1,6 @@
 """The run folder: configuration, metrics, seconds and log, written so that nothing is lost when a run is killed."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ import pandas as pd
 
 from pliant.errors import UserError
 
+_PARTIAL = ".partial"
 COLUMNS = ("benchmark", "method", "network", "dataset", "seed", "task", "step", "metric", "value")
 
 
@@ -26,65 +28,65 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self.configuration: dict[str, Any] = self._read_config()["configuration"]
-        self.metrics = self._read_metrics()
-        self.seconds: dict[str, list[float]] = self._read_json("seconds.json", {})
+        self._config = _read_config(path)
+        self.metrics = _read_metrics(path)
+        self.seconds = _read_seconds(path)
 
     @classmethod
-    def create(cls, path: Path, configuration: Mapping[str, Any], identity: str) -> "RunFolder":
-        """Opens the folder of a run, or makes it.
+    @contextmanager
+    def opened(cls, path: Path, configuration: Mapping[str, Any], identity: str) -> Iterator["RunFolder"]:
+        """Opens the folder of a run, or makes it, and keeps other processes out; the system lets go if this one dies.
 
         Raises:
-          UserError: if the folder holds another run or other files, or cannot be written.
+          UserError: if the folder holds another run or other files, is in use, or cannot be written.
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if not (path / "config.json").exists():
-                _refuse_strangers(path)
-                _write_json(path / "config.json", {"id": identity, "configuration": configuration, "environment": []})
-        except OSError as error:
-            raise UserError(
-                got=f"{path}: {error.strerror}",
-                wanted="a folder that can be written",
-                do="Choose another --out.",
-            ) from error
-        folder = cls(path)
-        if folder._read_config()["id"] != identity:
-            changed = ", ".join(_differences(folder.configuration, configuration)) or "the format"
-            raise UserError(
-                got=f"{path}, which holds a run with another configuration ({changed})",
-                wanted="an empty folder, or the run's own to continue it",
-                do="Choose another --out, or give the options that the run was started with.",
-            )
-        return folder
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other processes from running in this folder; released by the system if this one is killed.
-
-        Raises:
-          UserError: if another process runs in it.
-        """
-        lock = filelock.FileLock(self.path / ".lock")
-        try:
+            lock = filelock.FileLock(path / ".lock")
             lock.acquire(timeout=0)
         except filelock.Timeout:
             raise UserError(
-                got=f"{self.path}, in which another process is running",
+                got=f"{path}, in which another process is running",
                 wanted="one process a run",
                 do="Wait for it to end, or choose another --out.",
             ) from None
+        except OSError as error:
+            raise UserError(
+                got=f"{path}: {error.strerror}", wanted="a folder that can be written", do="Choose another --out."
+            ) from error
         try:
-            yield
+            for leftover in path.glob(f".*{_PARTIAL}"):
+                leftover.unlink()
+            if not (path / "config.json").exists():
+                _refuse_strangers(path)
+                _write_json(path / "config.json", {"id": identity, "configuration": configuration, "environment": []})
+            folder = cls(path)
+            folder._refuse_another(configuration, identity)
+            yield folder
         finally:
             lock.release()
 
+    def _refuse_another(self, configuration: Mapping[str, Any], identity: str) -> None:
+        if self._config["id"] == identity:
+            return
+        changed = ", ".join(_differences(self.configuration, configuration)) or "the format"
+        raise UserError(
+            got=f"{self.path}, which holds a run with another configuration ({changed})",
+            wanted="an empty folder, or the run's own to continue it",
+            do="Choose another --out, or give the options that the run was started with.",
+        )
+
     def record_environment(self, environment: Mapping[str, Any]) -> None:
         """Adds the environment of this start to `config.json`, unless it is that of the last one."""
-        config = self._read_config()
-        if not config["environment"] or config["environment"][-1] != environment:
-            config["environment"].append(dict(environment))
-            _write_json(self.path / "config.json", config)
+        environments = self._config["environment"]
+        if not environments or environments[-1] != environment:
+            environments.append(dict(environment))
+            _write_json(self.path / "config.json", self._config)
+
+    def num_tasks_stored(self, method: str) -> int:
+        """How many of a method's first tasks have their metrics here."""
+        stored = set(self.metrics.loc[self.metrics["method"] == method, "task"])
+        return next(task for task in itertools.count() if task not in stored)
 
     def record_task(self, method: str, task: int, rows: pd.DataFrame, seconds: float) -> None:
         """Stores a task's metrics and wall time, in place of what an interrupted attempt at it left."""
@@ -93,7 +95,8 @@ class RunFolder:
         self.metrics = pd.concat([kept, rows], ignore_index=True) if len(kept) else rows
         with _replacing(self.path / "metrics.parquet") as temporary:
             self.metrics.to_parquet(temporary, index=False)
-        self.seconds[method] = [*self.seconds.get(method, [])[:task], seconds]
+        before = self.seconds.get(method, [])[:task]
+        self.seconds[method] = [*before, *[0.0] * (task - len(before)), seconds]
         _write_json(self.path / "seconds.json", self.seconds)
 
     def log(self, message: str) -> None:
@@ -121,38 +124,59 @@ class RunFolder:
         config = self.configuration["config"]
         return f"{config['stream']} on {config['dataset']}, {config['network']}, {config['seeds']} seeds"
 
-    def _read_config(self) -> dict[str, Any]:
-        config: dict[str, Any] | None = self._read_json("config.json", None)
-        if config is None or "configuration" not in config:
-            raise UserError(
-                got=f"{self.path}, which has no readable config.json",
-                wanted="the folder of a run",
-                do="Give the folder that `pliant run` printed (its --out).",
-            )
-        return config
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The whole configuration, expanded."""
+        return dict(self._config["configuration"])
 
-    def _read_json(self, name: str, default: Any) -> Any:
-        try:
-            return json.loads((self.path / name).read_text())
-        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-            return default
 
-    def _read_metrics(self) -> pd.DataFrame:
-        file = self.path / "metrics.parquet"
-        if not file.exists():
-            return pd.DataFrame({column: [] for column in COLUMNS})
-        try:
-            return pd.read_parquet(file)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                got=f"{file}, which cannot be read: {str(error)[:200]}",
-                wanted="the metrics that `pliant run` wrote",
-                do="Restore the file, or remove the folder and run again.",
-            ) from error
+def _read_config(path: Path) -> dict[str, Any]:
+    config = _read_json(path / "config.json")
+    try:
+        configuration = config["configuration"]
+        complete = {"id", "environment"} <= set(config) and {"config", "stream"} <= set(configuration)
+    except (TypeError, KeyError):
+        complete = False
+    if not complete:
+        raise UserError(
+            got=f"{path}, which has no readable config.json",
+            wanted="the folder of a run",
+            do="Give the folder that `pliant run` printed (its --out).",
+        )
+    return dict(config)
+
+
+def _read_seconds(path: Path) -> dict[str, list[float]]:
+    """Wall times by method; what cannot be read is forgotten, since no number depends on it."""
+    seconds = _read_json(path / "seconds.json")
+    if not isinstance(seconds, dict):
+        return {}
+    return {method: times for method, times in seconds.items() if isinstance(times, list)}
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _read_metrics(path: Path) -> pd.DataFrame:
+    file = path / "metrics.parquet"
+    if not file.exists():
+        return pd.DataFrame({column: [] for column in COLUMNS})
+    try:
+        return pd.read_parquet(file)[list(COLUMNS)]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            got=f"{file}, which cannot be read: {str(error)[:200]}",
+            wanted="the metrics that `pliant run` wrote",
+            do="Restore the file; or remove it and run the same command again, which starts all methods anew.",
+        ) from error
 
 
 def _refuse_strangers(path: Path) -> None:
-    strangers = sorted(file.name for file in path.iterdir())
+    strangers = sorted(file.name for file in path.iterdir() if file.name != ".lock")
     if strangers:
         raise UserError(
             got=f"{path}, which holds {', '.join(strangers[:3])} and no run",
@@ -178,7 +202,7 @@ def _write_json(path: Path, content: Any) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """Write to a temporary file beside `path`; it takes its place in one step, or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}{_PARTIAL}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -16,17 +17,18 @@ def summary_table(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]],
       headline: the accuracy that the stream is about.
       title: above the table.
     """
-    last = min(5, int(summary["num_tasks"].min())) if len(summary) else 5
-    table = Table(title=f"{title}: {headline.replace('_', ' ')}", title_justify="left")
+    last = {min(5, number) for number in summary["num_tasks"]}
+    tasks = f"last {last.pop()} tasks" if len(last) == 1 else "last ≤ 5 tasks"
+    table = Table(title=escape(f"{title}: {headline.replace('_', ' ')}"), title_justify="left")
     table.add_column("method")
-    for name in (f"last {last} tasks", "first task", "dormant", "isometry dev.", "seconds"):
+    for name in (tasks, "first task", "dormant", "isometry dev.", "seconds"):
         table.add_column(name, justify="right")
-    show_diverged = bool((summary["num_diverged"] > 0).any()) if len(summary) else False
+    show_diverged = bool((summary["num_diverged"] > 0).any())
     if show_diverged:
         table.add_column("diverged", justify="right")
     for row in summary.to_dict("records"):
         cells = [
-            str(row["method"]),
+            escape(str(row["method"])),
             f"{row['last_mean']:.3f} ± {_number(row['last_standard_error'], '.3f')}",
             _number(row["first_task"], ".3f"),
             _number(row["dormant_fraction"], ".3f"),

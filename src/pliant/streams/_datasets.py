@@ -39,7 +39,6 @@ class Source(NamedTuple):
     """Where a data set comes from."""
 
     summary: str
-    num_classes: int
     hub: str | None = None
     """Repository on the Hugging Face hub; None for embedded data."""
     config: str | None = None
@@ -50,17 +49,16 @@ class Source(NamedTuple):
 
 
 DATASETS: Mapping[str, Source] = {
-    "digits": Source("8×8 digits of scikit-learn, embedded: 1,621 train, 176 test", 10, standardize="pixel"),
-    "mnist": Source("28×28 digits: 60,000 train, 10,000 test", 10, hub="ylecun/mnist"),
-    "cifar10": Source("32×32 colour images: 50,000 train, 10,000 test", 10, hub="uoft-cs/cifar10"),
+    "digits": Source("8×8 digits of scikit-learn, embedded: 1,621 train, 176 test", standardize="pixel"),
+    "mnist": Source("28×28 digits: 60,000 train, 10,000 test", hub="ylecun/mnist"),
+    "cifar10": Source("32×32 colour images: 50,000 train, 10,000 test", hub="uoft-cs/cifar10"),
     "cifar100": Source(
         "32×32 colour images: 50,000 train, 10,000 test",
-        100,
         hub="uoft-cs/cifar100",
         label_columns=("fine_label", "label"),
     ),
-    "emnist": Source("28×28 letters: 124,800 train, 20,800 test", 26, hub="tanganke/emnist_letters"),
-    "tiny-imagenet": Source("64×64 colour images: 100,000 train, 10,000 test", 200, hub="zh-plus/tiny-imagenet"),
+    "emnist": Source("28×28 letters: 124,800 train, 20,800 test", hub="tanganke/emnist_letters"),
+    "tiny-imagenet": Source("64×64 colour images: 100,000 train, 10,000 test", hub="zh-plus/tiny-imagenet"),
 }
 _IMAGE_COLUMNS = ("image", "img")
 _TEST_SPLITS = ("test", "valid", "validation")
@@ -114,7 +112,7 @@ def load_dataset(
         split.read(_balanced(split.labels, size, f"{which} images of {name!r}"))
         for split, size, which in zip(splits, (train_size, test_size), ("training", "test"), strict=True)
     )
-    num_classes = 1 + max(int(part.labels.max()) for part in (train, test))
+    num_classes = 1 + max(int(split.labels.max()) for split in splits)  # of the whole set, whatever the subset
     axes = (0,) if DATASETS[name].standardize == "pixel" else (0, 1, 2)
     mean = train.images.mean(axes, np.float64, keepdims=True)[0]
     std = train.images.std(axes, np.float64, keepdims=True)[0]
@@ -155,7 +153,7 @@ def _huggingface(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[_S
 
     datasets.disable_progress_bars()
     source = DATASETS[name]
-    folder = data_dir or os.environ.get(DATA_VARIABLE)
+    folder = data_dir or os.environ.get(DATA_VARIABLE) or None
     try:
         if folder is not None:
             found = datasets.load_dataset("parquet", data_files=_parquet_files(name, Path(folder)))

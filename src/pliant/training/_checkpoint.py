@@ -1,5 +1,6 @@
 """Checkpoints at task boundaries, by Orbax: atomic, so a killed run continues from the last one that is whole."""
 
+import shutil
 from pathlib import Path
 from types import TracebackType
 
@@ -8,13 +9,22 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
+from pliant.errors import UserError
+
 
 class Checkpoints:
     """The checkpoints of one method in a run folder; a context manager, so that writes are finished at the end."""
 
-    def __init__(self, folder: Path):
-        options = ocp.CheckpointManagerOptions(max_to_keep=1)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+    def __init__(self, folder: Path, num_tasks_stored: int):
+        """Opens a folder; what is beyond the tasks whose metrics are stored is of no use, and all is begun anew."""
+        self._folder = folder.absolute()
+        for leftover in self._folder.glob("*.orbax-checkpoint-tmp*"):  # of a process that was killed while writing
+            shutil.rmtree(leftover)
+        self._manager = self._open()
+        if self.num_tasks_done() > num_tasks_stored:
+            self._manager.close()
+            shutil.rmtree(self._folder)
+            self._manager = self._open()
 
     def num_tasks_done(self) -> int:
         """How many tasks the newest checkpoint has behind it; 0 without one."""
@@ -25,9 +35,23 @@ class Checkpoints:
         self._manager.save(num_tasks_done, args=ocp.args.StandardSave(state))
 
     def restore(self, like: PyTree) -> PyTree[np.ndarray]:
-        """Reads the newest checkpoint; `like` has its structure, shapes and dtypes."""
+        """Reads the newest checkpoint; `like` has its structure, shapes and dtypes.
+
+        Raises:
+          UserError: if its files are damaged.
+        """
         shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
-        return self._manager.restore(self.num_tasks_done(), args=ocp.args.StandardRestore(shapes))
+        try:
+            return self._manager.restore(self.num_tasks_done(), args=ocp.args.StandardRestore(shapes))
+        except Exception as error:  # Orbax raises many kinds for what is missing, truncated or of another structure
+            raise UserError(
+                got=f"a damaged checkpoint in {self._folder} ({type(error).__name__})",
+                wanted="the checkpoint that `pliant run` wrote",
+                do="Remove that folder: the method then starts anew, with the same numbers.",
+            ) from error
+
+    def _open(self) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=1))
 
     def __enter__(self) -> "Checkpoints":
         return self

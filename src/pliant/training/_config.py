@@ -3,12 +3,16 @@
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from pliant.errors import UserError, require_range, unknown_name
-from pliant.methods import build, find, split_static, with_settings
+from pliant.methods import build, find, split_static, users_code, with_settings
 from pliant.networks import NETWORKS
 from pliant.settings import Value, cast, options
 from pliant.streams import STREAMS, load_dataset
@@ -92,6 +96,13 @@ def make_plan(config: RunConfig, data_dir: str | None = None) -> Plan:
         raise UserError(
             got=f"methods {' '.join(names)}", wanted="every name once", do="Rename or drop the repeated one."
         )
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*", name) or name in (config.stream, config.network):
+            raise UserError(
+                got=f"a method named {name!r}",
+                wanted="letters, digits and _.+- (it names a folder), other than the stream and the network",
+                do="Rename the method.",
+            )
     settings = _parse(config, names)
     dataset = load_dataset(config.dataset, data_dir=data_dir, train_size=config.train_size, test_size=config.test_size)
     stream_options = _with_settings(STREAMS[config.stream], config.stream, settings, skip=("num_tasks",))
@@ -102,7 +113,10 @@ def make_plan(config: RunConfig, data_dir: str | None = None) -> Plan:
             wanted=f"at most the {stream.num_train} training examples of a task",
             do="Choose a smaller batch.",
         )
-    plans = [_plan_method(config, stream, *pair, settings) for pair in zip(config.methods, methods, strict=True)]
+    plans = []
+    for source, method in zip(config.methods, methods, strict=True):
+        with users_code(source):
+            plans.append(_plan_method(config, stream, source, method, settings))
     return Plan(config, stream, stream_options, tuple(plans))
 
 
@@ -118,6 +132,7 @@ def record(plan: Plan) -> dict[str, Any]:
             "num_train": plan.stream.num_train,
             "num_test": plan.stream.num_test,
             "input_shape": list(plan.stream.input_shape),
+            "data_sha256": _data_hash(plan.stream),
         },
         "methods": {
             item.method.name: {
@@ -206,6 +221,14 @@ def _plan_method(
     build(method, network.wiring, values)  # numbers are checked here: inside a compiled program they are traced
     static, traced = split_static(method, values)
     return MethodPlan(method, source, static, traced, network_options, network)
+
+
+def _data_hash(stream: Stream) -> str:
+    """The hash of the data, so that a run is not continued on other images of the same name."""
+    content = hashlib.sha256()
+    for leaf in jax.tree.leaves(stream.data):
+        content.update(np.ascontiguousarray(leaf).data)
+    return content.hexdigest()
 
 
 def _file_hash(source: str) -> str | None:

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from pliant.diagnostics import DIAGNOSTICS
-from pliant.training._step import SeedKeys, TrainState, is_correct
-from pliant.types import Batch, Network, Scalar, Stream
+from pliant.training._step import TrainState, is_correct
+from pliant.types import Batch, Key, Network, Scalar, Stream
 
 _BLOCK = 1000  # examples evaluated at once
 _PROBE_SEED = 0  # the probe examples are the same for all seeds, tasks and methods
@@ -20,7 +20,7 @@ def evaluate(
     network: Network,
     stream: Stream,
     state: TrainState,
-    keys: SeedKeys,
+    key: Key,
     data: Any,
     task: Any,
     probe_indices: Int[Array, " probe"],
@@ -35,8 +35,8 @@ def evaluate(
     results["diverged"] = ~jnp.stack(finite).all()
     probe = stream.train_batch(data, task, probe_indices)
     results["diagnostics"] = {
-        name: diagnostic.measure(network, state.params, state.network, probe, keys.noise)
-        for name, diagnostic in DIAGNOSTICS.items()
+        name: diagnostic.measure(network, state.params, state.network, probe, jax.random.fold_in(key, number))
+        for number, (name, diagnostic) in enumerate(DIAGNOSTICS.items())
     }
     return results
 

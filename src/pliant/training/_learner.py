@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+
 from pliant.methods import build
 from pliant.training._config import MethodPlan
 from pliant.training._evaluate import evaluate
@@ -50,8 +52,8 @@ def make_learner(stream: Stream, method: MethodPlan, num_seeds: int, batching: B
 
     def measure(item: Any, shared: Any) -> Any:
         state, keys, task = item
-        data, probe = shared
-        return evaluate(network, stream, state, keys, data, task, probe)
+        data, probe, index = shared
+        return evaluate(network, stream, state, jax.random.fold_in(keys.probe, index), data, task, probe)
 
     axis = seed_axis(num_seeds, network, batching)
     return Learner(

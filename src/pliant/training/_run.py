@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import threadpoolctl
 
+from pliant.methods import as_arrays, users_code
 from pliant.results import COLUMNS, RunFolder, environment, summarize_run
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._config import MethodPlan, Plan, RunConfig, fingerprint, make_plan, record
@@ -70,13 +71,14 @@ def run(
     configuration = record(plan)
     identity = fingerprint(configuration)
     path = Path(out) if out is not None else Path("runs") / f"{config.stream}-{config.dataset}-{identity}"
-    folder = RunFolder.create(path, configuration, identity)
     # NumPy's BLAS gets one thread: several that wait for each other slow a small SVD down a hundredfold on busy cores.
-    with folder.locked(), threadpoolctl.threadpool_limits(1, user_api="blas"):
+    one_thread = threadpoolctl.threadpool_limits(1, user_api="blas")
+    with RunFolder.opened(path, configuration, identity) as folder, one_thread:
         folder.record_environment(environment())
         folder.log(f"start: {folder.title}")
         for number, method in enumerate(plan.methods):
-            _run_method(plan, method, folder, report, number / len(plan.methods))
+            with users_code(method.source):
+                _run_method(plan, method, folder, report, number / len(plan.methods))
         summarize_run(folder.metrics, folder.headline).to_csv(folder.path / "summary.csv", index=False)
         folder.log("done")
     return folder
@@ -87,14 +89,14 @@ def _run_method(
 ) -> None:
     """Trains one method on all tasks that are still to do."""
     config, name = plan.config, method.method.name
-    with Checkpoints(folder.checkpoints(name)) as checkpoints:
+    with Checkpoints(folder.checkpoints(name), folder.num_tasks_stored(name)) as checkpoints:
         first = checkpoints.num_tasks_done()
         if first >= config.tasks:
             return
         started = time.perf_counter()
         learner = make_learner(plan.stream, method, config.seeds)
         axis = learner.axis
-        traced = axis.share({key: _scalar(value) for key, value in method.traced.items()})
+        traced = axis.share(as_arrays(method.traced))
         data = axis.share(plan.stream.data)
         probe = axis.share(probe_indices(plan.stream.num_train, config.probe_size))
         state, keys = learner.init(axis.put(np.arange(config.seeds, dtype=np.int32)), traced)
@@ -110,7 +112,7 @@ def _run_method(
                 report(Progress(name, index, whole, accuracy))
 
             state, means = _run_task(plan, learner, (state, keys, task), (traced, data), index, progress)
-            results = jax.device_get(learner.evaluate((state, keys, task), (data, probe)))
+            results = jax.device_get(learner.evaluate((state, keys, task), (data, probe, np.int32(index))))
             rows = _rows(plan, name, index, means, results)
             now = time.perf_counter()
             folder.record_task(name, index, rows, now - started)
@@ -176,7 +178,3 @@ def _rows(plan: Plan, method: str, index: int, means: dict[str, np.ndarray], res
 
 def _headline(rows: pd.DataFrame, plan: Plan) -> float:
     return float(rows.loc[rows["metric"] == plan.stream.headline, "value"].mean())
-
-
-def _scalar(value: Any) -> np.ndarray:
-    return np.asarray(value, np.int32 if isinstance(value, int) else np.float32)

@@ -31,6 +31,8 @@ class SeedKeys(NamedTuple):
     method: Key
     noise: Key
     """For layers that draw, such as dropout."""
+    probe: Key
+    """For measurements."""
 
 
 def seed_keys(seed: Int[Array, ""] | int) -> SeedKeys:
@@ -161,8 +163,9 @@ def train_chunk(
 
 def _probe(network: Network, params: Params, state: State, probe_batch: Any) -> Probe:
     def probe(key: Key, num_examples: int) -> Features:
-        batch = probe_batch(key, num_examples)
-        _, features, _ = network.apply(params, state, batch.inputs, train=False, key=key)
+        examples, noise = jax.random.split(key)
+        batch = probe_batch(examples, num_examples)
+        _, features, _ = network.apply(params, state, batch.inputs, train=False, key=noise)
         return features
 
     return probe

@@ -1,0 +1,26 @@
+"""The `pliant` command. Nothing heavy is imported before an interrupt is answered."""
+
+import os
+import sys
+
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Runs the command line and ends the process with its exit code."""
+    try:
+        from pliant import cli
+
+        code = cli.main()
+    except KeyboardInterrupt:  # while importing
+        print("pliant: interrupted.", file=sys.stderr)
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # XLA's threads may be in the middle of a program, and crash when Python is taken down
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
