@@ -400,3 +400,14 @@ def test_unknown_rectangular_is_refused(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' type checker would be first
     with pytest.raises(UserError, match=r"got rectangular='Fan'; wanted 'none' or 'fan'\. Leave it out"):
         adamo(1e-3, rectangular="Fan")
+
+
+def test_strength_zero_is_adam_in_float64():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        params, gradients = ({"kernel": jnp.asarray(rng.standard_normal((5, 4)))} for _ in range(2))
+        ours, plain = adamo(1e-3, isometry_strength=0.0, isometry_every=1), optax.adam(1e-3)
+        found, _ = ours.update(gradients, ours.init(params), params)
+        wanted, _ = plain.update(gradients, plain.init(params), params)
+        assert found["kernel"].dtype == jnp.float64
+        same(found, wanted)

@@ -21,7 +21,7 @@ not_a_method = 3
 FAULTS = {
     "no default": ("def f(wiring, *, learning_rate, strength): ...", "whose strength has no default"),
     "positional": ("def f(wiring, learning_rate): ...", "got TypeError in .*missing 1 required positional"),
-    "raises": ("def f(wiring, *, learning_rate):\n    return 1 / 0", r"got ZeroDivisionError in '.*own.py', line 5"),
+    "raises": ("def f(wiring, *, learning_rate):\n    return 1 / 0", r"got ZeroDivisionError in '.*own.py', line 4"),
     "exits": ("raise SystemExit(0)", "got SystemExit in"),
 }
 
@@ -116,10 +116,9 @@ def test_a_users_method_that_is_wrong(tmp_path, fault):
 
 
 def test_postponed_annotations_are_understood(tmp_path):
-    (tmp_path / "own.py").write_text(
-        "from __future__ import annotations\n" + OWN_METHOD.replace("momentum=0.5", "n: int = 3")
-    )
-    assert _plan(methods=(f"{tmp_path}/own.py:mine",)).methods[0].static == {"n": 3}
+    own = "from __future__ import annotations\n" + OWN_METHOD.replace("momentum=0.5", "momentum: int = 3")
+    (tmp_path / "own.py").write_text(own)
+    assert _plan(methods=(f"{tmp_path}/own.py:mine",)).methods[0].static == {"momentum": 3}
 
 
 def test_other_data_of_the_same_name_are_another_run(tmp_path):

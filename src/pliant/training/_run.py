@@ -71,9 +71,11 @@ def run(
     configuration = record(plan)
     identity = fingerprint(configuration)
     path = Path(out) if out is not None else Path("runs") / f"{config.stream}-{config.dataset}-{identity}"
-    # NumPy's BLAS gets one thread: several that wait for each other slow a small SVD down a hundredfold on busy cores.
-    one_thread = threadpoolctl.threadpool_limits(1, user_api="blas")
-    with RunFolder.opened(path, configuration, identity) as folder, one_thread:
+    with (
+        RunFolder.opened(path, configuration, identity) as folder,
+        # NumPy's BLAS gets one thread: several that wait for each other make a small SVD take seconds on busy cores.
+        threadpoolctl.threadpool_limits(1, user_api="blas"),
+    ):
         folder.record_environment(environment())
         folder.log(f"start: {folder.title}")
         for number, method in enumerate(plan.methods):
