@@ -1,7 +1,9 @@
 """The supervised loop: one step, a chunk of steps, a run; checkpoint and resume."""
 
-from pliant.training._config import MethodPlan, Plan, RunConfig, fingerprint, make_plan, record
+from pliant.training._config import RunConfig
 from pliant.training._learner import Learner, make_learner
+from pliant.training._plan import MethodPlan, Plan, make_plan
+from pliant.training._record import fingerprint, record
 from pliant.training._run import Progress, num_steps_per_task, run
 from pliant.training._seeds import SeedAxis, choose_batching, seed_axis
 from pliant.training._step import (

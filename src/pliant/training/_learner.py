@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 
 from pliant.methods import build
-from pliant.training._config import MethodPlan
 from pliant.training._evaluate import evaluate
+from pliant.training._plan import MethodPlan
 from pliant.training._seeds import Batching, SeedAxis, seed_axis
 from pliant.training._step import init_state, seed_keys, train_chunk
 from pliant.types import Stream

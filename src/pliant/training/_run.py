@@ -13,10 +13,12 @@ import threadpoolctl
 from pliant.methods import as_arrays, users_code
 from pliant.results import COLUMNS, RunFolder, environment, summarize_run
 from pliant.training._checkpoint import Checkpoints
-from pliant.training._config import MethodPlan, Plan, RunConfig, fingerprint, make_plan, record
+from pliant.training._config import RunConfig
 from pliant.training._evaluate import probe_indices, summarize
 from pliant.training._learner import Learner, make_learner
 from pliant.training._order import batch_indices
+from pliant.training._plan import MethodPlan, Plan, make_plan
+from pliant.training._record import fingerprint, record
 
 _CHUNK = 128  # steps at most in a compiled call: long against its overhead, short against a user's patience
 

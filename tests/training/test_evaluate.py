@@ -1,0 +1,60 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pliant.networks import mlp
+from pliant.streams import load_dataset, permuted_pixels
+from pliant.training import TrainState, is_correct
+from pliant.training._evaluate import evaluate, probe_indices, summarize
+
+DIGITS = load_dataset("digits")
+STREAM = permuted_pixels(DIGITS)
+NETWORK = mlp(STREAM.input_shape, 10, widths=(16,))
+
+
+def test_non_finite_outputs_are_right_nowhere():
+    output = jnp.array([[1.0, 2.0], [jnp.nan, 0.0], [3.0, jnp.inf], [5.0, 4.0]])
+    assert is_correct(output, jnp.array([1, 0, 1, 0])).tolist() == [True, False, False, True]
+
+
+@pytest.fixture(scope="module")
+def measured():
+    params, _ = NETWORK.init(jax.random.key(0))
+    task = STREAM.task(jax.random.key(1), 0)
+    probe = jnp.asarray(probe_indices(STREAM.num_train, 50))
+    state = TrainState(params, {}, (), (), ())
+    return params, task, evaluate(NETWORK, STREAM, state, jax.random.key(2), STREAM.data, task, probe)
+
+
+@pytest.mark.parametrize(("name", "batch_of", "size"), [("train", "train_batch", 1621), ("test", "test_batch", 176)])
+def test_accuracies_in_blocks_are_those_of_all_examples(measured, name, batch_of, size):
+    params, task, results = measured
+    batch = getattr(STREAM, batch_of)(STREAM.data, task, jnp.arange(size))
+    output, _, _ = NETWORK.apply(params, {}, batch.inputs, train=False, key=None)
+    expected = np.mean(np.asarray(output).argmax(1) == np.asarray(batch.targets))
+    assert float(results[f"{name}_accuracy"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_summary_of_one_seed(measured):
+    stacked = jax.tree.map(lambda leaf: np.stack([np.zeros_like(leaf), np.asarray(leaf)]), measured[2])
+    metrics = summarize(stacked, 1)
+    assert set(metrics) == {
+        "train_accuracy",
+        "test_accuracy",
+        "diverged",
+        "dormant_fraction",
+        "effective_rank",
+        "isometry_deviation",
+        "weight_norm",
+    }
+    assert metrics["isometry_deviation"] == pytest.approx(1.0, abs=1e-4)  # orthogonal with gain √2
+    assert metrics["diverged"] == 0.0
+    assert 1.0 < metrics["effective_rank"] <= 16.0
+
+
+def test_probe_examples_are_fixed_and_distinct():
+    first, again = (probe_indices(100, 30) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert len(set(first.tolist())) == 30
+    assert len(probe_indices(10, 30)) == 10
