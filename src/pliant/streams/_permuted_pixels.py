@@ -3,6 +3,7 @@
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from pliant.errors import UserError
@@ -60,10 +61,10 @@ def permuted_pixels(
         return images.reshape(len(indices), size, -1)[:, task].reshape(images.shape)
 
     def train_batch(data: ImageData, task: Int[Array, " size"], indices: Int[Array, " batch"]) -> Batch:
-        return Batch(permuted(data, data.train, task, indices), data.train.labels[indices])
+        return Batch(permuted(data, data.train, task, indices), jnp.asarray(data.train.labels)[indices])
 
     def test_batch(data: ImageData, task: Int[Array, " size"], indices: Int[Array, " batch"]) -> Batch:
-        return Batch(permuted(data, data.test, task, indices), data.test.labels[indices])
+        return Batch(permuted(data, data.test, task, indices), jnp.asarray(data.test.labels)[indices])
 
     return Stream(
         name="permuted-pixels",
