@@ -85,7 +85,9 @@ def train_step(
     noise = jax.random.fold_in(keys.noise, step)
 
     def objective(params: Params) -> tuple[Scalar, tuple[Any, ...]]:
-        output, features, network_state = network.apply(params, state.network, batch.inputs, train=True, key=noise)
+        output, features, network_state = network.apply(
+            with_rounded_gradient(params, step), state.network, batch.inputs, train=True, key=noise
+        )
         loss = optax.softmax_cross_entropy_with_integer_labels(output, batch.targets).mean()
         penalty, penalty_state = (
             parts.penalty.loss(with_rounded_gradient(params, step), state.penalty, features)
