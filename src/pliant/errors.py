@@ -41,3 +41,15 @@ def require_range(name: str, value: object, low: float, high: float = float("inf
     if isinstance(value, int | float) and not (low <= value <= high and math.isfinite(value)):
         wanted = f"a finite number ≥ {low:g}" if math.isinf(high) else f"a number in [{low:g}, {high:g}]"
         raise UserError(got=f"{name}={value}", wanted=wanted, do=do)
+
+
+def require_adam(learning_rate: object, b1: object, b2: object, eps: object) -> None:
+    """Raises unless Adam's numbers are in range.
+
+    Example:
+      >>> require_adam(1e-3, b1=0.9, b2=0.999, eps=1e-8)
+    """
+    require_range("learning_rate", learning_rate, 0, do="Use a step size such as 1e-3.")
+    require_range("b1", b1, 0, 0.999999, do="0.9 is usual.")
+    require_range("b2", b2, 0, 0.999999, do="0.999 is usual.")
+    require_range("eps", eps, 0, do="1e-8 is usual.")

@@ -156,8 +156,8 @@ def test_unbatched_step_keeps_a_branch_under_vmap():
             r"got ReDo behind maxmin; wanted hidden layers in which every unit owns its output\. Use an elementwise",
         ),
         ({"widths": ()}, {}, "got ReDo on a network without hidden layers; wanted hidden layers"),
-        ({}, {"every": 0}, r"got every=0; wanted a number in \[1, inf\]\. Use the period in updates"),
-        ({}, {"num_examples": 0}, r"got num_examples=0; wanted a number in \[1, inf\]\. Use 64"),
+        ({}, {"every": 0}, r"got every=0; wanted a finite number ≥ 1\. Use the period in updates"),
+        ({}, {"num_examples": 0}, r"got num_examples=0; wanted a finite number ≥ 1\. Use 64"),
     ],
 )
 def test_refuses(network, options, message):

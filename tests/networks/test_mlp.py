@@ -168,7 +168,7 @@ def test_wiring_knows_the_activation(name):
         ({"activation": "rleu"}, r"got the activation 'rleu'; wanted one of .*Did you mean 'relu'\? See pliant"),
         ({"activation": "maxmin", "widths": (8, 7)}, r"got width 7 with activation 'maxmin'; wanted .* of 2. Choose 8"),
         ({"widths": (8, 0)}, "got a layer of width 0; wanted widths ≥ 1. Give positive"),
-        ({"gain": 0.0}, "got gain=0.0; wanted gain > 0. Leave it out"),
+        ({"gain": 0.0}, "got gain=0.0; wanted a finite number ≥ 1e-12. Leave it out"),
         ({"norm": "batch"}, "got norm='batch'; wanted 'none' or 'layer'. Leave it out"),
     ],
 )

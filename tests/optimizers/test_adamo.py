@@ -379,10 +379,10 @@ def test_params_are_required():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"learning_rate": -1.0}, r"got learning_rate=-1.0; wanted a number in \[0, inf\]. Use a step size"),
-        ({"isometry_strength": -0.1}, r"got isometry_strength=-0.1; wanted a number in \[0, inf\]. Use 0"),
-        ({"isometry_every": 0}, r"got every=0; wanted a number in \[1, inf\]. Use 1"),
-        ({"gain": 0.0}, r"got gain=0.0; wanted a number in .* Use 1 for isometry"),
+        ({"learning_rate": -1.0}, r"got learning_rate=-1.0; wanted a finite number ≥ 0. Use a step size"),
+        ({"isometry_strength": -0.1}, r"got isometry_strength=-0.1; wanted a finite number ≥ 0. Use 0"),
+        ({"isometry_every": 0}, r"got every=0; wanted a finite number ≥ 1. Use 1"),
+        ({"gain": 0.0}, r"got gain=0.0; wanted a finite number ≥ 1e-12. Use 1 for isometry"),
         ({"gain": float("nan")}, "got gain=nan"),
     ],
 )
@@ -392,7 +392,7 @@ def test_numbers_out_of_range_are_refused(options, message):
 
 
 def test_negative_step_size_is_refused():
-    with pytest.raises(UserError, match=r"got step_size=-0.1; wanted a number in \[0, inf\]. The penalty is descended"):
+    with pytest.raises(UserError, match=r"got step_size=-0.1; wanted a finite number ≥ 0. The penalty is descended"):
         add_isometry_step(-0.1)
 
 

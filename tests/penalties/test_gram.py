@@ -69,8 +69,8 @@ def test_state_is_handed_through():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strength": -1.0}, r"got strength=-1.0; wanted a number in \[0, inf\]. Use 0 to switch"),
-        ({"gain": 0.0}, "got gain=0.0; wanted a number in .* Use 1 for isometry"),
+        ({"strength": -1.0}, r"got strength=-1.0; wanted a finite number ≥ 0. Use 0 to switch"),
+        ({"gain": 0.0}, "got gain=0.0; wanted a finite number ≥ 1e-12. Use 1 for isometry"),
     ],
 )
 def test_refuses(options, message):

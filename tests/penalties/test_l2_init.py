@@ -73,7 +73,7 @@ def test_mask_leaves_norms_out(key):
 
 
 def test_negative_strength_is_refused():
-    with pytest.raises(UserError, match=r"got strength=-0.1; wanted a number in \[0, inf\]. Use 0 to switch"):
+    with pytest.raises(UserError, match=r"got strength=-0.1; wanted a finite number ≥ 0. Use 0 to switch"):
         l2_init(-0.1)
 
 

@@ -2,9 +2,8 @@
 
 import optax
 
-from pliant.errors import require_range
+from pliant.errors import require_adam, require_range
 from pliant.methods._builders import adam_optimizer
-from pliant.optimizers import require_adam
 from pliant.types import Method, Number, Wiring
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import optax
 
-from pliant.optimizers import require_adam
+from pliant.errors import require_adam
 from pliant.types import Number, Role, Wiring
 
 

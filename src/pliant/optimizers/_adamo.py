@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_adam, require_range
 from pliant.isometry import Rectangular, gram_deviation_gradient
 from pliant.masks import Mask, select
 from pliant.types import Number, Schedule
@@ -118,14 +118,6 @@ def add_isometry_step(
         return updates, IsometryStepState(count)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def require_adam(learning_rate: Number | Schedule, b1: Number, b2: Number, eps: Number) -> None:
-    """Raises unless Adam's numbers are in range."""
-    require_range("learning_rate", learning_rate, 0, do="Use a step size such as 1e-3.")
-    require_range("b1", b1, 0, 0.999999, do="0.9 is usual.")
-    require_range("b2", b2, 0, 0.999999, do="0.999 is usual.")
-    require_range("eps", eps, 0, do="1e-8 is usual.")
 
 
 def adamo(
