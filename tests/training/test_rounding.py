@@ -23,6 +23,13 @@ def test_a_product_is_rounded_before_the_sum():
     np.testing.assert_array_equal(separate, 0.0)
 
 
+def test_two_rounding_points_do_not_cancel():
+    draw = np.random.default_rng(0)
+    a, b = (draw.normal(size=1000).astype(np.float32) for _ in range(2))
+    twice = jax.jit(lambda a, b, c, step: rounded(rounded(a * b, step), step) + c)(a, b, -(a * b), jnp.int32(1))
+    np.testing.assert_array_equal(twice, 0.0)
+
+
 def test_gradients_flow():
     def loss(x):
         return (with_rounded_gradient(x, jnp.int32(1)) ** 3).sum()

@@ -3,9 +3,9 @@
 A method of strength 0 must leave every bit of the plain optimizer's run as it is. XLA:CPU, however, contracts a product
 and a sum in one fused loop to a fused multiply-add, which rounds once instead of twice; whether the two meet in one
 loop changes when a method adds a term between them, even one that is exactly 0. `jax.lax.optimization_barrier` does
-not help: XLA:CPU removes it before it fuses. So the bits of the numbers are combined by exclusive or with an integer
-that is always 0, which XLA cannot know: every operation before that point has to be rounded there. It costs one pass
-of integer operations that is fused with its neighbours.
+not help: XLA:CPU removes it before it fuses. So the bits of the numbers are combined by "or" with an integer that is
+always 0, which XLA cannot know: every operation before that point has to be rounded there. ("Exclusive or" would cancel
+where two such points meet.) It costs one pass of integer operations that is fused with its neighbours.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ def rounded(tree: PyTree, step: Int[Array, ""]) -> PyTree:
             return x
         integer = jnp.dtype(f"int{8 * x.dtype.itemsize}")
         bits = jax.lax.bitcast_convert_type(x, integer)
-        return jax.lax.bitcast_convert_type(bits ^ zero.astype(integer), x.dtype)
+        return jax.lax.bitcast_convert_type(bits | zero.astype(integer), x.dtype)
 
     return jax.tree.map(leaf, tree)
 
