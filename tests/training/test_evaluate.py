@@ -7,6 +7,7 @@ from pliant.networks import mlp
 from pliant.streams import load_dataset, permuted_pixels
 from pliant.training import TrainState, is_correct
 from pliant.training._evaluate import evaluate, probe_indices, summarize
+from pliant.training._step import _global_norm
 
 DIGITS = load_dataset("digits")
 STREAM = permuted_pixels(DIGITS)
@@ -51,6 +52,12 @@ def test_summary_of_one_seed(measured):
     assert metrics["isometry_deviation"] == pytest.approx(1.0, abs=1e-4)  # orthogonal with gain √2
     assert metrics["diverged"] == 0.0
     assert 1.0 < metrics["effective_rank"] <= 16.0
+
+
+def test_global_norm():
+    tree = {"a": jnp.array([[3.0, 0.0]]), "b": jnp.full((2, 2), 2.0, jnp.bfloat16)}
+    assert float(_global_norm(tree)) == 5.0
+    assert np.isnan(float(_global_norm({"a": jnp.array([jnp.nan])})))
 
 
 def test_probe_examples_are_fixed_and_distinct():

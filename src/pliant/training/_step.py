@@ -106,7 +106,7 @@ def train_step(
     metrics = {
         "online_accuracy": is_correct(output, batch.targets).mean(),
         "loss": loss,
-        "gradient_norm": optax.tree.norm(gradients),
+        "gradient_norm": _global_norm(gradients),
     }
     if parts.penalty:
         metrics["penalty"] = penalty
@@ -161,6 +161,12 @@ def train_chunk(
     _, shapes = jax.eval_shape(one, state, 0)
     zeros = jax.tree.map(lambda metric: jnp.zeros(metric.shape, metric.dtype), shapes)
     return jax.lax.fori_loop(0, num_steps, body, (state, zeros))
+
+
+def _global_norm(tree: Params) -> Scalar:
+    """The L2 norm over all leaves, by dot products: XLA:CPU runs them several times as fast as sums of squares."""
+    squares = [jnp.vdot(leaf, leaf, preferred_element_type=jnp.float32) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(jnp.stack(squares).sum())
 
 
 def _probe(network: Network, params: Params, state: State, probe_batch: Any) -> Probe:
