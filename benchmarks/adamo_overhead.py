@@ -7,11 +7,13 @@ most 1.25 with isometry_every=16 and 1.10 with 64. Part 2: accuracy of the main 
 isometry_every 1, 16 and 64.
 """
 
+import functools
 import tempfile
 
 from _learner import chunk
 from _timing import alternate, arguments, report
 from pliant import _xla
+from pliant.networks import mlp
 from pliant.results import summarize_run
 from pliant.streams import load_dataset, random_labels
 from pliant.training import RunConfig, run
@@ -21,7 +23,8 @@ STEPS, SEEDS = 1000, 2
 
 def cost(repeats: int) -> list[dict[str, object]]:
     stream = random_labels(load_dataset("digits"))
-    common = {"widths": (256,) * 4, "batch_size": 32, "num_seeds": SEEDS, "num_steps": STEPS}
+    network = functools.partial(mlp, widths=(256,) * 4)
+    common = {"network": network, "batch_size": 32, "num_seeds": SEEDS, "num_steps": STEPS}
     candidates = {"adam": chunk(stream, "adam", **common)}
     for every in (1, 16, 64):
         settings = {"isometry_every": every}

@@ -8,6 +8,7 @@ second.
 Both gather their batch from data in memory, and report loss and accuracy of every step.
 """
 
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ import numpy as np
 from _learner import chunk
 from _timing import alternate, arguments, report
 from pliant import _xla
+from pliant.networks import mlp
 from pliant.streams import Dataset, Images, random_labels
 
 CASES = {  # name: input size, hidden widths, batch, goal
@@ -67,7 +69,7 @@ if __name__ == "__main__":
     rows = []
     for case, (input_size, widths, batch, goal) in CASES.items():
         stream = random_labels(synthetic(input_size))
-        ours = chunk(stream, "adam", widths=widths, batch_size=batch, num_seeds=SEEDS, num_steps=STEPS)
+        ours = chunk(stream, "adam", network=functools.partial(mlp, widths=widths), batch_size=batch, num_seeds=SEEDS, num_steps=STEPS)
         theirs = torch_steps(input_size, widths, batch)
         seconds = alternate({"pliant": ours, "torch": theirs}, chosen.repeats)
         speeds = {"pliant": STEPS * SEEDS / seconds["pliant"], "torch": STEPS / seconds["torch"]}

@@ -16,6 +16,7 @@ LAYERS = [
     {"interventions"},
     {"methods"},
     {"training"},
+    {"presets"},
     {"cli"},
     {"__main__"},
 ]

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import itertools
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,12 +19,13 @@ from tyro.conf import Positional, UseAppendAction, arg
 import pliant
 from pliant import _xla, results, training
 from pliant.diagnostics import DIAGNOSTICS
-from pliant.errors import UserError
+from pliant.errors import UserError, unknown_name
 from pliant.methods import METHODS, defaults
 from pliant.networks import NETWORKS
+from pliant.presets import PRESETS, SCALES, Preset, Scale
 from pliant.results import RunFolder
 from pliant.settings import options
-from pliant.streams import DATASETS, STREAMS
+from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 from pliant.training import RunConfig
 
 USER_ERROR, INTERRUPTED = 2, 130
@@ -35,25 +37,27 @@ _Settings = Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="se
 class Run(RunConfig):
     """Train methods on a stream of tasks. The same command continues an interrupted run."""
 
-    stream: Positional[Literal["random-labels", "permuted-pixels"]] = "random-labels"
-    """Stream of tasks."""
+    stream: Positional[str] = "random-labels"
+    """Stream of tasks, or a published benchmark such as kumar/permuted-mnist, whose choices then are the defaults of
+    the options below. `pliant list streams`, `pliant list benchmarks`."""
+    scale: Scale | None = None
+    """Size of a benchmark: smoke (a minute, digits in place of larger data), cpu, or paper; by default cpu."""
     settings: _Settings = ()  # type: ignore[assignment] # --set may be repeated, and take several
     """Any option of a method, of the stream or of the network, such as adamo.isometry_strength=0.03,
     random-labels.labels=iid or mlp.norm=layer. `pliant list` shows them."""
     out: Path | None = None
-    """Run folder; by default runs/STREAM-DATASET-ID."""
+    """Run folder; by default runs/STREAM-DATASET-ID or runs/BENCHMARK-SCALE-ID."""
     data_dir: str | None = None
     """Folder with parquet files of the data set; by default PLIANT_DATA, or else the Hugging Face hub."""
 
     def __call__(self) -> None:
         """Trains, then prints the table and where the figure is."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(RunConfig)}
-        config = RunConfig(**fields | {"settings": tuple(itertools.chain(*self.settings))})
+        config = self._config()
         _xla.use_every_core()
         _xla.cache_compilations()
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs an interrupt as an error of its own
         progress = _progress()
-        bar = progress.add_task("", total=1.0, method="", task="", accuracy="")
+        bar = progress.add_task("", total=1.0, method="", task="", score="")
 
         def report(now: training.Progress) -> None:
             if progress.console.is_terminal:  # the first report starts it: errors of the configuration come before
@@ -63,23 +67,48 @@ class Run(RunConfig):
                 completed=now.done,
                 method=now.method,
                 task=f"task {now.task + 1}/{config.tasks}",
-                accuracy=f"accuracy {now.accuracy:.2f}",
+                score=f"{now.score_name.replace('_', ' ')} {now.score:.3g}",
             )
 
         try:
-            folder = training.run(config, self.out, data_dir=self.data_dir, report=report)
+            folder = training.run(config, self.out, name=self._name(), data_dir=self.data_dir, report=report)
         finally:
             if progress.live.is_started:
                 progress.stop()
         _print_table(folder)
         _print_figure(folder)
 
+    def with_defaults_of_benchmark(self) -> "Run":
+        """What the command line starts from, now that it is known which benchmark it names."""
+        if self.stream not in PRESETS:
+            if self.scale is not None:
+                do = "Leave --scale out, or see `pliant list benchmarks`."
+                raise unknown_name("benchmark", self.stream, PRESETS, do)
+            return Run()
+        scale = self.scale or "cpu"
+        choices = vars(PRESETS[self.stream].configs[scale]) | {"stream": self.stream, "settings": ()}
+        return Run(**choices, scale=scale)
+
+    def _config(self) -> RunConfig:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(RunConfig)}
+        config = RunConfig(**fields | {"settings": tuple(itertools.chain(*self.settings))})
+        if self.scale is None:
+            return config
+        preset = PRESETS[self.stream].configs[self.scale]
+        config = dataclasses.replace(config, stream=preset.stream)
+        return dataclasses.replace(
+            config, settings=(*training.settings_in_use(preset.settings, config), *config.settings)
+        )
+
+    def _name(self) -> str | None:
+        return None if self.scale is None else f"{self.stream.replace('/', '-')}-{self.scale}"
+
 
 @dataclasses.dataclass(frozen=True)
 class List:
     """List what can be named in a run, with what can be set."""
 
-    kind: Positional[Literal["methods", "streams", "datasets", "networks", "diagnostics"]]
+    kind: Positional[Literal["methods", "benchmarks", "streams", "transitions", "datasets", "networks", "diagnostics"]]
     """What to list."""
     plain: bool = False
     """One name a line, nothing else."""
@@ -88,7 +117,9 @@ class List:
         """Prints the list."""
         makers: dict[str, Callable[[], list[tuple[str, str, str]]]] = {
             "methods": lambda: [(m.name, m.summary, _pairs(defaults(m))) for m in METHODS.values()],
+            "benchmarks": lambda: [(p.name, p.summary, _sizes(p)) for p in PRESETS.values()],
             "streams": lambda: [_factory_row(name, make) for name, make in STREAMS.items()],
+            "transitions": lambda: [(name, *_wants(make)) for name, make in TRANSITIONS.items()],
             "datasets": lambda: [(name, d.summary, d.hub or "embedded") for name, d in DATASETS.items()],
             "networks": lambda: [_factory_row(name, make) for name, make in NETWORKS.items()],
             "diagnostics": lambda: [(d.name, d.summary, d.cost) for d in DIAGNOSTICS.values()],
@@ -97,7 +128,12 @@ class List:
         if self.plain:
             print("\n".join(name for name, _, _ in rows))
             return
-        last = {"datasets": "source", "diagnostics": "cost"}.get(self.kind, "options (--set NAME.OPTION=VALUE)")
+        last = {
+            "benchmarks": "smoke, cpu, paper: seeds × tasks",
+            "transitions": "for",
+            "datasets": "source",
+            "diagnostics": "cost",
+        }.get(self.kind, "options (--set NAME.OPTION=VALUE)")
         table = Table("name", "what it is", last)
         for row in rows:
             table.add_row(*row)
@@ -133,7 +169,8 @@ _COMMANDS: dict[str, Callable[..., Any]] = {"run": Run, "list": List, "show": Sh
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0 done, 2 user error, 130 interrupted."""
-    if list(sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
         print(f"pliant {pliant.__version__}")
         return 0
     command = tyro.extras.subcommand_cli_from_dict(
@@ -144,6 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     errors = Console(stderr=True, highlight=False)
     try:
+        if isinstance(command, Run):  # read again: a benchmark brings its own defaults
+            defaults_now = command.with_defaults_of_benchmark()
+            command = tyro.cli(Run, prog="pliant run", args=arguments[1:], default=defaults_now)
         command()
     except UserError as error:
         errors.print(f"pliant: {error}", markup=False, soft_wrap=True)
@@ -167,7 +207,7 @@ def _progress() -> Progress:
         TextColumn("{task.fields[method]}"),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[task]}  {task.fields[accuracy]}"),
+        TextColumn("{task.fields[task]}  {task.fields[score]}"),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
@@ -181,7 +221,7 @@ def _print_table(folder: RunFolder) -> None:
 
 
 def _print_figure(folder: RunFolder) -> None:
-    figure = results.accuracy_figure(_finished(folder), folder.headline, folder.title, folder.chance)
+    figure = results.headline_figure(_finished(folder), folder.headline, folder.title, folder.chance)
     png, _ = results.save_figure(figure, folder.path / folder.headline)
     Console().print(f"figure: {png} (and .pdf)", soft_wrap=True, highlight=False, markup=False)
 
@@ -201,6 +241,17 @@ def _factory_row(name: str, factory: Callable[..., Any]) -> tuple[str, str, str]
     own_flags = ("num_tasks", "widths", "use_bias")  # --tasks, --widths, --use-bias
     values = {key: option.default for key, option in options(factory).items() if key not in own_flags}
     return name, first_line, _pairs(values)
+
+
+def _sizes(preset: Preset) -> str:
+    return ", ".join(f"{preset.configs[scale].seeds} × {preset.configs[scale].tasks}" for scale in SCALES)
+
+
+def _wants(transition: Callable[..., Any]) -> tuple[str, str]:
+    """First line of a transition's documentation, and what it says of the stream."""
+    text = inspect.getdoc(transition) or ""
+    stream = re.search(r"stream: (.*)\.", text)
+    return text.splitlines()[0], stream.group(1) if stream else "all streams"
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from pliant.errors import UserError
 
-Value: TypeAlias = float | int | bool | str | None
+Value: TypeAlias = float | int | bool | str | tuple[int, ...] | None
 _INT32_MAX = 2**31 - 1  # inside a compiled program whole numbers are int32
 
 
@@ -37,11 +37,15 @@ def cast(name: str, value: Any, default: Any) -> Value:
     Example:
       >>> cast("adamo.isometry_every", "8", default=16), cast("mlp.use_bias", "false", default=True)
       (8, False)
+      >>> cast("cnn.channels", "16,32", default=(32, 32))
+      (16, 32)
     """
     kind = float if default is None else type(default)
     text = str(value).strip()
     if kind is str:
         return text
+    if kind is tuple:
+        return tuple(_integer(name, part, default) for part in text.strip("()").split(",") if part.strip())
     if kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
@@ -53,6 +57,15 @@ def cast(name: str, value: Any, default: Any) -> Value:
         pass
     wanted: Mapping[type, str] = {bool: "true or false", int: "a whole number below 2³¹", float: "a finite number"}
     raise UserError(got=f"{name}={value}", wanted=wanted[kind], do=f"The default is {default}.")
+
+
+def _integer(name: str, text: str, default: object) -> int:
+    try:
+        return _whole(text)
+    except ValueError:
+        raise UserError(
+            got=f"{name}={text}", wanted="whole numbers with commas between", do=f"The default is {default}."
+        ) from None
 
 
 def _whole(text: str) -> int:

@@ -83,9 +83,12 @@ class Wiring(NamedTuple):
     """The layer graph of a network: built by the network, never guessed from names or shapes."""
 
     layers: tuple[HiddenLayer, ...]
-    """Hidden layers from input to output."""
+    """Hidden layers from input to output whose units can be cut off: zeroing what reads a unit takes it out of the
+    network. What a skip connection carries on is among the features, but not here."""
     roles: Mapping[str, Role]
     """The role of every parameter leaf, by `leaf_path`."""
+    head_input: str | None = None
+    """The feature that the head reads; None where the head reads the inputs."""
 
     def mask(self, params: Params, *roles: Role) -> PyTree[bool]:
         """True at the leaves that have one of `roles`; the structure is that of `params`.
@@ -115,7 +118,7 @@ class Network(NamedTuple):
 
     init: Callable[[Key], tuple[Params, State]]
     """`init(key) -> (params, state)`; `state` is {} for a network without running statistics."""
-    apply: Callable[..., tuple[Float[Array, "batch out"], Features, State]]
+    apply: Callable[..., tuple[Float[Array, "batch *target out"], Features, State]]
     """`apply(params, state, inputs, *, train, key) -> (output, features, state)`."""
     wiring: Wiring
 
@@ -178,11 +181,37 @@ class Method(NamedTuple):
     """True if the method must be told when the task changes."""
 
 
+class Text(NamedTuple):
+    """Inputs of an encoder-decoder: what is read, and what has been written so far."""
+
+    source: Int[Array, "batch source"]
+    """Tokens; 0 is padding."""
+    decoder: Int[Array, "batch target"]
+    """The target moved right by one token (teacher forcing); begins with 0."""
+
+
+Inputs: TypeAlias = Float[Array, "batch ..."] | Text
+
+
 class Batch(NamedTuple):
     """Examples as the network gets them."""
 
-    inputs: Float[Array, "batch ..."]
-    targets: Int[Array, " batch"]
+    inputs: Inputs
+    targets: PyTree[Shaped[Array, "batch ..."]]
+    """What the stream's objective compares the output with: classes, values or tokens."""
+
+
+class Objective(NamedTuple):
+    """What is learned: a loss to descend, and a score to read. Both know the task, for masks and soft labels."""
+
+    score: str
+    """Name of the score: "accuracy", "squared_error" or "token_accuracy"; metrics put online_, train_ or test_ before
+    it."""
+    losses: Callable[[Array, PyTree[Array], PyTree[Array]], Float[Array, " batch"]]
+    """`losses(output, targets, task) -> loss of every example`; the training loss is their mean."""
+    scores: Callable[[Array, PyTree[Array], PyTree[Array]], Float[Array, " batch"]]
+    """`scores(output, targets, task) -> score of every example`; never better than the worst for outputs that are not
+    finite."""
 
 
 class Stream(NamedTuple):
@@ -195,21 +224,35 @@ class Stream(NamedTuple):
     name: str
     dataset: str
     num_tasks: int
-    num_classes: int
+    num_outputs: int
+    """Size of the network's output: classes, values, or tokens of the vocabulary."""
     input_shape: tuple[int, ...]
-    """(height, wide, channels) of one example."""
-    num_train: int
-    """Training examples in a task."""
-    num_test: int
-    """Test examples in a task; 0 where a test accuracy would mean nothing."""
-    headline: Literal["train_accuracy", "test_accuracy"]
-    """The metric that this stream is about."""
+    """Of one example: (height, wide, channels), (features,) or, for text, (source, target) lengths."""
+    num_train: Callable[[int], int]
+    """Training examples in task number `index`."""
+    num_test: Callable[[int], int]
+    """Test examples in task number `index`; 0 where a test score would mean nothing."""
+    objective: Objective
+    headline: str
+    """The metric that this stream is about, such as "train_accuracy"."""
+    chance: float | None
+    """What the headline is for guessing; None where that is not one number."""
     data: PyTree[Array]
     task: Callable[[Key, Any], PyTree[Array]]
     """`task(key, index) -> the arrays that make task number `index``; may be traced and vmapped."""
     train_batch: Callable[[PyTree[Array], PyTree[Array], Int[Array, " batch"]], Batch]
     """`train_batch(data, task, indices) -> Batch`."""
     test_batch: Callable[[PyTree[Array], PyTree[Array], Int[Array, " batch"]], Batch] | None = None
+    keeps: Literal["inputs", "targets"] | None = None
+    """What training example number i has in common from task to task: transitions that interpolate need to know."""
+    micro_steps: int = 1
+    """In how many equal steps the stream goes over from each task to the next; 1 is abrupt."""
+    at: Callable[[PyTree[Array], Any], PyTree[Array]] | None = None
+    """`at(task, m) -> the task after micro-step m` of `micro_steps`, 1 ≤ m; after the last it is the pure task."""
+    num_beams: int = 1
+    """Width of the beam that writes texts at evaluation; 1 is greedy."""
+    augment: Callable[[Key, Any], Array] | None = None
+    """`augment(key, inputs) -> inputs`, applied to training batches only."""
 
 
 class Diagnostic(NamedTuple):

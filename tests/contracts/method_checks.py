@@ -14,6 +14,7 @@ import numpy as np
 from pliant.diagnostics import dormant, isometry_deviation, weight_norm
 from pliant.methods import adam_optimizer, as_arrays, build, split_static, with_settings
 from pliant.networks import mlp
+from pliant.streams import CLASSIFICATION
 from pliant.training import SeedKeys, TrainState, init_state, seed_keys, train_step
 from pliant.types import Batch, Method, Network
 
@@ -77,7 +78,7 @@ def run_steps(
     def body(i: Any, state: TrainState) -> TrainState:
         chosen = (i * 16 + jnp.arange(16)) % len(TARGETS)
         batch = Batch(INPUTS[chosen], TARGETS[chosen])
-        return train_step(network, parts, state, batch, jnp.int32(i + 1), keys, probe_batch)[0]
+        return train_step(network, parts, CLASSIFICATION, state, batch, (), jnp.int32(i + 1), keys, probe_batch)[0]
 
     return jax.lax.fori_loop(0, num_steps, body, state)
 
@@ -215,7 +216,9 @@ def check_keeps_bfloat16(method: Method) -> None:
     )
     state = init_state(narrow, parts, keys.network)
     batch = Batch(INPUTS[:16].astype(jnp.bfloat16), TARGETS[:16])
-    after, _ = train_step(narrow, parts, state, batch, jnp.int32(4), keys, lambda key, number: batch)
+    after, _ = train_step(
+        narrow, parts, CLASSIFICATION, state, batch, (), jnp.int32(4), keys, lambda key, number: batch
+    )
     assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(after.params)), "bfloat16 parameters are upcast"
 
 

@@ -9,7 +9,7 @@ from pliant.methods import METHODS, adam_optimizer
 from pliant.optimizers import add_isometry_step
 from pliant.training._checkpoint import Checkpoints
 
-BASELINES = {"sgd", "adam"}
+BASELINES = {"sgd", "adam", "adam-tuned"}
 MECHANISMS = [name for name in METHODS if name not in BASELINES]
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pliant.errors import UserError
 from pliant.networks import ACTIVATIONS, activation, crelu, group_sort, max_min, orthogonal
+from pliant.networks._activations import fourier
 
 
 def same(a, b):
@@ -77,6 +78,25 @@ def test_crelu_always_passes_one_gradient(key):
     same((np.asarray(jax.jacfwd(crelu)(x)) != 0).sum(0), np.ones(6))
 
 
+def test_fourier_golden(key):
+    np.testing.assert_allclose(fourier(jnp.array([0.0, np.pi / 6])), [0.0, 0.5, 1.0, 3**0.5 / 2], rtol=1e-6)
+    out = fourier(10.0 * jax.random.normal(key, (4, 3, 6)))
+    assert out.shape == (4, 3, 12)
+    np.testing.assert_allclose((out**2).sum(axis=-1), np.full((4, 3), 6.0), rtol=1e-6)
+
+
+def test_fourier_passes_every_gradient_whole(key):
+    jacobian = jax.jacfwd(fourier)(10.0 * jax.random.normal(key, (6,)))
+    np.testing.assert_allclose(jacobian.T @ jacobian, np.eye(6), atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_fourier_keeps_the_scale_of_any_signal(key, scale):
+    features = fourier(scale * jax.random.normal(key, (256, 128)))
+    kernel = orthogonal(ACTIVATIONS["fourier"].gain)(key, (256, 128))
+    np.testing.assert_allclose(jnp.mean((features @ kernel) ** 2), 1.0, rtol=0.05)
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_expansion_and_ownership_are_as_declared(key, name):
     chosen = ACTIVATIONS[name]
@@ -87,7 +107,7 @@ def test_expansion_and_ownership_are_as_declared(key, name):
     assert bool((tiles & ~np.eye(6, dtype=bool)).any()) == (not chosen.elementwise)
 
 
-@pytest.mark.parametrize("name", ["relu", "leaky-relu", "identity", "maxmin", "crelu"])
+@pytest.mark.parametrize("name", ["relu", "leaky-relu", "identity", "maxmin", "crelu", "fourier"])
 def test_gain_keeps_the_scale_of_the_signal(key, name):
     """Standard normal in, through the activation and the next kernel: mean square 1 out (sampling error 2 %)."""
     chosen = ACTIVATIONS[name]
@@ -97,7 +117,9 @@ def test_gain_keeps_the_scale_of_the_signal(key, name):
 
 
 def test_unknown_name_is_refused_with_the_nearest():
-    message = r"got the activation 'max-min'; wanted one of crelu, gelu, .*Did you mean 'maxmin'\? See pliant.networks"
+    message = (
+        r"got the activation 'max-min'; wanted one of crelu, fourier, .*Did you mean 'maxmin'\? See pliant.networks"
+    )
     with pytest.raises(UserError, match=message):
         activation("max-min")
     assert activation("maxmin") is ACTIVATIONS["maxmin"]

@@ -195,3 +195,64 @@ def test_nnx_running_statistics_are_the_state(key):
     _, _, moved = jax.jit(lambda state: network.apply(params, state, x, train=True, key=None))(state)
     jax.tree.map(np.testing.assert_array_equal, kept, state)
     np.testing.assert_allclose(moved["norm"]["mean"], 0.5 * x.mean(0), rtol=1e-5)
+
+
+class Counter(nnx.Variable):
+    """State of a kind that Flax does not know."""
+
+
+class Nested(nnx.Module):
+    def __init__(self, rngs):
+        self.inner = Counting(rngs)
+        self.calls = Counter(jnp.zeros(()))
+
+    def __call__(self, x, *, train, key):
+        if train:
+            self.calls[...] = self.calls[...] + 1.0
+        output, features = self.inner(x, train=train, key=key)
+        return output * (1.0 + self.calls[...]), features
+
+
+def nested():
+    roles = {"head/kernel": "head", "head/bias": "bias", "norm/scale": "norm", "norm/bias": "norm"}
+    return from_nnx(Nested, Wiring((), {f"inner/{path}": role for path, role in roles.items()}))
+
+
+def test_nnx_state_of_any_kind_is_read_and_written(key):
+    network = nested()
+    params, state = network.init(key)
+    assert set(by_path(params)) == set(network.wiring.roles)
+    assert set(by_path(state)) == {"calls", "inner/norm/mean", "inner/norm/var"}
+    x = jax.random.normal(key, (16, 3))
+    output, _, state = network.apply(params, state, x, train=False, key=None)
+    assert state["calls"] == 0.0
+    state["calls"] = jnp.ones(())
+    np.testing.assert_allclose(network.apply(params, state, x, train=False, key=None)[0], 2.0 * output, rtol=1e-6)
+
+
+def test_nnx_state_is_carried_through_transformations(key):
+    network = nested()
+    params, state = network.init(key)
+    x = 3.0 + jax.random.normal(key, (16, 3))
+
+    def loss(params, state):
+        output, _, state = network.apply(params, state, x, train=True, key=None)
+        return jnp.mean(output**2), state
+
+    def step(_, carry):
+        params, state = carry
+        gradients, state = jax.grad(loss, has_aux=True)(params, state)
+        return jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradients), state
+
+    many = jax.jit(lambda carry: jax.lax.fori_loop(0, 3, step, carry))
+    looped = many((params, state))
+    alone = (params, state)
+    for i in range(3):
+        alone = step(i, alone)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), looped, alone)
+    assert looped[1]["calls"] == 3.0
+    np.testing.assert_allclose(looped[1]["inner"]["norm"]["mean"], (1 - 0.5**3) * x.mean(0), rtol=1e-5)
+    together = jax.vmap(many)(jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), (params, state)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-5, atol=1e-6), together, looped)
+    tangents = jax.jvp(lambda p: loss(p, state)[0], (params,), (params,))[1]
+    assert jnp.isfinite(tangents)

@@ -5,13 +5,11 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from wiring_checks import assert_wiring_is_true
 
 from pliant.errors import UserError
-from pliant.interventions import slot_mask
 from pliant.networks import ACTIVATIONS, NETWORKS, mlp
 from pliant.types import leaf_path
-
-ELEMENTWISE = [name for name, activation in ACTIVATIONS.items() if activation.elementwise]
 
 
 def output(network, params, state, x):
@@ -20,16 +18,6 @@ def output(network, params, state, x):
 
 def paths(params):
     return {leaf_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
-
-
-def replaced(params, path, leaf):
-    module, name = path.split("/")
-    return params | {module: params[module] | {name: leaf}}
-
-
-def leaf_of(params, path):
-    module, name = path.split("/")
-    return params[module][name]
 
 
 def test_registered():
@@ -115,41 +103,20 @@ def test_layers_do_not_start_alike(key):
     assert np.all(params["dense_0"]["kernel"] != params["dense_1"]["kernel"])
 
 
-@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("norm", ["none", "layer"])
 @pytest.mark.parametrize("use_bias", [True, False])
-def test_a_unit_speaks_to_its_readers_only(key, name, norm, use_bias):
-    """With the declared readers' rows at zero the output is independent of a unit's feeds, and of no other unit's.
+def test_wiring_is_true(key, name, norm, use_bias):
+    network = mlp((5,), 2, widths=(4, 6), activation=name, norm=norm, use_bias=use_bias)
+    assert_wiring_is_true(network, jax.random.normal(key, (32, 5)))
 
-    LayerNorm's statistics tie the units of a layer together in front of the norm, so with it only the norm's own scale
-    and offset are changed.
-    """
-    network = mlp((5,), 2, widths=(4, 3), activation=name, norm=norm, use_bias=use_bias)
-    params, state = network.init(key)
-    x = jax.random.normal(key, (32, 5))
-    compute = jax.jit(lambda params: output(network, params, state, x))
-    own = "norm_" if norm == "layer" else "dense_"
 
-    def perturbed(params, layer, unit):
-        flags = jnp.arange(layer.width) == unit
-        feeds = [feed.slot for feed in layer.feeds if feed.slot.path.startswith(own)]
-        assert len(feeds) == (2 if norm == "layer" else 1 + use_bias)
-        for slot in feeds:
-            leaf = leaf_of(params, slot.path)
-            params = replaced(params, slot.path, jnp.where(slot_mask(slot, flags, leaf), leaf + 0.9, leaf))
-        return params
-
-    for layer in network.wiring.layers:
-        for unit in range(layer.width):
-            cut = params
-            for slot in layer.readers:
-                rows = slot_mask(slot, jnp.arange(layer.width) == unit, leaf_of(cut, slot.path))
-                cut = replaced(cut, slot.path, jnp.where(rows, 0.0, leaf_of(cut, slot.path)))
-            before = compute(cut)
-            for other in range(layer.width):
-                changed = not np.array_equal(compute(perturbed(cut, layer, other)), before)
-                assert changed == (other != unit), f"{layer.name}: unit {other} with {unit} cut off"
-            assert not np.array_equal(compute(perturbed(params, layer, unit)), compute(params))
+@pytest.mark.parametrize("linear", ["newton-schulz", "cans"])
+@pytest.mark.parametrize("name", ["relu", "crelu", "maxmin"])
+def test_wiring_of_orthogonal_layers_is_true(key, name, linear):
+    """The columns of a kernel are orthogonalised together, so a bias is all that a unit has for itself."""
+    network = mlp((5,), 2, widths=(4, 6), activation=name, linear=linear)
+    assert_wiring_is_true(network, jax.random.normal(key, (32, 5)), through=("bias",))
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -158,8 +125,65 @@ def test_wiring_knows_the_activation(name):
     assert [(layer.name, layer.width) for layer in layers] == [("dense_0", 4), ("dense_1", 6)]
     assert all(layer.activation == name for layer in layers)
     assert all(layer.elementwise == (name != "maxmin") for layer in layers)
-    assert all(layer.readers[0].tiles == (2 if name == "crelu" else 1) for layer in layers)
+    assert all(layer.readers[0].tiles == ACTIVATIONS[name].expansion for layer in layers)
     assert [layer.readers[0].path for layer in layers] == ["dense_1/kernel", "head/kernel"]
+
+
+def test_units_own_kernel_bias_and_norm():
+    layer = mlp((5,), 2, widths=(4, 6), norm="layer").wiring.layers[1]
+    wanted = ["dense_1/kernel", "dense_1/bias", "norm_1/scale", "norm_1/bias"]
+    assert [feed.slot.path for feed in layer.feeds] == wanted
+
+
+def test_wiring_knows_what_the_head_reads():
+    assert mlp((5,), 2, widths=(4, 6)).wiring.head_input == "dense_1"
+    assert mlp((5,), 2, widths=()).wiring.head_input is None
+
+
+@pytest.mark.parametrize("linear", ["newton-schulz", "cans"])
+def test_orthogonal_layers_apply_orthogonal_kernels(key, linear):
+    network = mlp((8,), 3, widths=(8, 6), activation="identity", linear=linear, gain=0.5, linear_iterations=9)
+    params, state = network.init(key)
+    assert set(state) == ({"dense_0", "dense_1"} if linear == "newton-schulz" else set())
+    noise = jax.random.normal(key, (8, 8))
+    params["dense_0"]["kernel"] += 0.05 * noise
+    out, features, _ = network.apply(params, state, jnp.eye(8), train=False, key=None)
+    for name, before in (("dense_0", np.eye(8)), ("dense_1", np.asarray(features["dense_0"]))):
+        u, _, vt = np.linalg.svd(np.asarray(params[name]["kernel"], np.float64), full_matrices=False)
+        np.testing.assert_allclose(features[name], before @ (0.5 * u @ vt), atol=2e-5)
+    np.testing.assert_allclose(out, features["dense_1"] @ params["head"]["kernel"], atol=1e-6)
+
+
+def test_orthogonal_layers_start_at_one_and_plain_ones_at_the_gain(key):
+    network = mlp((12,), 4, widths=(8, 8), linear="newton-schulz")
+    params, state = network.init(key)
+    for module in ("dense_0", "dense_1", "head"):
+        np.testing.assert_allclose(np.linalg.svd(params[module]["kernel"], compute_uv=False), 1.0, rtol=2e-6)
+    drawn = network.wiring.layers[0].feeds[0].initializer(key, (12, 8), jnp.float32)
+    np.testing.assert_allclose(np.linalg.svd(drawn, compute_uv=False), 1.0, rtol=2e-6)
+    x = jax.random.normal(key, (5, 12))
+    output = network.apply(params, state, x, train=False, key=None)[0]
+    plain = mlp((12,), 4, widths=(8, 8), gain=1.0).apply(params, {}, x, train=False, key=None)[0]
+    np.testing.assert_allclose(output, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("linear", ["newton-schulz", "cans"])
+def test_orthogonal_networks_do_not_stretch(key, linear):
+    """With an orthogonal head no direction grows, whatever the raw weights are."""
+    network = mlp((10,), 4, widths=(12, 8, 8), activation="maxmin", linear=linear)
+    params, state = network.init(key)
+    for i in range(3):
+        noise = jax.random.normal(jax.random.fold_in(key, i), params[f"dense_{i}"]["kernel"].shape)
+        params[f"dense_{i}"]["kernel"] += noise
+    x = jax.random.normal(key, (16, 10))
+    step = jax.jit(lambda state: network.apply(params, state, x, train=True, key=None)[2])
+    for _ in range(20):
+        state = step(state)
+    jacobian = jax.jacfwd(lambda x: network.apply(params, state, x[None], train=False, key=None)[0][0])
+    jacobians = jax.jit(jax.vmap(jacobian))(x)
+    norms = np.linalg.svd(jacobians, compute_uv=False)[:, 0]
+    assert norms.max() < 1 + 1e-3
+    assert norms.min() > 0.5
 
 
 @pytest.mark.parametrize(
@@ -170,6 +194,8 @@ def test_wiring_knows_the_activation(name):
         ({"widths": (8, 0)}, "got a layer of width 0; wanted widths ≥ 1. Give positive"),
         ({"gain": 0.0}, "got gain=0.0; wanted a finite number ≥ 1e-12. Leave it out"),
         ({"norm": "batch"}, "got norm='batch'; wanted 'none' or 'layer'. Leave it out"),
+        ({"linear": "can"}, r"got the linear layer 'can'; .*Did you mean 'cans'\? Leave it out for 'plain'"),
+        ({"linear_iterations": 0}, "got linear_iterations=0; wanted a finite number ≥ 1. Use 7"),
     ],
 )
 def test_refuses(options, message, monkeypatch):

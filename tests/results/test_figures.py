@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from pliant.results import accuracy_figure, save_figure
+from pliant.results import headline_figure, save_figure
 
 ROWS = [
     (method, seed, task, "test_accuracy", level - 0.02 * task + 0.1 * seed)
@@ -14,7 +14,7 @@ METRICS = pd.DataFrame(ROWS, columns=["method", "seed", "task", "metric", "value
 
 
 def _figure():
-    return accuracy_figure(METRICS, "test_accuracy", "a title", chance=0.1)
+    return headline_figure(METRICS, "test_accuracy", "a title", chance=0.1)
 
 
 def test_the_numbers_drawn():

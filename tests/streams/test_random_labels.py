@@ -57,5 +57,5 @@ def test_batches_have_the_tasks_labels_and_the_same_images(key):
 def test_errors():
     with pytest.raises(UserError, match="got labels='shuffle'; wanted 'permute' or 'iid'"):
         unchecked(random_labels)(DIGITS, labels="shuffle")
-    with pytest.raises(UserError, match="got tasks=0; wanted tasks ≥ 1"):
+    with pytest.raises(UserError, match="got tasks=0; wanted a finite number ≥ 1"):
         random_labels(DIGITS, num_tasks=0)

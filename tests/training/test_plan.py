@@ -33,9 +33,11 @@ def _plan(**changes):
 def test_defaults_are_the_main_job():
     config = RunConfig()
     assert config.methods == ("adam", "l2-init", "redo", "adamo", "adamo-maxmin")
-    assert (config.stream, config.dataset, config.seeds, config.tasks) == ("random-labels", "digits", 4, 20)
-    assert (config.epochs, config.batch_size, config.widths) == (15, 32, (128,) * 4)
-    assert config.learning_rate == 1e-3
+    assert (config.stream, config.dataset, config.seeds, config.tasks) == ("random-labels", None, 4, 20)
+    assert (config.epochs, config.batch_size, config.learning_rate) == (15, 32, 1e-3)
+    plan = make_plan(config)
+    assert plan.stream.dataset == "digits"
+    assert plan.methods[0].network_options["widths"] == (128,) * 4
 
 
 def test_settings_reach_methods_stream_and_network():
@@ -67,7 +69,7 @@ def test_the_record_is_whole_and_json():
     assert json.loads(json.dumps(recorded)) == recorded
     assert recorded["methods"]["adamo"]["hyperparameters"]["isometry_every"] == 16
     assert recorded["config"]["widths"] == [8]
-    assert recorded["protocol"]["optimizer_at_task_switch"] == "kept"
+    assert recorded["config"]["optimizer_at_switch"] == "keep"
 
 
 @pytest.mark.parametrize(

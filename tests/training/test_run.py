@@ -12,7 +12,7 @@ import pliant.training._run as run_module
 from pliant.errors import UserError
 from pliant.methods import as_arrays
 from pliant.results import COLUMNS
-from pliant.training import RunConfig, make_learner, make_plan, run
+from pliant.training import Pace, RunConfig, make_learner, make_plan, run
 
 SMALL = RunConfig(
     methods=("adam", "adamo"), seeds=3, tasks=3, epochs=2, train_size=200, widths=(32, 32), batch_size=20, probe_size=50
@@ -162,8 +162,8 @@ def test_a_damaged_checkpoint_says_what_to_do(finished, tmp_path):
 
 
 def test_a_seed_that_diverges_does_not_touch_the_others(finished, tmp_path, monkeypatch):
-    def poisoned(stream, method, num_seeds):
-        learner = make_learner(stream, method, num_seeds)
+    def poisoned(stream, method, num_seeds, **options):
+        learner = make_learner(stream, method, num_seeds, **options)
 
         def init(seeds, shared):
             state, keys = learner.init(seeds, shared)
@@ -231,7 +231,7 @@ def test_hyperparameters_are_arguments_of_the_program(compilations):
         traced = as_arrays(values)
         state, keys = learner.init(axis.put(np.arange(3, dtype=np.int32)), traced)
         task = learner.make_task(keys, np.int32(0))
-        state, _ = learner.train((state, keys, task, indices), (traced, data, np.int32(0), np.int32(4)))
+        state, _ = learner.train((state, keys, task, indices), (traced, data, Pace.steady(4, 100)))
         finals.append(np.asarray(state.params["dense_0"]["kernel"]))
         counts.append(len(compilations))
     assert counts[0] == counts[1] == counts[2] > 0

@@ -4,7 +4,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from pliant.errors import UserError
-from pliant.types import Batch, Diagnostic, Key, Network, Params, State
+from pliant.types import Batch, Diagnostic, Key, Network, Params, State, Text
+
+_MOST = 4096  # rows of the matrix: enough for any width in use, and quick to decompose
 
 
 def effective_rank(matrix: Float[np.ndarray, "rows columns"]) -> float:
@@ -51,10 +53,13 @@ def effective_rank(matrix: Float[np.ndarray, "rows columns"]) -> float:
 
 
 def _measure(network: Network, params: Params, state: State, probe: Batch, key: Key) -> Array:
-    """Features of the last hidden layer, (batch, all else), or the inputs of a network without one."""
+    """What the head reads, (examples, width): the positions of texts are examples too; inputs of a linear model."""
     _, features, _ = network.apply(params, state, probe.inputs, train=False, key=key)
-    last = features[network.wiring.layers[-1].name] if network.wiring.layers else probe.inputs
-    return last.reshape(last.shape[0], -1)
+    read = network.wiring.head_input
+    if read is None:
+        assert not isinstance(probe.inputs, Text)
+        return probe.inputs.reshape(len(probe.inputs), -1)
+    return features[read].reshape(-1, features[read].shape[-1])[:_MOST]
 
 
 EFFECTIVE_RANK = Diagnostic(

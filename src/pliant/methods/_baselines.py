@@ -8,12 +8,30 @@ from pliant.types import Method, Number, Wiring
 
 
 def _sgd_optimizer(
-    wiring: Wiring, *, learning_rate: Number, momentum: Number = 0.0
+    wiring: Wiring, *, learning_rate: Number, momentum: Number = 0.0, weight_decay: Number = 0.0
 ) -> optax.GradientTransformationExtraArgs:
+    """The decay joins the gradient, of all parameters, as in PyTorch's SGD."""
     del wiring
     require_range("learning_rate", learning_rate, 0, do="Use a step size such as 0.01.")
     require_range("momentum", momentum, 0, 0.999999, do="0 or 0.9 are usual.")
-    return optax.with_extra_args_support(optax.sgd(learning_rate, momentum))
+    require_range("weight_decay", weight_decay, 0, do="Use 0 for none.")
+    decay = optax.add_decayed_weights(weight_decay)
+    return optax.with_extra_args_support(optax.chain(decay, optax.sgd(learning_rate, momentum)))
+
+
+def _tuned_adam_optimizer(
+    wiring: Wiring,
+    *,
+    learning_rate: Number,
+    b1: Number = 0.9,
+    b2: Number = 0.9,
+    eps: Number = 1e-9,
+    eps_root: Number = 1e-3,
+) -> optax.GradientTransformationExtraArgs:
+    del wiring
+    require_adam(learning_rate, b1, b2, eps)
+    require_range("eps_root", eps_root, 0, do="1e-3 is the authors'.")
+    return optax.with_extra_args_support(optax.adam(learning_rate, b1, b2, eps, eps_root))
 
 
 def _weight_decay_optimizer(
@@ -51,6 +69,12 @@ ADAM = Method(
     reference="Kingma and Ba 2015, algorithm 1",
     optimizer=adam_optimizer,
 )
+TUNED_ADAM = Method(
+    name="adam-tuned",
+    summary="Adam whose second moment forgets as fast as its first, with a damped root: stable when the task changes",
+    reference="Lyle et al. 2023, section 3.1",
+    optimizer=_tuned_adam_optimizer,
+)
 WEIGHT_DECAY = Method(
     name="weight-decay",
     summary="Adam with decoupled weight decay on kernels (AdamW)",
@@ -60,4 +84,4 @@ WEIGHT_DECAY = Method(
     lowers="weight_norm",
 )
 
-METHODS = (SGD, ADAM, WEIGHT_DECAY)
+METHODS = (SGD, ADAM, TUNED_ADAM, WEIGHT_DECAY)

@@ -100,6 +100,32 @@ def crelu(x: Float[Array, "*axes width"]) -> Float[Array, "*axes doubled"]:
     return jax.nn.relu(jnp.concatenate([x, -x], axis=-1))
 
 
+def fourier(x: Float[Array, "*axes width"]) -> Float[Array, "*axes doubled"]:
+    r"""Concatenates sin(x) and cos(x) along the last axis, which doubles (deep Fourier features).
+
+    .. math:: \sin^2 x + \cos^2 x = 1, \qquad \Big(\frac{d \sin x}{dx}\Big)^2 + \Big(\frac{d \cos x}{dx}\Big)^2 = 1
+
+    so the features' norm is the root of the number of pre-activations, whatever these are, and no unit is dead: where
+    one half is flat the other is steepest and close to linear.
+
+    Args:
+      x: any leading axes; for convolutions the last axis is the channels.
+
+    Example:
+      >>> jnp.round(fourier(jnp.array([0.0, jnp.pi / 6])), 3).tolist()
+      [0.0, 0.5, 1.0, 0.866]
+
+    References:
+      Lewandowski, Schuurmans, Machado, `Plastic Learning with Deep Fourier Features
+      <https://arxiv.org/abs/2410.20634>`_, 2025: a sine and a cosine in every layer.
+
+    Differs from:
+      Layers that halve the pre-activations, so that the features are as many as before: choose the widths for that.
+      The gain of √2 gives every layer pre-activations of mean square 1, since half is the mean square of the features.
+    """
+    return jnp.concatenate([jnp.sin(x), jnp.cos(x)], axis=-1)
+
+
 ACTIVATIONS: Mapping[str, Activation] = {
     "relu": Activation(jax.nn.relu, gain=math.sqrt(2.0)),
     "leaky-relu": Activation(jax.nn.leaky_relu, gain=math.sqrt(2.0 / (1.0 + 0.01**2))),
@@ -108,6 +134,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "identity": Activation(lambda x: x, gain=1.0),
     "maxmin": Activation(max_min, gain=1.0, elementwise=False, group_size=2),
     "crelu": Activation(crelu, gain=math.sqrt(2.0), expansion=2),
+    "fourier": Activation(fourier, gain=math.sqrt(2.0), expansion=2),
 }
 
 

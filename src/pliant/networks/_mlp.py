@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from pliant.errors import UserError, require_range
 from pliant.networks._activations import Activation, activation
 from pliant.networks._functional import from_nnx
+from pliant.networks._newton_schulz import LinearKind, check_linear, dense, through
 from pliant.networks._orthogonal import orthogonal
 from pliant.types import Features, Feed, HiddenLayer, Key, Network, Role, Slot, Wiring
 
@@ -28,13 +29,23 @@ class MLP(nnx.Module):
         norm: Literal["none", "layer"],
         use_bias: bool,
         gain: float,
+        linear: LinearKind = "plain",
+        linear_iterations: int = 7,
         rngs: nnx.Rngs,
     ):
         self.depth = len(widths)
         self.activation = activation
         for i, width in enumerate(widths):
-            dense = nnx.Linear(input_size, width, use_bias=use_bias, kernel_init=orthogonal(gain), rngs=rngs)
-            setattr(self, f"dense_{i}", dense)
+            layer = dense(
+                input_size,
+                width,
+                linear=linear,
+                iterations=linear_iterations,
+                gain=gain,
+                use_bias=use_bias,
+                rngs=rngs,
+            )
+            setattr(self, f"dense_{i}", layer)
             if norm == "layer":
                 setattr(self, f"norm_{i}", nnx.LayerNorm(width, rngs=rngs))
             input_size = width * activation.expansion
@@ -44,11 +55,11 @@ class MLP(nnx.Module):
         self, inputs: Float[Array, "batch ..."], *, train: bool, key: Key | None
     ) -> tuple[Float[Array, "batch out"], Features]:
         """The head's output and the post-activation features of every hidden layer."""
-        del train, key
+        del key
         x = inputs.reshape(inputs.shape[0], -1)
         features = {}
         for i in range(self.depth):
-            x = getattr(self, f"dense_{i}")(x)
+            x = through(getattr(self, f"dense_{i}"), x, train=train)
             if hasattr(self, f"norm_{i}"):
                 x = getattr(self, f"norm_{i}")(x)
             x = features[f"dense_{i}"] = self.activation.apply(x)
@@ -64,6 +75,8 @@ def mlp(
     norm: Literal["none", "layer"] = "none",
     use_bias: bool = True,
     gain: float | None = None,
+    linear: LinearKind = "plain",
+    linear_iterations: int = 7,
 ) -> Network:
     r"""Builds a multilayer perceptron with orthogonal initialisation.
 
@@ -78,13 +91,19 @@ def mlp(
       norm: "layer" puts a LayerNorm with scale and offset before every activation.
       use_bias: whether dense layers and head have biases (initialised to 0).
       gain: singular values of the hidden kernels at the start, > 0; by default what keeps the activation's scale
-        (√2 for ReLU, 1 for MaxMin). The head starts with 1.
+        (√2 for ReLU, 1 for MaxMin). The head starts with 1. With an orthogonal `linear` the singular values are the
+        gain for ever, by default 1, and the weights behind them start with 1.
+      linear: "plain"; or "newton-schulz" or "cans" for hidden layers that apply the orthogonalised value of their
+        weights, see `OrthogonalDense`. The head is always plain.
+      linear_iterations: ≥ 1, how many steps the orthogonalisation has.
 
     Returns:
-      A `Network`; the features are the post-activation arrays of the hidden layers, (batch, width).
+      A `Network`; the features are the post-activation arrays of the hidden layers, (batch, width). Its state has the
+      guards' vectors of "newton-schulz", and is {} otherwise. Behind an orthogonal `linear` a unit's feeds have a share
+      in the layer's other units too, as with LayerNorm: all columns are orthogonalised together.
 
     Raises:
-      UserError: for an unknown activation or norm, or widths that do not suit them.
+      UserError: for an unknown activation, norm or linear layer, widths that do not suit them, or numbers out of range.
 
     Example:
       >>> network = mlp((8, 8, 1), 10, widths=(32, 16))
@@ -100,7 +119,9 @@ def mlp(
       The PyTorch baselines of the field, which start from uniform Kaiming weights and non-zero biases.
     """
     chosen = _check(activation, norm, widths, num_outputs, gain)
-    gain = chosen.gain if gain is None else gain
+    check_linear(linear, linear_iterations)
+    if gain is None:
+        gain = chosen.gain if linear == "plain" else 1.0
     input_size = math.prod(input_shape)
 
     def make(rngs: nnx.Rngs) -> MLP:
@@ -112,10 +133,13 @@ def mlp(
             norm=norm,
             use_bias=use_bias,
             gain=gain,
+            linear=linear,
+            linear_iterations=linear_iterations,
             rngs=rngs,
         )
 
-    wiring = _wiring(widths, activation, chosen, has_norm=norm == "layer", use_bias=use_bias, gain=gain)
+    start = gain if linear == "plain" else 1.0
+    wiring = _wiring(widths, activation, chosen, has_norm=norm == "layer", use_bias=use_bias, gain=start)
     return from_nnx(make, wiring)
 
 
@@ -147,7 +171,7 @@ def _wiring(
         )
     if use_bias:
         roles["head/bias"] = "bias"
-    return Wiring(tuple(layers), roles)
+    return Wiring(tuple(layers), roles, head_input=layers[-1].name if layers else None)
 
 
 def _check(name: str, norm: str, widths: Sequence[int], num_outputs: int, gain: Any) -> Activation:

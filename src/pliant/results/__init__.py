@@ -1,7 +1,7 @@
 """Results are data: run folders, statistics, tables and figures."""
 
 from pliant.results._environment import environment
-from pliant.results._figures import accuracy_figure, save_figure
+from pliant.results._figures import headline_figure, save_figure
 from pliant.results._run_folder import COLUMNS, RunFolder
 from pliant.results._statistics import Spread, spread, summarize_run
 from pliant.results._table import summary_table
@@ -10,7 +10,7 @@ __all__ = [
     "COLUMNS",
     "RunFolder",
     "Spread",
-    "accuracy_figure",
+    "headline_figure",
     "environment",
     "save_figure",
     "spread",

@@ -11,19 +11,19 @@ from matplotlib.ticker import MaxNLocator
 _COLORS = matplotlib.color_sequences["tab10"]
 
 
-def accuracy_figure(metrics: pd.DataFrame, headline: str, title: str, chance: float) -> Figure:
-    """Draws accuracy against task: one line a method, mean over seeds, ± one standard error shaded.
+def headline_figure(metrics: pd.DataFrame, headline: str, title: str, chance: float | None) -> Figure:
+    """Draws the headline metric against the task: one line a method, mean over seeds, ± one standard error shaded.
 
     Args:
       metrics: in long form, as in `metrics.parquet`.
       headline: the metric to draw.
       title: above the axes.
-      chance: accuracy of guessing, drawn as a dotted line.
+      chance: the headline of guessing, drawn as a dotted line; None for none.
 
     Example:
       >>> rows = [("a", seed, task, "train_accuracy", 0.5) for seed in range(2) for task in range(3)]
       >>> table = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
-      >>> figure = accuracy_figure(table, "train_accuracy", "two seeds", chance=0.1)
+      >>> figure = headline_figure(table, "train_accuracy", "two seeds", chance=0.1)
       >>> figure.axes[0].lines[0].get_ydata().tolist()
       [0.5, 0.5, 0.5]
     """
@@ -38,9 +38,11 @@ def accuracy_figure(metrics: pd.DataFrame, headline: str, title: str, chance: fl
         color = _COLORS[i % len(_COLORS)]
         axes.plot(tasks, mean, color=color, label=str(method), marker="o", markersize=3)
         axes.fill_between(tasks, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
-    axes.axhline(chance, color="0.6", linestyle=":", linewidth=1)
-    axes.annotate("chance", (1, chance), xytext=(0, 3), textcoords="offset points", color="0.5", fontsize=8)
-    axes.set(xlabel="task", ylabel=headline.replace("_", " "), ylim=(0.0, 1.03), title=title)
+    if chance is not None:
+        axes.axhline(chance, color="0.6", linestyle=":", linewidth=1)
+        axes.annotate("chance", (1, chance), xytext=(0, 3), textcoords="offset points", color="0.5", fontsize=8)
+    axes.set(xlabel="task", ylabel=headline.replace("_", " "), title=title)
+    axes.set_ylim(0.0, None if headline.endswith("error") else 1.03)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -114,15 +114,17 @@ class RunFolder:
         return str(self.configuration["stream"]["headline"])
 
     @property
-    def chance(self) -> float:
-        """The accuracy of guessing."""
-        return 1.0 / int(self.configuration["stream"]["num_classes"])
+    def chance(self) -> float | None:
+        """The headline of guessing, where that is one number."""
+        chance = self.configuration["stream"]["chance"]
+        return None if chance is None else float(chance)
 
     @property
     def title(self) -> str:
         """What the run is, in a line."""
-        config = self.configuration["config"]
-        return f"{config['stream']} on {config['dataset']}, {config['network']}, {config['seeds']} seeds"
+        config, stream = self.configuration["config"], self.configuration["stream"]
+        data = "" if stream["dataset"] == "generated" else f" on {stream['dataset']}"
+        return f"{stream['name']}{data}, {config['network']}, {config['seeds']} seeds"
 
     @property
     def configuration(self) -> dict[str, Any]:

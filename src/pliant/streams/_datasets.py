@@ -29,9 +29,9 @@ class Dataset(NamedTuple):
     num_classes: int
     train: Images
     test: Images
-    mean: Float[np.ndarray, "#height #wide channels"]
+    mean: Float[np.ndarray, "#height #wide #channels"]
     """Over the training images in use; height and wide are 1 where all pixels of a channel share it."""
-    std: Float[np.ndarray, "#height #wide channels"]
+    std: Float[np.ndarray, "#height #wide #channels"]
     """1 where the training images do not vary."""
 
 
@@ -70,6 +70,7 @@ def load_dataset(
     data_dir: str | os.PathLike[str] | None = None,
     train_size: int | None = None,
     test_size: int | None = None,
+    standardize: Literal["default", "channel", "pixel", "half"] = "default",
 ) -> Dataset:
     """Loads an image data set.
 
@@ -82,10 +83,12 @@ def load_dataset(
       data_dir: folder with parquet files.
       train_size: balanced subset of the training images: as many of every class, ± 1, always the same ones.
       test_size: the same for the test images.
+      standardize: what the mean and standard deviation are taken over, on the training images in use: "channel" or
+        "pixel"; "half" stands for ½ of the largest value each, so that pixels are in [−1, 1]. By default channels, and
+        pixels for digits, as is usual for these 64 counts.
 
     Returns:
-      A `Dataset`; mean and standard deviation are those of the training images in use, per channel (digits: per pixel,
-      as is usual for these 64 counts).
+      A `Dataset`.
 
     Raises:
       UserError: for an unknown name, a folder without the data, unreadable files, missing columns, no network, or
@@ -113,11 +116,19 @@ def load_dataset(
         for split, size, which in zip(splits, (train_size, test_size), ("training", "test"), strict=True)
     )
     num_classes = 1 + max(int(split.labels.max()) for split in splits)  # of the whole set, whatever the subset
-    axes = (0,) if DATASETS[name].standardize == "pixel" else (0, 1, 2)
-    mean = train.images.mean(axes, np.float64, keepdims=True)[0]
-    std = train.images.std(axes, np.float64, keepdims=True)[0]
+    mean, std = _statistics(train.images, DATASETS[name].standardize if standardize == "default" else standardize)
+    return Dataset(name, num_classes, train, test, mean, std)
+
+
+def _statistics(images: np.ndarray, standardize: str) -> tuple[np.ndarray, np.ndarray]:
+    if standardize == "half":
+        half = np.full((1, 1, 1), (16 if images.max() <= 16 else 255) / 2, np.float32)  # digits count to 16
+        return half, half
+    axes = (0,) if standardize == "pixel" else (0, 1, 2)
+    mean = images.mean(axes, np.float64, keepdims=True)[0]
+    std = images.std(axes, np.float64, keepdims=True)[0]
     std[std == 0] = 1.0
-    return Dataset(name, num_classes, train, test, mean.astype(np.float32), std.astype(np.float32))
+    return mean.astype(np.float32), std.astype(np.float32)
 
 
 class _Split(NamedTuple):

@@ -14,8 +14,8 @@ class ImageData(NamedTuple):
 
     train: Images
     test: Images
-    mean: Float[np.ndarray | Array, "#height #wide channels"]
-    std: Float[np.ndarray | Array, "#height #wide channels"]
+    mean: Float[np.ndarray | Array, "#height #wide #channels"]
+    std: Float[np.ndarray | Array, "#height #wide #channels"]
 
 
 def image_data(dataset: Dataset) -> ImageData:

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from pliant.errors import UserError
+from pliant.errors import UserError, require_range
 from pliant.streams._datasets import Dataset, Images
 from pliant.streams._images import ImageData, image_data, normalized
-from pliant.streams._random_labels import check_num_tasks
+from pliant.streams._objectives import CLASSIFICATION
 from pliant.types import Batch, Key, Stream
 
 
@@ -34,7 +34,7 @@ def permuted_pixels(
     Example:
       >>> from pliant.streams import load_dataset
       >>> stream = permuted_pixels(load_dataset("digits"))
-      >>> stream.task(jax.random.key(0), 3).shape, stream.num_test
+      >>> stream.task(jax.random.key(0), 3).shape, stream.num_test(3)
       ((64,), 176)
 
     References:
@@ -47,7 +47,7 @@ def permuted_pixels(
     """
     if permute not in ("spatial", "flat"):
         raise UserError(got=f"permute={permute!r}", wanted="'spatial' or 'flat'", do="Leave it out for 'spatial'.")
-    check_num_tasks(num_tasks)
+    require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")
     height, wide, channels = input_shape = dataset.train.images.shape[1:]
     size = height * wide if permute == "spatial" else height * wide * channels
 
@@ -70,13 +70,16 @@ def permuted_pixels(
         name="permuted-pixels",
         dataset=dataset.name,
         num_tasks=num_tasks,
-        num_classes=dataset.num_classes,
+        num_outputs=dataset.num_classes,
         input_shape=input_shape,
-        num_train=len(dataset.train.labels),
-        num_test=len(dataset.test.labels),
+        num_train=lambda _: len(dataset.train.labels),
+        num_test=lambda _: len(dataset.test.labels),
+        objective=CLASSIFICATION,
         headline="test_accuracy",
+        chance=1 / dataset.num_classes,
         data=image_data(dataset),
         task=task,
         train_batch=train_batch,
         test_batch=test_batch,
+        keeps="targets",
     )

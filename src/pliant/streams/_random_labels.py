@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from pliant.errors import UserError
+from pliant.errors import UserError, require_range
 from pliant.streams._datasets import Dataset
 from pliant.streams._images import ImageData, image_data, normalized
+from pliant.streams._objectives import CLASSIFICATION
 from pliant.types import Batch, Key, Stream
 
 
@@ -45,7 +46,7 @@ def random_labels(dataset: Dataset, *, num_tasks: int = 20, labels: Literal["per
     """
     if labels not in ("permute", "iid"):
         raise UserError(got=f"labels={labels!r}", wanted="'permute' or 'iid'", do="Leave it out for 'permute'.")
-    check_num_tasks(num_tasks)
+    require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")
     true_labels = dataset.train.labels
     num_classes = dataset.num_classes
 
@@ -62,18 +63,15 @@ def random_labels(dataset: Dataset, *, num_tasks: int = 20, labels: Literal["per
         name="random-labels",
         dataset=dataset.name,
         num_tasks=num_tasks,
-        num_classes=num_classes,
+        num_outputs=num_classes,
         input_shape=dataset.train.images.shape[1:],
-        num_train=len(true_labels),
-        num_test=0,
+        num_train=lambda _: len(true_labels),
+        num_test=lambda _: 0,
+        objective=CLASSIFICATION,
         headline="train_accuracy",
+        chance=1 / num_classes,
         data=image_data(dataset),
         task=task,
         train_batch=train_batch,
+        keeps="inputs",
     )
-
-
-def check_num_tasks(num_tasks: int) -> None:
-    """Raises unless there is at least one task."""
-    if num_tasks < 1:
-        raise UserError(got=f"tasks={num_tasks}", wanted="tasks ≥ 1", do="Leave it out for the default of 20.")

@@ -1,16 +1,18 @@
 """The supervised loop: one step, a chunk of steps, a run; checkpoint and resume."""
 
 from pliant.training._config import RunConfig
+from pliant.training._decode import beam_search, greedy
 from pliant.training._learner import Learner, make_learner
-from pliant.training._plan import MethodPlan, Plan, make_plan
+from pliant.training._pace import num_steps
+from pliant.training._plan import MethodPlan, Plan, make_plan, settings_in_use
 from pliant.training._record import fingerprint, record
-from pliant.training._run import Progress, num_steps_per_task, run
+from pliant.training._run import Progress, run
 from pliant.training._seeds import SeedAxis, choose_batching, seed_axis
 from pliant.training._step import (
+    Pace,
     SeedKeys,
     TrainState,
     init_state,
-    is_correct,
     seed_keys,
     train_chunk,
     train_step,
@@ -19,23 +21,26 @@ from pliant.training._step import (
 __all__ = [
     "Learner",
     "MethodPlan",
+    "Pace",
     "Plan",
     "Progress",
     "RunConfig",
     "SeedAxis",
     "SeedKeys",
     "TrainState",
+    "beam_search",
     "choose_batching",
     "fingerprint",
+    "greedy",
     "init_state",
-    "is_correct",
     "make_learner",
     "make_plan",
-    "num_steps_per_task",
+    "num_steps",
     "record",
     "run",
     "seed_axis",
     "seed_keys",
+    "settings_in_use",
     "train_chunk",
     "train_step",
 ]

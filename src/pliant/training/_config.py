@@ -1,14 +1,18 @@
 """What to run."""
 
 import dataclasses
+from typing import Literal
+
+Transition = Literal["abrupt", "output-interpolation", "input-interpolation", "task-sampling"]
+Budget = Literal["equal-updates", "per-micro-task"]
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
     """A supervised run: methods that learn the same stream of tasks, each with several seeds."""
 
-    dataset: str = "digits"
-    """Data set; see `pliant list datasets`."""
+    dataset: str | None = None
+    """Data set; see `pliant list datasets`. By default digits; streams that are generated have none."""
     methods: tuple[str, ...] = ("adam", "l2-init", "redo", "adamo", "adamo-maxmin")
     """Methods; see `pliant list methods`. Your own is path/to/file.py:name."""
     seeds: int = 4
@@ -17,22 +21,46 @@ class RunConfig:
     """Number of tasks."""
     epochs: int = 15
     """Passes over the training data in each task."""
+    steps: int | None = None
+    """Updates in each task, in place of epochs."""
     batch_size: int = 32
-    """Examples in a batch."""
+    """Examples in a batch. With --batch-size 1 --epochs 1 every example streams by once."""
     network: str = "mlp"
     """Network; see `pliant list networks`."""
-    widths: tuple[int, ...] = (128, 128, 128, 128)
-    """Units of the hidden layers."""
+    widths: tuple[int, ...] | None = None
+    """Units of the hidden dense layers; by default the network's own."""
     use_bias: bool = False
     """Whether layers have biases. Without, as in the code of AdamO's authors, isometric kernels say all of a layer."""
     learning_rate: float = 1e-3
     """Learning rate of every method that is not given its own with --set."""
+    rate_drops: tuple[float, ...] = ()
+    """Fractions of each task after which the learning rate is multiplied by rate_drop_factor, such as 0.3 0.6."""
+    rate_drop_factor: float = 0.2
+    """See rate_drops."""
+    optimizer_at_switch: Literal["keep", "reset"] = "keep"
+    """What becomes of the optimizer's state when the task changes."""
+    head_at_switch: Literal["keep", "zero", "fresh"] = "keep"
+    """What becomes of the output layer when the task changes: kept, zero, or drawn anew."""
+    transition: Transition = "abrupt"
+    """How each task goes over into the next."""
+    micro_steps: int = 1
+    """Granularity of a gradual transition: the number of equal steps from one task to the next."""
+    budget: Budget = "equal-updates"
+    """What a gradual task costs: as many updates in all as an abrupt one, or as many in every micro-task."""
+    transition_share: float = 0.5
+    """Share of a gradual task's updates that the transition takes, when the budget is equal-updates."""
     train_size: int | None = None
     """Balanced subset of the training images."""
     test_size: int | None = None
     """Balanced subset of the test images."""
+    standardize: Literal["default", "channel", "pixel", "half"] = "default"
+    """Mean 0 and variance 1 of each channel or pixel, or (x − ½)/½ of images in [0, 1]; by default the data set's."""
+    augment: Literal["none", "crop-flip", "crop-flip-rotate"] = "none"
+    """Random changes of training images."""
     probe_size: int = 512
     """Training examples on which dormant units and ranks are measured at the end of a task."""
+    headline: str | None = None
+    """Metric of the table and the figure, such as online_accuracy; by default the stream's own."""
     stream: str = "random-labels"
     """Stream of tasks; see `pliant list streams`."""
     settings: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
-"""What is measured at the end of a task: accuracies and diagnostics."""
+"""What is measured at the end of a task: scores, texts written, and diagnostics."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,21 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from pliant.diagnostics import DIAGNOSTICS
-from pliant.training._step import TrainState, is_correct
-from pliant.types import Batch, Key, Network, Scalar, Stream
+from pliant.streams import text_scores
+from pliant.training._decode import beam_search, greedy
+from pliant.training._step import TrainState
+from pliant.types import Batch, Key, Network, Scalar, Stream, Text
 
 _BLOCK = 1000  # examples evaluated at once
+_TEXTS = 128  # texts written at once: a block takes as many passes as its slowest text
 _PROBE_SEED = 0  # the probe examples are the same for all seeds, tasks and methods
+
+
+class Sizes(NamedTuple):
+    """Examples of a task."""
+
+    num_train: Int[Array, ""] | np.int32
+    num_test: Int[Array, ""] | np.int32
 
 
 def evaluate(
@@ -24,16 +34,26 @@ def evaluate(
     data: Any,
     task: Any,
     probe_indices: Int[Array, " probe"],
+    sizes: Sizes,
 ) -> dict[str, Any]:
-    """Accuracies over all examples of the task, and the device part of every diagnostic; for one seed, pure."""
-    results: dict[str, Any] = {
-        "train_accuracy": _accuracy(network, state, stream.train_batch, stream.num_train, data, task)
-    }
+    """Scores over all examples of the task, and the device part of every diagnostic; for one seed, pure.
+
+    Of text streams also what the network writes, for the test examples, or the training ones if there are no others.
+    """
+    score = stream.objective.score
+    largest_train, largest_test = (max(map(of, range(stream.num_tasks))) for of in (stream.num_train, stream.num_test))
+    splits = {"train": (stream.train_batch, sizes.num_train, largest_train)}
     if stream.test_batch is not None:
-        results["test_accuracy"] = _accuracy(network, state, stream.test_batch, stream.num_test, data, task)
+        splits["test"] = (stream.test_batch, sizes.num_test, largest_test)
+    results: dict[str, Any] = {}
+    for split, (batch_of, number, largest) in splits.items():
+        results[f"{split}_{score}"] = _mean_score(network, stream, state, batch_of, number, largest, data, task)
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]
     results["diverged"] = ~jnp.stack(finite).all()
     probe = stream.train_batch(data, task, probe_indices)
+    if isinstance(probe.inputs, Text):
+        split = next(reversed(splits))
+        results["texts"] = {split: _texts(network, stream, state, *splits[split][::2], data, task)}
     results["diagnostics"] = {
         name: diagnostic.measure(network, state.params, state.network, probe, jax.random.fold_in(key, number))
         for number, (name, diagnostic) in enumerate(DIAGNOSTICS.items())
@@ -44,8 +64,10 @@ def evaluate(
 def summarize(results: dict[str, Any], seed: int) -> dict[str, float]:
     """Named numbers of one seed from `evaluate`'s arrays of all seeds."""
     of_seed = jax.tree.map(lambda leaf: np.asarray(leaf[seed]), results)
-    measured = of_seed.pop("diagnostics")
+    measured, texts = of_seed.pop("diagnostics"), of_seed.pop("texts", {})
     metrics = {name: float(value) for name, value in of_seed.items()}
+    for split, (written, wanted) in texts.items():
+        metrics |= {f"{split}_{name}": value for name, value in text_scores(written, wanted).items()}
     for name, arrays in measured.items():
         metrics |= DIAGNOSTICS[name].summarize(arrays)
     return metrics
@@ -57,22 +79,55 @@ def probe_indices(num_train: int, probe_size: int) -> Int[np.ndarray, " probe"]:
     return np.sort(order[:probe_size]).astype(np.int32)
 
 
-def _accuracy(
+def _mean_score(
     network: Network,
+    stream: Stream,
+    state: TrainState,
+    batch_of: Callable[[Any, Any, Array], Batch],
+    num_examples: Int[Array, ""] | np.int32,
+    largest: int,
+    data: Any,
+    task: Any,
+) -> Scalar:
+    """The mean score, in blocks so that memory is bounded; their number may change from task to task."""
+    size = min(_BLOCK, largest)
+
+    def add(block: Int[Array, ""], total: Scalar) -> Scalar:
+        indices = block * size + jnp.arange(size)
+        batch = batch_of(data, task, jnp.minimum(indices, num_examples - 1))
+        output, _, _ = network.apply(state.params, state.network, batch.inputs, train=False, key=None)
+        scores = stream.objective.scores(output, batch.targets, task)
+        return total + jnp.where(indices < num_examples, scores, 0.0).sum()
+
+    num_blocks = -(-num_examples // size)
+    return jax.lax.fori_loop(0, num_blocks, add, jnp.float32(0.0)) / num_examples
+
+
+def _texts(
+    network: Network,
+    stream: Stream,
     state: TrainState,
     batch_of: Callable[[Any, Any, Array], Batch],
     num_examples: int,
     data: Any,
     task: Any,
-) -> Scalar:
-    """The fraction of right answers, in blocks so that memory is bounded."""
-    num_blocks = -(-num_examples // _BLOCK)
+) -> tuple[Array, Array]:
+    """What is written and what is wanted, int8 (examples, tokens)."""
+
+    def logits(inputs: Text) -> Array:
+        return network.apply(state.params, state.network, inputs, train=False, key=None)[0]
+
+    def write(indices: Int[Array, " block"]) -> tuple[Array, Array]:
+        batch = batch_of(data, task, indices)
+        assert isinstance(batch.inputs, Text)
+        source, length = batch.inputs.source, batch.targets.shape[1]
+        if stream.num_beams == 1:
+            written = greedy(logits, source, length)
+        else:
+            written = beam_search(logits, source, length, stream.num_beams)
+        return written.astype(jnp.int8), batch.targets.astype(jnp.int8)
+
+    num_blocks = -(-num_examples // _TEXTS)
     size = -(-num_examples // num_blocks)
-    blocks = jnp.arange(num_blocks * size).reshape(num_blocks, size)
-
-    def num_correct(indices: Int[Array, " block"]) -> Int[Array, ""]:
-        batch = batch_of(data, task, jnp.minimum(indices, num_examples - 1))
-        output, _, _ = network.apply(state.params, state.network, batch.inputs, train=False, key=None)
-        return jnp.sum(is_correct(output, batch.targets) & (indices < num_examples), dtype=jnp.int32)
-
-    return jax.lax.map(num_correct, blocks).sum() / num_examples
+    blocks = jnp.minimum(jnp.arange(num_blocks * size), num_examples - 1).reshape(num_blocks, size)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1])[:num_examples], jax.lax.map(write, blocks))

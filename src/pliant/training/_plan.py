@@ -1,16 +1,21 @@
 """From a configuration to what it names: every choice is checked before anything is trained."""
 
+import dataclasses
+import inspect
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from pliant.errors import UserError, require_range, unknown_name
 from pliant.methods import build, find, split_static, users_code, with_settings
-from pliant.networks import NETWORKS
+from pliant.networks import NETWORKS, TEXT_NETWORKS
 from pliant.settings import Value, cast, options
-from pliant.streams import STREAMS, load_dataset
+from pliant.streams import STREAMS, TRANSITIONS, Dataset, augmented, load_dataset
 from pliant.training._config import RunConfig
+from pliant.training._pace import micro_steps
 from pliant.types import Method, Network, Stream
+
+_HINTS = get_type_hints(RunConfig)
 
 
 class MethodPlan(NamedTuple):
@@ -46,20 +51,13 @@ def make_plan(config: RunConfig, data_dir: str | None = None) -> Plan:
     Raises:
       UserError: for unknown names, numbers out of range, and combinations that make no sense.
     """
+    _check_kinds(config)
     _check(config)
     methods = [find(source) for source in config.methods]
     names = [method.name for method in methods]
     _check_names(config, names)
     settings = _parse(config, names)
-    dataset = load_dataset(config.dataset, data_dir=data_dir, train_size=config.train_size, test_size=config.test_size)
-    stream_options = _with_settings(STREAMS[config.stream], config.stream, settings, skip=("num_tasks",))
-    stream = STREAMS[config.stream](dataset, num_tasks=config.tasks, **stream_options)
-    if config.batch_size > stream.num_train:
-        raise UserError(
-            got=f"batch_size={config.batch_size}",
-            wanted=f"at most the {stream.num_train} training examples of a task",
-            do="Choose a smaller batch.",
-        )
+    stream, stream_options = _make_stream(config, data_dir, settings)
     plans = []
     for source, method in zip(config.methods, methods, strict=True):
         with users_code(source):
@@ -67,16 +65,91 @@ def make_plan(config: RunConfig, data_dir: str | None = None) -> Plan:
     return Plan(config, stream, stream_options, tuple(plans))
 
 
+def settings_in_use(settings: Sequence[str], config: RunConfig) -> tuple[str, ...]:
+    """Those settings that are of a method, the stream or the network of a configuration.
+
+    Example:
+      >>> settings_in_use(("redo.every=9", "adam.b1=0.8"), RunConfig(methods=("adam",)))
+      ('adam.b1=0.8',)
+    """
+    used = {find(source).name for source in config.methods} | {config.stream, config.network}
+    return tuple(setting for setting in settings if setting.partition("=")[0].rpartition(".")[0] in used)
+
+
+def _make_stream(
+    config: RunConfig, data_dir: str | None, settings: Mapping[str, Mapping[str, str]]
+) -> tuple[Stream, dict[str, Value]]:
+    """The stream with its transition, and the options that it was made with."""
+    factory = STREAMS[config.stream]
+    chosen = _with_settings(factory, config.stream, settings, skip=("num_tasks",))
+    data = [_dataset(config, data_dir)] if "dataset" in inspect.signature(factory).parameters else []
+    if not data and (config.dataset, config.train_size, config.test_size) != (None, None, None):
+        raise UserError(
+            got=f"a data set or its size for {config.stream!r}, whose data are generated",
+            wanted="none",
+            do=f"Leave --dataset, --train-size and --test-size out; {config.stream} has {', '.join(chosen)} (--set).",
+        )
+    stream = factory(*data, num_tasks=config.tasks, **chosen)
+    stream = TRANSITIONS[config.transition](stream, micro_steps=config.micro_steps)
+    stream = augmented(stream, config.augment)
+    stream = stream._replace(headline=_headline(config, stream))
+    smallest = min(map(stream.num_train, range(config.tasks)))
+    if config.batch_size > smallest:
+        raise UserError(
+            got=f"batch_size={config.batch_size}",
+            wanted=f"at most the {smallest} training examples of a task",
+            do="Choose a smaller batch.",
+        )
+    for index in range(config.tasks):
+        micro_steps(config, stream, index)
+    return stream, chosen
+
+
+def _headline(config: RunConfig, stream: Stream) -> str:
+    """The metric asked for, if the stream has it."""
+    score = stream.objective.score
+    known = {stream.headline, f"online_{score}", f"train_{score}"} | ({f"test_{score}"} if stream.test_batch else set())
+    if config.headline is not None and config.headline not in known:
+        raise unknown_name(f"headline of {stream.name}", config.headline, known, do=f"By default {stream.headline}.")
+    return config.headline or stream.headline
+
+
+def _dataset(config: RunConfig, data_dir: str | None) -> Dataset:
+    return load_dataset(
+        config.dataset or "digits",
+        data_dir=data_dir,
+        train_size=config.train_size,
+        test_size=config.test_size,
+        standardize=config.standardize,
+    )
+
+
 def _check(config: RunConfig) -> None:
     for name in ("seeds", "tasks", "epochs", "batch_size", "probe_size"):
         require_range(name, getattr(config, name), 1, do=f"Leave it out for {getattr(RunConfig, name)}.")
     require_range("learning_rate", config.learning_rate, 0, do="Use a step size such as 1e-3.")
+    require_range("rate_drop_factor", config.rate_drop_factor, 0, do="Use a factor such as 0.2.")
+    require_range("transition_share", config.transition_share, 0, 1, do="Use a fraction such as 0.5.")
+    require_range("steps", config.steps, 1, do="Leave it out to count in epochs.")
+    for drop in config.rate_drops:
+        require_range("rate_drops", drop, 0, 1, do="Give fractions of a task, such as 0.3 0.6 0.8.")
     if not config.methods:
         raise UserError(got="no methods", wanted="at least one", do="See `pliant list methods`.")
     if config.stream not in STREAMS:
         raise unknown_name("stream", config.stream, STREAMS, do="See `pliant list streams`.")
     if config.network not in NETWORKS:
         raise unknown_name("network", config.network, NETWORKS, do="See `pliant list networks`.")
+
+
+def _check_kinds(config: RunConfig) -> None:
+    """Literals and whole numbers are checked by the command line; a configuration made in Python comes by here."""
+    for field in dataclasses.fields(RunConfig):
+        hint, value, do = _HINTS[field.name], getattr(config, field.name), f"Leave it out for {field.default}."
+        allowed = get_args(hint) if get_origin(hint) is Literal else ()
+        if allowed and value not in allowed:
+            raise unknown_name(field.name, str(value), allowed, do)
+        if hint in (int, int | None) and type(value) not in (int, *get_args(hint)):
+            raise UserError(got=f"{field.name}={value!r}", wanted="a whole number", do=do)
 
 
 def _check_names(config: RunConfig, names: list[str]) -> None:
@@ -130,10 +203,56 @@ def _plan_method(
     config: RunConfig, stream: Stream, source: str, method: Method, settings: Mapping[str, Mapping[str, str]]
 ) -> MethodPlan:
     factory = NETWORKS[config.network]
-    network_options: dict[str, Any] = _with_settings(factory, config.network, settings, skip=("widths", "use_bias"))
-    network_options |= {"widths": list(config.widths), "use_bias": config.use_bias} | dict(method.network)
-    network = factory(stream.input_shape, stream.num_classes, **network_options)
+    own_flags = {"use_bias": config.use_bias} | ({"widths": config.widths} if config.widths is not None else {})
+    missing = [name for name in own_flags if name not in options(factory)]
+    if "widths" in missing:
+        raise UserError(
+            got=f"widths for the network {config.network!r}",
+            wanted="a network with dense layers to size",
+            do="See `pliant list networks` for its own options (--set).",
+        )
+    network_options: dict[str, Any] = _with_settings(factory, config.network, settings, skip=("use_bias",))
+    network_options |= {name: value for name, value in own_flags.items() if name not in missing}
+    network_options |= _network_changes(method, config.network)
+    _check_inputs(config, stream)
+    network = factory(stream.input_shape, stream.num_outputs, **network_options)
+    _check_head(config, network)
     values = with_settings(method, settings[method.name], config.learning_rate)
     build(method, network.wiring, values)  # numbers are checked here: inside a compiled program they are traced
     static, traced = split_static(method, values)
     return MethodPlan(method, source, static, traced, network_options, network)
+
+
+def _network_changes(method: Method, network: str) -> dict[str, Any]:
+    """The method's changes, which the network must know."""
+    known = options(NETWORKS[network])
+    unknown = [name for name in method.network if name not in known]
+    if unknown:
+        raise UserError(
+            got=f"the method {method.name!r}, which changes {', '.join(unknown)}, with the network {network!r}",
+            wanted=f"a network with that option; {network} has {', '.join(known)}",
+            do="Leave the method out, or choose another --network.",
+        )
+    return dict(method.network)
+
+
+def _check_head(config: RunConfig, network: Network) -> None:
+    """A head that is to change at a switch must be one of its own."""
+    if config.head_at_switch != "keep" and "head" not in network.wiring.roles.values():
+        raise UserError(
+            got=f"head_at_switch={config.head_at_switch!r} for the network {config.network!r}, whose head is tied",
+            wanted="a network with an output layer of its own",
+            do=f"Leave it out, or untie the head, such as --set {config.network}.tie_embeddings=false.",
+        )
+
+
+def _check_inputs(config: RunConfig, stream: Stream) -> None:
+    """Texts and everything else want different networks."""
+    is_text = len(stream.input_shape) == 2
+    if is_text != (config.network in TEXT_NETWORKS):
+        fitting = sorted(TEXT_NETWORKS) if is_text else sorted(set(NETWORKS) - set(TEXT_NETWORKS))
+        raise UserError(
+            got=f"the network {config.network!r} for {stream.name}",
+            wanted=f"one of {', '.join(fitting)}",
+            do=f"Add --network {fitting[0]}.",
+        )

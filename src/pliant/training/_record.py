@@ -2,28 +2,32 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from pliant.training._pace import num_steps
 from pliant.training._plan import Plan
 from pliant.types import Stream
 
 
 def record(plan: Plan) -> dict[str, Any]:
     """The whole configuration, expanded, as JSON data: what a run's id hashes."""
-    return {
-        "config": {key: list(v) if isinstance(v, tuple) else v for key, v in vars(plan.config).items()},
+    recorded = {
+        "config": vars(plan.config),
         "stream": {
             "name": plan.stream.name,
+            "dataset": plan.stream.dataset,
             "options": plan.stream_options,
             "headline": plan.stream.headline,
-            "num_classes": plan.stream.num_classes,
-            "num_train": plan.stream.num_train,
-            "num_test": plan.stream.num_test,
+            "chance": plan.stream.chance,
+            "score": plan.stream.objective.score,
+            "num_outputs": plan.stream.num_outputs,
+            "num_train": _by_task(plan.stream.num_train, plan.stream),
+            "num_test": _by_task(plan.stream.num_test, plan.stream),
             "input_shape": list(plan.stream.input_shape),
             "data_sha256": _data_hash(plan.stream),
         },
@@ -39,14 +43,16 @@ def record(plan: Plan) -> dict[str, Any]:
             for item in plan.methods
         },
         "protocol": {
-            "optimizer_at_task_switch": "kept",
+            "updates_in_each_task": [num_steps(plan.config, plan.stream, index) for index in range(plan.config.tasks)],
             "batches": "run on across the ends of epochs; what is left at the end of a task is dropped",
-            "images": "standardised over the training images in use, per channel (digits: per pixel)",
-            "online_accuracy": "on each batch before its update, averaged over the task",
-            "train_and_test_accuracy": "at the end of the task, over all examples; non-finite outputs count as wrong",
+            "images": "standardised over the training images in use",
+            "online_scores": "on each batch before its update, averaged over the task with its transition",
+            "train_and_test_scores": "at the end of the task, over all its examples, against the pure task's targets",
+            "texts": f"written with {plan.stream.num_beams} beam(s)" if plan.stream.num_beams > 1 else "greedily",
             "seeds": "network, tasks, data order and method noise draw from separate streams of each seed",
         },
     }
+    return dict(json.loads(json.dumps(recorded)))  # as it will be read again: tuples are lists
 
 
 def fingerprint(recorded: Mapping[str, Any]) -> str:
@@ -57,6 +63,12 @@ def fingerprint(recorded: Mapping[str, Any]) -> str:
       False
     """
     return hashlib.sha256(json.dumps(recorded, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _by_task(number: Callable[[int], int], stream: Stream) -> int | list[int]:
+    """A number of examples: one for all tasks, or one for each."""
+    numbers = [number(index) for index in range(stream.num_tasks)]
+    return numbers if len(set(numbers)) > 1 else numbers[0]
 
 
 def _data_hash(stream: Stream) -> str:

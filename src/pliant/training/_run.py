@@ -14,11 +14,13 @@ from pliant.methods import as_arrays, users_code
 from pliant.results import COLUMNS, RunFolder, environment, summarize_run
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._config import RunConfig
-from pliant.training._evaluate import probe_indices, summarize
+from pliant.training._evaluate import Sizes, probe_indices, summarize
 from pliant.training._learner import Learner, make_learner
 from pliant.training._order import batch_indices
+from pliant.training._pace import micro_steps, num_steps, rates
 from pliant.training._plan import MethodPlan, Plan, make_plan
 from pliant.training._record import fingerprint, record
+from pliant.training._step import Pace
 
 _CHUNK = 128  # steps at most in a compiled call: long against its overhead, short against a user's patience
 
@@ -31,14 +33,16 @@ class Progress(NamedTuple):
     """Counted from 0."""
     done: float
     """Fraction of the whole run, in [0, 1]."""
-    accuracy: float
-    """Online accuracy so far in this task, mean over seeds."""
+    score_name: str
+    score: float
+    """The online score so far in this task, mean over seeds."""
 
 
 def run(
     config: RunConfig,
     out: str | Path | None = None,
     *,
+    name: str | None = None,
     data_dir: str | None = None,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> RunFolder:
@@ -51,7 +55,8 @@ def run(
 
     Args:
       config: what to run.
-      out: the run folder; by default runs/STREAM-DATASET-ID.
+      out: the run folder; by default runs/NAME-ID.
+      name: by default STREAM-DATASET.
       data_dir: see `pliant.streams.load_dataset`.
       report: called with the progress after every chunk of steps.
 
@@ -72,7 +77,8 @@ def run(
     plan = make_plan(config, data_dir)
     configuration = record(plan)
     identity = fingerprint(configuration)
-    path = Path(out) if out is not None else Path("runs") / f"{config.stream}-{config.dataset}-{identity}"
+    name = name or f"{config.stream}-{plan.stream.dataset}"
+    path = Path(out) if out is not None else Path("runs") / f"{name}-{identity}"
     with (
         RunFolder.opened(path, configuration, identity) as folder,
         # NumPy's BLAS gets one thread: several that wait for each other make a small SVD take seconds on busy cores.
@@ -92,37 +98,51 @@ def _run_method(
     plan: Plan, method: MethodPlan, folder: RunFolder, report: Callable[[Progress], None], done: float
 ) -> None:
     """Trains one method on all tasks that are still to do."""
-    config, name = plan.config, method.method.name
+    config, stream, name = plan.config, plan.stream, method.method.name
     with Checkpoints(folder.checkpoints(name), folder.num_tasks_stored(name)) as checkpoints:
         first = checkpoints.num_tasks_done()
         if first >= config.tasks:
             return
         started = time.perf_counter()
-        learner = make_learner(plan.stream, method, config.seeds)
+        learner = make_learner(stream, method, config.seeds, config=config)
         axis = learner.axis
         traced = axis.share(as_arrays(method.traced))
-        data = axis.share(plan.stream.data)
-        probe = axis.share(probe_indices(plan.stream.num_train, config.probe_size))
+        data = axis.share(stream.data)
         state, keys = learner.init(axis.put(np.arange(config.seeds, dtype=np.int32)), traced)
         if first:
             state = axis.put(checkpoints.restore(axis.get(state)))
             folder.log(f"{name}: continues after task {first} of {config.tasks}")
-
+        chunk = _Chunk()
         for index in range(first, config.tasks):
+            if index and (config.optimizer_at_switch, config.head_at_switch) != ("keep", "keep"):
+                state = learner.switch((state, keys), (traced, np.int32(index)))
             task = learner.make_task(keys, np.int32(index))
 
-            def progress(fraction: float, accuracy: float, index: int = index) -> None:
+            def progress(fraction: float, score: float, index: int = index) -> None:
                 whole = done + (index + fraction) / config.tasks / len(plan.methods)
-                report(Progress(name, index, whole, accuracy))
+                report(Progress(name, index, whole, stream.objective.score, score))
 
-            state, means = _run_task(plan, learner, (state, keys, task), (traced, data), index, progress)
-            results = jax.device_get(learner.evaluate((state, keys, task), (data, probe, np.int32(index))))
-            rows = _rows(plan, name, index, means, results)
+            state, means = _run_task(plan, learner, (state, keys, task), (traced, data), index, chunk, progress)
+            sizes = Sizes(np.int32(stream.num_train(index)), np.int32(stream.num_test(index)))
+            probe = probe_indices(stream.num_train(index), _probe_size(plan))
+            results = jax.device_get(learner.evaluate((state, keys, task), (data, probe, np.int32(index), sizes)))
+            rows = _rows(plan, method, index, means, results)
             now = time.perf_counter()
             folder.record_task(name, index, rows, now - started)
             started = now
             checkpoints.save(index + 1, axis.get(state))
             folder.log(f"{name}: task {index + 1} of {config.tasks}, {_headline(rows, plan):.3f}")
+
+
+class _Chunk:
+    """How many steps a compiled call runs: twice as many as before while that takes less than a second."""
+
+    def __init__(self) -> None:
+        self.size = 4
+
+    def took(self, seconds: float) -> None:
+        if seconds < 1.0:
+            self.size = min(2 * self.size, _CHUNK)
 
 
 def _run_task(
@@ -131,51 +151,59 @@ def _run_task(
     carry: tuple[Any, Any, Any],
     arguments: tuple[Any, Any],
     index: int,
+    chunk: _Chunk,
     progress: Callable[[float, float], None],
 ) -> tuple[Any, dict[str, np.ndarray]]:
     """Trains on one task; also returns its metrics: means over steps, and sums of counts, one entry a seed."""
-    config, axis = plan.config, learner.axis
-    num_steps = num_steps_per_task(plan)
-    chunk = min(_CHUNK, num_steps)
-    totals: dict[str, np.ndarray] = {}
+    config, stream, axis = plan.config, plan.stream, learner.axis
+    total, num_train = num_steps(config, stream, index), stream.num_train(index)
+    moments, factors = micro_steps(config, stream, index), rates(config, total)
+    before = sum(num_steps(config, stream, earlier) for earlier in range(index))
+    sums: dict[str, np.ndarray] = {}
     state, keys, task = carry
-    for start in range(0, num_steps, chunk):
-        stop = min(start + chunk, num_steps)
-        indices = np.zeros((config.seeds, chunk, config.batch_size), np.int32)
+    start = 0
+    while start < total:
+        began, stop = time.perf_counter(), min(start + chunk.size, total)
+        indices = np.zeros((config.seeds, _CHUNK, config.batch_size), np.int32)
         for seed in range(config.seeds):
             indices[seed, : stop - start] = batch_indices(
-                seed, index, start, stop, num_examples=plan.stream.num_train, batch_size=config.batch_size
+                seed, index, start, stop, num_examples=num_train, batch_size=config.batch_size
             )
-        shared = (*arguments, np.int32(index * num_steps + start), np.int32(stop - start))
-        state, sums = learner.train((state, keys, task, axis.put(indices)), shared)
-        for name, value in axis.get(sums).items():
-            totals[name] = totals.get(name, 0) + value.astype(np.int64 if value.dtype.kind == "i" else np.float64)
-        progress(stop / num_steps, float(totals["online_accuracy"].mean() / stop))
-    means = {name: total if total.dtype.kind == "i" else total / num_steps for name, total in totals.items()}
-    return state, means
+        pace = Pace(
+            _padded(moments[start:stop], np.int32),
+            _padded(factors[start:stop], np.float32),
+            np.int32(before + start),
+            np.int32(stop - start),
+            np.int32(num_train),
+        )
+        state, metrics = learner.train((state, keys, task, axis.put(indices)), (*arguments, pace))
+        for name, values in axis.get(metrics).items():
+            kind = np.int64 if values.dtype.kind == "i" else np.float64
+            sums[name] = sums.get(name, 0) + values[:, : stop - start].sum(axis=1, dtype=kind)
+        start = stop
+        chunk.took(time.perf_counter() - began)
+        progress(stop / total, float(sums[f"online_{stream.objective.score}"].mean() / stop))
+    return state, {name: each if each.dtype.kind == "i" else each / total for name, each in sums.items()}
 
 
-def num_steps_per_task(plan: Plan) -> int:
-    """Updates in a task: whole batches in all its epochs together."""
-    return plan.config.epochs * plan.stream.num_train // plan.config.batch_size
+def _padded(values: np.ndarray, kind: type) -> np.ndarray:
+    """An array as long as a chunk may be."""
+    return np.resize(values.astype(kind), _CHUNK)
 
 
-def _rows(plan: Plan, method: str, index: int, means: dict[str, np.ndarray], results: Any) -> pd.DataFrame:
+def _probe_size(plan: Plan) -> int:
+    """The same in all tasks, since it is a shape."""
+    return min(plan.config.probe_size, *map(plan.stream.num_train, range(plan.config.tasks)))
+
+
+def _rows(plan: Plan, method: MethodPlan, index: int, means: dict[str, np.ndarray], results: Any) -> pd.DataFrame:
     """The metrics of one task in long form."""
     config = plan.config
-    num_steps = num_steps_per_task(plan)
+    step = sum(num_steps(config, plan.stream, earlier) for earlier in range(index + 1))
     rows = []
     for seed in range(config.seeds):
         metrics = {name: float(values[seed]) for name, values in means.items()} | summarize(results, seed)
-        common = (
-            plan.stream.name,
-            method,
-            config.network,
-            config.dataset,
-            seed,
-            index,
-            (index + 1) * num_steps,
-        )
+        common = (plan.stream.name, method.method.name, config.network, plan.stream.dataset, seed, index, step)
         rows += [(*common, name, value) for name, value in sorted(metrics.items())]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -1,16 +1,19 @@
 """One step of training, and a chunk of steps, for one seed: pure functions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from pliant.methods import Parts
 from pliant.training._rounding import rounded, with_rounded_gradient
-from pliant.types import Batch, Features, Key, Network, Params, Probe, Scalar, Signals, State, Stream
+from pliant.types import Batch, Features, Key, Network, Objective, Params, Probe, Scalar, Signals, State, Stream
+
+_AUGMENT = 2**32 - 1  # apart from the steps: they are int32
 
 
 class TrainState(NamedTuple):
@@ -53,16 +56,13 @@ def init_state(network: Network, parts: Parts, key: Key) -> TrainState:
     )
 
 
-def is_correct(output: Float[Array, "batch classes"], targets: Int[Array, " batch"]) -> Bool[Array, " batch"]:
-    """True where the largest output is the target's; a network that has diverged is right nowhere."""
-    return (output.argmax(axis=-1) == targets) & jnp.isfinite(output).all(axis=-1)
-
-
 def train_step(
     network: Network,
     parts: Parts,
+    objective: Objective,
     state: TrainState,
     batch: Batch,
+    task: Any,
     step: Int[Array, ""],
     keys: SeedKeys,
     probe_batch: Any,
@@ -72,23 +72,25 @@ def train_step(
     Args:
       network: what learns.
       parts: the method, built.
+      objective: the loss of the stream.
       state: before the step.
       batch: the examples.
+      task: the task that they are of.
       step: the number of this update, from 1; the same for all seeds.
       keys: of the seed.
       probe_batch: `(indices' key, number) -> Batch` of the current task.
 
     Returns:
-      The state after the step, and scalars of the step: `online_accuracy` and `loss` before the update, the global norm
+      The state after the step, and scalars of the step: the online score and `loss` before the update, the global norm
       of the gradient of loss and penalty, the `penalty`, and what the intervention reports.
     """
     noise = jax.random.fold_in(keys.noise, step)
 
-    def objective(params: Params) -> tuple[Scalar, tuple[Any, ...]]:
+    def total_loss(params: Params) -> tuple[Scalar, tuple[Any, ...]]:
         output, features, network_state = network.apply(
             with_rounded_gradient(params, step), state.network, batch.inputs, train=True, key=noise
         )
-        loss = optax.softmax_cross_entropy_with_integer_labels(output, batch.targets).mean()
+        loss = objective.losses(output, batch.targets, task).mean()
         penalty, penalty_state = (
             parts.penalty.loss(with_rounded_gradient(params, step), state.penalty, features)
             if parts.penalty
@@ -96,7 +98,7 @@ def train_step(
         )
         return loss + penalty, (loss, penalty, output, features, network_state, penalty_state)
 
-    gradients, (loss, penalty, output, features, network_state, penalty_state) = jax.grad(objective, has_aux=True)(
+    gradients, (loss, penalty, output, features, network_state, penalty_state) = jax.grad(total_loss, has_aux=True)(
         state.params
     )
     gradients = rounded(gradients, step)
@@ -104,7 +106,7 @@ def train_step(
     params = optax.apply_updates(state.params, rounded(updates, step))
 
     metrics = {
-        "online_accuracy": is_correct(output, batch.targets).mean(),
+        f"online_{objective.score}": objective.scores(output, batch.targets, task).mean(),
         "loss": loss,
         "gradient_norm": _global_norm(gradients),
     }
@@ -125,42 +127,79 @@ def train_step(
     return TrainState(params, network_state, optimizer, penalty_state, intervention), metrics
 
 
+class Pace(NamedTuple):
+    """What the host decides for every step of a chunk, the same for all seeds."""
+
+    micro_step: Int[np.ndarray | Array, " step"]
+    """The micro-step of the stream's transition."""
+    rate: Float[np.ndarray | Array, " step"]
+    """What the learning rate is multiplied by."""
+    first_step: Int[Array, ""] | np.int32
+    """Updates before this chunk."""
+    num_steps: Int[Array, ""] | np.int32
+    """Steps to run; may be anything up to the length of the arrays without another compilation."""
+    num_train: Int[Array, ""] | np.int32
+    """Training examples of the task."""
+
+    @classmethod
+    def steady(cls, num_steps: int, num_train: int, micro_step: int = 1) -> "Pace":
+        """The first `num_steps` updates, all at one micro-step and the full learning rate."""
+        moments, rates = np.full(num_steps, micro_step, np.int32), np.ones(num_steps, np.float32)
+        return cls(moments, rates, np.int32(0), np.int32(num_steps), np.int32(num_train))
+
+
 def train_chunk(
     network: Network,
-    parts: Parts,
+    build_parts: Callable[[Any], Parts],
     stream: Stream,
     state: TrainState,
     keys: SeedKeys,
     data: Any,
     task: Any,
     indices: Int[Array, "step batch"],
-    first_step: Int[Array, ""],
-    num_steps: Int[Array, ""],
-) -> tuple[TrainState, Mapping[str, Shaped[Array, ""]]]:
+    pace: Pace,
+) -> tuple[TrainState, Mapping[str, Shaped[Array, " step"]]]:
     """Runs steps `first_step` + 1 to `first_step` + `num_steps` on the batches in `indices`.
 
-    `num_steps` may be anything up to the length of `indices` without another compilation.
+    Args:
+      network: what learns.
+      build_parts: `build_parts(factor of the learning rate) -> the method's parts`.
+      stream: the stream.
+      state: before the chunk.
+      keys: of the seed.
+      data: the stream's.
+      task: the current one.
+      indices: of the examples in each batch.
+      pace: see there.
 
     Returns:
-      The state, and the sums of the steps' metrics.
+      The state, and the metrics of every step, 0 beyond `num_steps`.
     """
 
-    def probe_batch(key: Key, num_examples: int) -> Batch:
-        chosen = jax.random.randint(key, (num_examples,), 0, stream.num_train)
-        return stream.train_batch(data, task, chosen)
+    def now(i: Int[Array, ""] | int) -> Any:
+        return stream.at(task, pace.micro_step[i]) if stream.at else task
 
     def one(state: TrainState, i: Int[Array, ""] | int) -> tuple[TrainState, dict[str, Shaped[Array, ""]]]:
-        batch = stream.train_batch(data, task, indices[i])
-        return train_step(network, parts, state, batch, first_step + i + 1, keys, probe_batch)
+        current, step = now(i), jnp.asarray(pace.first_step + i + 1)
+        batch = stream.train_batch(data, current, indices[i])
+        if stream.augment:
+            changes = jax.random.fold_in(jax.random.fold_in(keys.noise, _AUGMENT), step)
+            batch = batch._replace(inputs=stream.augment(changes, batch.inputs))
+
+        def probe_batch(key: Key, num_examples: int) -> Batch:
+            return stream.train_batch(data, current, jax.random.randint(key, (num_examples,), 0, pace.num_train))
+
+        parts = build_parts(pace.rate[i])
+        return train_step(network, parts, stream.objective, state, batch, current, step, keys, probe_batch)
 
     def body(i: Int[Array, ""], carry: Any) -> Any:
-        state, sums = carry
-        state, metrics = one(state, i)
-        return state, jax.tree.map(jnp.add, sums, metrics)
+        state, metrics = carry
+        state, values = one(state, i)
+        return state, jax.tree.map(lambda all, value: all.at[i].set(value), metrics, values)
 
     _, shapes = jax.eval_shape(one, state, 0)
-    zeros = jax.tree.map(lambda metric: jnp.zeros(metric.shape, metric.dtype), shapes)
-    return jax.lax.fori_loop(0, num_steps, body, (state, zeros))
+    zeros = jax.tree.map(lambda metric: jnp.zeros((len(indices),), metric.dtype), shapes)
+    return jax.lax.fori_loop(0, pace.num_steps, body, (state, zeros))
 
 
 def _global_norm(tree: Params) -> Scalar:

@@ -1,0 +1,159 @@
+"""What the attention networks share: multi-head attention, the MLP between attentions, dropout, and their wiring."""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from pliant.errors import UserError
+from pliant.networks._activations import Activation
+from pliant.types import Feed, HiddenLayer, Key, Role, Slot
+
+Initializer: TypeAlias = Callable[[Key, tuple[int, ...], Any], Array]
+Drop: TypeAlias = Callable[[Array], Array]
+
+PROJECTIONS = ("query", "key", "value", "out")
+
+
+def dropping(rate: float, *, train: bool, key: Key | None) -> Drop:
+    """`drop(x)`: entries are 0 with probability `rate` and grow by 1/(1 − rate) otherwise; the identity in evaluation.
+
+    Every call draws from a key of its own, so what is dropped depends on the order of the calls in the network.
+    """
+    if not train or rate == 0.0:
+        return lambda x: x
+    if key is None:
+        raise UserError(
+            got=f"dropout={rate} in training without a key", wanted="a key", do="Pass key=jax.random.key(0) to `apply`."
+        )
+    calls = itertools.count()
+
+    def drop(x: Array) -> Array:
+        keep = jax.random.bernoulli(jax.random.fold_in(key, next(calls)), 1.0 - rate, x.shape)
+        return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+    return drop
+
+
+class Attention(nnx.Module):
+    """Multi-head attention: `query`, `key` and `value` of shape (width, heads · head width), and `out` back.
+
+    The kernels are matrices, as those of other dense layers; the heads are split off the activations.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        head_width: int,
+        *,
+        initializers: Mapping[str, Initializer],
+        use_bias: bool,
+        rngs: nnx.Rngs,
+    ):
+        self.num_heads = num_heads
+        inner = num_heads * head_width
+
+        def dense(name: str, num_in: int, num_out: int) -> nnx.Linear:
+            return nnx.Linear(num_in, num_out, use_bias=use_bias, kernel_init=initializers[name], rngs=rngs)
+
+        self.query = dense("query", width, inner)
+        self.key = dense("key", width, inner)
+        self.value = dense("value", width, inner)
+        self.out = dense("out", inner, width)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch query width"],
+        memory: Float[Array, "batch memory width"],
+        *,
+        scale: float = 1.0,
+        bias: Float[Array, "1 heads query memory"] | None = None,
+        mask: Bool[Any, "#batch 1 #query memory"] | None = None,
+        drop: Drop = lambda x: x,
+    ) -> Float[Array, "batch query width"]:
+        """What each position of `x` reads from `memory`, where `mask` is True; weights are made in float32 or wider."""
+        query, key, value = (
+            dense(y).reshape(*y.shape[:2], self.num_heads, -1)
+            for dense, y in ((self.query, x), (self.key, memory), (self.value, memory))
+        )
+        scores = jnp.einsum("bqhd,bmhd->bhqm", query * scale, key)
+        scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+        if bias is not None:
+            scores = scores + bias
+        if mask is not None:  # a finite number, so that a row without any True is uniform and not NaN
+            scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+        weights = drop(jax.nn.softmax(scores)).astype(value.dtype)
+        return self.out(jnp.einsum("bhqm,bmhd->bqhd", weights, value).reshape(*x.shape[:2], -1))
+
+
+class FeedForward(nnx.Module):
+    """`up` → activation → `down`; with a `gate` the hidden units are activation(gate) · up."""
+
+    def __init__(
+        self,
+        width: int,
+        hidden_width: int,
+        *,
+        activation: Activation,
+        gated: bool,
+        use_bias: bool,
+        up_init: Initializer,
+        down_init: Initializer,
+        rngs: nnx.Rngs,
+    ):
+        self.activation = activation
+
+        def dense(num_in: int, num_out: int, initializer: Initializer) -> nnx.Linear:
+            return nnx.Linear(num_in, num_out, use_bias=use_bias, kernel_init=initializer, rngs=rngs)
+
+        self.gate = dense(width, hidden_width, up_init) if gated else None
+        self.up = dense(width, hidden_width, up_init)
+        self.down = dense(hidden_width * activation.expansion, width, down_init)
+
+    def __call__(
+        self, x: Float[Array, "batch length width"], drop: Drop
+    ) -> tuple[Float[Array, "batch length width"], Float[Array, "batch length hidden"]]:
+        """The output, and the hidden units that `down` reads (before dropout)."""
+        up = self.up(x)
+        hidden = self.activation.apply(up) if self.gate is None else self.activation.apply(self.gate(x)) * up
+        return self.down(drop(hidden)), hidden
+
+
+def dense_roles(path: str, names: Iterable[str], *, use_bias: bool) -> dict[str, Role]:
+    """The roles of the dense layers `names` of the module at `path`."""
+    roles: dict[str, Role] = {f"{path}/{name}/kernel": "matrix" for name in names}
+    if use_bias:
+        roles |= {f"{path}/{name}/bias": "bias" for name in names}
+    return roles
+
+
+def feed_forward_wiring(
+    name: str,
+    path: str,
+    hidden_width: int,
+    *,
+    activation: str,
+    chosen: Activation,
+    gated: bool,
+    use_bias: bool,
+    up_init: Initializer,
+) -> tuple[HiddenLayer, dict[str, Role]]:
+    """The hidden layer, named `name`, of the `FeedForward` at `path`, and the roles of its leaves."""
+    fed = ("gate", "up") if gated else ("up",)
+    feeds = [Feed(Slot(f"{path}/{dense}/kernel", axis=-1), up_init) for dense in fed]
+    if use_bias:
+        feeds += [Feed(Slot(f"{path}/{dense}/bias", axis=-1), jax.nn.initializers.zeros) for dense in fed]
+    layer = HiddenLayer(
+        name=name,
+        width=hidden_width,
+        feeds=tuple(feeds),
+        readers=(Slot(f"{path}/down/kernel", axis=-2, tiles=chosen.expansion),),
+        activation=activation,
+        elementwise=chosen.elementwise,
+    )
+    return layer, dense_roles(path, (*fed, "down"), use_bias=use_bias)

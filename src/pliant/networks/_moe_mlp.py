@@ -1,0 +1,285 @@
+"""The multilayer perceptron with a mixture of experts."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from pliant.errors import UserError, require_range
+from pliant.networks._activations import Activation, activation
+from pliant.networks._functional import from_nnx
+from pliant.networks._orthogonal import orthogonal
+from pliant.types import Features, Feed, HiddenLayer, Key, Network, Role, Slot, Wiring
+
+
+class MoEMLP(nnx.Module):
+    """Hidden layers `dense_i`, then a `router` and pairs `expert_i`, `expert_i_out`, and a `head`; see `moe_mlp`.
+
+    The norm of a layer x is `x_norm`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        num_outputs: int,
+        widths: Sequence[int],
+        *,
+        num_experts: int,
+        top_k: int,
+        expert_width: int,
+        mixture_width: int,
+        activation: Activation,
+        norm: Literal["none", "layer"],
+        use_bias: bool,
+        gain: float,
+        rngs: nnx.Rngs,
+    ):
+        self.depth = len(widths)
+        self.num_experts = num_experts
+        self.top_k = top_k
+        self.activation = activation
+
+        def linear(size: int, width: int, gain: float, use_bias: bool = use_bias) -> nnx.Linear:
+            return nnx.Linear(size, width, use_bias=use_bias, kernel_init=orthogonal(gain), rngs=rngs)
+
+        def add_units(name: str, size: int, width: int) -> None:
+            setattr(self, name, linear(size, width, gain))
+            if norm == "layer":
+                setattr(self, f"{name}_norm", nnx.LayerNorm(width, rngs=rngs))
+
+        for i, width in enumerate(widths):
+            add_units(f"dense_{i}", input_size, width)
+            input_size = width * activation.expansion
+        self.router = linear(input_size, num_experts, 1.0, use_bias=False)
+        for i in range(num_experts):
+            add_units(f"expert_{i}", input_size, expert_width)
+            setattr(self, f"expert_{i}_out", linear(expert_width * activation.expansion, mixture_width, gain))
+        if norm == "layer":
+            self.mixture_norm = nnx.LayerNorm(mixture_width, rngs=rngs)
+        self.head = linear(mixture_width * activation.expansion, num_outputs, 1.0)
+
+    def __call__(
+        self, inputs: Float[Array, "batch ..."], *, train: bool, key: Key | None
+    ) -> tuple[Float[Array, "batch out"], Features]:
+        """The head's output, and the features of hidden layers, of experts (times their gate) and of the mixture."""
+        del train, key
+        x = inputs.reshape(inputs.shape[0], -1)
+        features = {}
+        for i in range(self.depth):
+            name = f"dense_{i}"
+            x = features[name] = self._activate(name, getattr(self, name)(x))
+        gates = top_k_gates(self.router(x), self.top_k)
+        terms = []
+        for i in range(self.num_experts):
+            name, gate = f"expert_{i}", gates[:, i : i + 1]
+            hidden = self._activate(name, getattr(self, name)(x))
+            features[name] = gate * hidden
+            terms.append(gate * getattr(self, f"{name}_out")(hidden))
+        features["mixture"] = self._activate("mixture", jnp.stack(terms).sum(axis=0))
+        return self.head(features["mixture"]), features
+
+    def _activate(self, name: str, x: Array) -> Array:
+        norm = getattr(self, f"{name}_norm", lambda x: x)
+        return self.activation.apply(norm(x))
+
+
+def top_k_gates(logits: Float[Array, "batch experts"], top_k: int) -> Float[Array, "batch experts"]:
+    r"""The softmax over all experts, kept for the `top_k` most probable ones and 0 for the others.
+
+    .. math:: g_e = p_e \; [e \in \mathrm{top}_k(p)], \qquad p = \mathrm{softmax}(z)
+
+    What is kept is not made to sum to 1, so that the router learns with one expert as well.
+
+    Args:
+      logits: z.
+      top_k: from 1 to the number of experts. Of equals the first is kept.
+
+    Example:
+      >>> top_k_gates(jnp.log(jnp.array([[0.5, 0.2, 0.3]])), 2).tolist()[0][1]
+      0.0
+
+    References:
+      Fedus, Zoph, Shazeer, `Switch Transformers <https://arxiv.org/abs/2101.03961>`_, 2022. Equation 2, for one expert.
+
+    Differs from:
+      Mixtral and others that take the softmax of the kept logits: with one expert its gate is 1, and its gradient 0.
+    """
+    probabilities = jax.nn.softmax(logits, axis=-1)
+    num_experts = logits.shape[-1]
+    if top_k == num_experts:
+        return probabilities
+    _, chosen = jax.lax.top_k(probabilities, top_k)
+    return probabilities * jax.nn.one_hot(chosen, num_experts, dtype=logits.dtype).sum(axis=-2)
+
+
+def moe_mlp(
+    input_shape: Sequence[int],
+    num_outputs: int,
+    *,
+    widths: Sequence[int] = (128, 128),
+    num_experts: int = 4,
+    top_k: int | None = None,
+    expert_width: int = 128,
+    mixture_width: int = 128,
+    activation: str = "relu",
+    norm: Literal["none", "layer"] = "none",
+    use_bias: bool = True,
+    gain: float | None = None,
+) -> Network:
+    r"""Builds a multilayer perceptron whose last hidden layers are a mixture of experts.
+
+    .. math:: k_e = \phi(\mathrm{norm}(h U_e + b_e)), \qquad
+              m = \phi\Big(\mathrm{norm}\sum_e g_e (k_e V_e + c_e)\Big), \qquad
+              f(x) = m W_{head} + b_{head}
+
+    behind hidden layers h as in `mlp`, with the gates g of `top_k_gates` on the router's logits h R. All experts are
+    computed for every example, and those that are not chosen get the gate 0: simple and differentiable, not fast.
+
+    Args:
+      input_shape: shape of one example; flattened.
+      num_outputs: size of the output, ≥ 1.
+      widths: units of the hidden layers before the mixture, each ≥ 1; may be empty.
+      num_experts: ≥ 1.
+      top_k: how many experts are chosen, from 1 to `num_experts`; by default all. With one token an example, as here,
+        that is what a Soft MoE computes.
+      expert_width: units of each expert, ≥ 1.
+      mixture_width: units of the mixture m, ≥ 1.
+      activation: φ, a name in `pliant.networks.ACTIVATIONS`.
+      norm: "layer" puts a LayerNorm with scale and offset before every activation.
+      use_bias: whether dense layers, experts and head have biases (initialised to 0); the router has none.
+      gain: singular values of the kernels at the start, > 0; by default what keeps the activation's scale. Router and
+        head start with 1. Without a norm the gates make the mixture smaller, E even ones by about √E.
+
+    Returns:
+      A `Network`. Its features are "dense_i", "expert_i" (units times the expert's gate) and "mixture", which the head
+      reads. Every expert has kernels of its own, so methods that hold kernels near isometry act on each expert. The
+      router has the role "other": holding its singular values would fix how sharp the gates can be.
+
+    Raises:
+      UserError: for an unknown activation or norm, or numbers out of range.
+
+    Example:
+      >>> network = moe_mlp((8, 8, 1), 10, widths=(16,), num_experts=3, top_k=1)
+      >>> params, state = network.init(jax.random.key(0))
+      >>> _, features, _ = network.apply(params, state, jnp.ones((5, 8, 8, 1)), train=False, key=None)
+      >>> speaking = [bool(jnp.any(features[f"expert_{i}"][0] != 0)) for i in range(3)]
+      >>> sum(speaking), features["mixture"].shape
+      (1, (5, 128))
+
+    References:
+      Obando-Ceron et al., `Mixtures of Experts Unlock Parameter Scaling for Deep RL
+      <https://arxiv.org/abs/2402.08609>`_, 2024: experts in place of the layer before the head, soft or top-1.
+      Puigcerver et al., `From Sparse to Soft Mixtures of Experts <https://arxiv.org/abs/2308.00951>`_, 2024.
+
+    Differs from:
+      Dopamine's networks, which route many tokens an image (pixels of a feature map), have eight experts, a capacity
+      per expert beyond which tokens are dropped, and no activation behind the mixture. No loss that balances the load.
+    """
+    top_k = num_experts if top_k is None else top_k
+    chosen = _check(activation, norm, (*widths, expert_width, mixture_width), num_experts, top_k, num_outputs, gain)
+    gain = chosen.gain if gain is None else gain
+    input_size = math.prod(input_shape)
+
+    def make(rngs: nnx.Rngs) -> MoEMLP:
+        return MoEMLP(
+            input_size,
+            num_outputs,
+            tuple(widths),
+            num_experts=num_experts,
+            top_k=top_k,
+            expert_width=expert_width,
+            mixture_width=mixture_width,
+            activation=chosen,
+            norm=norm,
+            use_bias=use_bias,
+            gain=gain,
+            rngs=rngs,
+        )
+
+    wiring = _wiring(
+        widths,
+        num_experts,
+        expert_width,
+        mixture_width,
+        activation,
+        chosen,
+        has_norm=norm == "layer",
+        use_bias=use_bias,
+        gain=gain,
+    )
+    return from_nnx(make, wiring)
+
+
+def _wiring(
+    widths: Sequence[int],
+    num_experts: int,
+    expert_width: int,
+    mixture_width: int,
+    name: str,
+    chosen: Activation,
+    *,
+    has_norm: bool,
+    use_bias: bool,
+    gain: float,
+) -> Wiring:
+    dense = [f"dense_{i}" for i in range(len(widths))]
+    experts = [f"expert_{i}" for i in range(num_experts)]
+    outs = [f"{expert}_out" for expert in experts]
+
+    def layer(units: str, width: int, kernels: Sequence[str], readers: Sequence[str]) -> HiddenLayer:
+        feeds = [Feed(Slot(f"{kernel}/kernel", axis=-1), orthogonal(gain)) for kernel in kernels]
+        if use_bias:
+            feeds += [Feed(Slot(f"{kernel}/bias", axis=-1), jax.nn.initializers.zeros) for kernel in kernels]
+        if has_norm:
+            feeds.append(Feed(Slot(f"{units}_norm/scale", axis=-1), jax.nn.initializers.ones))
+            feeds.append(Feed(Slot(f"{units}_norm/bias", axis=-1), jax.nn.initializers.zeros))
+        slots = tuple(Slot(f"{reader}/kernel", axis=-2, tiles=chosen.expansion) for reader in readers)
+        return HiddenLayer(units, width, tuple(feeds), slots, name, chosen.elementwise)
+
+    next_of = [[name] for name in dense[1:]] + [["router", *experts]]
+    layers = [layer(units, width, [units], after) for units, width, after in zip(dense, widths, next_of, strict=False)]
+    layers += [layer(expert, expert_width, [expert], [out]) for expert, out in zip(experts, outs, strict=True)]
+    layers.append(layer("mixture", mixture_width, outs, ["head"]))
+
+    roles: dict[str, Role] = {f"{kernel}/kernel": "matrix" for kernel in (*dense, *experts, *outs)}
+    roles |= {"router/kernel": "other", "head/kernel": "head"}
+    if use_bias:
+        roles |= {f"{kernel}/bias": "bias" for kernel in (*dense, *experts, *outs, "head")}
+    if has_norm:
+        roles |= {
+            f"{units}_norm/{part}": "norm" for units in (*dense, *experts, "mixture") for part in ("scale", "bias")
+        }
+    return Wiring(tuple(layers), roles, head_input="mixture")
+
+
+def _check(
+    name: str,
+    norm: str,
+    widths: Sequence[int],
+    num_experts: int,
+    top_k: int,
+    num_outputs: int,
+    gain: float | None,
+) -> Activation:
+    """`widths` are those of all layers with an activation."""
+    chosen = activation(name)
+    if norm not in ("none", "layer"):
+        raise UserError(got=f"norm={norm!r}", wanted="'none' or 'layer'", do="Leave it out for 'none'.")
+    for width in (*widths, num_outputs):
+        if width < 1:
+            raise UserError(got=f"a layer of width {width}", wanted="widths ≥ 1", do="Give positive widths.")
+    for width in widths:
+        if width % chosen.group_size:
+            raise UserError(
+                got=f"width {width} with activation {name!r}",
+                wanted=f"widths that are multiples of {chosen.group_size}",
+                do=f"Choose {width + -width % chosen.group_size} instead.",
+            )
+    require_range("num_experts", num_experts, 1, do="Use 4, for example.")
+    require_range("top_k", top_k, 1, num_experts, do="Leave it out for all experts.")
+    require_range("gain", gain, 1e-12, do="Leave it out for the activation's own.")
+    return chosen

@@ -1,0 +1,234 @@
+"""The residual multilayer perceptron."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from pliant.errors import UserError, require_range
+from pliant.networks._activations import Activation, activation
+from pliant.networks._functional import from_nnx
+from pliant.networks._orthogonal import orthogonal
+from pliant.types import Features, Feed, HiddenLayer, Key, Network, Role, Slot, Wiring
+
+
+class ResidualBlock(nnx.Module):
+    """(`norm` →) `up` → activation → `down`, added to the stream; see `residual_mlp`."""
+
+    def __init__(
+        self,
+        width: int,
+        hidden_width: int,
+        *,
+        activation: Activation,
+        norm: Literal["none", "layer"],
+        use_bias: bool,
+        gain: float,
+        branch_gain: float,
+        rngs: nnx.Rngs,
+    ):
+        self.activation = activation
+        if norm == "layer":
+            self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.up = nnx.Linear(width, hidden_width, use_bias=use_bias, kernel_init=orthogonal(gain), rngs=rngs)
+        self.down = nnx.Linear(
+            hidden_width * activation.expansion,
+            width,
+            use_bias=use_bias,
+            kernel_init=orthogonal(branch_gain),
+            rngs=rngs,
+        )
+
+    def __call__(self, stream: Float[Array, "batch width"]) -> tuple[Float[Array, "batch width"], Array]:
+        """The stream behind the block, and the block's hidden features."""
+        x = self.norm(stream) if hasattr(self, "norm") else stream
+        hidden = self.activation.apply(self.up(x))
+        return stream + self.down(hidden), hidden
+
+
+class ResidualMLP(nnx.Module):
+    """A `stem`, blocks `block_i`, (`norm`) and a linear `head`; see `residual_mlp`."""
+
+    def __init__(
+        self,
+        input_size: int,
+        num_outputs: int,
+        *,
+        width: int,
+        num_blocks: int,
+        hidden_width: int,
+        activation: Activation,
+        norm: Literal["none", "layer"],
+        use_bias: bool,
+        gain: float,
+        branch_gain: float,
+        rngs: nnx.Rngs,
+    ):
+        self.num_blocks = num_blocks
+        self.stem = nnx.Linear(input_size, width, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)
+        for i in range(num_blocks):
+            block = ResidualBlock(
+                width,
+                hidden_width,
+                activation=activation,
+                norm=norm,
+                use_bias=use_bias,
+                gain=gain,
+                branch_gain=branch_gain,
+                rngs=rngs,
+            )
+            setattr(self, f"block_{i}", block)
+        if norm == "layer":
+            self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.head = nnx.Linear(width, num_outputs, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)
+
+    def __call__(
+        self, inputs: Float[Array, "batch ..."], *, train: bool, key: Key | None
+    ) -> tuple[Float[Array, "batch out"], Features]:
+        """The head's output, the hidden features of every block and the stream that the head reads."""
+        del train, key
+        stream = self.stem(inputs.reshape(inputs.shape[0], -1))
+        features = {}
+        for i in range(self.num_blocks):
+            stream, features[f"block_{i}"] = getattr(self, f"block_{i}")(stream)
+        features["stream"] = self.norm(stream) if hasattr(self, "norm") else stream
+        return self.head(features["stream"]), features
+
+
+def residual_mlp(
+    input_shape: Sequence[int],
+    num_outputs: int,
+    *,
+    width: int = 128,
+    num_blocks: int = 4,
+    hidden_width: int | None = None,
+    activation: str = "relu",
+    norm: Literal["none", "layer"] = "none",
+    use_bias: bool = True,
+    gain: float | None = None,
+    branch_gain: float | None = None,
+) -> Network:
+    r"""Builds a multilayer perceptron of residual blocks with orthogonal initialisation.
+
+    .. math:: h_0 = x W_{stem} + b, \qquad h_{l+1} = h_l + \phi(\mathrm{norm}(h_l) W_l + b_l) V_l + c_l, \qquad
+              f(x) = \mathrm{norm}(h_L) W_{head} + b_{head}
+
+    Args:
+      input_shape: shape of one example; flattened.
+      num_outputs: size of the output, ≥ 1.
+      width: size of the stream h that the blocks add to, ≥ 1.
+      num_blocks: L ≥ 0.
+      hidden_width: units of each block, ≥ 1; by default `width`.
+      activation: φ, a name in `pliant.networks.ACTIVATIONS`.
+      norm: "layer" puts a LayerNorm with scale and offset in front of every block and of the head (pre-norm).
+      use_bias: whether dense layers and head have biases (initialised to 0).
+      gain: singular values of every W at the start, > 0; by default what keeps the activation's scale.
+      branch_gain: singular values of every V at the start, ≥ 0; by default 1/√L, with which the stream grows at most by
+        about √e. 0 starts as a linear model.
+
+    Returns:
+      A `Network`. Its features are "block_i", (batch, hidden_width), and "stream", what the head reads. Only the
+      blocks' units are in `wiring.layers`: one of the stream is carried on by the skip connection, so it cannot be cut
+      off.
+
+    Raises:
+      UserError: for an unknown activation or norm, or numbers out of range.
+
+    Example:
+      >>> network = residual_mlp((8, 8, 1), 10, width=16, num_blocks=2)
+      >>> params, state = network.init(jax.random.key(0))
+      >>> output, features, _ = network.apply(params, state, jnp.zeros((5, 8, 8, 1)), train=False, key=None)
+      >>> output.shape, features["block_1"].shape, features["stream"].shape
+      ((5, 10), (5, 16), (5, 16))
+
+    References:
+      He et al., `Identity Mappings in Deep Residual Networks <https://arxiv.org/abs/1603.05027>`_, 2016. Equation 1
+      with the identity; the norm in front of the branch is their pre-activation.
+      Lyle et al. 2023 (arXiv 2303.01486): residual connections among the architectures that keep plasticity.
+
+    Differs from:
+      He et al.'s blocks, which have a norm in front of both layers of a branch. The 1/√L is ours.
+    """
+    hidden_width = width if hidden_width is None else hidden_width
+    chosen = _check(activation, norm, width, num_blocks, hidden_width, num_outputs, gain, branch_gain)
+    gain = chosen.gain if gain is None else gain
+    if branch_gain is None:
+        branch_gain = 1.0 / math.sqrt(max(num_blocks, 1))
+    input_size = math.prod(input_shape)
+
+    def make(rngs: nnx.Rngs) -> ResidualMLP:
+        return ResidualMLP(
+            input_size,
+            num_outputs,
+            width=width,
+            num_blocks=num_blocks,
+            hidden_width=hidden_width,
+            activation=chosen,
+            norm=norm,
+            use_bias=use_bias,
+            gain=gain,
+            branch_gain=branch_gain,
+            rngs=rngs,
+        )
+
+    layers = tuple(_layer(i, hidden_width, activation, chosen, use_bias, gain) for i in range(num_blocks))
+    roles = _roles(num_blocks, has_norm=norm == "layer", use_bias=use_bias)
+    return from_nnx(make, Wiring(layers, roles, head_input="stream"))
+
+
+def _layer(i: int, width: int, name: str, chosen: Activation, use_bias: bool, gain: float) -> HiddenLayer:
+    feeds = [Feed(Slot(f"block_{i}/up/kernel", axis=-1), orthogonal(gain))]
+    if use_bias:
+        feeds.append(Feed(Slot(f"block_{i}/up/bias", axis=-1), jax.nn.initializers.zeros))
+    return HiddenLayer(
+        name=f"block_{i}",
+        width=width,
+        feeds=tuple(feeds),
+        readers=(Slot(f"block_{i}/down/kernel", axis=-2, tiles=chosen.expansion),),
+        activation=name,
+        elementwise=chosen.elementwise,
+    )
+
+
+def _roles(num_blocks: int, *, has_norm: bool, use_bias: bool) -> dict[str, Role]:
+    """The stem is a dense layer on the inputs like any other, so it is a matrix and not an embedding."""
+    dense = ["stem", *(f"block_{i}/{part}" for i in range(num_blocks) for part in ("up", "down"))]
+    roles: dict[str, Role] = {f"{name}/kernel": "matrix" for name in dense}
+    roles["head/kernel"] = "head"
+    if use_bias:
+        roles |= {f"{name}/bias": "bias" for name in (*dense, "head")}
+    if has_norm:
+        norms = [*(f"block_{i}/norm" for i in range(num_blocks)), "norm"]
+        roles |= {f"{name}/{part}": "norm" for name in norms for part in ("scale", "bias")}
+    return roles
+
+
+def _check(
+    name: str,
+    norm: str,
+    width: int,
+    num_blocks: int,
+    hidden_width: int,
+    num_outputs: int,
+    gain: float | None,
+    branch_gain: float | None,
+) -> Activation:
+    chosen = activation(name)
+    if norm not in ("none", "layer"):
+        raise UserError(got=f"norm={norm!r}", wanted="'none' or 'layer'", do="Leave it out for 'none'.")
+    require_range("width", width, 1, do="Use 128, for example.")
+    require_range("num_outputs", num_outputs, 1, do="Give the number of classes or values.")
+    require_range("num_blocks", num_blocks, 0, do="Use 0 for a linear model.")
+    require_range("hidden_width", hidden_width, 1, do="Leave it out for the width.")
+    if hidden_width % chosen.group_size:
+        raise UserError(
+            got=f"hidden_width={hidden_width} with activation {name!r}",
+            wanted=f"a multiple of {chosen.group_size}",
+            do=f"Choose {hidden_width + -hidden_width % chosen.group_size} instead.",
+        )
+    require_range("gain", gain, 1e-12, do="Leave it out for the activation's own.")
+    require_range("branch_gain", branch_gain, 0, do="Leave it out for one over the root of the number of blocks.")
+    return chosen

@@ -1,0 +1,80 @@
+"""What the hidden layers of all networks have in common: the parameters of their units, and what widths may be."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array
+
+from pliant.errors import UserError, require_range
+from pliant.networks._activations import Activation, activation
+from pliant.types import Feed, Key, Role, Slot
+
+
+class Owned(NamedTuple):
+    """The parameters of a dense or conv layer, with the norm behind it."""
+
+    feeds: tuple[Feed, ...]
+    """What each unit owns of them."""
+    roles: dict[str, Role]
+
+
+def owned(
+    module: str,
+    kernel_init: Callable[[Key, tuple[int, ...], Any], Array],
+    *,
+    use_bias: bool = True,
+    norm: str | None = None,
+) -> Owned:
+    """Lists what the units of a layer own: their slice of the kernel, their bias, their norm's scale and offset.
+
+    Args:
+      module: the layer, with the leaves kernel and bias.
+      kernel_init: draws the kernel.
+      use_bias: whether it has a bias.
+      norm: its norm, with the leaves scale and bias; None for none.
+
+    Example:
+      >>> feeds, roles = owned("dense_0", jax.nn.initializers.ones, norm="norm_0")
+      >>> roles
+      {'dense_0/kernel': 'matrix', 'dense_0/bias': 'bias', 'norm_0/scale': 'norm', 'norm_0/bias': 'norm'}
+    """
+    feeds = [Feed(Slot(f"{module}/kernel", axis=-1), kernel_init)]
+    roles: dict[str, Role] = {f"{module}/kernel": "matrix"}
+    if use_bias:
+        feeds.append(Feed(Slot(f"{module}/bias", axis=-1), jax.nn.initializers.zeros))
+        roles[f"{module}/bias"] = "bias"
+    if norm is not None:
+        feeds.append(Feed(Slot(f"{norm}/scale", axis=-1), jax.nn.initializers.ones))
+        feeds.append(Feed(Slot(f"{norm}/bias", axis=-1), jax.nn.initializers.zeros))
+        roles[f"{norm}/scale"] = roles[f"{norm}/bias"] = "norm"
+    return Owned(tuple(feeds), roles)
+
+
+def activation_for(name: str, widths: Sequence[int], gain: Any = None) -> Activation:
+    """The activation of that name, with `gain` in the place of its own if there is one.
+
+    Args:
+      name: a name in `ACTIVATIONS`.
+      widths: units of the layers that it is behind.
+      gain: singular values of the hidden kernels at the start, > 0; None for the activation's own.
+
+    Raises:
+      UserError: for an unknown name, widths that do not suit it, and a gain that is not positive.
+
+    Example:
+      >>> activation_for("maxmin", (8, 4)).gain, activation_for("maxmin", (8, 4), 0.5).gain
+      (1.0, 0.5)
+    """
+    chosen = activation(name)
+    for width in widths:
+        if width < 1:
+            raise UserError(got=f"a layer of width {width}", wanted="widths ≥ 1", do="Give positive widths.")
+        if width % chosen.group_size:
+            raise UserError(
+                got=f"width {width} with activation {name!r}",
+                wanted=f"widths that are multiples of {chosen.group_size}",
+                do=f"Choose {-(-width // chosen.group_size) * chosen.group_size} instead.",
+            )
+    require_range("gain", gain, 1e-12, do="Leave it out for the activation's own.")
+    return chosen if gain is None else chosen._replace(gain=gain)

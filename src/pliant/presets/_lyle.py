@@ -1,0 +1,40 @@
+"""The supervised study of the paper that asked what plasticity is."""
+
+from pliant.presets._preset import preset
+
+
+def _notes() -> None:
+    """Published: 5,000 MNIST digits, the list of labels shuffled anew in every iteration, two hidden layers of 1,024
+    ReLU units, Adam with 1e-3 and ε = 1e-9 against Adam with b2 = 0.9 and a damped root (1e-3).
+
+    Ours: batches of 512, 1,000 updates an iteration, 100 iterations, four seeds; accuracy over all 5,000 digits, where
+    4,096 were taken.
+    """
+
+
+PRESETS = (
+    preset(
+        "lyle/optimizer-instability",
+        "random labels of 5,000 MNIST digits: Adam against a tuned Adam",
+        "Lyle et al. 2023 (arXiv 2303.01486), section 3.1 and figure 1",
+        _notes,
+        paper={
+            "stream": "random-labels",
+            "dataset": "mnist",
+            "train_size": 5000,
+            "methods": ("adam", "adam-tuned"),
+            "network": "mlp",
+            "widths": (1024, 1024),
+            "use_bias": True,
+            "settings": ("adam.eps=1e-9",),
+            "learning_rate": 1e-3,
+            "batch_size": 512,
+            "steps": 1000,
+            "tasks": 100,
+            "seeds": 4,
+        },
+        cpu={"widths": (512, 512), "train_size": 2000, "batch_size": 128, "steps": 500, "tasks": 30, "seeds": 2},
+        smoke={"dataset": None, "train_size": 500, "widths": (64, 64), "batch_size": 50, "steps": 50, "tasks": 3}
+        | {"seeds": 2},
+    ),
+)

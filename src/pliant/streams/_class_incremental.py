@@ -1,0 +1,155 @@
+"""More and more classes: every task adds some to those that it keeps."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from pliant.errors import UserError, require_range
+from pliant.streams._datasets import Dataset, Images
+from pliant.streams._images import ImageData, image_data, normalized
+from pliant.streams._objectives import masked_classification
+from pliant.types import Batch, Key, Stream
+
+
+class ClassData(NamedTuple):
+    """Images, and where those of each class are."""
+
+    images: ImageData
+    train: Int[np.ndarray | Array, "classes train"]
+    """Positions of training images by class, as many of each."""
+    test: Int[np.ndarray | Array, "classes test"]
+
+
+class SeenClasses(NamedTuple):
+    """A task of `class_incremental`."""
+
+    order: Int[Array, " classes"]
+    """All classes in the order in which they come; the same in all tasks."""
+    seen: Bool[Array, " classes"]
+    """True for a class that has come."""
+
+
+def class_incremental(
+    dataset: Dataset,
+    *,
+    num_tasks: int = 20,
+    classes_per_task: int = 5,
+    order: Literal["random", "natural"] = "random",
+) -> Stream:
+    """Classification among more and more classes: task t has all images of the first (t + 1)·`classes_per_task` ones.
+
+    The network has an output for every class; those of classes that have not come are neither trained nor an answer.
+    The test images are those of the classes that have come, so chance falls from task to task.
+
+    Args:
+      dataset: the images. Every class counts with as many as the smallest has, the first ones.
+      num_tasks: ≥ 1.
+      classes_per_task: classes that a task adds, ≥ 1; `num_tasks`·`classes_per_task` is at most the number of classes.
+      order: "random" draws the order of the classes for each seed; "natural" is that of their numbers.
+
+    Returns:
+      A `Stream`; a task is `SeenClasses`.
+
+    Raises:
+      UserError: for an unknown order, numbers below 1, too few classes, or a class without images.
+
+    Example:
+      >>> from pliant.streams import load_dataset
+      >>> stream = class_incremental(load_dataset("digits"), num_tasks=5, classes_per_task=2, order="natural")
+      >>> stream.task(jax.random.key(0), 1).seen.astype(int).tolist()
+      [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+      >>> [stream.num_train(index) for index in range(5)]
+      [314, 628, 942, 1256, 1570]
+
+    References:
+      Dohare et al., `Loss of plasticity in deep continual learning
+      <https://www.nature.com/articles/s41586-024-07711-7>`_, 2024, class-incremental CIFAR-100.
+
+    Differs from:
+      Dohare et al., who keep 50 of the 500 training images of a class for validation, and continue each task from the
+      parameters that were the best on them.
+    """
+    if order not in ("random", "natural"):
+        raise UserError(got=f"order={order!r}", wanted="'random' or 'natural'", do="Leave it out for 'random'.")
+    require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")
+    require_range("classes_per_task", classes_per_task, 1, do="Leave it out for the default of 5.")
+    num_classes = dataset.num_classes
+    if num_tasks * classes_per_task > num_classes:
+        raise UserError(
+            got=f"{num_tasks} tasks of {classes_per_task} new classes each from {dataset.name!r}",
+            wanted=f"at most its {num_classes} classes together",
+            do="Lower --tasks, or set class-incremental.classes_per_task.",
+        )
+    data = class_data(dataset)
+
+    def task(key: Key, index: Int[Array, ""] | int) -> SeenClasses:
+        classes = jnp.arange(num_classes)
+        if order == "random":
+            classes = jax.random.permutation(jax.random.fold_in(key, 0), classes)
+        return SeenClasses(classes, jnp.argsort(classes) < (index + 1) * classes_per_task)
+
+    def train_batch(data: ClassData, task: SeenClasses, indices: Int[Array, " batch"]) -> Batch:
+        return class_batch(data.images, data.images.train, data.train, task.order, indices)
+
+    def test_batch(data: ClassData, task: SeenClasses, indices: Int[Array, " batch"]) -> Batch:
+        return class_batch(data.images, data.images.test, data.test, task.order, indices)
+
+    return Stream(
+        name="class-incremental",
+        dataset=dataset.name,
+        num_tasks=num_tasks,
+        num_outputs=num_classes,
+        input_shape=dataset.train.images.shape[1:],
+        num_train=lambda index: (index + 1) * classes_per_task * data.train.shape[1],
+        num_test=lambda index: (index + 1) * classes_per_task * data.test.shape[1],
+        objective=masked_classification(lambda task: task.seen),
+        headline="test_accuracy",
+        chance=None,
+        data=data,
+        task=task,
+        train_batch=train_batch,
+        test_batch=test_batch,
+    )
+
+
+def class_data(dataset: Dataset, train_per_class: int = 0, test_per_class: int = 0) -> ClassData:
+    """Finds the images of every class; 0 stands for as many as the smallest class has."""
+    train = _positions(dataset, dataset.train.labels, train_per_class, "training")
+    return ClassData(image_data(dataset), train, _positions(dataset, dataset.test.labels, test_per_class, "test"))
+
+
+def class_batch(
+    data: ImageData,
+    split: Images,
+    positions: Int[np.ndarray | Array, "classes images"],
+    chosen: Int[Array, " chosen"],
+    indices: Int[Array, " batch"],
+) -> Batch:
+    """Examples number `indices` of a task that has the images of one class after the other."""
+    per_class = positions.shape[1]
+    places = jnp.asarray(positions)[chosen[indices // per_class], indices % per_class]
+    return Batch(normalized(data, split, places), jnp.asarray(split.labels)[places])
+
+
+def _positions(
+    dataset: Dataset, labels: Int[np.ndarray, " images"], per_class: int, what: str
+) -> Int[np.ndarray, "classes each"]:
+    """The first images of each class."""
+    smallest = int(np.bincount(labels, minlength=dataset.num_classes).min())
+    if smallest == 0:
+        raise UserError(
+            got=f"a class of {dataset.name!r} without {what} images",
+            wanted="images of every class",
+            do="Use more of the data set, or another one.",
+        )
+    if not 0 <= per_class <= smallest:
+        raise UserError(
+            got=f"{per_class} {what} images of every class of {dataset.name!r}",
+            wanted=f"1 to {smallest}, as many as its smallest class has",
+            do="Leave it out, or 0, for as many as there are.",
+        )
+    rows = [np.flatnonzero(labels == label)[: per_class or smallest] for label in range(dataset.num_classes)]
+    return np.stack(rows).astype(np.int32)

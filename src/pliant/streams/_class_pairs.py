@@ -1,0 +1,101 @@
+"""Two classes to tell apart: a new pair in every task."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from pliant.errors import UserError, require_range
+from pliant.streams._class_incremental import ClassData, class_batch, class_data
+from pliant.streams._datasets import Dataset
+from pliant.streams._objectives import CLASSIFICATION
+from pliant.types import Batch, Key, Stream
+
+
+def class_pairs(
+    dataset: Dataset,
+    *,
+    num_tasks: int = 20,
+    train_per_class: int = 0,
+    test_per_class: int = 0,
+    rounds: Literal["repeat", "redraw"] = "repeat",
+) -> Stream:
+    """Telling two classes apart, labelled 0 and 1: Continual ImageNet, over any data set of many classes.
+
+    The classes come in pairs, in a random order that each seed draws; when all have come, the next round begins. With
+    an odd number of classes the last of the order is left out.
+
+    Args:
+      dataset: the images, of 2 classes or more.
+      num_tasks: ≥ 1.
+      train_per_class: training images of each class, the first ones; 0 for as many as the smallest class has. 600 for
+        Continual ImageNet.
+      test_per_class: the same for test images; 100 for Continual ImageNet.
+      rounds: "repeat" has the same pairs in every round; "redraw" a new order.
+
+    Returns:
+      A `Stream`; a task is its two classes, int32 (2,).
+
+    Raises:
+      UserError: for an unknown kind of rounds, `num_tasks` < 1, fewer than 2 classes, or more images of a class than
+        there are.
+
+    Example:
+      >>> from pliant.streams import load_dataset
+      >>> stream = class_pairs(load_dataset("digits"), train_per_class=100)
+      >>> pairs = jnp.stack([stream.task(jax.random.key(0), index) for index in range(6)])
+      >>> sorted(pairs[:5].ravel().tolist()), bool((pairs[5] == pairs[0]).all())
+      ([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], True)
+      >>> stream.train_batch(stream.data, pairs[0], jnp.array([0, 99, 100, 199])).targets.tolist()
+      [0, 0, 1, 1]
+
+    References:
+      Dohare et al., `Loss of plasticity in deep continual learning
+      <https://www.nature.com/articles/s41586-024-07711-7>`_, 2024, Continual ImageNet.
+
+    Differs from:
+      Dohare et al. set the output layer to zero in each task, which here is the run's choice (--head-at-switch zero).
+      Kumar et al. 2023 draw a new order in every round ("redraw") and report the online accuracy, which every run has
+      too; here the headline is the test accuracy.
+    """
+    if rounds not in ("repeat", "redraw"):
+        raise UserError(got=f"rounds={rounds!r}", wanted="'repeat' or 'redraw'", do="Leave it out for 'repeat'.")
+    require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")
+    num_classes = dataset.num_classes
+    pairs_per_round = num_classes // 2
+    if pairs_per_round == 0:
+        raise UserError(
+            got=f"{dataset.name!r}, which has a single class", wanted="2 classes or more", do="Use another data set."
+        )
+    data = class_data(dataset, train_per_class, test_per_class)
+
+    def task(key: Key, index: Int[Array, ""] | int) -> Int[Array, " 2"]:
+        number = index // pairs_per_round if rounds == "redraw" else 0
+        order = jax.random.permutation(jax.random.fold_in(key, number), num_classes)
+        return order[2 * (index % pairs_per_round) + jnp.arange(2)]
+
+    def train_batch(data: ClassData, task: Int[Array, " 2"], indices: Int[Array, " batch"]) -> Batch:
+        batch = class_batch(data.images, data.images.train, data.train, task, indices)
+        return batch._replace(targets=indices // data.train.shape[1])
+
+    def test_batch(data: ClassData, task: Int[Array, " 2"], indices: Int[Array, " batch"]) -> Batch:
+        batch = class_batch(data.images, data.images.test, data.test, task, indices)
+        return batch._replace(targets=indices // data.test.shape[1])
+
+    return Stream(
+        name="class-pairs",
+        dataset=dataset.name,
+        num_tasks=num_tasks,
+        num_outputs=2,
+        input_shape=dataset.train.images.shape[1:],
+        num_train=lambda _: 2 * data.train.shape[1],
+        num_test=lambda _: 2 * data.test.shape[1],
+        objective=CLASSIFICATION,
+        headline="test_accuracy",
+        chance=0.5,
+        data=data,
+        task=task,
+        train_batch=train_batch,
+        test_batch=test_batch,
+    )

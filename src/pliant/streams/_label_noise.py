@@ -1,0 +1,120 @@
+"""Labels that become clean: every task has less noise in them than the one before."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from pliant.errors import UserError, require_range
+from pliant.streams._datasets import Dataset
+from pliant.streams._images import ImageData, image_data, normalized
+from pliant.streams._objectives import CLASSIFICATION
+from pliant.types import Batch, Key, Stream
+
+
+class NoisyChunk(NamedTuple):
+    """A task of `label_noise`."""
+
+    examples: Int[Array, " examples"]
+    """Positions of its training images."""
+    labels: Int[Array, " examples"]
+
+
+def label_noise(
+    dataset: Dataset,
+    *,
+    num_tasks: int = 10,
+    first_noise: float = 0.5,
+    last_noise: float = 0.0,
+    chunks: Literal["disjoint", "cumulative", "all"] = "disjoint",
+) -> Stream:
+    r"""Classification from noisy labels, whose noise changes in equal steps from the first task to the last.
+
+    .. math:: p_t = p_0 + (p_{T-1} - p_0)\,\frac{t}{T-1}
+
+    A training label is a uniform draw among all classes with probability :math:`p_t`, and true otherwise. Test labels
+    are clean, so the test accuracy shows whether the network can still mend what the noise has taught it.
+
+    Args:
+      dataset: the images.
+      num_tasks: T ≥ 1.
+      first_noise: p of the first task, in [0, 1].
+      last_noise: p of the last task, in [0, 1].
+      chunks: "disjoint" splits the training images at random into T chunks of one size, one a task; "cumulative" also
+        keeps the chunks of earlier tasks; "all" has every image in every task. Noise is drawn anew in each task.
+
+    Returns:
+      A `Stream`; a task is a `NoisyChunk`.
+
+    Raises:
+      UserError: for an unknown kind of chunks, noise outside [0, 1], or more tasks than training images.
+
+    Example:
+      >>> from pliant.streams import load_dataset
+      >>> digits = load_dataset("digits")
+      >>> stream = label_noise(digits, first_noise=1.0)
+      >>> tasks = [stream.task(jax.random.key(0), index) for index in (0, 9)]
+      >>> wrong = [float((task.labels != digits.train.labels[task.examples]).mean()) for task in tasks]
+      >>> [round(fraction, 1) for fraction in wrong]  # one draw in ten is right by chance
+      [0.9, 0.0]
+
+    References:
+      Lee et al., `Slow and Steady Wins the Race: Maintaining Plasticity with Hare and Tortoise Networks
+      <https://arxiv.org/abs/2406.02596>`_, 2024, the continual-learning experiment.
+
+    Differs from:
+      Lee et al., whose code keeps earlier chunks ("cumulative"), gives an exact share of the images a label other than
+      the true one, and goes 0.5, 0.4, 0.4, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1, 0.
+    """
+    _check(dataset, num_tasks, first_noise, last_noise, chunks)
+    true_labels = dataset.train.labels
+    num_classes, num_examples = dataset.num_classes, len(true_labels)
+    size = num_examples if chunks == "all" else num_examples // num_tasks
+
+    def task(key: Key, index: Int[Array, ""] | int) -> NoisyChunk:
+        order_key, task_key = jax.random.split(key)
+        order = jnp.arange(num_examples) if chunks == "all" else jax.random.permutation(order_key, num_examples)
+        examples = jax.lax.dynamic_slice_in_dim(order, index * size, size) if chunks == "disjoint" else order
+        where, which = jax.random.split(jax.random.fold_in(task_key, index))
+        done = index / max(num_tasks - 1, 1)
+        noise = (1 - done) * first_noise + done * last_noise
+        is_noisy = jax.random.bernoulli(where, noise, examples.shape)
+        drawn = jax.random.randint(which, examples.shape, 0, num_classes, jnp.int32)
+        return NoisyChunk(examples, jnp.where(is_noisy, drawn, jnp.asarray(true_labels)[examples]))
+
+    def train_batch(data: ImageData, task: NoisyChunk, indices: Int[Array, " batch"]) -> Batch:
+        return Batch(normalized(data, data.train, task.examples[indices]), task.labels[indices])
+
+    def test_batch(data: ImageData, task: NoisyChunk, indices: Int[Array, " batch"]) -> Batch:
+        del task
+        return Batch(normalized(data, data.test, indices), jnp.asarray(data.test.labels)[indices])
+
+    return Stream(
+        name="label-noise",
+        dataset=dataset.name,
+        num_tasks=num_tasks,
+        num_outputs=num_classes,
+        input_shape=dataset.train.images.shape[1:],
+        num_train=lambda index: (index + 1) * size if chunks == "cumulative" else size,
+        num_test=lambda _: len(dataset.test.labels),
+        objective=CLASSIFICATION,
+        headline="test_accuracy",
+        chance=1 / num_classes,
+        data=image_data(dataset),
+        task=task,
+        train_batch=train_batch,
+        test_batch=test_batch,
+        keeps="inputs" if chunks == "all" else None,
+    )
+
+
+def _check(dataset: Dataset, num_tasks: int, first_noise: float, last_noise: float, chunks: str) -> None:
+    if chunks not in ("disjoint", "cumulative", "all"):
+        raise UserError(
+            got=f"chunks={chunks!r}", wanted="'disjoint', 'cumulative' or 'all'", do="Leave it out for 'disjoint'."
+        )
+    require_range("first_noise", first_noise, 0, 1, do="Leave it out for 0.5.")
+    require_range("last_noise", last_noise, 0, 1, do="Leave it out for 0.")
+    most = len(dataset.train.labels)
+    require_range("tasks", num_tasks, 1, most, do="Every task has a training image of its own.")

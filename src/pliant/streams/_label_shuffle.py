@@ -1,0 +1,71 @@
+"""Shuffled classes: the same images in the same classes, which go by new numbers in every task."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from pliant.errors import require_range
+from pliant.streams._datasets import Dataset, Images
+from pliant.streams._images import ImageData, image_data, normalized
+from pliant.streams._objectives import CLASSIFICATION
+from pliant.types import Batch, Key, Stream
+
+
+def label_shuffle(dataset: Dataset, *, num_tasks: int = 20) -> Stream:
+    r"""Classification under a permutation π of the classes that is redrawn for every task, the first included.
+
+    .. math:: y_t = \pi_t(y)
+
+    for train and test images alike. Images of a class stay together, so a new output layer would be enough.
+
+    Args:
+      dataset: the images.
+      num_tasks: ≥ 1.
+
+    Returns:
+      A `Stream`; a task is π, int32 (classes,).
+
+    Raises:
+      UserError: for `num_tasks` < 1.
+
+    Example:
+      >>> from pliant.streams import load_dataset
+      >>> stream = label_shuffle(load_dataset("digits"))
+      >>> task = stream.task(jax.random.key(0), 3)
+      >>> sorted(task.tolist())
+      [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+    References:
+      Rosseau et al. 2026 (arXiv 2606.09762), section 6.1, label-shuffled CIFAR-100; Elsayed and Mahmood,
+      `Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning
+      <https://arxiv.org/abs/2404.00781>`_, 2024, label-permuted tasks.
+
+    Differs from:
+      Elsayed and Mahmood, whose first task has the true labels.
+    """
+    require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")
+    num_classes = dataset.num_classes
+
+    def task(key: Key, index: Int[Array, ""] | int) -> Int[Array, " classes"]:
+        return jax.random.permutation(jax.random.fold_in(key, index), num_classes)
+
+    def batch(data: ImageData, split: Images, task: Int[Array, " classes"], indices: Int[Array, " batch"]) -> Batch:
+        return Batch(normalized(data, split, indices), task[jnp.asarray(split.labels)[indices]])
+
+    return Stream(
+        name="label-shuffle",
+        dataset=dataset.name,
+        num_tasks=num_tasks,
+        num_outputs=num_classes,
+        input_shape=dataset.train.images.shape[1:],
+        num_train=lambda _: len(dataset.train.labels),
+        num_test=lambda _: len(dataset.test.labels),
+        objective=CLASSIFICATION,
+        headline="test_accuracy",
+        chance=1 / num_classes,
+        data=image_data(dataset),
+        task=task,
+        train_batch=lambda data, task, indices: batch(data, data.train, task, indices),
+        test_batch=lambda data, task, indices: batch(data, data.test, task, indices),
+        keeps="inputs",
+    )

@@ -1,0 +1,94 @@
+"""Random texts to memorise: the same texts to read, new ones to write in every task."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from pliant.errors import require_range
+from pliant.streams._letters import VOCABULARY, as_tokens, random_letters, text_length
+from pliant.streams._objectives import TEXT
+from pliant.types import Batch, Key, Stream, Text
+
+_DATA_SEED = 0  # the texts to read are the data set: the same for all seeds
+
+
+def random_seq2seq(
+    *,
+    num_tasks: int = 20,
+    num_examples: int = 5120,
+    source_words: int = 50,
+    target_words: int = 5,
+    word_length: int = 5,
+    num_beams: int = 1,
+) -> Stream:
+    """Memorising random texts: every task asks for new ones in answer to the same.
+
+    There is nothing to generalise, so BLEU-2 on the training pairs at the end of a task is what counts.
+
+    Args:
+      num_tasks: ≥ 1.
+      num_examples: pairs of texts, ≥ 1.
+      source_words: words to read, ≥ 1.
+      target_words: words to write, ≥ 2, since BLEU-2 counts pairs of words.
+      word_length: letters in a word, ≥ 1.
+      num_beams: width of the beam that writes, ≥ 1; 1 is greedy.
+
+    Returns:
+      A `Stream`; a task is its target texts as tokens, int8 (examples, tokens).
+
+    Raises:
+      UserError: for numbers that are too small.
+
+    Example:
+      >>> stream = random_seq2seq(num_examples=8, source_words=2)
+      >>> batch = stream.train_batch(stream.data, stream.task(jax.random.key(0), 3), jnp.arange(4))
+      >>> batch.inputs.source.shape, batch.targets.shape
+      ((4, 12), (4, 30))
+
+    References:
+      *Do Neural Networks Lose Plasticity in a Gradually Changing World?*, section 3, "Random Seq2Seq", appendix B.4.
+
+    Differs from:
+      The authors' code, which tokenises with T5's vocabulary; here a token is a letter. Whether the texts to read
+      change from task to task is not stated in the paper: here they stay, as images do under random labels.
+    """
+    require_positive(num_tasks=num_tasks, num_examples=num_examples, source_words=source_words, word_length=word_length)
+    require_positive(num_beams=num_beams)
+    require_range("target_words", target_words, 2, do="BLEU-2 counts pairs of words.")
+    letters = random_letters(jax.random.key(_DATA_SEED), num_examples, source_words, word_length)
+
+    def task(key: Key, index: Int[Array, ""] | int) -> Int[Array, "examples tokens"]:
+        drawn = random_letters(jax.random.fold_in(key, index), num_examples, target_words, word_length)
+        return as_tokens(drawn).astype(jnp.int8)
+
+    def train_batch(data: Array, task: Int[Array, "examples tokens"], indices: Int[Array, " batch"]) -> Batch:
+        return text_batch(jnp.asarray(data)[indices].astype(jnp.int32), task[indices].astype(jnp.int32))
+
+    return Stream(
+        name="random-seq2seq",
+        dataset="generated",
+        num_tasks=num_tasks,
+        num_outputs=VOCABULARY,
+        input_shape=(text_length(source_words, word_length), text_length(target_words, word_length)),
+        num_train=lambda _: num_examples,
+        num_test=lambda _: 0,
+        objective=TEXT,
+        headline="train_bleu",
+        chance=None,
+        data=as_tokens(letters).astype(jnp.int8),
+        task=task,
+        train_batch=train_batch,
+        keeps="inputs",
+        num_beams=num_beams,
+    )
+
+
+def text_batch(source: Int[Array, "batch source"], target: Int[Array, "batch target"]) -> Batch:
+    """A batch for teacher forcing: the decoder reads the target moved right by one."""
+    return Batch(Text(source, jnp.pad(target, ((0, 0), (1, 0)))[:, :-1]), target)
+
+
+def require_positive(**numbers: int) -> None:
+    """Raises unless all are at least 1."""
+    for name, number in numbers.items():
+        require_range(name, number, 1, do="Leave it out for the default.")

@@ -1,0 +1,75 @@
+"""The mean of two inputs: which two, or with which sign, changes from task to task."""
+
+from typing import Literal
+
+import jax
+from jaxtyping import Array, Int
+
+from pliant.errors import UserError, require_range
+from pliant.streams._objectives import REGRESSION
+from pliant.types import Batch, Key, Stream
+
+_NUM_INPUTS = 16
+
+
+def upgd_toy(
+    *, num_tasks: int = 20, num_examples: int = 200, changes: Literal["indices", "sign"] = "indices"
+) -> Stream:
+    r"""Regression on the mean of two of 16 standard normal inputs.
+
+    .. math:: y = \tfrac12 (x_{2t} + x_{2t+1}) \quad \text{(indices modulo 16)}, \qquad \text{or} \qquad
+              y = (-1)^t\,\tfrac12 (x_0 + x_1)
+
+    New indices want plasticity; a sign that flips wants what has just been learned to be undone. Examples are drawn
+    anew in every task. What counts is the squared error on each batch before it is learned, the mean over the task; it
+    is ½ for predicting 0.
+
+    Args:
+      num_tasks: ≥ 1.
+      num_examples: examples in a task, ≥ 1: steps, where each is seen once in batches of 1.
+      changes: "indices", the first formula, or "sign", the second.
+
+    Returns:
+      A `Stream`; a task is the `Batch` of all its examples.
+
+    Raises:
+      UserError: for numbers below 1 or an unknown change.
+
+    Example:
+      >>> stream = upgd_toy()
+      >>> task = stream.task(jax.random.key(0), 9)
+      >>> bool(jnp.allclose(task.targets[:, 0], task.inputs[:, 2:4].mean(axis=1)))
+      True
+
+    References:
+      Elsayed and Mahmood, `Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning
+      <https://arxiv.org/abs/2404.00781>`_, 2024, the two toy problems.
+
+    Differs from:
+      The authors' code, which draws the two inputs whose sign flips, with replacement, and begins with the sign −1.
+    """
+    if changes not in ("indices", "sign"):
+        raise UserError(got=f"changes={changes!r}", wanted="'indices' or 'sign'", do="Leave it out for 'indices'.")
+    require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")
+    require_range("num_examples", num_examples, 1, do="Leave it out for the default of 200.")
+
+    def task(key: Key, index: Int[Array, ""] | int) -> Batch:
+        inputs = jax.random.normal(jax.random.fold_in(key, index), (num_examples, _NUM_INPUTS))
+        first, sign = (2 * index % _NUM_INPUTS, 1) if changes == "indices" else (0, 1 - 2 * (index % 2))
+        return Batch(inputs, sign * (inputs[:, first, None] + inputs[:, first + 1, None]) / 2)
+
+    return Stream(
+        name="upgd-toy",
+        dataset="generated",
+        num_tasks=num_tasks,
+        num_outputs=1,
+        input_shape=(_NUM_INPUTS,),
+        num_train=lambda _: num_examples,
+        num_test=lambda _: 0,
+        objective=REGRESSION,
+        headline="online_squared_error",
+        chance=0.5,
+        data=(),
+        task=task,
+        train_batch=lambda _, task, indices: jax.tree.map(lambda leaf: leaf[indices], task),
+    )

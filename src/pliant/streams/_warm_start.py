@@ -1,0 +1,94 @@
+"""A part of the data, then all: does the early start help or harm?"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from pliant.errors import require_range
+from pliant.streams._datasets import Dataset
+from pliant.streams._images import ImageData, image_data, normalized
+from pliant.streams._objectives import CLASSIFICATION
+from pliant.types import Batch, Key, Stream
+
+
+def warm_start(dataset: Dataset, *, num_tasks: int = 2, first_fraction: float = 0.5) -> Stream:
+    r"""Classification from more and more of the same training images, in equal steps up to all of them.
+
+    .. math:: f_t = f_0 + (1 - f_0)\,\frac{t}{T-1}
+
+    is the fraction that task t has, all that earlier ones had included. Which images come first is random in each seed,
+    and the classes come as evenly as they are in the whole. The comparison is a fresh start on all data: one task.
+
+    Args:
+      dataset: the images.
+      num_tasks: T ≥ 1; a single task has all images.
+      first_fraction: :math:`f_0`, in (0, 1].
+
+    Returns:
+      A `Stream`; a task is the order in which the training images come, int32 (examples,), the same in all tasks; it
+      has the first `num_train` of them.
+
+    Raises:
+      UserError: for `num_tasks` < 1, or a first fraction without an image or above 1.
+
+    Example:
+      >>> from pliant.streams import load_dataset
+      >>> stream = warm_start(load_dataset("digits"), num_tasks=4, first_fraction=0.1)
+      >>> [stream.num_train(index) for index in range(4)]
+      [162, 648, 1135, 1621]
+
+    References:
+      Ash and Adams, `On Warm-Starting Neural Network Training <https://arxiv.org/abs/1910.08475>`_, 2020: half, then
+      all. Lee et al. 2024 (Hare & Tortoise): a tenth, then all.
+
+    Differs from:
+      Ash and Adams, who hold out a third of the training images to test on, and train until 99 % of the training images
+      are right. Lee et al., who also give half of the first images wrong labels. Neither draws subsets class by class.
+    """
+    true_labels = dataset.train.labels
+    num_examples = len(true_labels)
+    require_range("tasks", num_tasks, 1, do="Leave it out for the default of 2.")
+    require_range("first_fraction", first_fraction, 1 / num_examples, 1, do="Leave it out for 0.5.")
+    slots = _even_slots(true_labels)
+
+    def task(key: Key, index: Int[Array, ""] | int) -> Int[Array, " examples"]:
+        del index
+        shuffled = jax.random.permutation(jax.random.fold_in(key, 0), num_examples)
+        by_class = shuffled[jnp.argsort(jnp.asarray(true_labels)[shuffled], stable=True)]
+        return by_class[slots]
+
+    def train_batch(data: ImageData, task: Int[Array, " examples"], indices: Int[Array, " batch"]) -> Batch:
+        return Batch(normalized(data, data.train, task[indices]), jnp.asarray(data.train.labels)[task[indices]])
+
+    def test_batch(data: ImageData, task: Int[Array, " examples"], indices: Int[Array, " batch"]) -> Batch:
+        del task
+        return Batch(normalized(data, data.test, indices), jnp.asarray(data.test.labels)[indices])
+
+    def num_train(index: int) -> int:
+        still_missing = (1 - first_fraction) * (num_tasks - 1 - index) / max(num_tasks - 1, 1)
+        return round((1 - still_missing) * num_examples)
+
+    return Stream(
+        name="warm-start",
+        dataset=dataset.name,
+        num_tasks=num_tasks,
+        num_outputs=dataset.num_classes,
+        input_shape=dataset.train.images.shape[1:],
+        num_train=num_train,
+        num_test=lambda _: len(dataset.test.labels),
+        objective=CLASSIFICATION,
+        headline="test_accuracy",
+        chance=1 / dataset.num_classes,
+        data=image_data(dataset),
+        task=task,
+        train_batch=train_batch,
+        test_batch=test_batch,
+    )
+
+
+def _even_slots(labels: Int[np.ndarray, " examples"]) -> Int[np.ndarray, " examples"]:
+    """Places in a list sorted by class, in an order in which every class comes at its own even pace."""
+    counts = np.bincount(labels)
+    rank = np.concatenate([np.arange(count) for count in counts])
+    return np.argsort((rank + 0.5) / np.repeat(counts, counts), kind="stable")

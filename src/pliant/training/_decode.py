@@ -1,0 +1,106 @@
+"""Writing texts with an encoder-decoder: greedily, or with a beam."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from pliant.types import Text
+
+Logits = Callable[[Text], Float[Array, "batch target vocabulary"]]
+_END = 1
+
+
+def shifted(tokens: Int[Array, "batch target"]) -> Int[Array, "batch target"]:
+    """The decoder's inputs for teacher forcing: a 0, then all tokens but the last.
+
+    Example:
+      >>> shifted(jnp.array([[5, 6, 1]])).tolist()
+      [[0, 5, 6]]
+    """
+    return jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
+
+
+def greedy(logits: Logits, source: Int[Array, "batch source"], length: int) -> Int[Array, "batch target"]:
+    """Writes the most likely token, one after the other, to `length` tokens; what follows the end token is padding.
+
+    All positions are written at once, again and again until nothing changes. A position is right as soon as those
+    before it are, so the fixed point is what writing one by one gives, and a model that knows its task is there after
+    a few passes instead of `length`.
+
+    Args:
+      logits: of a network, for teacher-forced inputs; causal in the decoder.
+      source: what to read.
+      length: tokens to write, ≥ 1.
+
+    Example:
+      >>> vocabulary = 6  # a network that writes the source's tokens plus one
+      >>> logits = lambda text: jax.nn.one_hot(text.source + 1, vocabulary)
+      >>> greedy(logits, jnp.array([[2, 3, 0, 4]]), 4).tolist()
+      [[3, 4, 1, 0]]
+    """
+
+    def unfinished(carry: Any) -> Any:
+        written, before, passes = carry
+        return (passes <= length) & (written != before).any()
+
+    def again(carry: Any) -> Any:
+        written, _, passes = carry
+        now = logits(Text(source, shifted(written))).argmax(axis=-1).astype(source.dtype)
+        return now, written, passes + 1
+
+    start = jnp.zeros((len(source), length), source.dtype)
+    written, _, _ = jax.lax.while_loop(unfinished, again, (start, start - 1, 0))
+    return _cut(written)
+
+
+def beam_search(
+    logits: Logits, source: Int[Array, "batch source"], length: int, num_beams: int
+) -> Int[Array, "batch target"]:
+    """Writes the text of the highest total log-probability among those that a beam of `num_beams` keeps.
+
+    A text that has ended keeps its score and grows by padding; there is no length penalty.
+
+    Args:
+      logits: as in `greedy`.
+      source: what to read.
+      length: tokens to write, ≥ 1.
+      num_beams: texts kept for each source, ≥ 1; 1 is greedy.
+
+    Example:
+      >>> chances = jnp.log(jnp.array([[.001, .001, .6, .398], [.001, .001, .5, .498], [.001, .001, .001, .997]]))
+      >>> logits = lambda text: chances[jnp.maximum(text.decoder - 1, 0)]  # after 2 all is open, after 3 it is clear
+      >>> source = jnp.array([[2]])
+      >>> greedy(logits, source, 2).tolist(), beam_search(logits, source, 2, num_beams=2).tolist()
+      ([[2, 2]], [[3, 3]])
+    """
+    batch = len(source)
+    sources = jnp.repeat(source, num_beams, axis=0)
+
+    def step(t: Any, carry: Any) -> Any:
+        written, scores, over = carry  # (batch, beams, length), then (batch, beams)
+        flat = written.reshape(batch * num_beams, length)
+        chances = jax.nn.log_softmax(logits(Text(sources, shifted(flat)))[:, t]).reshape(batch, num_beams, -1)
+        size = chances.shape[-1]
+        only_padding = jnp.where(jnp.arange(size) == 0, 0.0, -jnp.inf)
+        chances = jnp.where(over[..., None], only_padding[None, None], chances)
+        totals = (scores[..., None] + chances).reshape(batch, -1)
+        scores, best = jax.lax.top_k(totals, num_beams)
+        parent, token = best // size, best % size
+        written = jnp.take_along_axis(written, parent[..., None], axis=1)
+        over = jnp.take_along_axis(over, parent, axis=1) | (token == _END)
+        return written.at[:, :, t].set(token.astype(written.dtype)), scores, over
+
+    written = jnp.zeros((batch, num_beams, length), source.dtype)
+    scores = jnp.where(jnp.arange(num_beams) == 0, 0.0, -jnp.inf)[None].repeat(batch, axis=0)  # all beams are one yet
+    over = jnp.zeros((batch, num_beams), bool)
+    written, _, _ = jax.lax.fori_loop(0, length, step, (written, scores, over))
+    return _cut(written[:, 0])
+
+
+def _cut(written: Int[Array, "batch target"]) -> Int[Array, "batch target"]:
+    """Pads what follows the first end token."""
+    ended = jnp.cumsum(written == _END, axis=1) - (written == _END)
+    return jnp.where(ended > 0, 0, written)

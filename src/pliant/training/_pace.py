@@ -1,0 +1,71 @@
+"""How many updates a task gets, and what the host decides for each of them: all in integers."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pliant.errors import UserError
+from pliant.training._config import RunConfig
+from pliant.types import Stream
+
+
+def num_abrupt_steps(config: RunConfig, stream: Stream, index: int) -> int:
+    """Updates in task number `index` when tasks change abruptly: `steps`, or all whole batches of its epochs."""
+    return config.steps or config.epochs * stream.num_train(index) // config.batch_size
+
+
+def num_steps(config: RunConfig, stream: Stream, index: int) -> int:
+    """Updates in task number `index`, those of the transition into it included.
+
+    Example:
+      >>> from pliant.streams import load_dataset, random_labels
+      >>> num_steps(RunConfig(epochs=2, batch_size=100), random_labels(load_dataset("digits")), 0)
+      32
+    """
+    whole = num_abrupt_steps(config, stream, index)
+    return whole * (stream.micro_steps if _is_long(config, index) else 1)
+
+
+def micro_steps(config: RunConfig, stream: Stream, index: int) -> Int[np.ndarray, " step"]:
+    """The micro-step m of M of every update in task number `index`; the first task is pure throughout.
+
+    With equal updates the transition's share of them is divided among the micro-steps 1 to M − 1, as evenly as
+    integers allow, and the rest is the pure task, at least one update; with a budget per micro-task each m gets as many
+    as an abrupt task.
+
+    Raises:
+      UserError: if the transition has fewer updates than micro-steps.
+
+    Example:
+      >>> from pliant.streams import load_dataset, output_interpolation, random_labels
+      >>> stream = output_interpolation(random_labels(load_dataset("digits")), micro_steps=3)
+      >>> micro_steps(RunConfig(steps=8), stream, 1).tolist()
+      [1, 1, 2, 2, 3, 3, 3, 3]
+    """
+    last, total = stream.micro_steps, num_steps(config, stream, index)
+    steps = np.arange(total)
+    if _is_long(config, index):
+        return 1 + steps * last // total
+    share = config.transition_share if index and last > 1 else 0
+    num_between = min(round(share * total), total - 1)
+    if share and num_between < last - 1:
+        raise UserError(
+            got=f"{last} micro-steps in {total} updates, {num_between} of them before the last micro-step",
+            wanted="at least one update for each",
+            do="Use fewer micro-steps, more epochs, or --budget per-micro-task.",
+        )
+    return np.where(steps < num_between, 1 + steps * (last - 1) // max(num_between, 1), last)
+
+
+def rates(config: RunConfig, total: int) -> Float[np.ndarray, " step"]:
+    """What the learning rate of every update of a task is multiplied by: it drops after the fractions in `rate_drops`.
+
+    Example:
+      >>> rates(RunConfig(rate_drops=(0.5,), rate_drop_factor=0.1), 4).tolist()
+      [1.0, 1.0, 0.1, 0.1]
+    """
+    drops = np.sort(np.asarray(config.rate_drops, float))
+    return config.rate_drop_factor ** np.searchsorted(drops, np.arange(total) / total, side="right")
+
+
+def _is_long(config: RunConfig, index: int) -> bool:
+    return config.budget == "per-micro-task" and index > 0
