@@ -1,6 +1,6 @@
 """Training steps a second against the same network, optimizer and batch in eager PyTorch.
 
-    pip install -e '.[torch]'
+    pip install -e '.[parity]'
     python benchmarks/steps_per_second.py
 
 8 seeds over all cores here; PyTorch trains one network with all cores, as its users do. Compared are seed-steps a
@@ -69,7 +69,14 @@ if __name__ == "__main__":
     rows = []
     for case, (input_size, widths, batch, goal) in CASES.items():
         stream = random_labels(synthetic(input_size))
-        ours = chunk(stream, "adam", network=functools.partial(mlp, widths=widths), batch_size=batch, num_seeds=SEEDS, num_steps=STEPS)
+        ours = chunk(
+            stream,
+            "adam",
+            network=functools.partial(mlp, widths=widths),
+            batch_size=batch,
+            num_seeds=SEEDS,
+            num_steps=STEPS,
+        )
         theirs = torch_steps(input_size, widths, batch)
         seconds = alternate({"pliant": ours, "torch": theirs}, chosen.repeats)
         speeds = {"pliant": STEPS * SEEDS / seconds["pliant"], "torch": STEPS / seconds["torch"]}

@@ -142,14 +142,17 @@ class List:
 
 @dataclasses.dataclass(frozen=True)
 class Show:
-    """Print the table of a run again."""
+    """Print the table of a run again, or all choices of a published benchmark."""
 
-    dir: Positional[Path]
-    """Run folder."""
+    what: Positional[str]
+    """Run folder, or the name of a benchmark."""
 
     def __call__(self) -> None:
         """Prints the table."""
-        _print_table(RunFolder(self.dir))
+        if self.what in PRESETS:
+            _print_benchmark(PRESETS[self.what])
+        else:
+            _print_table(RunFolder(Path(self.what)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +221,19 @@ def _progress() -> Progress:
 def _print_table(folder: RunFolder) -> None:
     summary = results.summarize_run(_finished(folder), folder.headline)
     Console().print(results.summary_table(summary, folder.seconds, folder.headline, folder.title))
+
+
+def _print_benchmark(preset: Preset) -> None:
+    console = Console(highlight=False)
+    console.print(f"{preset.name}: {preset.summary}", f"{preset.reference}", "", preset.notes, "", sep="\n", markup=False)
+    table = Table("choice")
+    for scale in SCALES:
+        table.add_column(scale, overflow="fold")
+    for field in dataclasses.fields(RunConfig):
+        values = [getattr(preset.configs[scale], field.name) for scale in SCALES]
+        if any(value != field.default for value in values):
+            table.add_row(field.name, *(" ".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in values))
+    console.print(table)
 
 
 def _print_figure(folder: RunFolder) -> None:

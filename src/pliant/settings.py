@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from pliant.errors import UserError
 
@@ -23,13 +23,14 @@ def options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def cast(name: str, value: Any, default: Any) -> Value:
-    """Casts a value, often text, to the type of an option's default (None stands for a number).
+def cast(name: str, value: Any, default: Any, annotation: Any = float) -> Value:
+    """Casts a value, often text, to the type of an option's default.
 
     Args:
       name: the option, for the message.
       value: text or a value.
       default: the option's default.
+      annotation: for the default None: `int | None` makes a whole number, anything else a number.
 
     Raises:
       UserError: if the value is of another kind.
@@ -40,7 +41,9 @@ def cast(name: str, value: Any, default: Any) -> Value:
       >>> cast("cnn.channels", "16,32", default=(32, 32))
       (16, 32)
     """
-    kind = float if default is None else type(default)
+    kind = type(default)
+    if default is None:
+        kind = int if set(get_args(annotation)) == {int, type(None)} else float
     text = str(value).strip()
     if kind is str:
         return text

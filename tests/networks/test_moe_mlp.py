@@ -178,5 +178,5 @@ def test_refuses(options, message, monkeypatch):
 
 
 def test_refuses_no_outputs():
-    with pytest.raises(UserError, match="got a layer of width 0"):
+    with pytest.raises(UserError, match="got num_outputs=0; wanted a finite number ≥ 1"):
         moe_mlp((5,), 0)

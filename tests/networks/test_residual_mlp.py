@@ -127,10 +127,10 @@ def test_gradients_of_gradients_under_vmap(key):
         ({"norm": "batch"}, "got norm='batch'; wanted 'none' or 'layer'. Leave it out"),
         ({"width": 0}, "got width=0; wanted a finite number ≥ 1. Use 128"),
         ({"num_blocks": -1}, "got num_blocks=-1; wanted a finite number ≥ 0. Use 0 for"),
-        ({"hidden_width": 0}, "got hidden_width=0; wanted a finite number ≥ 1. Leave it out"),
+        ({"hidden_width": 0}, "got a layer of width 0; wanted widths ≥ 1. Give positive"),
         (
             {"activation": "maxmin", "hidden_width": 7},
-            "got hidden_width=7 with activation 'maxmin'; wanted a multiple of 2. Choose 8",
+            "got width 7 with activation 'maxmin'; wanted widths that are multiples of 2. Choose 8",
         ),
         ({"gain": 0.0}, "got gain=0.0; wanted a finite number ≥ 1e-12. Leave it out"),
         ({"branch_gain": -1.0}, "got branch_gain=-1.0; wanted a finite number ≥ 0. Leave it out"),

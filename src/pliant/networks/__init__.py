@@ -2,31 +2,72 @@
 
 from collections.abc import Callable, Mapping
 
-from pliant.networks._activations import ACTIVATIONS, Activation, activation, crelu, group_sort, max_min
+from pliant.networks._activations import ACTIVATIONS, Activation, activation, crelu, fourier, group_sort, max_min
+from pliant.networks._cnn import CNN, cnn, kumar_cnn, lyle_cnn
+from pliant.networks._convolution import convolution, max_pool
 from pliant.networks._functional import from_linen, from_nnx
 from pliant.networks._mlp import MLP, mlp
+from pliant.networks._moe_mlp import MoEMLP, moe_mlp
+from pliant.networks._newton_schulz import cans, cans_coefficients, newton_schulz, reproject
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._t5 import t5
+from pliant.networks._residual_mlp import ResidualMLP, residual_mlp
+from pliant.networks._resnet import ResNet, resnet18
+from pliant.networks._t5 import T5, t5
+from pliant.networks._t5_weights import PretrainedT5, t5_pretrained, t5_weights
+from pliant.networks._vit import ViT, vit
 from pliant.types import Network
 
-NETWORKS: Mapping[str, Callable[..., Network]] = {"mlp": mlp, "t5": t5}
+NETWORKS: Mapping[str, Callable[..., Network]] = {
+    "mlp": mlp,
+    "residual-mlp": residual_mlp,
+    "moe-mlp": moe_mlp,
+    "cnn": cnn,
+    "lyle-cnn": lyle_cnn,
+    "kumar-cnn": kumar_cnn,
+    "resnet18": resnet18,
+    "vit": vit,
+    "t5": t5,
+}
 """Factories `(input_shape, num_outputs, **options) -> Network` by name."""
 TEXT_NETWORKS = ("t5",)
 """Those that read and write texts; all others take arrays of numbers."""
 
 __all__ = [
     "ACTIVATIONS",
+    "CNN",
     "MLP",
     "NETWORKS",
+    "T5",
     "TEXT_NETWORKS",
     "Activation",
+    "MoEMLP",
+    "PretrainedT5",
+    "ResNet",
+    "ResidualMLP",
+    "ViT",
     "activation",
+    "cans",
+    "cans_coefficients",
+    "cnn",
+    "convolution",
     "crelu",
+    "fourier",
     "from_linen",
     "from_nnx",
     "group_sort",
+    "kumar_cnn",
+    "lyle_cnn",
     "max_min",
+    "max_pool",
     "mlp",
+    "moe_mlp",
+    "newton_schulz",
     "orthogonal",
+    "reproject",
+    "residual_mlp",
+    "resnet18",
     "t5",
+    "t5_pretrained",
+    "t5_weights",
+    "vit",
 ]

@@ -1,5 +1,6 @@
 """Activations: elementwise ones, and the sorting and doubling ones that plasticity research uses."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -112,7 +113,7 @@ def fourier(x: Float[Array, "*axes width"]) -> Float[Array, "*axes doubled"]:
       x: any leading axes; for convolutions the last axis is the channels.
 
     Example:
-      >>> jnp.round(fourier(jnp.array([0.0, jnp.pi / 6])), 3).tolist()
+      >>> [round(float(y), 3) for y in fourier(jnp.array([0.0, jnp.pi / 6]))]
       [0.0, 0.5, 1.0, 0.866]
 
     References:
@@ -131,6 +132,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "leaky-relu": Activation(jax.nn.leaky_relu, gain=math.sqrt(2.0 / (1.0 + 0.01**2))),
     "tanh": Activation(jnp.tanh, gain=5.0 / 3.0),
     "gelu": Activation(jax.nn.gelu, gain=math.sqrt(2.0)),
+    "gelu-exact": Activation(functools.partial(jax.nn.gelu, approximate=False), gain=math.sqrt(2.0)),
     "identity": Activation(lambda x: x, gain=1.0),
     "maxmin": Activation(max_min, gain=1.0, elementwise=False, group_size=2),
     "crelu": Activation(crelu, gain=math.sqrt(2.0), expansion=2),

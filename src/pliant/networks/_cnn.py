@@ -37,7 +37,7 @@ class _Style(NamedTuple):
 
 
 class CNN(nnx.Module):
-    """`conv_i` (→ `conv_norm_i`) → activation → pooling, `dense_i` (→ `dense_norm_i`) → activation, `head`; see `cnn`."""
+    """`conv_i` (→ `conv_norm_i`) → activation → pooling; `dense_i` (→ `dense_norm_i`) → activation; `head`."""
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class CNN(nnx.Module):
         self.activation = style.activation
         in_features = input_shape[-1]
         for i, layer in enumerate(convs):
-            setattr(self, f"conv_{i}", _conv(in_features, layer, style, rngs))
+            setattr(self, f"conv_{i}", _conv_layer(in_features, layer, style, rngs))
             if style.has_norm:
                 setattr(self, f"conv_norm_{i}", nnx.LayerNorm(layer.channels, rngs=rngs))
             in_features = layer.channels * style.activation.expansion
         height, wide = _size_behind(input_shape, convs, style.padding)
         in_features *= height * wide
         for i, width in enumerate(widths):
-            setattr(self, f"dense_{i}", _dense(in_features, width, style, rngs))
+            setattr(self, f"dense_{i}", _dense_layer(in_features, width, style, rngs))
             if style.has_norm:
                 setattr(self, f"dense_norm_{i}", nnx.LayerNorm(width, rngs=rngs))
             in_features = width * style.activation.expansion
@@ -285,7 +285,7 @@ def kumar_cnn(
     )
 
 
-def _conv(in_features: int, layer: _Conv, style: _Style, rngs: nnx.Rngs) -> nnx.Module:
+def _conv_layer(in_features: int, layer: _Conv, style: _Style, rngs: nnx.Rngs) -> nnx.Module:
     size = (layer.kernel_size, layer.kernel_size)
     if style.linear == "plain":
         return conv(
@@ -312,7 +312,7 @@ def _conv(in_features: int, layer: _Conv, style: _Style, rngs: nnx.Rngs) -> nnx.
     )
 
 
-def _dense(in_features: int, width: int, style: _Style, rngs: nnx.Rngs) -> nnx.Module:
+def _dense_layer(in_features: int, width: int, style: _Style, rngs: nnx.Rngs) -> nnx.Module:
     return dense(
         in_features,
         width,

@@ -237,6 +237,8 @@ def _batch(arguments: Any, axes: Any, *, window: _Window) -> tuple[Array, int]:
 
 _convolution_p.def_impl(_run)
 _convolution_p.def_abstract_eval(_shape)
+_convolution_p.def_impl(_run)
+_convolution_p.def_abstract_eval(_shape)
 ad.defbilinear(_convolution_p, _to_input, _to_kernel)
 batching.primitive_batchers[_convolution_p] = _batch
 mlir.register_lowering(_convolution_p, mlir.lower_fun(lambda x, kernel, *, window: _on_cpu(x, kernel, window), False))

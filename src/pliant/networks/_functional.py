@@ -7,7 +7,7 @@ import flax.linen
 from flax import nnx
 from jaxtyping import Array
 
-from pliant.types import Features, Key, Network, Params, State, Wiring
+from pliant.types import Features, Inputs, Key, Network, Params, State, Wiring
 
 
 def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], wiring: Wiring) -> Network:
@@ -46,7 +46,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], wiring: Wiring) -> Network:
         return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
 
     def apply(
-        params: Params, state: State, inputs: Array, *, train: bool, key: Key | None = None
+        params: Params, state: State, inputs: Inputs, *, train: bool, key: Key | None = None
     ) -> tuple[Array, Features, State]:
         module = nnx.merge(graphdef, params, state)
         output, features = module(inputs, train=train, key=key)

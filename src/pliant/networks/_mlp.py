@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_range
-from pliant.networks._activations import Activation, activation
+from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
 from pliant.networks._newton_schulz import LinearKind, check_linear, dense, through
 from pliant.networks._orthogonal import orthogonal
-from pliant.types import Features, Feed, HiddenLayer, Key, Network, Role, Slot, Wiring
+from pliant.networks._wiring import activation_for, owned
+from pliant.types import Features, HiddenLayer, Key, Network, Role, Slot, Wiring
 
 
 class MLP(nnx.Module):
@@ -118,10 +118,11 @@ def mlp(
     Differs from:
       The PyTorch baselines of the field, which start from uniform Kaiming weights and non-zero biases.
     """
-    chosen = _check(activation, norm, widths, num_outputs, gain)
+    _check(norm, num_outputs)
     check_linear(linear, linear_iterations)
-    if gain is None:
-        gain = chosen.gain if linear == "plain" else 1.0
+    if gain is None and linear != "plain":
+        gain = 1.0
+    chosen = activation_for(activation, widths, gain)
     input_size = math.prod(input_shape)
 
     def make(rngs: nnx.Rngs) -> MLP:
@@ -132,13 +133,13 @@ def mlp(
             activation=chosen,
             norm=norm,
             use_bias=use_bias,
-            gain=gain,
+            gain=chosen.gain,
             linear=linear,
             linear_iterations=linear_iterations,
             rngs=rngs,
         )
 
-    start = gain if linear == "plain" else 1.0
+    start = chosen.gain if linear == "plain" else 1.0
     wiring = _wiring(widths, activation, chosen, has_norm=norm == "layer", use_bias=use_bias, gain=start)
     return from_nnx(make, wiring)
 
@@ -149,21 +150,15 @@ def _wiring(
     roles: dict[str, Role] = {"head/kernel": "head"}
     layers = []
     for i, width in enumerate(widths):
-        feeds = [Feed(Slot(f"dense_{i}/kernel", axis=-1), orthogonal(gain))]
-        roles[f"dense_{i}/kernel"] = "matrix"
-        if use_bias:
-            feeds.append(Feed(Slot(f"dense_{i}/bias", axis=-1), jax.nn.initializers.zeros))
-            roles[f"dense_{i}/bias"] = "bias"
-        if has_norm:
-            feeds.append(Feed(Slot(f"norm_{i}/scale", axis=-1), jax.nn.initializers.ones))
-            feeds.append(Feed(Slot(f"norm_{i}/bias", axis=-1), jax.nn.initializers.zeros))
-            roles[f"norm_{i}/scale"] = roles[f"norm_{i}/bias"] = "norm"
+        norm = f"norm_{i}" if has_norm else None
+        feeds, own_roles = owned(f"dense_{i}", orthogonal(gain), use_bias=use_bias, norm=norm)
+        roles |= own_roles
         reader = f"dense_{i + 1}/kernel" if i + 1 < len(widths) else "head/kernel"
         layers.append(
             HiddenLayer(
                 name=f"dense_{i}",
                 width=width,
-                feeds=tuple(feeds),
+                feeds=feeds,
                 readers=(Slot(reader, axis=-2, tiles=chosen.expansion),),
                 activation=name,
                 elementwise=chosen.elementwise,
@@ -174,19 +169,7 @@ def _wiring(
     return Wiring(tuple(layers), roles, head_input=layers[-1].name if layers else None)
 
 
-def _check(name: str, norm: str, widths: Sequence[int], num_outputs: int, gain: Any) -> Activation:
-    chosen = activation(name)
+def _check(norm: str, num_outputs: int) -> None:
     if norm not in ("none", "layer"):
         raise UserError(got=f"norm={norm!r}", wanted="'none' or 'layer'", do="Leave it out for 'none'.")
-    for width in (*widths, num_outputs):
-        if width < 1:
-            raise UserError(got=f"a layer of width {width}", wanted="widths ≥ 1", do="Give positive widths.")
-    for width in widths:
-        if width % chosen.group_size:
-            raise UserError(
-                got=f"width {width} with activation {name!r}",
-                wanted=f"widths that are multiples of {chosen.group_size}",
-                do=f"Choose {width + width % chosen.group_size} instead.",
-            )
-    require_range("gain", gain, 1e-12, do="Leave it out for the activation's own.")
-    return chosen
+    require_range("num_outputs", num_outputs, 1, do="Give the number of classes or values.")

@@ -10,9 +10,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_range
-from pliant.networks._activations import Activation, activation
+from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
 from pliant.networks._orthogonal import orthogonal
+from pliant.networks._wiring import activation_for, owned
 from pliant.types import Features, Feed, HiddenLayer, Key, Network, Role, Slot, Wiring
 
 
@@ -35,7 +36,6 @@ class MoEMLP(nnx.Module):
         activation: Activation,
         norm: Literal["none", "layer"],
         use_bias: bool,
-        gain: float,
         rngs: nnx.Rngs,
     ):
         self.depth = len(widths)
@@ -47,7 +47,7 @@ class MoEMLP(nnx.Module):
             return nnx.Linear(size, width, use_bias=use_bias, kernel_init=orthogonal(gain), rngs=rngs)
 
         def add_units(name: str, size: int, width: int) -> None:
-            setattr(self, name, linear(size, width, gain))
+            setattr(self, name, linear(size, width, activation.gain))
             if norm == "layer":
                 setattr(self, f"{name}_norm", nnx.LayerNorm(width, rngs=rngs))
 
@@ -57,7 +57,8 @@ class MoEMLP(nnx.Module):
         self.router = linear(input_size, num_experts, 1.0, use_bias=False)
         for i in range(num_experts):
             add_units(f"expert_{i}", input_size, expert_width)
-            setattr(self, f"expert_{i}_out", linear(expert_width * activation.expansion, mixture_width, gain))
+            out = linear(expert_width * activation.expansion, mixture_width, activation.gain)
+            setattr(self, f"expert_{i}_out", out)
         if norm == "layer":
             self.mixture_norm = nnx.LayerNorm(mixture_width, rngs=rngs)
         self.head = linear(mixture_width * activation.expansion, num_outputs, 1.0)
@@ -180,8 +181,8 @@ def moe_mlp(
       per expert beyond which tokens are dropped, and no activation behind the mixture. No loss that balances the load.
     """
     top_k = num_experts if top_k is None else top_k
-    chosen = _check(activation, norm, (*widths, expert_width, mixture_width), num_experts, top_k, num_outputs, gain)
-    gain = chosen.gain if gain is None else gain
+    chosen = activation_for(activation, (*widths, expert_width, mixture_width), gain)
+    _check(norm, num_experts, top_k, num_outputs)
     input_size = math.prod(input_shape)
 
     def make(rngs: nnx.Rngs) -> MoEMLP:
@@ -196,7 +197,6 @@ def moe_mlp(
             activation=chosen,
             norm=norm,
             use_bias=use_bias,
-            gain=gain,
             rngs=rngs,
         )
 
@@ -209,7 +209,6 @@ def moe_mlp(
         chosen,
         has_norm=norm == "layer",
         use_bias=use_bias,
-        gain=gain,
     )
     return from_nnx(make, wiring)
 
@@ -224,62 +223,36 @@ def _wiring(
     *,
     has_norm: bool,
     use_bias: bool,
-    gain: float,
 ) -> Wiring:
     dense = [f"dense_{i}" for i in range(len(widths))]
     experts = [f"expert_{i}" for i in range(num_experts)]
     outs = [f"{expert}_out" for expert in experts]
+    roles: dict[str, Role] = {"router/kernel": "other", "head/kernel": "head"}
 
-    def layer(units: str, width: int, kernels: Sequence[str], readers: Sequence[str]) -> HiddenLayer:
-        feeds = [Feed(Slot(f"{kernel}/kernel", axis=-1), orthogonal(gain)) for kernel in kernels]
-        if use_bias:
-            feeds += [Feed(Slot(f"{kernel}/bias", axis=-1), jax.nn.initializers.zeros) for kernel in kernels]
-        if has_norm:
-            feeds.append(Feed(Slot(f"{units}_norm/scale", axis=-1), jax.nn.initializers.ones))
-            feeds.append(Feed(Slot(f"{units}_norm/bias", axis=-1), jax.nn.initializers.zeros))
+    def layer(units: str, width: int, modules: Sequence[str], readers: Sequence[str]) -> HiddenLayer:
+        feeds: tuple[Feed, ...] = ()
+        for module in modules:
+            norm = f"{units}_norm" if has_norm and module == modules[-1] else None
+            own, own_roles = owned(module, orthogonal(chosen.gain), use_bias=use_bias, norm=norm)
+            feeds += own
+            roles.update(own_roles)
         slots = tuple(Slot(f"{reader}/kernel", axis=-2, tiles=chosen.expansion) for reader in readers)
-        return HiddenLayer(units, width, tuple(feeds), slots, name, chosen.elementwise)
+        return HiddenLayer(units, width, feeds, slots, name, chosen.elementwise)
 
-    next_of = [[name] for name in dense[1:]] + [["router", *experts]]
-    layers = [layer(units, width, [units], after) for units, width, after in zip(dense, widths, next_of, strict=False)]
+    behind = [[module] for module in dense[1:]] + [["router", *experts]]
+    layers = [
+        layer(module, width, [module], behind[i]) for i, (module, width) in enumerate(zip(dense, widths, strict=True))
+    ]
     layers += [layer(expert, expert_width, [expert], [out]) for expert, out in zip(experts, outs, strict=True)]
     layers.append(layer("mixture", mixture_width, outs, ["head"]))
-
-    roles: dict[str, Role] = {f"{kernel}/kernel": "matrix" for kernel in (*dense, *experts, *outs)}
-    roles |= {"router/kernel": "other", "head/kernel": "head"}
     if use_bias:
-        roles |= {f"{kernel}/bias": "bias" for kernel in (*dense, *experts, *outs, "head")}
-    if has_norm:
-        roles |= {
-            f"{units}_norm/{part}": "norm" for units in (*dense, *experts, "mixture") for part in ("scale", "bias")
-        }
+        roles["head/bias"] = "bias"
     return Wiring(tuple(layers), roles, head_input="mixture")
 
 
-def _check(
-    name: str,
-    norm: str,
-    widths: Sequence[int],
-    num_experts: int,
-    top_k: int,
-    num_outputs: int,
-    gain: float | None,
-) -> Activation:
-    """`widths` are those of all layers with an activation."""
-    chosen = activation(name)
+def _check(norm: str, num_experts: int, top_k: int, num_outputs: int) -> None:
     if norm not in ("none", "layer"):
         raise UserError(got=f"norm={norm!r}", wanted="'none' or 'layer'", do="Leave it out for 'none'.")
-    for width in (*widths, num_outputs):
-        if width < 1:
-            raise UserError(got=f"a layer of width {width}", wanted="widths ≥ 1", do="Give positive widths.")
-    for width in widths:
-        if width % chosen.group_size:
-            raise UserError(
-                got=f"width {width} with activation {name!r}",
-                wanted=f"widths that are multiples of {chosen.group_size}",
-                do=f"Choose {width + -width % chosen.group_size} instead.",
-            )
     require_range("num_experts", num_experts, 1, do="Use 4, for example.")
     require_range("top_k", top_k, 1, num_experts, do="Leave it out for all experts.")
-    require_range("gain", gain, 1e-12, do="Leave it out for the activation's own.")
-    return chosen
+    require_range("num_outputs", num_outputs, 1, do="Give the number of classes or values.")

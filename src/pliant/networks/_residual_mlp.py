@@ -4,15 +4,15 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_range
-from pliant.networks._activations import Activation, activation
+from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
 from pliant.networks._orthogonal import orthogonal
-from pliant.types import Features, Feed, HiddenLayer, Key, Network, Role, Slot, Wiring
+from pliant.networks._wiring import activation_for, owned
+from pliant.types import Features, HiddenLayer, Key, Network, Slot, Wiring
 
 
 class ResidualBlock(nnx.Module):
@@ -26,14 +26,13 @@ class ResidualBlock(nnx.Module):
         activation: Activation,
         norm: Literal["none", "layer"],
         use_bias: bool,
-        gain: float,
         branch_gain: float,
         rngs: nnx.Rngs,
     ):
         self.activation = activation
         if norm == "layer":
             self.norm = nnx.LayerNorm(width, rngs=rngs)
-        self.up = nnx.Linear(width, hidden_width, use_bias=use_bias, kernel_init=orthogonal(gain), rngs=rngs)
+        self.up = nnx.Linear(width, hidden_width, use_bias=use_bias, kernel_init=orthogonal(activation.gain), rngs=rngs)
         self.down = nnx.Linear(
             hidden_width * activation.expansion,
             width,
@@ -63,7 +62,6 @@ class ResidualMLP(nnx.Module):
         activation: Activation,
         norm: Literal["none", "layer"],
         use_bias: bool,
-        gain: float,
         branch_gain: float,
         rngs: nnx.Rngs,
     ):
@@ -76,7 +74,6 @@ class ResidualMLP(nnx.Module):
                 activation=activation,
                 norm=norm,
                 use_bias=use_bias,
-                gain=gain,
                 branch_gain=branch_gain,
                 rngs=rngs,
             )
@@ -153,8 +150,8 @@ def residual_mlp(
       He et al.'s blocks, which have a norm in front of both layers of a branch. The 1/√L is ours.
     """
     hidden_width = width if hidden_width is None else hidden_width
-    chosen = _check(activation, norm, width, num_blocks, hidden_width, num_outputs, gain, branch_gain)
-    gain = chosen.gain if gain is None else gain
+    _check(norm, width, num_blocks, num_outputs, branch_gain)
+    chosen = activation_for(activation, (hidden_width,), gain)
     if branch_gain is None:
         branch_gain = 1.0 / math.sqrt(max(num_blocks, 1))
     input_size = math.prod(input_shape)
@@ -169,66 +166,38 @@ def residual_mlp(
             activation=chosen,
             norm=norm,
             use_bias=use_bias,
-            gain=gain,
             branch_gain=branch_gain,
             rngs=rngs,
         )
 
-    layers = tuple(_layer(i, hidden_width, activation, chosen, use_bias, gain) for i in range(num_blocks))
-    roles = _roles(num_blocks, has_norm=norm == "layer", use_bias=use_bias)
-    return from_nnx(make, Wiring(layers, roles, head_input="stream"))
+    wiring = _wiring(num_blocks, hidden_width, activation, chosen, has_norm=norm == "layer", use_bias=use_bias)
+    return from_nnx(make, wiring)
 
 
-def _layer(i: int, width: int, name: str, chosen: Activation, use_bias: bool, gain: float) -> HiddenLayer:
-    feeds = [Feed(Slot(f"block_{i}/up/kernel", axis=-1), orthogonal(gain))]
-    if use_bias:
-        feeds.append(Feed(Slot(f"block_{i}/up/bias", axis=-1), jax.nn.initializers.zeros))
-    return HiddenLayer(
-        name=f"block_{i}",
-        width=width,
-        feeds=tuple(feeds),
-        readers=(Slot(f"block_{i}/down/kernel", axis=-2, tiles=chosen.expansion),),
-        activation=name,
-        elementwise=chosen.elementwise,
-    )
-
-
-def _roles(num_blocks: int, *, has_norm: bool, use_bias: bool) -> dict[str, Role]:
-    """The stem is a dense layer on the inputs like any other, so it is a matrix and not an embedding."""
-    dense = ["stem", *(f"block_{i}/{part}" for i in range(num_blocks) for part in ("up", "down"))]
-    roles: dict[str, Role] = {f"{name}/kernel": "matrix" for name in dense}
+def _wiring(num_blocks: int, width: int, name: str, chosen: Activation, *, has_norm: bool, use_bias: bool) -> Wiring:
+    """The stem is a dense layer on the inputs like any other, so its kernel is a matrix and not an embedding."""
+    _, roles = owned("stem", orthogonal(1.0), use_bias=use_bias)
+    layers = []
+    for i in range(num_blocks):
+        block = f"block_{i}"
+        feeds, up_roles = owned(f"{block}/up", orthogonal(chosen.gain), use_bias=use_bias)
+        _, down_roles = owned(f"{block}/down", orthogonal(1.0), use_bias=use_bias)
+        roles |= up_roles | down_roles
+        readers = (Slot(f"{block}/down/kernel", axis=-2, tiles=chosen.expansion),)
+        layers.append(HiddenLayer(block, width, feeds, readers, name, chosen.elementwise))
+    if has_norm:
+        norms = [*(layer.name + "/norm" for layer in layers), "norm"]
+        roles |= {f"{norm}/{part}": "norm" for norm in norms for part in ("scale", "bias")}
     roles["head/kernel"] = "head"
     if use_bias:
-        roles |= {f"{name}/bias": "bias" for name in (*dense, "head")}
-    if has_norm:
-        norms = [*(f"block_{i}/norm" for i in range(num_blocks)), "norm"]
-        roles |= {f"{name}/{part}": "norm" for name in norms for part in ("scale", "bias")}
-    return roles
+        roles["head/bias"] = "bias"
+    return Wiring(tuple(layers), roles, head_input="stream")
 
 
-def _check(
-    name: str,
-    norm: str,
-    width: int,
-    num_blocks: int,
-    hidden_width: int,
-    num_outputs: int,
-    gain: float | None,
-    branch_gain: float | None,
-) -> Activation:
-    chosen = activation(name)
+def _check(norm: str, width: int, num_blocks: int, num_outputs: int, branch_gain: float | None) -> None:
     if norm not in ("none", "layer"):
         raise UserError(got=f"norm={norm!r}", wanted="'none' or 'layer'", do="Leave it out for 'none'.")
     require_range("width", width, 1, do="Use 128, for example.")
-    require_range("num_outputs", num_outputs, 1, do="Give the number of classes or values.")
     require_range("num_blocks", num_blocks, 0, do="Use 0 for a linear model.")
-    require_range("hidden_width", hidden_width, 1, do="Leave it out for the width.")
-    if hidden_width % chosen.group_size:
-        raise UserError(
-            got=f"hidden_width={hidden_width} with activation {name!r}",
-            wanted=f"a multiple of {chosen.group_size}",
-            do=f"Choose {hidden_width + -hidden_width % chosen.group_size} instead.",
-        )
-    require_range("gain", gain, 1e-12, do="Leave it out for the activation's own.")
+    require_range("num_outputs", num_outputs, 1, do="Give the number of classes or values.")
     require_range("branch_gain", branch_gain, 0, do="Leave it out for one over the root of the number of blocks.")
-    return chosen

@@ -47,4 +47,5 @@ def preset(
         "cpu": dataclasses.replace(full, **cpu),
         "paper": full,
     }
-    return Preset(name, summary, reference, inspect.getdoc(notes) or "", configs)
+    paragraphs = (inspect.getdoc(notes) or "").split("\n\n")
+    return Preset(name, summary, reference, "\n\n".join(" ".join(text.split()) for text in paragraphs), configs)

@@ -191,11 +191,12 @@ def _with_settings(
     factory: Any, name: str, settings: Mapping[str, Mapping[str, str]], skip: tuple[str, ...]
 ) -> dict[str, Value]:
     """The options of a stream's or network's factory, with the settings made."""
-    values = {key: option.default for key, option in options(factory).items() if key not in skip}
+    known = {key: option for key, option in options(factory).items() if key not in skip}
+    values = {key: option.default for key, option in known.items()}
     for key, text in settings[name].items():
-        if key not in values:
-            raise unknown_name(f"option of {name!r}", key, values, do="See its documentation.")
-        values[key] = cast(f"{name}.{key}", text, values[key])
+        if key not in known:
+            raise unknown_name(f"option of {name!r}", key, known, do="See its documentation.")
+        values[key] = cast(f"{name}.{key}", text, known[key].default, known[key].annotation)
     return values
 
 

@@ -1,0 +1,134 @@
+"""The published numbers, pinned; and every preset run for a few steps."""
+
+import dataclasses
+
+import pytest
+
+from pliant.presets import PRESETS, SCALES
+from pliant.training import make_plan, num_steps, run, settings_in_use
+
+# name: stream, data set, training images, batch, epochs (or updates) a task, tasks, seeds, learning rate, network
+PUBLISHED = {
+    "isometry/random-label-cifar10/mlp": ("random-labels", "cifar10", 10_000, 256, 30, 50, 8, 1e-4, "mlp"),
+    "isometry/random-label-cifar10/cnn": ("random-labels", "cifar10", 10_000, 256, 30, 50, 8, 1e-3, "cnn"),
+    "isometry/permuted-mnist/mlp": ("permuted-pixels", "mnist", None, 256, 5, 50, 8, 1e-4, "mlp"),
+    "isometry/permuted-mnist/cnn": ("permuted-pixels", "mnist", None, 256, 5, 50, 8, 1e-3, "cnn"),
+    "isometry/permuted-cifar10/mlp": ("permuted-pixels", "cifar10", None, 256, 10, 50, 8, 1e-4, "mlp"),
+    "isometry/permuted-cifar10/cnn": ("permuted-pixels", "cifar10", None, 256, 10, 50, 8, 1e-3, "cnn"),
+    "isometry/label-shuffled-cifar100/mlp": ("label-shuffle", "cifar100", None, 256, 10, 50, 8, 1e-4, "mlp"),
+    "isometry/label-shuffled-cifar100/cnn": ("label-shuffle", "cifar100", None, 256, 10, 50, 8, 1e-3, "cnn"),
+    "isometry/transformer-permuted-cifar10": ("permuted-pixels", "cifar10", None, 256, 10, 50, 8, 1e-3, "vit"),
+    "kumar/permuted-mnist": ("permuted-pixels", "mnist", 10_000, 16, 1, 500, 10, 1e-3, "mlp"),
+    "kumar/random-label-mnist": ("random-labels", "mnist", 1200, 16, 400, 50, 10, 1e-3, "mlp"),
+    "kumar/random-label-cifar": ("random-labels", "cifar10", 1200, 16, 400, 50, 10, 1e-3, "kumar-cnn"),
+    "kumar/5+1-cifar": ("five-plus-one", "cifar100", None, 32, "780 updates", 30, 10, 1e-3, "kumar-cnn"),
+    "kumar/continual-pairs": ("class-pairs", "tiny-imagenet", None, 100, 10, 500, 10, 1e-3, "kumar-cnn"),
+    "dohare/permuted-mnist": ("permuted-pixels", "mnist", None, 1, 1, 800, 10, 3e-3, "mlp"),
+    "dohare/slowly-changing-regression": ("slowly-changing-regression", None, None, 1, 1, 100, 100, 0.01, "mlp"),
+    "dohare/class-incremental-cifar100": ("class-incremental", "cifar100", 45_000, 90, 200, 20, 10, 0.1, "resnet18"),
+    "lyle/optimizer-instability": ("random-labels", "mnist", 5000, 512, "1000 updates", 100, 4, 1e-3, "mlp"),
+} | {
+    f"gradual/{name}/{transition}": numbers
+    for name, numbers in {
+        "random-label-mnist": ("random-labels", "mnist", 5120, 64, 240, 100, 5, 1e-3, "mlp"),
+        "random-label-cifar10": ("random-labels", "cifar10", None, 250, 120, 100, 5, 1e-4, "resnet18"),
+        "random-label-tiny-imagenet": ("random-labels", "tiny-imagenet", None, 250, 120, 100, 5, 1e-3, "resnet18"),
+        "permuted-emnist": ("permuted-pixels", "emnist-balanced", 47_000, 400, 200, 100, 5, 1e-3, "mlp"),
+        "seq2seq": ("random-seq2seq", None, None, 64, 900, 100, 5, 1e-4, "t5"),
+        "bigram-cipher": ("bigram-cipher", None, None, 64, 200, 100, 5, 1e-3, "t5"),
+    }.items()
+    for transition in ("abrupt", "interpolation", "sampling")
+}
+
+# benchmark: transition by interpolation, its micro-steps, those of sampling, transition : pure updates
+GRADUAL = {
+    "random-label-mnist": ("output-interpolation", 40, 20, 2),
+    "random-label-cifar10": ("output-interpolation", 40, 20, 2),
+    "random-label-tiny-imagenet": ("output-interpolation", 40, 20, 2),
+    "permuted-emnist": ("input-interpolation", 20, 20, 1),
+    "seq2seq": ("output-interpolation", 100, 50, 2),
+    "bigram-cipher": ("output-interpolation", 40, 20, 1),
+}
+
+
+def test_every_preset_is_pinned():
+    assert set(PUBLISHED) == set(PRESETS)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_numbers(name):
+    config = PRESETS[name].configs["paper"]
+    length = f"{config.steps} updates" if config.steps else config.epochs
+    numbers = (config.stream, config.dataset, config.train_size, config.batch_size, length)
+    assert (*numbers, config.tasks, config.seeds, config.learning_rate, config.network) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", GRADUAL)
+def test_transitions(name):
+    abrupt, interpolation, sampling = (
+        PRESETS[f"gradual/{name}/{kind}"].configs["paper"] for kind in ("abrupt", "interpolation", "sampling")
+    )
+    kind, fine, coarse, ratio = GRADUAL[name]
+    assert (abrupt.transition, abrupt.micro_steps) == ("abrupt", 1)
+    assert (interpolation.transition, interpolation.micro_steps) == (kind, fine)
+    assert (sampling.transition, sampling.micro_steps) == ("task-sampling", coarse)
+    assert {config.budget for config in (abrupt, interpolation, sampling)} == {"equal-updates"}
+    assert interpolation.transition_share == sampling.transition_share == pytest.approx(ratio / (ratio + 1))
+    assert len({(config.epochs, config.methods, config.settings) for config in (abrupt, interpolation, sampling)}) == 1
+
+
+def test_networks_as_published():
+    mlp = PRESETS["isometry/random-label-cifar10/mlp"].configs["paper"]
+    assert (mlp.widths, mlp.use_bias) == ((512,) * 4, False)
+    assert {"adamo.isometry_strength=0.001", "l2-init.strength=0.001"} <= set(mlp.settings)
+    gradual = PRESETS["gradual/random-label-mnist/abrupt"].configs["paper"]
+    assert (gradual.widths, gradual.settings) == ((256,) * 4, ("mlp.norm=layer",))
+    assert PRESETS["gradual/bigram-cipher/abrupt"].configs["paper"].settings == ("t5.width=256", "t5.num_heads=4")
+    assert PRESETS["kumar/permuted-mnist"].configs["paper"].widths == (100, 100)
+    assert PRESETS["dohare/permuted-mnist"].configs["paper"].widths == (2000,) * 3
+    assert PRESETS["dohare/slowly-changing-regression"].configs["paper"].widths == (5,)
+    assert PRESETS["lyle/optimizer-instability"].configs["paper"].widths == (1024, 1024)
+
+
+def test_protocols_as_published():
+    kumar = [preset.configs["paper"] for name, preset in PRESETS.items() if name.startswith("kumar/")]
+    assert {(config.standardize, config.headline) for config in kumar} == {("half", "online_accuracy")}
+    incremental = PRESETS["dohare/class-incremental-cifar100"].configs["paper"]
+    assert incremental.settings == ("sgd.momentum=0.9", "sgd.weight_decay=0.0005")
+    assert (incremental.rate_drops, incremental.rate_drop_factor) == ((0.3, 0.6, 0.8), 0.2)
+    assert incremental.augment == "crop-flip-rotate"
+    lyle = PRESETS["lyle/optimizer-instability"].configs["paper"]
+    assert (lyle.methods, lyle.settings) == (("adam", "adam-tuned"), ("adam.eps=1e-9",))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_notes_say_what_is_ours(name):
+    preset = PRESETS[name]
+    assert preset.notes.startswith("Published")
+    assert "Ours:" in preset.notes
+    assert preset.summary
+    assert preset.reference
+    assert tuple(preset.configs) == SCALES
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_smoke_configurations_make_sense(name):
+    """All choices are accepted, and no setting is of something that the run does not have."""
+    config = PRESETS[name].configs["smoke"]
+    used = dataclasses.replace(config, settings=settings_in_use(config.settings, config))
+    plan = make_plan(used)
+    total = sum(num_steps(used, plan.stream, index) for index in range(used.tasks))
+    assert used.tasks >= 2
+    assert 1 <= total * used.seeds * len(used.methods) <= 100_000
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_few_steps(name, tmp_path):
+    config = PRESETS[name].configs["smoke"]
+    few = dataclasses.replace(config, steps=4, tasks=2, seeds=1, probe_size=16, methods=config.methods[:1])
+    few = dataclasses.replace(few, micro_steps=min(2, config.micro_steps))
+    few = dataclasses.replace(few, settings=settings_in_use(config.settings, few))
+    folder = run(few, tmp_path / "run")
+    headline = folder.metrics[folder.metrics.metric == folder.headline]
+    assert sorted(headline.task) == [0, 1]
+    assert headline.value.between(0, 10).all()
