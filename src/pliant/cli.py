@@ -225,7 +225,8 @@ def _print_table(folder: RunFolder) -> None:
 
 def _print_benchmark(preset: Preset) -> None:
     console = Console(highlight=False)
-    console.print(f"{preset.name}: {preset.summary}", f"{preset.reference}", "", preset.notes, "", sep="\n", markup=False)
+    for text in (f"{preset.name}: {preset.summary}", f"{preset.reference}\n", f"{preset.notes}\n"):
+        console.print(text, markup=False)
     table = Table("choice")
     for scale in SCALES:
         table.add_column(scale, overflow="fold")

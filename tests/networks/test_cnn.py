@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from wiring_checks import assert_roles_are_complete, assert_wiring_is_true
 
 from pliant.errors import UserError
 from pliant.networks import ACTIVATIONS
 from pliant.networks._cnn import cnn, kumar_cnn, lyle_cnn
 from strict_types import unchecked
+from wiring_checks import assert_roles_are_complete, assert_wiring_is_true
 
 SMALL = {"channels": (4, 2), "kernel_sizes": (3, 2), "strides": (1, 2), "pool": (2, 1), "widths": (4,)}
 
@@ -63,11 +63,16 @@ def test_networks_of_other_papers(factory, input_shape, kernels):
     assert [module["kernel"] for module in params.values()] == kernels
 
 
+def test_kumars_on_small_images():
+    _, out, features = shapes(kumar_cnn((8, 8, 1), 10, padding="SAME"), jnp.zeros((2, 8, 8, 1)))
+    assert (out, features["conv_1"]) == ((2, 10), (2, 2, 2, 16))
+
+
 @pytest.mark.parametrize("factory", [lyle_cnn, kumar_cnn])
 def test_options_are_passed_on(factory):
     options = {"widths": (6,), "activation": "crelu", "norm": "layer", "use_bias": False, "gain": 0.5}
     network = factory((16, 16, 1), 2, **options)
-    params, _ = network.init(jax.random.key(0))
+    params, _ = jax.jit(network.init)(jax.random.key(0))
     assert set(params) == {"conv_0", "conv_norm_0", "conv_1", "conv_norm_1", "dense_0", "dense_norm_0", "head"}
     assert set(params["dense_0"]) == set(params["head"]) == {"kernel"}
     assert params["head"]["kernel"].shape == (12, 2)

@@ -6,7 +6,10 @@ import pytest
 from pliant.errors import UserError
 from pliant.results import COLUMNS, RunFolder
 
-CONFIGURATION = {"config": {"tasks": 2}, "stream": {"headline": "train_accuracy", "chance": 0.25, "name": "random-labels", "dataset": "digits"}}
+CONFIGURATION = {
+    "config": {"tasks": 2},
+    "stream": {"headline": "train_accuracy", "chance": 0.25, "name": "random-labels", "dataset": "digits"},
+}
 
 
 def _rows(task, value):

@@ -121,9 +121,9 @@ def dormant(features: Features, threshold: Number = 0.025, num_units: Mapping[st
 
 
 def _measure(network: Network, params: Params, state: State, probe: Batch, key: Key) -> Array:
-    """The pooled fraction over the layers in which a unit owns its output; NaN if there are none."""
+    """The pooled fraction over the layers in which a unit owns its output and can be silent; NaN if there are none."""
     _, features, _ = network.apply(params, state, probe.inputs, train=False, key=key)
-    layers = [layer for layer in network.wiring.layers if layer.elementwise]
+    layers = [layer for layer in network.wiring.layers if layer.elementwise and layer.activation != "fourier"]
     if not layers:
         return jnp.full((), jnp.nan)
     widths = {layer.name: layer.width for layer in layers}

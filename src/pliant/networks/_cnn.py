@@ -175,6 +175,7 @@ def lyle_cnn(
     input_shape: Sequence[int],
     num_outputs: int,
     *,
+    padding: Padding = "SAME",
     widths: Sequence[int] = (256, 256),
     activation: str = "relu",
     norm: Literal["none", "layer"] = "none",
@@ -188,7 +189,8 @@ def lyle_cnn(
     Args:
       input_shape: (height, wide, channels) of one image.
       num_outputs: size of the output, ≥ 1.
-      widths: as in `cnn`, like the options that follow.
+      padding: as in `cnn`, like the options that follow.
+      widths: as in `cnn`.
       activation: as in `cnn`.
       norm: as in `cnn`; "layer" is one of the paper's interventions.
       use_bias: as in `cnn`.
@@ -219,6 +221,7 @@ def lyle_cnn(
         kernel_sizes=(5, 3),
         strides=(2, 2),
         pool=(1, 1),
+        padding=padding,
         widths=widths,
         activation=activation,
         norm=norm,
@@ -231,6 +234,7 @@ def kumar_cnn(
     input_shape: Sequence[int],
     num_outputs: int,
     *,
+    padding: Padding = "VALID",
     widths: Sequence[int] = (100, 100),
     activation: str = "relu",
     norm: Literal["none", "layer"] = "none",
@@ -242,9 +246,10 @@ def kumar_cnn(
     Without padding, so that 32 × 32 images are 5 × 5 × 16 in front of the dense layers.
 
     Args:
-      input_shape: (height, wide, channels) of one image, at least 16 × 16.
+      input_shape: (height, wide, channels) of one image, at least 16 × 16 unless `padding` is "SAME".
       num_outputs: size of the output, ≥ 1.
-      widths: as in `cnn`, like the options that follow.
+      padding: as in `cnn`, like the options that follow.
+      widths: as in `cnn`.
       activation: as in `cnn`.
       norm: as in `cnn`.
       use_bias: as in `cnn`.
@@ -276,7 +281,7 @@ def kumar_cnn(
         kernel_sizes=(5, 5),
         strides=(1, 1),
         pool=(2, 2),
-        padding="VALID",
+        padding=padding,
         widths=widths,
         activation=activation,
         norm=norm,

@@ -3,8 +3,8 @@
 XLA:CPU sends a convolution to its fast kernel only in the form NHWC × HWIO → NHWC. It rewrites other forms into that
 one, but not inside loops (jax-ml/jax#12868), where JAX's own gradients of a convolution then run about fifty times
 slower. So on the CPU the convolution is a primitive of its own, which is lowered to the stock one, and whose two
-gradients are stated as convolutions of the same form. It is bilinear, so JAX derives forward mode, gradients of
-gradients and `vmap` from that. Elsewhere it is the stock convolution, whose gradients the GPU's libraries know.
+gradients are stated as convolutions of the same form. It is bilinear, so JAX derives forward mode and gradients of
+gradients from that. Elsewhere it is the stock convolution, whose gradients the GPU's libraries know.
 """
 
 import functools
@@ -64,7 +64,8 @@ def convolution(
       jax-ml/jax#12868 for the trap that it avoids.
 
     Differs from:
-      `jax.lax.conv_general_dilated`, with the same numbers: that one's gradients are slow in loops on a CPU.
+      `jax.lax.conv_general_dilated`, with the same numbers: that one's gradients are slow in loops on a CPU, and so is
+      all of it where the kernel has more rows times columns than the image. Under `shard_map` wants `check_vma=False`.
     """
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
@@ -123,9 +124,19 @@ def max_pool(
       stride: from window to window, ≥ 1; by default `size`, so that windows do not overlap.
       padding: rows and columns that never win, put before and after, 0 ≤ padding < size.
 
+    Returns:
+      The largest entry of every window, channel by channel.
+
     Example:
       >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
       [[5.0, 7.0], [13.0, 15.0]]
+
+    References:
+      Goodfellow, Bengio, Courville, `Deep Learning <https://www.deeplearningbook.org>`_, 2016. Section 9.3.
+
+    Differs from:
+      `flax.linen.max_pool` and PyTorch's, with the same values, in the gradient where entries are equally large: theirs
+      goes to one of them.
     """
     stride = size if stride is None else stride
     return _slide(_slide(x, 1, size, stride, padding), 2, size, stride, padding)
@@ -153,13 +164,20 @@ def _stock(x: Array, kernel: Array, window: _Window) -> Array:
 
 
 def _on_cpu(x: Array, kernel: Array, window: _Window) -> Array:
-    """The stock convolution, in a form that XLA:CPU leaves as it is.
+    """The stock convolution, in a form that XLA:CPU leaves as it is and computes rightly.
+
+    Rows and columns that negative padding takes away are cut off before: with less than nothing before and something
+    after an image, XLA:CPU returns wrong numbers (jaxlib 0.10.2).
 
     Of a kernel with more rows times columns than the image, XLA makes the image, and of the image the kernel. That is
     less work, but not in the form of its fast kernel, in loops and out of them (up to 70 times slower, measured). Here
     it is done in the right form: both flipped, examples and output channels in each other's places.
     """
-    if x.size == 0 or kernel.shape[0] * kernel.shape[1] <= x.shape[1] * x.shape[2]:
+    result = _shape(x, kernel, window=window)
+    x, window = _cropped(x, window)
+    if 0 in (x.size, kernel.size, result.size):
+        return jnp.zeros(result.shape, result.dtype)
+    if kernel.shape[0] * kernel.shape[1] <= x.shape[1] * x.shape[2]:
         return _stock(x, kernel, window)
     pads = []
     for i in (0, 1):
@@ -167,7 +185,19 @@ def _on_cpu(x: Array, kernel: Array, window: _Window) -> Array:
         pads.append((window.padding[i][0] + more, window.padding[i][1] + more))
     swapped = _Window(window.strides, (pads[0], pads[1]), window.kernel_dilation, window.input_dilation)
     image, small = kernel[::-1, ::-1].transpose(3, 0, 1, 2), x[:, ::-1, ::-1].transpose(1, 2, 3, 0)
-    return _stock(image, small, swapped).transpose(3, 1, 2, 0)
+    return _on_cpu(image, small, swapped).transpose(3, 1, 2, 0)
+
+
+def _cropped(x: Array, window: _Window) -> tuple[Array, _Window]:
+    """The same without negative padding. Of a dilated image, zeros between its entries may be left at the ends."""
+    parts, pads = [], []
+    for i in (0, 1):
+        dilation = window.input_dilation[i]
+        lost = [-(min(0, pad) // dilation) for pad in window.padding[i]]
+        first, last = (pad + n * dilation for pad, n in zip(window.padding[i], lost, strict=True))
+        pads.append((first, last))
+        parts.append(slice(lost[0], max(lost[0], x.shape[1 + i] - lost[1])))
+    return x[:, parts[0], parts[1]], window._replace(padding=(pads[0], pads[1]))
 
 
 _convolution_p = Primitive("pliant_convolution")
@@ -204,8 +234,6 @@ def _to_input(g: Array, x: Any, kernel: Array, *, window: _Window) -> Array:
 
 def _to_kernel(g: Array, x: Array, kernel: Any, *, window: _Window) -> Array:
     """The kernel's gradient: x convolved with g as the kernel, examples in the place of channels."""
-    if not g.size:  # a window of no rows is not allowed
-        return jnp.zeros(kernel.aval.shape, g.dtype)
     padding = []
     for i in (0, 1):
         before = window.padding[i][0]
@@ -235,8 +263,6 @@ def _batch(arguments: Any, axes: Any, *, window: _Window) -> tuple[Array, int]:
     return jax.lax.map(lambda pair: _convolution_p.bind(*pair, window=window), pairs), 0
 
 
-_convolution_p.def_impl(_run)
-_convolution_p.def_abstract_eval(_shape)
 _convolution_p.def_impl(_run)
 _convolution_p.def_abstract_eval(_shape)
 ad.defbilinear(_convolution_p, _to_input, _to_kernel)

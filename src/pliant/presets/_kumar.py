@@ -85,7 +85,7 @@ PRESETS = (
         }
         | {"settings": ("random-labels.labels=iid",)},
         cpu={"tasks": 8, "epochs": 20, "methods": ("adam", "l2-init")},
-        smoke={"epochs": 3},
+        smoke={"epochs": 3, "settings": ("random-labels.labels=iid", "kumar-cnn.padding=SAME")},
     ),
     _one(
         "5+1-cifar",
@@ -97,7 +97,11 @@ PRESETS = (
             "methods": ("adam", "l2-init"),
             "settings": ("five-plus-one.images_per_class=200",),
         },
-        smoke={"steps": 20, "batch_size": 10, "settings": ("five-plus-one.images_per_class=20",)},
+        smoke={
+            "steps": 20,
+            "batch_size": 10,
+            "settings": ("five-plus-one.images_per_class=20", "kumar-cnn.padding=SAME"),
+        },
     ),
     _one(
         "continual-pairs",
@@ -105,6 +109,6 @@ PRESETS = (
         paper=_CNN
         | {"stream": "class-pairs", "dataset": "tiny-imagenet", "batch_size": 100, "epochs": 10, "tasks": 500},
         cpu={"tasks": 20, "methods": ("adam", "l2-init")},
-        smoke={"epochs": 3, "batch_size": 20},
+        smoke={"epochs": 3, "batch_size": 20, "settings": ("kumar-cnn.padding=SAME",)},
     ),
 )

@@ -58,9 +58,7 @@ DATASETS: Mapping[str, Source] = {
         label_columns=("fine_label", "label"),
     ),
     "emnist": Source("28×28 letters: 124,800 train, 20,800 test", hub="tanganke/emnist_letters"),
-    "emnist-balanced": Source(
-        "28×28 letters and digits: 112,800 train, 18,800 test", hub="claudiogsc/emnist_balanced"
-    ),
+    "emnist-balanced": Source("28×28 letters and digits: 112,800 train, 18,800 test", hub="claudiogsc/emnist_balanced"),
     "tiny-imagenet": Source("64×64 colour images: 100,000 train, 10,000 test", hub="zh-plus/tiny-imagenet"),
 }
 _IMAGE_COLUMNS = ("image", "img")
