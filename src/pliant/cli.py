@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pandas as pd
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -76,7 +77,7 @@ class Run(RunConfig):
             if progress.live.is_started:
                 progress.stop()
         _print_table(folder)
-        _print_figure(folder)
+        _print_figure([folder])
 
     def with_defaults_of_benchmark(self) -> "Run":
         """What the command line starts from, now that it is known which benchmark it names."""
@@ -157,14 +158,18 @@ class Show:
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """Draw the figure of a run again, from its metrics.parquet."""
+    """Draw the figure of a run again, or of several runs in one."""
 
-    dir: Positional[Path]
-    """Run folder."""
+    dirs: Positional[tuple[Path, ...]]
+    """Run folders. Several must have the same headline metric; their lines are named by folder and method."""
+    out: Path | None = None
+    """File without suffix; by default in the (first) run folder."""
 
     def __call__(self) -> None:
         """Draws the figure and prints where it is."""
-        _print_figure(RunFolder(self.dir))
+        if not self.dirs:
+            raise UserError(got="no run folder", wanted="at least one", do="Give what `pliant run` printed.")
+        _print_figure([RunFolder(path) for path in self.dirs], self.out)
 
 
 _COMMANDS: dict[str, Callable[..., Any]] = {"run": Run, "list": List, "show": Show, "plot": Plot}
@@ -237,9 +242,21 @@ def _print_benchmark(preset: Preset) -> None:
     console.print(table)
 
 
-def _print_figure(folder: RunFolder) -> None:
-    figure = results.headline_figure(_finished(folder), folder.headline, folder.title, folder.chance)
-    png, _ = results.save_figure(figure, folder.path / folder.headline)
+def _print_figure(folders: Sequence[RunFolder], out: Path | None = None) -> None:
+    first = folders[0]
+    if len({folder.headline for folder in folders}) > 1:
+        got = ", ".join(f"{folder.path}: {folder.headline}" for folder in folders)
+        raise UserError(got=got, wanted="runs with one headline metric", do="Draw the others apart.")
+    tables = [_finished(folder) for folder in folders]
+    title = first.title
+    if len(folders) > 1:
+        title = first.headline.replace("_", " ")
+        tables = [
+            table.assign(method=f"{folder.path.name}: " + table["method"])
+            for folder, table in zip(folders, tables, strict=True)
+        ]
+    figure = results.headline_figure(pd.concat(tables), first.headline, title, first.chance)
+    png, _ = results.save_figure(figure, out or first.path / first.headline)
     Console().print(f"figure: {png} (and .pdf)", soft_wrap=True, highlight=False, markup=False)
 
 

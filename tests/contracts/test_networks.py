@@ -18,6 +18,7 @@ SMALL = {
     "kumar-cnn": {"widths": (5,), "padding": "SAME"},
     "resnet18": {"width": 4, "num_blocks": (1, 1)},
     "vit": {"patch_size": 4, "width": 8, "num_blocks": 1, "num_heads": 2, "mlp_width": 6},
+    "lyle-vit": {},
     "t5": {"width": 8, "num_heads": 2, "head_width": 4, "mlp_width": 6},
 }
 WIDE = {
@@ -52,15 +53,15 @@ def _close(a, b):
 
 
 def test_every_network_is_here():
-    assert set(SMALL) == set(NETWORKS)
+    assert set(SMALL) == set(NAMES)
 
 
-@pytest.mark.parametrize("name", sorted(set(NETWORKS) - WIDE))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - WIDE))
 def test_wiring(name):
     assert_wiring_is_true(_made(name), _inputs(name, 24))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_derivatives(name):
     """Forward mode, gradients, and gradients of gradients either way agree with each other."""
     network, inputs = _made(name), _inputs(name)
@@ -80,7 +81,7 @@ def test_derivatives(name):
     _close(forward, backward)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_stacked_seeds_are_a_loop(name):
     network, inputs = _made(name), _inputs(name)
     params, states = zip(*(network.init(jax.random.key(seed)) for seed in range(2)), strict=True)
@@ -94,7 +95,7 @@ def test_stacked_seeds_are_a_loop(name):
         _close(one, jax.grad(_loss(network, inputs, states[seed]))(params[seed]))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_state_is_stable_in_a_loop_and_still_in_eval(name):
     network, inputs = _made(name), _inputs(name)
     params, state = network.init(jax.random.key(0))
@@ -111,7 +112,7 @@ def test_state_is_stable_in_a_loop_and_still_in_eval(name):
         assert any(bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, (state, after)), strict=True))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_eval_needs_no_key_and_examples_do_not_mix(name):
     network, inputs = _made(name), _inputs(name)
     params, state = network.init(jax.random.key(0))

@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from pliant.errors import UserError
 from pliant.networks._t5 import t5
-from pliant.networks._t5_weights import t5_pretrained, t5_weights
+from pliant.networks._t5_weights import pretrained_t5, t5_pretrained, t5_weights
 from pliant.types import Text
 
 SIZES = {"vocab_size": 19, "d_model": 24, "d_kv": 5, "d_ff": 40, "num_heads": 3}
@@ -239,3 +239,21 @@ class TestRefuses:
         (folder / "config.json").write_text(text)
         with pytest.raises(UserError, match=message):
             t5_pretrained(folder)
+
+
+@pytest.mark.parametrize("num_outputs", [19, 29])
+def test_a_network_starts_from_the_pretrained_blocks(folder, arrays, key, num_outputs):
+    network = pretrained_t5((7, 5), num_outputs, folder=str(folder))
+    first, second = (network.init(jax.random.fold_in(key, seed))[0] for seed in range(2))
+    up = arrays["encoder.block.0.layer.1.DenseReluDense.wi.weight"].T
+    assert any(leaf.shape == up.shape and bool((leaf == up).all()) for leaf in jax.tree.leaves(first))
+    embedding = first["tokens"]["embedding"]
+    assert embedding.shape == (num_outputs, 24)
+    if num_outputs == 19:
+        np.testing.assert_array_equal(embedding, arrays["shared.weight"])
+    else:
+        assert bool((embedding != second["tokens"]["embedding"]).any())
+    text = text_of(key)
+    output, _, _ = network.apply(first, {}, text, train=False, key=None)
+    assert output.shape == (*text.decoder.shape, num_outputs)
+    assert bool(jnp.isfinite(output).all())

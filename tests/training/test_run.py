@@ -13,10 +13,20 @@ from pliant.errors import UserError
 from pliant.methods import as_arrays
 from pliant.results import COLUMNS
 from pliant.training import Pace, RunConfig, make_learner, make_plan, run
+from pliant.training._order import batch_indices
+from pliant.types import leaf_path
 
 SMALL = RunConfig(
     methods=("adam", "adamo"), seeds=3, tasks=3, epochs=2, train_size=200, widths=(32, 32), batch_size=20, probe_size=50
 )
+
+ONE = dataclasses.replace(SMALL, methods=("adam",), seeds=2)  # 20 updates in each of three tasks
+TINY_T5 = ("t5.width=32", "t5.num_heads=2", "t5.head_width=16", "t5.mlp_width=32")
+GRADUAL = {
+    "output-interpolation": "random-labels",
+    "input-interpolation": "permuted-pixels",
+    "task-sampling": "random-labels",
+}
 
 
 def _change(**changes):
@@ -237,3 +247,244 @@ def test_hyperparameters_are_arguments_of_the_program(compilations):
     assert counts[0] == counts[1] == counts[2] > 0
     assert (finals[0] != finals[1]).any()
     assert (finals[1] != finals[2]).any()
+
+
+def _one(tmp_path, name="run", **changes):
+    """The metrics of a small run of one method."""
+    return run(dataclasses.replace(ONE, **changes), tmp_path / name)
+
+
+def _watched(monkeypatch):
+    """What the learners of the runs to come are handed: states at the end of tasks, and batches by task."""
+    states, batches = [], []
+
+    def watching(stream, method, num_seeds, **options):
+        learner = make_learner(stream, method, num_seeds, **options)
+
+        def evaluate(item, shared):
+            states.append(learner.axis.get(item[0]))
+            batches.append([])
+            return learner.evaluate(item, shared)
+
+        def train(item, shared):
+            batches[-1].append(learner.axis.get(item[3])[:, : int(shared[2].num_steps)])
+            return learner.train(item, shared)
+
+        return learner._replace(evaluate=evaluate, train=train)
+
+    batches.append([])
+    monkeypatch.setattr(run_module, "make_learner", watching)
+    return states, batches
+
+
+def _leaves(tree):
+    return {leaf_path(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _changed(before, after):
+    before, after = _leaves(before), _leaves(after)
+    return {name for name in before if before[name].tobytes() != after[name].tobytes()}
+
+
+@pytest.mark.parametrize("transition", GRADUAL)
+def test_gradual_tasks_cost_as_much_and_end_elsewhere(transition, tmp_path):
+    """The first task has no predecessor: it is the abrupt run's, to the bit where examples keep their places."""
+    common = {"stream": GRADUAL[transition], "tasks": 2}
+    sudden = _one(tmp_path, "abrupt", **common)
+    gradual = _one(tmp_path, "gradual", **common, transition=transition, micro_steps=4)
+    tables = [_table(folder) for folder in (sudden, gradual)]
+    assert all(set(table["step"]) == {20, 40} for table in tables)
+    assert list(tables[0]["metric"]) == list(tables[1]["metric"])
+    firsts, seconds = ([table.query(f"task == {task}")["value"].to_numpy() for table in tables] for task in (0, 1))
+    assert (firsts[0] == firsts[1]).all() == (transition != "task-sampling")
+    assert (seconds[0] != seconds[1]).mean() > 0.5
+    assert all(table["value"].notna().all() for table in tables)
+
+
+@pytest.mark.parametrize("transition", GRADUAL)
+def test_what_is_measured_after_the_transition_is_the_pure_task(transition, tmp_path):
+    """A network that does not learn scores as if the change had been abrupt; on the way its batches were others."""
+    common = {"stream": GRADUAL[transition], "tasks": 2, "seeds": 4, "learning_rate": 0.0}
+    sudden = _one(tmp_path, "abrupt", **common)
+    gradual = _one(tmp_path, "gradual", **common, transition=transition, micro_steps=4)
+    names = ["train_accuracy", "test_accuracy"][: 1 + (GRADUAL[transition] == "permuted-pixels")]
+    for name in names:
+        np.testing.assert_array_equal(_value(gradual, metric=name), _value(sudden, metric=name))
+    online = [_value(folder, metric="online_accuracy", task=1) for folder in (sudden, gradual)]
+    assert (online[0] != online[1]).any()
+
+
+def test_online_scores_are_against_the_nearer_task(tmp_path):
+    """What is known of the old labels counts until half of the transition is over."""
+    config = {"tasks": 2, "epochs": 150, "train_size": 50, "batch_size": 25, "transition": "output-interpolation"}
+    folder = _one(tmp_path, **config, micro_steps=50, transition_share=0.5, learning_rate=3e-3)
+    assert _value(folder, metric="train_accuracy").min() > 0.95
+    assert _value(folder, metric="online_accuracy", task=1).min() > 0.8
+
+
+def test_a_budget_for_each_micro_task(tmp_path):
+    folder = _one(tmp_path, transition="output-interpolation", micro_steps=3, budget="per-micro-task")
+    assert sorted(set(folder.metrics["step"])) == [20, 20 + 60, 20 + 60 + 60]
+    config = json.loads((folder.path / "config.json").read_text())
+    assert config["protocol"]["updates_in_each_task"] == [20, 60, 60]
+
+
+def test_steps_in_place_of_epochs(tmp_path):
+    folder = _one(tmp_path, steps=7)
+    assert sorted(set(folder.metrics["step"])) == [7, 14, 21]
+
+
+def test_every_example_streams_by_once(tmp_path, monkeypatch):
+    """Batches of one, one epoch; each seed in an order of its own, each task in another."""
+    _, batches = _watched(monkeypatch)
+    folder = _one(tmp_path, batch_size=1, epochs=1, train_size=60, tasks=2, probe_size=20)
+    assert sorted(set(folder.metrics["step"])) == [60, 120]
+    orders = [np.concatenate(task, axis=1)[..., 0] for task in batches[:2]]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order, axis=1), [np.arange(60)] * 2)
+    assert len({order.tobytes() for task in orders for order in task}) == 4
+
+
+def test_the_learning_rate_drops(tmp_path, monkeypatch):
+    """As if the learner had been trained by hand with one learning rate and then with another."""
+    states, _ = _watched(monkeypatch)
+    changes = {"tasks": 2, "steps": 10, "learning_rate": 0.01, "rate_drops": (0.3,), "rate_drop_factor": 0.1}
+    config = dataclasses.replace(ONE, **changes)
+    run(config, tmp_path / "run")
+    plan = make_plan(config)
+    learner = make_learner(plan.stream, plan.methods[0], 2)
+    axis, data = learner.axis, learner.axis.share(plan.stream.data)
+    traced = as_arrays(plan.methods[0].traced)
+    rates = np.float32(0.01), np.float32(0.01) * np.float32(0.1)
+    state, keys = learner.init(axis.put(np.arange(2, dtype=np.int32)), traced)
+    for index in range(2):
+        task = learner.make_task(keys, np.int32(index))
+        for (start, stop), rate in zip([(0, 3), (3, 10)], rates, strict=True):
+            order = [batch_indices(seed, index, start, stop, num_examples=200, batch_size=20) for seed in range(2)]
+            pace = Pace.steady(stop - start, 200)._replace(first_step=np.int32(10 * index + start))
+            shared = traced | {"learning_rate": rate}, data, pace
+            state, _ = learner.train((state, keys, task, axis.put(np.stack(order))), shared)
+        assert not _changed(states[index], axis.get(state))
+
+
+@pytest.mark.parametrize("head", ["zero", "fresh"])
+def test_the_head_changes_at_a_switch_and_nothing_else(head, tmp_path, monkeypatch):
+    """Seen with a learning rate of 0."""
+    states, _ = _watched(monkeypatch)
+    _one(tmp_path, learning_rate=0.0, head_at_switch=head, use_bias=True)
+    assert _changed(states[0].params, states[1].params) >= {"head/kernel"}
+    assert _changed(states[0].params, states[1].params) <= {"head/kernel", "head/bias"}
+    kernels = [state.params["head"]["kernel"] for state in states]
+    if head == "zero":
+        assert kernels[0].any()
+        assert not kernels[1].any()
+        assert not kernels[2].any()
+    else:
+        assert len({kernel.tobytes() for kernels_of_task in kernels for kernel in kernels_of_task}) == 6
+
+
+def test_the_optimizer_is_kept_or_starts_anew(tmp_path, monkeypatch):
+    states, _ = _watched(monkeypatch)
+    kept = _one(tmp_path, "kept")
+    reset = _one(tmp_path, "reset", optimizer_at_switch="reset")
+    counts = [[leaf for name, leaf in _leaves(state.optimizer).items() if name.endswith("count")] for state in states]
+    assert [np.unique(count).tolist() for count in counts] == [[20], [40], [60], [20], [20], [20]]
+    first, second = ([_value(folder, task=task, metric="loss") for folder in (kept, reset)] for task in (0, 1))
+    np.testing.assert_array_equal(first[0], first[1])
+    assert (second[0] != second[1]).all()
+
+
+def test_augmentation_is_of_training_batches_only(tmp_path):
+    common = {"learning_rate": 0.0, "tasks": 1}
+    plain, other = (_one(tmp_path, kind, augment=kind, **common) for kind in ("none", "crop-flip-rotate"))
+    np.testing.assert_array_equal(_value(plain, metric="train_accuracy"), _value(other, metric="train_accuracy"))
+    assert (_value(plain, metric="loss") != _value(other, metric="loss")).all()
+
+
+def test_texts_are_memorised(tmp_path):
+    stream = ("num_examples=8", "source_words=2", "target_words=2", "word_length=1")
+    folder = _one(
+        tmp_path,
+        stream="random-seq2seq",
+        train_size=None,
+        network="t5",
+        widths=None,
+        tasks=2,
+        steps=60,
+        batch_size=8,
+        learning_rate=3e-3,
+        transition="output-interpolation",
+        micro_steps=4,
+        settings=(*TINY_T5, *(f"random-seq2seq.{option}" for option in stream)),
+    )
+    assert folder.headline == "train_bleu"
+    names = {"online_token_accuracy", "train_token_accuracy", "train_bleu", "train_exact_match", "loss", "diverged"}
+    assert names <= set(folder.metrics["metric"])
+    for name in ("train_bleu", "train_exact_match", "train_token_accuracy"):
+        assert (_value(folder, metric=name) == 1.0).all()
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_ciphers_are_written_for_test_texts(num_beams, tmp_path):
+    stream = ("num_train=16", "num_test=8", "num_words=2", "word_length=1", f"num_beams={num_beams}")
+    folder = _one(
+        tmp_path,
+        stream="bigram-cipher",
+        train_size=None,
+        network="t5",
+        widths=None,
+        tasks=1,
+        steps=2,
+        batch_size=8,
+        settings=(*TINY_T5, *(f"bigram-cipher.{option}" for option in stream)),
+    )
+    metrics = set(folder.metrics["metric"])
+    assert {"test_bleu", "test_exact_match", "test_token_accuracy", "train_token_accuracy"} <= metrics
+    assert not {"train_bleu", "train_exact_match"} & metrics
+    protocol = json.loads((folder.path / "config.json").read_text())["protocol"]
+    assert protocol["texts"] == ("greedily" if num_beams == 1 else "written with 3 beam(s)")
+
+
+SWITCHING = dataclasses.replace(
+    ONE,
+    transition="task-sampling",
+    micro_steps=3,
+    rate_drops=(0.5,),
+    optimizer_at_switch="reset",
+    head_at_switch="fresh",
+    augment="crop-flip",
+)
+
+
+@pytest.fixture(scope="module")
+def switched(tmp_path_factory):
+    return run(SWITCHING, tmp_path_factory.mktemp("runs") / "switching")
+
+
+@pytest.mark.parametrize("task", [0, 1, 2])
+def test_interrupted_runs_with_switches_end_with_the_same_bits(switched, tmp_path, task):
+    def interrupt(now):
+        if now.task == task and now.done > (task + 0.5) / 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(SWITCHING, tmp_path / "run", report=interrupt)
+    pd.testing.assert_frame_equal(_table(run(SWITCHING, tmp_path / "run")), _table(switched), check_exact=True)
+
+
+CHANGING = {
+    "micro-steps": {"transition": "output-interpolation", "micro_steps": 5, "rate_drops": (0.5,), "epochs": 1},
+    "switches": {"optimizer_at_switch": "reset", "head_at_switch": "fresh"},
+    "longer tasks": {"transition": "task-sampling", "micro_steps": 3, "budget": "per-micro-task"},
+    "growing data": {"stream": "warm-start"},
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_nothing_recompiles_whatever_changes_from_task_to_task(name, tmp_path, compilations):
+    counts = {}
+    config = dataclasses.replace(ONE, tasks=4, probe_size=20, **CHANGING[name])
+    folder = run(config, tmp_path / "run", report=lambda now: counts.setdefault(now.task, len(compilations)))
+    lengths = set(np.diff([0, *sorted(set(folder.metrics["step"]))]))
+    assert len(lengths) == {"longer tasks": 2, "growing data": 4}.get(name, 1)
+    assert counts[1] == counts[2] == counts[3] > counts[0] > 0  # the first evaluation and switch are behind task 0

@@ -13,8 +13,8 @@ from pliant.networks._orthogonal import orthogonal
 from pliant.networks._residual_mlp import ResidualMLP, residual_mlp
 from pliant.networks._resnet import ResNet, resnet18
 from pliant.networks._t5 import T5, t5
-from pliant.networks._t5_weights import PretrainedT5, t5_pretrained, t5_weights
-from pliant.networks._vit import ViT, vit
+from pliant.networks._t5_weights import PretrainedT5, pretrained_t5, t5_pretrained, t5_weights
+from pliant.networks._vit import ViT, lyle_vit, vit
 from pliant.types import Network
 
 NETWORKS: Mapping[str, Callable[..., Network]] = {
@@ -26,10 +26,12 @@ NETWORKS: Mapping[str, Callable[..., Network]] = {
     "kumar-cnn": kumar_cnn,
     "resnet18": resnet18,
     "vit": vit,
+    "lyle-vit": lyle_vit,
     "t5": t5,
+    "t5-pretrained": pretrained_t5,
 }
 """Factories `(input_shape, num_outputs, **options) -> Network` by name."""
-TEXT_NETWORKS = ("t5",)
+TEXT_NETWORKS = ("t5", "t5-pretrained")
 """Those that read and write texts; all others take arrays of numbers."""
 
 __all__ = [
@@ -57,12 +59,14 @@ __all__ = [
     "group_sort",
     "kumar_cnn",
     "lyle_cnn",
+    "lyle_vit",
     "max_min",
     "max_pool",
     "mlp",
     "moe_mlp",
     "newton_schulz",
     "orthogonal",
+    "pretrained_t5",
     "reproject",
     "residual_mlp",
     "resnet18",

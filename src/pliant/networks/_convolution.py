@@ -167,7 +167,7 @@ def _on_cpu(x: Array, kernel: Array, window: _Window) -> Array:
     """The stock convolution, in a form that XLA:CPU leaves as it is and computes rightly.
 
     Rows and columns that negative padding takes away are cut off before: with less than nothing before and something
-    after an image, XLA:CPU returns wrong numbers (jaxlib 0.10.2).
+    after an image, XLA:CPU reads beyond it (openxla/xla#48713).
 
     Of a kernel with more rows times columns than the image, XLA makes the image, and of the image the kernel. That is
     less work, but not in the form of its fast kernel, in loops and out of them (up to 70 times slower, measured). Here

@@ -1,17 +1,18 @@
 """Reading the weights of a pre-trained T5 from the files of Hugging Face."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 
 from pliant.errors import UserError, require_range
 from pliant.networks._t5 import t5
-from pliant.types import Params, leaf_path
+from pliant.types import Key, Network, Params, State, leaf_path
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -110,6 +111,59 @@ def t5_pretrained(folder: str | Path, *, num_encoder_blocks: int = 1, num_decode
         )
     options |= {"activation": activation, "max_distance": config.get("relative_attention_max_distance", 128)}
     return PretrainedT5(params["tokens"]["embedding"].shape[0], options, params)
+
+
+def pretrained_t5(
+    input_shape: Sequence[int],
+    num_outputs: int,
+    *,
+    folder: str = "",
+    num_encoder_blocks: int = 1,
+    num_decoder_blocks: int = 1,
+) -> Network:
+    """Builds a `t5` whose blocks start from pre-trained ones: by default the first of each stack.
+
+    What belongs to the vocabulary (token embedding, separate head) is pre-trained too if the vocabulary has the same
+    size, and drawn otherwise, as for the letters of pliant's own streams.
+
+    Args:
+      input_shape: (source, target) lengths.
+      num_outputs: size of the vocabulary.
+      folder: as for `t5_pretrained`.
+      num_encoder_blocks: as for `t5_pretrained`.
+      num_decoder_blocks: as for `t5_pretrained`.
+
+    Returns:
+      A `Network`; only what is drawn depends on the key.
+
+    Raises:
+      UserError: as `t5_pretrained`.
+
+    Example:
+      >>> try:
+      ...     pretrained_t5((8, 8), 29, folder="no")
+      ... except UserError as error:
+      ...     print(error)
+      got no file no/config.json; wanted the configuration of a T5. Give the folder of a T5 with both of its files.
+
+    References:
+      *Do Neural Networks Lose Plasticity in a Gradually Changing World?*, appendix B.1: the first block of T5-small.
+
+    Differs from:
+      See `t5_weights`.
+    """
+    loaded = t5_pretrained(folder, num_encoder_blocks=num_encoder_blocks, num_decoder_blocks=num_decoder_blocks)
+    network = t5(input_shape, num_outputs, **loaded.options)
+
+    def init(key: Key) -> tuple[Params, State]:
+        drawn, state = network.init(key)
+        if num_outputs == loaded.num_outputs:
+            return jax.tree.map(jnp.asarray, loaded.params), state
+        return jax.tree.map(
+            lambda new, old: jnp.asarray(old) if new.shape == old.shape else new, drawn, loaded.params
+        ), state
+
+    return network._replace(init=init)
 
 
 def _config(path: Path) -> dict[str, Any]:

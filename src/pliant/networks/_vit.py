@@ -204,18 +204,9 @@ def vit(
       >>> output.shape, features["block_0_mlp"].shape, params["block_0"]["attention"]["query"]["kernel"].shape
       ((5, 10), (5, 5, 32), (16, 16))
 
-      The one-block transformer of Lyle et al. on MNIST, which has 28 pixels a side, no multiple of 3. They don't say
-      what they did with the last one, nor how many heads there are:
-
-      >>> options = dict(patch_size=3, pad=True, num_blocks=1, num_heads=8, mlp_width=1024, dropout=0.1)
-      >>> jax.eval_shape(vit((28, 28, 1), 10, **options).init, jax.random.key(0))[0]["positions"].shape
-      (101, 256)
-
     References:
       Dosovitskiy et al., `An Image is Worth 16x16 Words <https://arxiv.org/abs/2010.11929>`_, 2021. Equations 1 to 4.
       Rosseau et al. 2026 (arXiv 2606.09762), appendix B.7: 4 blocks of 4 heads on CIFAR-10; the widths are not stated.
-      Lyle et al., `Understanding plasticity in neural networks <https://arxiv.org/abs/2303.01486>`_, 2023.
-      Appendix A.2.
 
     Differs from:
       The reference, whose kernels start from uniform Xavier weights and whose head starts from 0; here kernels are
@@ -264,6 +255,47 @@ def vit(
         num_blocks, mlp_width, activation, chosen, has_norm=has_norm, has_token=pool == "token", use_bias=use_bias
     )
     return from_nnx(make, wiring)
+
+
+def lyle_vit(
+    input_shape: Sequence[int], num_outputs: int, *, dropout: float = 0.1, norm: Literal["none", "layer"] = "layer"
+) -> Network:
+    """Builds the transformer of Lyle et al. 2023: one block, patches of 3, width 256, an MLP of 1,024, dropout.
+
+    Args:
+      input_shape: (height, wide, channels) of one image; filled with zeros up to a multiple of 3.
+      num_outputs: size of the output, ≥ 1.
+      dropout: as in `vit`.
+      norm: as in `vit`.
+
+    Returns:
+      A `Network`, see `vit`.
+
+    Raises:
+      UserError: as `vit`.
+
+    Example:
+      >>> jax.eval_shape(lyle_vit((28, 28, 1), 10).init, jax.random.key(0))[0]["positions"].shape
+      (101, 256)
+
+    References:
+      Lyle et al., `Understanding plasticity in neural networks <https://arxiv.org/abs/2303.01486>`_, 2023.
+      Appendix A.2. The number of heads and what becomes of the last pixels are not stated: 8, and padding.
+
+    Differs from:
+      See `vit`.
+    """
+    return vit(
+        input_shape,
+        num_outputs,
+        patch_size=3,
+        pad=True,
+        num_blocks=1,
+        num_heads=8,
+        mlp_width=1024,
+        dropout=dropout,
+        norm=norm,
+    )
 
 
 def _layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
