@@ -124,7 +124,7 @@ def test_gradients_for_any_shape(data):
     pairs = (draw(-2, 4), draw(-2, 4)), (draw(-2, 4), draw(-2, 4))
     padding = data.draw(st.sampled_from(["SAME", "VALID", pairs]))
     assume(all(n + sum(pair) >= 0 for n, pair in zip(size, pairs, strict=True)))
-    x, kernel = arrays(size, kernel_size, batch=draw(1, 3), channels=draw(1, 3), out=draw(1, 3))
+    x, kernel = arrays(size, kernel_size, batch=draw(1, 3), channels=draw(1, 6), out=draw(1, 3))
     y, back = jax.vjp(functools.partial(convolution, strides=strides, padding=padding), x, kernel)
     assert_near(y, by_hand(x, kernel, strides, padding))
     g = jnp.float32(np.random.default_rng(1).normal(size=y.shape))
@@ -199,7 +199,7 @@ def two_layers(kernels, x, run=convolution):
 
 
 def kernels_of(key):
-    shapes = [(3, 3, 3, 4), (3, 3, 4, 6), (1, 1, 6, 5)]
+    shapes = [(3, 3, 4, 4), (3, 3, 4, 6), (1, 1, 6, 5)]
     return [0.3 * jax.random.normal(k, shape) for k, shape in zip(jax.random.split(key, 3), shapes, strict=True)]
 
 
@@ -212,7 +212,7 @@ def descend(kernels, x, steps, run=convolution):
 
 def test_a_loop_computes_what_single_steps_do(key):
     kernels = wanted = kernels_of(key)
-    x = jax.random.normal(key, (4, 11, 10, 3))
+    x = jax.random.normal(key, (4, 11, 10, 4))
     together = jax.jit(descend)(kernels, x, 3)
     for _ in range(3):
         wanted = jax.tree.map(lambda k, g: k - 0.1 * g, wanted, jax.grad(two_layers)(wanted, x, stock))
@@ -231,7 +231,7 @@ def test_seeds_spread_over_devices(key, batching):
         return jax.vmap(one)(kernels) if batching == "vmap" else jax.lax.map(one, kernels)
 
     spread = jax.shard_map(on_one_device, mesh=mesh, in_specs=(seeds, everywhere), out_specs=seeds, check_vma=False)
-    x = jax.random.normal(key, (4, 11, 10, 3))
+    x = jax.random.normal(key, (4, 11, 10, 4))
     all_kernels = [kernels_of(k) for k in jax.random.split(key, 4)]
     got = jax.jit(spread)(jax.tree.map(lambda *leaves: jnp.stack(leaves), *all_kernels), x)
     alone = [jax.jit(descend)(kernels, x, 2) for kernels in all_kernels]
@@ -272,7 +272,7 @@ def test_all_convolutions_in_loops_are_canonical(key, name, size):
                 0, 3, lambda _, k: jax.tree.map(lambda a, b: a - 0.1 * b, k, LOOPS[name](k, x, run)), kernels
             )
 
-        return jax.jit(loop).lower(kernels_of(key), jnp.ones((4, *size, 3))).compile()
+        return jax.jit(loop).lower(kernels_of(key), jnp.ones((4, *size, 4))).compile()
 
     numbers, grouped = forms(compiled(convolution))
     assert len(numbers) >= 6  # of three forward, two to the inputs, three to the kernels; 1 × 1 ones become products
@@ -280,6 +280,17 @@ def test_all_convolutions_in_loops_are_canonical(key, name, size):
     assert not grouped
     numbers, grouped = forms(compiled(stock))
     assert set(numbers) != {CANONICAL} or grouped
+
+
+@pytest.mark.parametrize(("size", "kernel_size", "strides", "padding"), CASES)
+def test_few_channels_go_by_patches(size, kernel_size, strides, padding):
+    x, kernel = arrays(size, kernel_size, channels=3)
+    run = functools.partial(convolution, strides=strides, padding=padding)
+    y, back = jax.vjp(run, x, kernel)
+    assert_near(y, by_hand(x, kernel, strides, padding))
+    g = jnp.float32(np.random.default_rng(1).normal(size=y.shape))
+    assert_near(back(g), gradients_by_hand(g, x, kernel, strides, padding))
+    assert "convolution" not in str(jax.make_jaxpr(run)(x, kernel))
 
 
 def test_only_the_cpu_needs_its_own(monkeypatch):
@@ -311,9 +322,9 @@ def test_keeps_narrow_types():
 @pytest.mark.parametrize(("strides", "padding"), [(1, "SAME"), (2, "VALID"), (2, ((1, 1), (1, 1)))])
 def test_layer(key, strides, padding, use_bias):
     options = {"strides": strides, "padding": padding, "use_bias": use_bias}
-    layer = conv(2, 3, (3, 2), **options, kernel_init=jax.nn.initializers.normal(1.0), rngs=nnx.Rngs(0))
-    plain = nnx.Conv(2, 3, (3, 2), **options, kernel_init=jax.nn.initializers.normal(1.0), rngs=nnx.Rngs(0))
-    x = jax.random.normal(key, (4, 7, 6, 2))
+    layer = conv(5, 3, (3, 2), **options, kernel_init=jax.nn.initializers.normal(1.0), rngs=nnx.Rngs(0))
+    plain = nnx.Conv(5, 3, (3, 2), **options, kernel_init=jax.nn.initializers.normal(1.0), rngs=nnx.Rngs(0))
+    x = jax.random.normal(key, (4, 7, 6, 5))
     assert "pliant_convolution" in str(jax.make_jaxpr(lambda x: layer(x))(x))
     assert_near(layer(x), plain(x))
     paths = {path[0] for path in nnx.to_flat_state(nnx.state(layer)).paths}

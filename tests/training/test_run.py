@@ -203,7 +203,7 @@ def test_nothing_recompiles_after_the_first_task(tmp_path, compilations):
 
 
 def test_another_configuration_is_refused(finished):
-    with pytest.raises(UserError, match=r"another configuration \(config.epochs\).*Choose another --out"):
+    with pytest.raises(UserError, match=r"another configuration \(config.epochs, protocol.up.*Choose another --out"):
         run(_change(epochs=3), finished.path)
 
 
@@ -288,7 +288,7 @@ def _changed(before, after):
 
 @pytest.mark.parametrize("transition", GRADUAL)
 def test_gradual_tasks_cost_as_much_and_end_elsewhere(transition, tmp_path):
-    """The first task has no predecessor: it is the abrupt run's, to the bit where examples keep their places."""
+    """The first task has no predecessor: it is the abrupt run's, but for the order of examples that are sampled."""
     common = {"stream": GRADUAL[transition], "tasks": 2}
     sudden = _one(tmp_path, "abrupt", **common)
     gradual = _one(tmp_path, "gradual", **common, transition=transition, micro_steps=4)
@@ -296,8 +296,8 @@ def test_gradual_tasks_cost_as_much_and_end_elsewhere(transition, tmp_path):
     assert all(set(table["step"]) == {20, 40} for table in tables)
     assert list(tables[0]["metric"]) == list(tables[1]["metric"])
     firsts, seconds = ([table.query(f"task == {task}")["value"].to_numpy() for table in tables] for task in (0, 1))
-    assert (firsts[0] == firsts[1]).all() == (transition != "task-sampling")
-    assert (seconds[0] != seconds[1]).mean() > 0.5
+    assert np.allclose(*firsts, rtol=1e-3) == (transition != "task-sampling")
+    assert not np.allclose(*seconds, rtol=1e-3)
     assert all(table["value"].notna().all() for table in tables)
 
 
@@ -325,7 +325,7 @@ def test_online_scores_are_against_the_nearer_task(tmp_path):
 def test_a_budget_for_each_micro_task(tmp_path):
     folder = _one(tmp_path, transition="output-interpolation", micro_steps=3, budget="per-micro-task")
     assert sorted(set(folder.metrics["step"])) == [20, 20 + 60, 20 + 60 + 60]
-    config = json.loads((folder.path / "config.json").read_text())
+    config = json.loads((folder.path / "config.json").read_text())["configuration"]
     assert config["protocol"]["updates_in_each_task"] == [20, 60, 60]
 
 
@@ -441,7 +441,7 @@ def test_ciphers_are_written_for_test_texts(num_beams, tmp_path):
     metrics = set(folder.metrics["metric"])
     assert {"test_bleu", "test_exact_match", "test_token_accuracy", "train_token_accuracy"} <= metrics
     assert not {"train_bleu", "train_exact_match"} & metrics
-    protocol = json.loads((folder.path / "config.json").read_text())["protocol"]
+    protocol = json.loads((folder.path / "config.json").read_text())["configuration"]["protocol"]
     assert protocol["texts"] == ("greedily" if num_beams == 1 else "written with 3 beam(s)")
 
 

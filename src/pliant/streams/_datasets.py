@@ -1,5 +1,6 @@
 """Image data sets by name: embedded, from a folder of parquet files, or from the Hugging Face hub."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -164,6 +165,7 @@ def _huggingface(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[_S
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what it would log as errors, it raises too
     source = DATASETS[name]
     folder = data_dir or os.environ.get(DATA_VARIABLE) or None
     try:
@@ -270,4 +272,4 @@ def _balanced(labels: np.ndarray, size: int | None, what: str) -> np.ndarray:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:300]
+    return (str(error).splitlines() or [""])[0][:300].rstrip(".")

@@ -23,13 +23,6 @@ class Between(NamedTuple):
     """What a transition draws for the task."""
 
 
-class _Soft(NamedTuple):
-    """Targets between two tasks."""
-
-    old: Array
-    new: Array
-
-
 def output_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
     r"""Fades the labels: the old ones into the uniform distribution, and that into the new ones.
 
@@ -72,31 +65,19 @@ def output_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
         )
     if (same := _check(stream, micro_steps)) is not None:
         return same
-    hard = stream.objective
 
     def train_batch(data: Any, task: Between, indices: Array) -> Batch:
         old, new = (stream.train_batch(data, each, indices) for each in (task.old, task.new))
-        return Batch(_nearer(task, old.inputs, new.inputs), _Soft(old.targets, new.targets))
-
-    def losses(output: Array, targets: Any, task: Between) -> Array:
-        if not isinstance(targets, _Soft):  # test examples have the pure task's labels
-            return hard.losses(output, targets, task.new)
-        nearer = _nearer(task, targets.old, targets.new)
-        alpha = task.micro_step / micro_steps
-        fading = smoothed(output, nearer, 1 - jnp.abs(2 * alpha - 1))
-        return fading if fading.ndim == 1 else mean_over_tokens(fading, nearer)
-
-    def scores(output: Array, targets: Any, task: Between) -> Array:
-        if isinstance(targets, _Soft):
-            targets = _nearer(task, targets.old, targets.new)
-        return hard.scores(output, targets, task.new)
-
-    def _nearer(task: Between, old: Any, new: Any) -> Any:
         is_new = 2 * task.micro_step >= micro_steps
         return jax.tree.map(lambda a, b: jnp.where(is_new, b, a), old, new)
 
-    objective = Objective(hard.score, losses, scores)
-    return _between(stream, micro_steps)._replace(train_batch=train_batch, objective=objective)
+    def losses(output: Array, targets: Array, task: Between) -> Array:
+        alpha = task.micro_step / micro_steps
+        fading = smoothed(output, targets, 1 - jnp.abs(2 * alpha - 1))
+        return fading if fading.ndim == 1 else mean_over_tokens(fading, targets)
+
+    gradual = _between(stream, micro_steps)
+    return gradual._replace(train_batch=train_batch, objective=gradual.objective._replace(losses=losses))
 
 
 def input_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
