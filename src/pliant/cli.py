@@ -247,12 +247,14 @@ def _print_figure(folders: Sequence[RunFolder], out: Path | None = None) -> None
     if len({folder.headline for folder in folders}) > 1:
         got = ", ".join(f"{folder.path}: {folder.headline}" for folder in folders)
         raise UserError(got=got, wanted="runs with one headline metric", do="Draw the others apart.")
+    if len({folder.path.resolve() for folder in folders}) < len(folders):
+        raise UserError(got="a run folder twice", wanted="each once", do="Leave the second out.")
     tables = [_finished(folder) for folder in folders]
     title = first.title
     if len(folders) > 1:
         title = first.headline.replace("_", " ")
         tables = [
-            table.assign(method=f"{folder.path.name}: " + table["method"])
+            table.assign(method=f"{folder.path}: " + table["method"])
             for folder, table in zip(folders, tables, strict=True)
         ]
     figure = results.headline_figure(pd.concat(tables), first.headline, title, first.chance)

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import re
 import shutil
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -254,27 +255,36 @@ def _one(tmp_path, name="run", **changes):
     return run(dataclasses.replace(ONE, **changes), tmp_path / name)
 
 
+class Watched(NamedTuple):
+    """What the learners of a run are handed."""
+
+    states: list
+    """At the end of every task."""
+    batches: list
+    """Indices of every chunk, (seed, step, batch)."""
+    paces: list
+    """Of every chunk."""
+
+
 def _watched(monkeypatch):
-    """What the learners of the runs to come are handed: states at the end of tasks, and batches by task."""
-    states, batches = [], []
+    watched = Watched([], [], [])
 
     def watching(stream, method, num_seeds, **options):
         learner = make_learner(stream, method, num_seeds, **options)
 
         def evaluate(item, shared):
-            states.append(learner.axis.get(item[0]))
-            batches.append([])
+            watched.states.append(learner.axis.get(item[0]))
             return learner.evaluate(item, shared)
 
         def train(item, shared):
-            batches[-1].append(learner.axis.get(item[3])[:, : int(shared[2].num_steps)])
+            watched.paces.append(shared[2])
+            watched.batches.append(learner.axis.get(item[3])[:, : int(shared[2].num_steps)])
             return learner.train(item, shared)
 
         return learner._replace(evaluate=evaluate, train=train)
 
-    batches.append([])
     monkeypatch.setattr(run_module, "make_learner", watching)
-    return states, batches
+    return watched
 
 
 def _leaves(tree):
@@ -329,17 +339,21 @@ def test_a_budget_for_each_micro_task(tmp_path):
     assert config["protocol"]["updates_in_each_task"] == [20, 60, 60]
 
 
-def test_steps_in_place_of_epochs(tmp_path):
+def test_steps_in_place_of_epochs(tmp_path, monkeypatch):
+    """They are counted on from task to task: what is periodic or drawn for a step depends on it."""
+    paces = _watched(monkeypatch).paces
     folder = _one(tmp_path, steps=7)
     assert sorted(set(folder.metrics["step"])) == [7, 14, 21]
+    steps = [int(pace.first_step) + i for pace in paces for i in range(int(pace.num_steps))]
+    assert steps == list(range(21))
 
 
 def test_every_example_streams_by_once(tmp_path, monkeypatch):
     """Batches of one, one epoch; each seed in an order of its own, each task in another."""
-    _, batches = _watched(monkeypatch)
+    batches = _watched(monkeypatch).batches
     folder = _one(tmp_path, batch_size=1, epochs=1, train_size=60, tasks=2, probe_size=20)
     assert sorted(set(folder.metrics["step"])) == [60, 120]
-    orders = [np.concatenate(task, axis=1)[..., 0] for task in batches[:2]]
+    orders = np.split(np.concatenate(batches, axis=1)[..., 0], 2, axis=1)
     for order in orders:
         np.testing.assert_array_equal(np.sort(order, axis=1), [np.arange(60)] * 2)
     assert len({order.tobytes() for task in orders for order in task}) == 4
@@ -347,7 +361,7 @@ def test_every_example_streams_by_once(tmp_path, monkeypatch):
 
 def test_the_learning_rate_drops(tmp_path, monkeypatch):
     """As if the learner had been trained by hand with one learning rate and then with another."""
-    states, _ = _watched(monkeypatch)
+    states = _watched(monkeypatch).states
     changes = {"tasks": 2, "steps": 10, "learning_rate": 0.01, "rate_drops": (0.3,), "rate_drop_factor": 0.1}
     config = dataclasses.replace(ONE, **changes)
     run(config, tmp_path / "run")
@@ -370,7 +384,7 @@ def test_the_learning_rate_drops(tmp_path, monkeypatch):
 @pytest.mark.parametrize("head", ["zero", "fresh"])
 def test_the_head_changes_at_a_switch_and_nothing_else(head, tmp_path, monkeypatch):
     """Seen with a learning rate of 0."""
-    states, _ = _watched(monkeypatch)
+    states = _watched(monkeypatch).states
     _one(tmp_path, learning_rate=0.0, head_at_switch=head, use_bias=True)
     assert _changed(states[0].params, states[1].params) >= {"head/kernel"}
     assert _changed(states[0].params, states[1].params) <= {"head/kernel", "head/bias"}
@@ -384,7 +398,7 @@ def test_the_head_changes_at_a_switch_and_nothing_else(head, tmp_path, monkeypat
 
 
 def test_the_optimizer_is_kept_or_starts_anew(tmp_path, monkeypatch):
-    states, _ = _watched(monkeypatch)
+    states = _watched(monkeypatch).states
     kept = _one(tmp_path, "kept")
     reset = _one(tmp_path, "reset", optimizer_at_switch="reset")
     counts = [[leaf for name, leaf in _leaves(state.optimizer).items() if name.endswith("count")] for state in states]

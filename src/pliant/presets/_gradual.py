@@ -8,7 +8,7 @@ _REFERENCE = "Do Neural Networks Lose Plasticity in a Gradually Changing World?,
 _MLP = {"network": "mlp", "widths": (256, 256, 256, 256), "use_bias": True, "settings": ("mlp.norm=layer",)}
 _RESNET = {"network": "resnet18", "use_bias": True}
 _T5 = {"network": "t5", "settings": ("t5.width=256", "t5.num_heads=4")}
-_SMALL_T5 = ("t5.width=128", "t5.num_heads=4", "t5.head_width=32", "t5.mlp_width=256")
+_SMALL_T5 = ("t5.width=64", "t5.num_heads=2", "t5.head_width=32", "t5.mlp_width=128")
 _TINY_T5 = ("t5.width=32", "t5.num_heads=2", "t5.head_width=16", "t5.mlp_width=64")
 
 
@@ -64,8 +64,8 @@ _CPU: dict[str, dict[str, Any]] = {
         "settings": (*_SMALL_T5, *_options("random-seq2seq", num_examples=1024, source_words=5, target_words=2)),
     },
     "bigram-cipher": {
-        "epochs": 20,
-        "tasks": 40,
+        "epochs": 50,
+        "tasks": 20,
         "seeds": 2,
         "settings": (
             *_SMALL_T5,
