@@ -3,14 +3,14 @@ r"""Gradient descent keeps up with a minimum that moves in small steps, and lose
     python docs/basin_tracking.py
 
 Theorem 4.7 of *Do Neural Networks Lose Plasticity in a Gradually Changing World?* in numbers. The loss is a basin:
-strongly convex within radius r of its minimum θ*, with curvatures between μ and L, and flat outside. Micro-task k has the loss
-f_k(θ) = f(Aᵏθ), with A near the identity; its minimum is A⁻ᵏθ*. From one micro-task to the next it moves by
+strongly convex within radius r of its minimum θ*, with curvatures between μ and L, and flat outside. Micro-task k has
+the loss f_k(θ) = f(Aᵏθ), with A near the identity; its minimum is A⁻ᵏθ*. From one micro-task to the next it moves by
 
     ‖(A⁻¹ − I) A⁻ᵏθ*‖ ≤ ‖A⁻¹‖ ‖A − I‖ ‖A⁻ᵏθ*‖.
 
 If that is less than the radius, r / ‖Aᵏ⁺¹‖ (lemma 4.4), what gradient descent has found lies in the new basin (lemma
-4.5), and it converges to the new minimum (lemma 4.6), and so on (theorem). The paper's own constant is not used: this is
-the condition that its proof needs. Here A is a rotation by φ in the plane, so all norms of powers of A are 1, the
+4.5), and it converges to the new minimum (lemma 4.6), and so on (theorem). The paper's own constant is not used: this
+is the condition that its proof needs. Here A is a rotation by φ in the plane, so all norms of powers of A are 1, the
 inequality is an equality, and the bound is sharp: 2 sin(φ/2) ‖θ*‖ < r.
 """
 
@@ -47,8 +47,8 @@ def final_distance(angle: float, num_micro_tasks: int, num_steps: int = 200) -> 
     return float(np.linalg.norm(point - rotation(num_micro_tasks * angle).T @ MINIMUM))
 
 
-def distances_by_angle(ratios: np.ndarray, num_micro_tasks: int = 20) -> np.ndarray:
-    """Final distances for angles that are multiples of the bound."""
+def distances_by_angle(ratios: np.ndarray, num_micro_tasks: int = 5) -> np.ndarray:
+    """Final distances for multiples of the bound; few micro-tasks, or the minimum comes full circle to meet the point."""
     return np.array([final_distance(ratio * SHARPEST_ANGLE, num_micro_tasks) for ratio in ratios])
 
 

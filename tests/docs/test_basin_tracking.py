@@ -21,6 +21,11 @@ def test_above_the_bound_the_minimum_is_lost(ratio):
     assert shift > EXAMPLE["RADIUS"]
 
 
+def test_above_the_bound_it_stays_lost():
+    distances = EXAMPLE["distances_by_angle"](np.linspace(1.01, 2.0, 12))
+    assert (distances >= EXAMPLE["RADIUS"]).all()
+
+
 def test_the_same_change_in_more_micro_tasks_is_followed():
     enough = int(np.ceil(np.pi / EXAMPLE["SHARPEST_ANGLE"]))
     numbers = np.arange(1, 2 * enough)

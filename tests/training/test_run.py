@@ -297,31 +297,21 @@ def _changed(before, after):
 
 
 @pytest.mark.parametrize("transition", GRADUAL)
-def test_gradual_tasks_cost_as_much_and_end_elsewhere(transition, tmp_path):
-    """The first task has no predecessor: it is the abrupt run's, but for the order of examples that are sampled."""
-    common = {"stream": GRADUAL[transition], "tasks": 2}
+def test_what_is_measured_after_a_transition_is_the_pure_task(transition, tmp_path):
+    """A network that does not learn ends as if the change had been abrupt; on the way its batches were others."""
+    common = {"stream": GRADUAL[transition], "tasks": 2, "learning_rate": 0.0}
     sudden = _one(tmp_path, "abrupt", **common)
     gradual = _one(tmp_path, "gradual", **common, transition=transition, micro_steps=4)
     tables = [_table(folder) for folder in (sudden, gradual)]
-    assert all(set(table["step"]) == {20, 40} for table in tables)
-    assert list(tables[0]["metric"]) == list(tables[1]["metric"])
-    firsts, seconds = ([table.query(f"task == {task}")["value"].to_numpy() for table in tables] for task in (0, 1))
-    assert np.allclose(*firsts, rtol=1e-3) == (transition != "task-sampling")
-    assert not np.allclose(*seconds, rtol=1e-3)
-    assert all(table["value"].notna().all() for table in tables)
-
-
-@pytest.mark.parametrize("transition", GRADUAL)
-def test_what_is_measured_after_the_transition_is_the_pure_task(transition, tmp_path):
-    """A network that does not learn scores as if the change had been abrupt; on the way its batches were others."""
-    common = {"stream": GRADUAL[transition], "tasks": 2, "seeds": 4, "learning_rate": 0.0}
-    sudden = _one(tmp_path, "abrupt", **common)
-    gradual = _one(tmp_path, "gradual", **common, transition=transition, micro_steps=4)
-    names = ["train_accuracy", "test_accuracy"][: 1 + (GRADUAL[transition] == "permuted-pixels")]
-    for name in names:
+    keys = ["seed", "task", "step", "metric"]
+    pd.testing.assert_frame_equal(tables[0][keys], tables[1][keys])
+    assert set(tables[0]["step"]) == {20, 40}  # it costs as much
+    for name in ["train_accuracy", *["test_accuracy"] * (GRADUAL[transition] == "permuted-pixels")]:
         np.testing.assert_array_equal(_value(gradual, metric=name), _value(sudden, metric=name))
-    online = [_value(folder, metric="online_accuracy", task=1) for folder in (sudden, gradual)]
-    assert (online[0] != online[1]).any()
+    for name in ("online_accuracy", "loss"):
+        first, second = ([_value(folder, metric=name, task=task) for folder in (sudden, gradual)] for task in (0, 1))
+        assert transition == "task-sampling" or np.allclose(*first, rtol=1e-5)  # the order of its examples is another
+        assert (second[0] != second[1]).any()
 
 
 def test_online_scores_are_against_the_nearer_task(tmp_path):
@@ -475,7 +465,7 @@ def switched(tmp_path_factory):
     return run(SWITCHING, tmp_path_factory.mktemp("runs") / "switching")
 
 
-@pytest.mark.parametrize("task", [0, 1, 2])
+@pytest.mark.parametrize("task", [1, 2])
 def test_interrupted_runs_with_switches_end_with_the_same_bits(switched, tmp_path, task):
     def interrupt(now):
         if now.task == task and now.done > (task + 0.5) / 3:
@@ -497,7 +487,7 @@ CHANGING = {
 @pytest.mark.parametrize("name", CHANGING)
 def test_nothing_recompiles_whatever_changes_from_task_to_task(name, tmp_path, compilations):
     counts = {}
-    config = dataclasses.replace(ONE, tasks=4, probe_size=20, **CHANGING[name])
+    config = dataclasses.replace(ONE, tasks=4, probe_size=200, **CHANGING[name])
     folder = run(config, tmp_path / "run", report=lambda now: counts.setdefault(now.task, len(compilations)))
     lengths = set(np.diff([0, *sorted(set(folder.metrics["step"]))]))
     assert len(lengths) == {"longer tasks": 2, "growing data": 4}.get(name, 1)
