@@ -48,7 +48,7 @@ def final_distance(angle: float, num_micro_tasks: int, num_steps: int = 200) -> 
 
 
 def distances_by_angle(ratios: np.ndarray, num_micro_tasks: int = 5) -> np.ndarray:
-    """Final distances for multiples of the bound; few micro-tasks, or the minimum comes full circle to meet the point."""
+    """Final distances for multiples of the bound; few micro-tasks, or the minimum comes full circle to the point."""
     return np.array([final_distance(ratio * SHARPEST_ANGLE, num_micro_tasks) for ratio in ratios])
 
 

@@ -6,9 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pliant.training import beam_search, greedy
+from pliant.streams import random_seq2seq
+from pliant.streams._random_seq2seq import text_batch
+from pliant.training import TrainState, beam_search, greedy
 from pliant.training._decode import shifted
-from pliant.types import Text
+from pliant.training._evaluate import _texts
+from pliant.types import Network, Text, Wiring
 
 END = 1
 SEEDS = range(4)
@@ -186,3 +189,25 @@ def test_seeds_map_and_types_stay(write):
     found = jax.vmap(of_seed)(keys)
     assert (found.shape, found.dtype) == ((3, 5, 4), jnp.int8)
     np.testing.assert_array_equal(found, [of_seed(key) for key in keys])
+
+
+@pytest.mark.parametrize("num_examples", [1, 128, 257])
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_all_texts_of_a_task_are_written_in_their_order(num_examples, num_beams):
+    """In blocks, the last of which may be filled up; by a network that copies, but for some first letters."""
+    stream = random_seq2seq(num_examples=num_examples, source_words=2, target_words=2, word_length=2)
+    stream = stream._replace(num_beams=num_beams)
+
+    def copied(data, task, indices):
+        return text_batch(data[indices].astype(jnp.int32), data[indices].astype(jnp.int32))
+
+    def apply(params, state, inputs, *, train, key):
+        first = jnp.where(inputs.source[:, :1] < 9, 20, inputs.source[:, :1])
+        return 9 * jax.nn.one_hot(jnp.concatenate([first, inputs.source[:, 1:]], axis=1), 29), {}, state
+
+    network = Network(lambda key: ({}, {}), apply, Wiring(layers=(), roles={}))
+    state = TrainState({}, {}, (), (), ())
+    written, wanted = _texts(network, stream, state, copied, num_examples, stream.data, ())
+    np.testing.assert_array_equal(wanted, stream.data)
+    np.testing.assert_array_equal(written[:, 1:], stream.data[:, 1:])
+    np.testing.assert_array_equal(written[:, 0], np.where(stream.data[:, 0] < 9, 20, stream.data[:, 0]))
