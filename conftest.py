@@ -32,6 +32,13 @@ def _doctest_names(doctest_namespace):
     doctest_namespace.update(jax=jax, jnp=jnp, optax=optax)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _free_programs():
+    """Compiled programs of a finished file are let go: all together they would take tens of gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)

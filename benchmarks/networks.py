@@ -4,7 +4,8 @@
     python benchmarks/networks.py
 
 Batches of 64 everywhere, Adam, loss and accuracy of every step. Here as many seeds as cores train at a time, one core
-each; PyTorch trains one network with all cores, in the faster of its memory formats. Compared are seed-steps a second.
+each; PyTorch trains one network, in the fastest of its memory formats and with one thread or all. Compared are
+seed-steps a second.
 """
 
 import functools
@@ -122,7 +123,7 @@ def torch_t5() -> Any:
     return T5ForConditionalGeneration(config)
 
 
-def torch_steps(case: Case, channels_last: bool) -> Callable[[], None]:
+def torch_steps(case: Case, channels_last: bool, num_threads: int) -> Callable[[], None]:
     """`case.steps` updates on batches gathered from memory."""
     import torch
 
@@ -133,6 +134,7 @@ def torch_steps(case: Case, channels_last: bool) -> Callable[[], None]:
         module = module.to(memory_format=torch.channels_last)
 
     def run() -> None:
+        torch.set_num_threads(num_threads)
         correct = torch.zeros(())
         for inputs, targets in itertools.islice(itertools.cycle(batches), case.steps):
             output = module(**inputs).logits if isinstance(inputs, dict) else module(inputs)
@@ -178,9 +180,12 @@ if __name__ == "__main__":
     for name, case in cases():
         seeds = len(jax.devices())
         ours = chunk(case.stream, "adam", network=case.network, batch_size=BATCH, num_seeds=seeds, num_steps=case.steps)
-        candidates = {"pliant": ours, "torch": torch_steps(case, channels_last=False)}
-        if len(case.stream.input_shape) == 3:
-            candidates["torch, channels last"] = torch_steps(case, channels_last=True)
+        formats = (False, True) if len(case.stream.input_shape) == 3 else (False,)
+        candidates = {"pliant": ours} | {
+            f"torch, {threads} threads, channels last {last}": torch_steps(case, last, threads)
+            for last in formats
+            for threads in sorted({1, seeds})
+        }
         seconds = alternate(candidates, chosen.repeats)
         pliant = case.steps * seeds / seconds.pop("pliant")
         torch_best = case.steps / min(seconds.values())

@@ -74,7 +74,16 @@ def test_the_record_is_whole_and_json():
 
 @pytest.mark.parametrize(
     "change",
-    [{"seeds": 3}, {"settings": ("adam.b1=0.8",)}, {"settings": ("mlp.norm=layer",)}, {"learning_rate": 0.1}],
+    [
+        {"seeds": 3},
+        {"settings": ("adam.b1=0.8",)},
+        {"settings": ("mlp.norm=layer",)},
+        {"learning_rate": 0.1},
+        {"transition": "task-sampling", "micro_steps": 2},
+        {"rate_drops": (0.5,)},
+        {"head_at_switch": "zero"},
+        {"augment": "crop-flip"},
+    ],
 )
 def test_every_change_changes_the_id(change):
     base = {"methods": ("adam",)}
@@ -153,7 +162,7 @@ def test_a_users_file_that_fails(tmp_path):
         ({"methods": ("adam", "adam")}, "wanted every name once"),
         ({"methods": ("adamoo",)}, "Did you mean 'adamo'"),
         ({"stream": "random-label"}, "Did you mean 'random-labels'"),
-        ({"network": "cnn"}, "got the network 'cnn'; wanted one of mlp"),
+        ({"network": "mpl"}, "got the network 'mpl'; wanted one of .*Did you mean 'mlp'"),
         ({"batch_size": 101}, "got batch_size=101; wanted at most the 100 training examples"),
         ({"settings": ("adamo.foo=1",)}, "got the hyperparameter of 'adamo' 'foo'"),
         ({"settings": ("adamo.isometry_every=1.5",)}, "got adamo.isometry_every=1.5; wanted a whole number"),
@@ -178,3 +187,125 @@ def test_a_users_file_that_fails(tmp_path):
 def test_errors(changes, message):
     with pytest.raises(UserError, match=message):
         _plan(**{"methods": ("adamo",)} | changes)
+
+
+TEXTS = {"stream": "random-seq2seq", "network": "t5", "train_size": None, "widths": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"micro_steps": 4}, r"got micro_steps=4 with the transition 'abrupt'; wanted 1, or a gradual.*--transition"),
+        ({"transition": "input-interpolation"}, "got input interpolation of random-labels.*keeps its inputs"),
+        ({"transition": "output-interpolation", "stream": "permuted-pixels"}, "wanted a stream whose inputs stay"),
+        ({"transition": "task-sampling", "stream": "warm-start"}, "wanted a stream whose tasks have equally many"),
+        (
+            {"transition": "output-interpolation", "micro_steps": 0},
+            r"got micro_steps=0; wanted a number in \[1, 10000\]",
+        ),
+        (
+            {"transition": "output-interpolation", "micro_steps": 20, "steps": 30},
+            "got 20 micro-steps in 30 updates, 15 of them before the last micro-step; wanted at least one .*--budget",
+        ),
+        (
+            {"transition": "output-interpolation", "micro_steps": 20, "epochs": 1},
+            "got 20 micro-steps in 10 updates, 5 of them",
+        ),
+        ({"transition_share": 1.5}, r"got transition_share=1.5; wanted a number in \[0, 1\]. Use a fraction"),
+        ({"rate_drops": (0.5, 1.5)}, r"got rate_drops=1.5; wanted a number in \[0, 1\]. Give fractions of a task"),
+        ({"rate_drop_factor": -0.1}, "got rate_drop_factor=-0.1; wanted a finite number ≥ 0. Use a factor"),
+        ({"steps": 0}, "got steps=0; wanted a finite number ≥ 1. Leave it out to count in epochs"),
+        ({"augment": "crop-flip", "stream": "upgd-toy", "train_size": None}, r"got augment='crop-flip' for upgd-toy"),
+        ({"headline": "test_accuracy"}, "got the headline of random-labels 'test_accuracy'; wanted one of online_acc"),
+        (TEXTS | {"headline": "train_accuracy"}, "wanted one of online_token_accuracy, train_bleu, train_token_acc"),
+        (TEXTS | {"dataset": "digits"}, "got a data set or its size for 'random-seq2seq', whose data are generated"),
+        (TEXTS | {"train_size": 10}, "wanted none. Leave --dataset, --train-size and --test-size out.*source_words"),
+        (TEXTS | {"test_size": 10}, "got a data set or its size for 'random-seq2seq'"),
+        (TEXTS | {"widths": (8,)}, "got widths for the network 't5'; wanted a network with dense layers to size"),
+        (TEXTS | {"network": "mlp"}, "got the network 'mlp' for random-seq2seq; wanted one of t5.*Add --network t5"),
+        ({"network": "t5", "widths": None}, r"got the network 't5' for random-labels; wanted one of (?!.*\bt5\b).*mlp"),
+        (TEXTS | {"augment": "crop-flip"}, r"got augment='crop-flip' for random-seq2seq with inputs of shape"),
+        (
+            TEXTS | {"head_at_switch": "zero"},
+            r"got head_at_switch='zero' for the network 't5', whose head is tied; wanted .*t5.tie_embeddings=false",
+        ),
+        (TEXTS | {"settings": ("random-seq2seq.target_words=1",)}, "got target_words=1; wanted a finite number ≥ 2"),
+        (TEXTS | {"settings": ("random-seq2seq.word_length=1.5",)}, "got random-seq2seq.word_length=1.5"),
+        (TEXTS | {"settings": ("random-seq2seq.num_tasks=3",)}, "got the option of 'random-seq2seq' 'num_tasks'"),
+        (TEXTS | {"batch_size": 9, "settings": ("random-seq2seq.num_examples=8",)}, "at most the 8 training examples"),
+        ({"stream": "warm-start", "batch_size": 80}, r"got batch_size=80; wanted at most the \d\d training examples"),
+    ],
+)
+def test_errors_of_streams_transitions_and_networks(changes, message):
+    with pytest.raises(UserError, match=message):
+        _plan(**{"methods": ("adam",), "tasks": 3, "epochs": 3} | changes)
+
+
+def test_a_method_that_changes_what_the_network_does_not_have(tmp_path):
+    (tmp_path / "own.py").write_text(OWN_METHOD.replace('name="mine"', 'name="mine", network={"norm": "layer"}'))
+    methods = (f"{tmp_path}/own.py:mine",)
+    assert _plan(methods=methods).methods[0].network_options["norm"] == "layer"
+    with pytest.raises(UserError, match=r"got the method 'mine', which changes norm, with the network 't5'; .*width"):
+        _plan(**TEXTS | {"methods": methods, "settings": ("random-seq2seq.num_examples=40",)})
+
+
+def _made_in_python(**fields):
+    """A configuration that nothing has checked, as a user without the tests' type checker makes it."""
+    config = RunConfig(methods=("adam",), tasks=1)
+    for name, value in fields.items():
+        object.__setattr__(config, name, value)
+    return config
+
+
+CHOICES = ("transition", "budget", "optimizer_at_switch", "head_at_switch", "augment", "standardize")
+WHOLE = ("seeds", "tasks", "epochs", "batch_size", "probe_size", "micro_steps", "steps", "train_size", "test_size")
+
+
+@pytest.mark.parametrize("field", CHOICES)
+def test_unknown_choices_of_a_configuration_made_in_python(field):
+    for value in ("keeep", None):
+        with pytest.raises(UserError, match=rf"got the {field} '{value}'; wanted one of .*Leave it out for \w+"):
+            make_plan(_made_in_python(**{field: value}))
+
+
+@pytest.mark.parametrize("field", WHOLE)
+@pytest.mark.parametrize("value", [2.5, 2.0, True, "2"])
+def test_numbers_that_are_not_whole(field, value):
+    with pytest.raises(UserError, match=rf"got {field}={value!r}; wanted a whole number. Leave it out for"):
+        make_plan(_made_in_python(**{field: value}))
+
+
+def test_whole_numbers_that_may_be_left_out():
+    for field in ("steps", "train_size", "test_size"):
+        make_plan(_made_in_python(**{field: None}))
+    with pytest.raises(UserError, match=r"got seeds=None; wanted a whole number. Leave it out for 4"):
+        make_plan(_made_in_python(seeds=None))
+
+
+def test_a_tied_head_may_be_untied():
+    small = ("t5.width=8", "t5.num_heads=1", "t5.head_width=8", "t5.mlp_width=8", "random-seq2seq.num_examples=40")
+    plan = _plan(**TEXTS | {"head_at_switch": "fresh", "settings": (*small, "t5.tie_embeddings=false")})
+    assert "head" in plan.methods[0].network.wiring.roles.values()
+
+
+def test_the_plan_has_the_transition_and_the_headline():
+    plan = _plan(transition="task-sampling", micro_steps=3, headline="online_accuracy", stream="label-shuffle")
+    assert (plan.stream.micro_steps, plan.stream.headline) == (3, "online_accuracy")
+    assert plan.stream.at is not None
+    assert _plan(augment="crop-flip").stream.augment is not None
+    assert _plan().stream.headline == "train_accuracy"
+
+
+def test_a_network_without_biases_to_leave_out_takes_no_notice():
+    plan = _plan(**TEXTS | {"methods": ("adam",), "use_bias": True, "settings": ("random-seq2seq.num_examples=40",)})
+    assert "use_bias" not in plan.methods[0].network_options
+
+
+def test_the_record_says_how_many_updates_and_examples_each_task_has():
+    growing = record(_plan(stream="warm-start", tasks=3, epochs=2))
+    sizes = growing["stream"]["num_train"]
+    assert sizes == sorted(set(sizes))
+    assert growing["protocol"]["updates_in_each_task"] == [2 * size // 10 for size in sizes]
+    long = record(_plan(transition="task-sampling", micro_steps=3, budget="per-micro-task", tasks=3, epochs=1))
+    assert long["stream"]["num_train"] == 100
+    assert long["protocol"]["updates_in_each_task"] == [10, 30, 30]
