@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
-from wiring_checks import assert_wiring_is_true
 
 from pliant.errors import UserError
 from pliant.networks import ACTIVATIONS, NETWORKS, mlp
 from pliant.types import leaf_path
+from wiring_checks import assert_wiring_is_true
 
 
 def output(network, params, state, x):

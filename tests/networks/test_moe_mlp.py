@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
-from wiring_checks import assert_wiring_is_true
 
 from pliant.errors import UserError
 from pliant.networks import ACTIVATIONS
 from pliant.networks._moe_mlp import moe_mlp, top_k_gates
+from wiring_checks import assert_wiring_is_true
 
 SMALL = {"widths": (4,), "num_experts": 2, "expert_width": 4, "mixture_width": 4}
 

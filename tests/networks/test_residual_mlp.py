@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
-from wiring_checks import assert_wiring_is_true
 
 from pliant.errors import UserError
 from pliant.networks import ACTIVATIONS
 from pliant.networks._residual_mlp import residual_mlp
+from wiring_checks import assert_wiring_is_true
 
 
 def output(network, params, x):

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from wiring_checks import assert_roles_are_complete, assert_wiring_is_true
 
 from pliant.errors import UserError
 from pliant.networks import ACTIVATIONS
 from pliant.networks._resnet import resnet18
 from pliant.types import Feed, HiddenLayer, Slot, leaf_path
 from strict_types import unchecked
+from wiring_checks import assert_roles_are_complete, assert_wiring_is_true
 
 WIDTH = 16
 SAME_WIDTH = [name for name, activation in ACTIVATIONS.items() if activation.expansion == 1]

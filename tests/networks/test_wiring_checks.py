@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from wiring_checks import assert_roles_are_complete, assert_wiring_is_true
 
 from pliant.networks import ACTIVATIONS, mlp
 from pliant.types import Feed, HiddenLayer, Network, Slot, Wiring
+from wiring_checks import assert_roles_are_complete, assert_wiring_is_true
 
 
 def small(**options):

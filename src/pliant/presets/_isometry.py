@@ -19,7 +19,16 @@ _SMOKE_NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"widths": (64, 64, 64, 64)},
     "cnn": {"widths": (32, 32), "settings": (*_STRENGTHS, "cnn.channels=8,8,8")},
 }
-_SMOKE = {"dataset": None, "train_size": 300, "test_size": 100, "seeds": 2, "tasks": 2, "epochs": 2, "batch_size": 32}
+_SMOKE = {
+    "methods": ("adam", "adamo"),
+    "dataset": None,
+    "train_size": 300,
+    "test_size": 100,
+    "seeds": 2,
+    "tasks": 2,
+    "epochs": 2,
+    "batch_size": 32,
+}
 _STREAMS: dict[str, dict[str, Any]] = {
     "random-label-cifar10": {"stream": "random-labels", "dataset": "cifar10", "train_size": 10_000, "epochs": 30},
     "permuted-mnist": {"stream": "permuted-pixels", "dataset": "mnist", "epochs": 5},
