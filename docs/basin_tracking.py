@@ -12,6 +12,7 @@ If that is less than the radius, r / ‖Aᵏ⁺¹‖ (lemma 4.4), what gradient 
 4.5), and it converges to the new minimum (lemma 4.6), and so on (theorem). The paper's own constant is not used: this
 is the condition that its proof needs. Here A is a rotation by φ in the plane, so all norms of powers of A are 1, the
 inequality is an equality, and the bound is sharp: 2 sin(φ/2) ‖θ*‖ < r.
+The loss has a kink at the rim, where the proof never looks.
 """
 
 from pathlib import Path

@@ -157,6 +157,7 @@ def test_a_users_file_that_fails(tmp_path):
     ("changes", "message"),
     [
         ({"tasks": 0}, r"got tasks=0; wanted a finite number ≥ 1. Leave it out for 20"),
+        ({"transition": "task-sampling"}, "'task-sampling' in one micro-step.*wanted at least 2"),
         ({"learning_rate": -1.0}, "got learning_rate=-1.0"),
         ({"methods": ()}, "got no methods"),
         ({"methods": ("adam", "adam")}, "wanted every name once"),

@@ -329,6 +329,22 @@ def test_a_budget_for_each_micro_task(tmp_path):
     assert config["protocol"]["updates_in_each_task"] == [20, 60, 60]
 
 
+def test_means_do_not_depend_on_chunks():
+    """Which go by the clock, while an interrupted run must end with the same bits."""
+    exponents = np.random.default_rng(0).uniform(-8, 1, (3, 1000))
+    values = (10**exponents).astype(np.float32)
+    totals = []
+    for size in (1, 7, 128, 1000):
+        total = np.zeros(3)
+        for start in range(0, 1000, size):
+            total = run_module._added(total, values[:, start : start + size])
+        totals.append(total.tobytes())
+    assert len(set(totals)) == 1
+    np.testing.assert_allclose(np.frombuffer(totals[0]), values.sum(axis=1, dtype=np.float64), rtol=1e-12)
+    counts = run_module._added(np.array([5], np.int64), np.array([[2**31 - 1, 1]], np.int32))
+    assert counts.tolist() == [2**31 + 5]
+
+
 def test_steps_in_place_of_epochs(tmp_path, monkeypatch):
     """They are counted on from task to task: what is periodic or drawn for a step depends on it."""
     paces = _watched(monkeypatch).paces

@@ -161,7 +161,11 @@ def task_sampling(stream: Stream, *, micro_steps: int) -> Stream:
     """
     sizes = {stream.num_train(index) for index in range(stream.num_tasks)}
     if len(sizes) > 1:
-        raise _refused(stream, "task sampling", "a stream whose tasks have equally many examples")
+        raise UserError(
+            got=f"task sampling of {stream.name}, whose tasks have {min(sizes)} to {max(sizes)} training examples",
+            wanted="a stream whose tasks have equally many examples",
+            do="See `pliant list transitions` for what each needs.",
+        )
     if (same := _check(stream, micro_steps)) is not None:
         return same
     (size,) = sizes

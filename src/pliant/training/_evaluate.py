@@ -112,7 +112,7 @@ def _texts(
     data: Any,
     task: Any,
 ) -> tuple[Array, Array]:
-    """What is written and what is wanted, int8 (examples, tokens)."""
+    """What is written and what is wanted, int32 (examples, tokens)."""
 
     def logits(inputs: Text) -> Array:
         return network.apply(state.params, state.network, inputs, train=False, key=None)[0]
@@ -125,7 +125,7 @@ def _texts(
             written = greedy(logits, source, length)
         else:
             written = beam_search(logits, source, length, stream.num_beams)
-        return written.astype(jnp.int8), batch.targets.astype(jnp.int8)
+        return written, batch.targets
 
     num_blocks = -(-num_examples // _TEXTS)
     size = -(-num_examples // num_blocks)

@@ -91,6 +91,12 @@ def _make_stream(
         )
     stream = factory(*data, num_tasks=config.tasks, **chosen)
     stream = TRANSITIONS[config.transition](stream, micro_steps=config.micro_steps)
+    if config.transition != "abrupt" and config.micro_steps == 1:
+        raise UserError(
+            got=f"the transition {config.transition!r} in one micro-step, which is an abrupt change",
+            wanted="at least 2 micro-steps",
+            do="Add for example --micro-steps 20.",
+        )
     stream = augmented(stream, config.augment)
     stream = stream._replace(headline=_headline(config, stream))
     smallest = min(map(stream.num_train, range(config.tasks)))
