@@ -12,6 +12,7 @@ import pytest
 
 import pliant
 from pliant import cli
+from pliant.__main__ import _Interrupt
 from pliant.presets import PRESETS
 from pliant.results import RunFolder
 
@@ -116,6 +117,15 @@ def test_ctrl_c_at_any_time_exits_with_130(tmp_path, seconds):
     assert process.returncode == cli.INTERRUPTED
     assert "pliant: interrupted" in printed
     assert "Traceback" not in printed
+
+
+def test_a_dropped_interrupt_is_answered_after_the_next_chunk(tmp_path, monkeypatch, capsys):
+    answer = _Interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        answer(signal.SIGINT, None)
+    monkeypatch.setattr(signal, "getsignal", lambda number: answer)
+    assert cli.main(["run", *SMALL, "--out", "run"]) == cli.INTERRUPTED
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_version(capsys):

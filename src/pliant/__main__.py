@@ -1,14 +1,27 @@
 """The `pliant` command. Nothing heavy is imported before an interrupt is answered."""
 
 import os
+import signal
 import sys
+from typing import Any
 
 _INTERRUPTED = 130
+
+
+class _Interrupt:
+    """Raises KeyboardInterrupt, and remembers it: Python drops one that is raised in a finaliser or a callback."""
+
+    seen = False
+
+    def __call__(self, _number: int, _frame: Any) -> None:
+        self.seen = True
+        raise KeyboardInterrupt
 
 
 def main() -> None:
     """Runs the command line and ends the process with its exit code."""
     try:
+        signal.signal(signal.SIGINT, _Interrupt())
         from pliant import cli
 
         code = cli.main()

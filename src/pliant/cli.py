@@ -5,6 +5,7 @@ import inspect
 import itertools
 import logging
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,6 +62,8 @@ class Run(RunConfig):
         bar = progress.add_task("", total=1.0, method="", task="", score="")
 
         def report(now: training.Progress) -> None:
+            if getattr(signal.getsignal(signal.SIGINT), "seen", False):  # see __main__: the interrupt was dropped
+                raise KeyboardInterrupt
             if progress.console.is_terminal:  # the first report starts it: errors of the configuration come before
                 progress.start()
             progress.update(
