@@ -85,9 +85,8 @@ class Run(RunConfig):
     def with_defaults_of_benchmark(self) -> "Run":
         """What the command line starts from, now that it is known which benchmark it names."""
         if self.stream not in PRESETS:
-            if self.scale is not None:
-                do = "Leave --scale out, or see `pliant list benchmarks`."
-                raise unknown_name("benchmark", self.stream, PRESETS, do)
+            if self.scale is not None or "/" in self.stream:
+                raise unknown_name("benchmark", self.stream, PRESETS, do="Streams have no slash and no --scale.")
             return Run()
         scale = self.scale or "cpu"
         choices = vars(PRESETS[self.stream].configs[scale]) | {"stream": self.stream, "settings": ()}

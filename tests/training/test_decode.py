@@ -6,10 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pliant.streams import random_seq2seq
+from pliant.streams import random_seq2seq, shifted
 from pliant.streams._random_seq2seq import text_batch
 from pliant.training import TrainState, beam_search, greedy
-from pliant.training._decode import shifted
 from pliant.training._evaluate import _texts
 from pliant.types import Network, Text, Wiring
 

@@ -10,7 +10,7 @@ from pliant.streams._datasets import DATA_VARIABLE, DATASETS, Dataset, Images, S
 from pliant.streams._five_plus_one import five_plus_one
 from pliant.streams._label_noise import label_noise
 from pliant.streams._label_shuffle import label_shuffle
-from pliant.streams._letters import spell
+from pliant.streams._letters import END, shifted, spell
 from pliant.streams._objectives import CLASSIFICATION, REGRESSION, TEXT, is_correct, masked_classification
 from pliant.streams._permuted_pixels import permuted_pixels
 from pliant.streams._random_labels import random_labels
@@ -50,6 +50,7 @@ __all__ = [
     "CLASSIFICATION",
     "DATASETS",
     "DATA_VARIABLE",
+    "END",
     "REGRESSION",
     "STREAMS",
     "TEXT",
@@ -75,6 +76,7 @@ __all__ = [
     "random_labels",
     "random_seq2seq",
     "random_teacher",
+    "shifted",
     "slowly_changing_regression",
     "spell",
     "task_sampling",

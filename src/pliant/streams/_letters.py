@@ -42,6 +42,16 @@ def as_tokens(letters: Int[Array, "texts words letters"]) -> Int[Array, "texts t
     return tokens.at[:, -1].set(END)
 
 
+def shifted(tokens: Int[Array, "texts tokens"]) -> Int[Array, "texts tokens"]:
+    """The decoder's inputs for teacher forcing: a 0, then all tokens but the last.
+
+    Example:
+      >>> shifted(jnp.array([[5, 6, 1]])).tolist()
+      [[0, 5, 6]]
+    """
+    return jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
+
+
 def spell(tokens: Int[np.ndarray, " tokens"] | Sequence[int]) -> str:
     """The text of tokens up to the end token; padding is left out.
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from pliant.errors import require_range
-from pliant.streams._letters import VOCABULARY, as_tokens, random_letters, text_length
+from pliant.streams._letters import VOCABULARY, as_tokens, random_letters, shifted, text_length
 from pliant.streams._objectives import TEXT
 from pliant.types import Batch, Key, Stream, Text
 
@@ -85,7 +85,7 @@ def random_seq2seq(
 
 def text_batch(source: Int[Array, "batch source"], target: Int[Array, "batch target"]) -> Batch:
     """A batch for teacher forcing: the decoder reads the target moved right by one."""
-    return Batch(Text(source, jnp.pad(target, ((0, 0), (1, 0)))[:, :-1]), target)
+    return Batch(Text(source, shifted(target)), target)
 
 
 def require_positive(**numbers: int) -> None:

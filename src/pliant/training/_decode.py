@@ -7,20 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from pliant.streams import END, shifted
 from pliant.types import Text
 
 Logits = Callable[[Text], Float[Array, "batch target vocabulary"]]
-_END = 1
-
-
-def shifted(tokens: Int[Array, "batch target"]) -> Int[Array, "batch target"]:
-    """The decoder's inputs for teacher forcing: a 0, then all tokens but the last.
-
-    Example:
-      >>> shifted(jnp.array([[5, 6, 1]])).tolist()
-      [[0, 5, 6]]
-    """
-    return jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
 
 
 def greedy(logits: Logits, source: Int[Array, "batch source"], length: int) -> Int[Array, "batch target"]:
@@ -90,7 +80,7 @@ def beam_search(
         scores, best = jax.lax.top_k(totals, num_beams)
         parent, token = best // size, best % size
         written = jnp.take_along_axis(written, parent[..., None], axis=1)
-        over = jnp.take_along_axis(over, parent, axis=1) | (token == _END)
+        over = jnp.take_along_axis(over, parent, axis=1) | (token == END)
         return written.at[:, :, t].set(token.astype(written.dtype)), scores, over
 
     written = jnp.zeros((batch, num_beams, length), source.dtype)
@@ -102,5 +92,5 @@ def beam_search(
 
 def _cut(written: Int[Array, "batch target"]) -> Int[Array, "batch target"]:
     """Pads what follows the first end token."""
-    ended = jnp.cumsum(written == _END, axis=1) - (written == _END)
+    ended = jnp.cumsum(written == END, axis=1) - (written == END)
     return jnp.where(ended > 0, 0, written)

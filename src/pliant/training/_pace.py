@@ -8,20 +8,16 @@ from pliant.training._config import RunConfig
 from pliant.types import Stream
 
 
-def num_abrupt_steps(config: RunConfig, stream: Stream, index: int) -> int:
-    """Updates in task number `index` when tasks change abruptly: `steps`, or all whole batches of its epochs."""
-    return config.steps or config.epochs * stream.num_train(index) // config.batch_size
-
-
 def num_steps(config: RunConfig, stream: Stream, index: int) -> int:
-    """Updates in task number `index`, those of the transition into it included.
+    """Updates in task number `index`: `steps`, or all whole batches of its epochs; as many for each micro-task if the
+    budget says so.
 
     Example:
       >>> from pliant.streams import load_dataset, random_labels
       >>> num_steps(RunConfig(epochs=2, batch_size=100), random_labels(load_dataset("digits")), 0)
       32
     """
-    whole = num_abrupt_steps(config, stream, index)
+    whole = config.steps or config.epochs * stream.num_train(index) // config.batch_size
     return whole * (stream.micro_steps if _is_long(config, index) else 1)
 
 

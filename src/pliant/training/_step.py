@@ -142,9 +142,9 @@ class Pace(NamedTuple):
     """Training examples of the task."""
 
     @classmethod
-    def steady(cls, num_steps: int, num_train: int, micro_step: int = 1) -> "Pace":
-        """The first `num_steps` updates, all at one micro-step and the full learning rate."""
-        moments, rates = np.full(num_steps, micro_step, np.int32), np.ones(num_steps, np.float32)
+    def steady(cls, num_steps: int, num_train: int) -> "Pace":
+        """The first `num_steps` updates of a stream that changes abruptly, all at the full learning rate."""
+        moments, rates = np.ones(num_steps, np.int32), np.ones(num_steps, np.float32)
         return cls(moments, rates, np.int32(0), np.int32(num_steps), np.int32(num_train))
 
 
