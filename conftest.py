@@ -1,5 +1,6 @@
 """Strict flags for every test: warnings are errors (pyproject), shapes are checked, nothing reaches the network."""
 
+import importlib.util
 import os
 import socket
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+collect_ignore = [] if importlib.util.find_spec("torch") else ["src/pliant/torch"]
 
 _DATA = os.environ.get("PLIANT_DATA")
 

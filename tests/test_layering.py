@@ -11,7 +11,7 @@ ROOT = Path(pliant.__file__).parent
 LAYERS = [
     {"errors", "_xla"},
     {"types", "settings"},
-    {"isometry", "masks"},
+    {"isometry", "masks", "targets"},
     {"networks", "optimizers", "penalties", "diagnostics", "streams", "results"},
     {"interventions"},
     {"methods"},
@@ -19,6 +19,7 @@ LAYERS = [
     {"presets"},
     {"cli"},
     {"__main__"},
+    {"torch"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
@@ -49,6 +50,15 @@ def test_imports_point_down(path):
 def test_only_networks_import_flax(path):
     has_flax = any(name.split(".")[0] == "flax" for name in _imports(path))
     assert not has_flax or path.parent.name == "networks"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "torch").glob("*.py")), ids=lambda path: path.name)
+def test_the_package_for_pytorch_stands_alone(path):
+    """It imports nothing of ours but the errors, and no JAX; the last of the layers, it is imported by nobody."""
+    names = set(_imports(path))
+    ours = {_room(name.removeprefix("pliant.")) for name in names if name.startswith("pliant.")}
+    assert ours <= {"errors", "torch"}
+    assert not {name.split(".")[0] for name in names} & {"jax", "jaxlib", "flax", "optax"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -18,11 +18,21 @@ def _blocks(name):
 def test_readme(key):
     names = {}
     for block in _blocks("README.md"):
-        exec(block, names)
+        if "import torch" not in block:
+            exec(block, names)
     assert float(names["loss"](names["params"], names["x"], names["y"])) < 0.01
     assert isinstance(names["network"], Network)
     output, _, _ = names["network"].apply(names["arrays"], {}, names["x"], train=False, key=key)
     assert output.shape == (4, 2)
+
+
+def test_readme_for_pytorch():
+    pytest.importorskip("torch")
+    (block,) = (block for block in _blocks("README.md") if "import torch" in block)
+    names = {}
+    exec(block, names)
+    assert isinstance(names["optimizer"], names["torch"].optim.Optimizer)
+    assert names["optimizer"].state
 
 
 def test_contributing(tmp_path):

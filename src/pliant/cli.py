@@ -31,6 +31,8 @@ from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 from pliant.training import RunConfig
 
 USER_ERROR, INTERRUPTED = 2, 130
+_ALL = ("all",)
+_WIDTH_OF_FILES = 120
 
 _Settings = Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="NAME.OPTION=VALUE")]
 
@@ -56,6 +58,10 @@ class Run(RunConfig):
         """Trains, then prints the table and where the figure is."""
         config = self._config()
         _xla.use_every_core()
+        if self.methods == _ALL:
+            config, left_out = training.fitting(config, self.data_dir)
+            for name, reason in left_out.items():
+                Console(highlight=False).print(f"without {name}: {reason}", markup=False, soft_wrap=True)
         _xla.cache_compilations()
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs an interrupt as an error of its own
         progress = _progress()
@@ -94,7 +100,8 @@ class Run(RunConfig):
 
     def _config(self) -> RunConfig:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(RunConfig)}
-        config = RunConfig(**fields | {"settings": tuple(itertools.chain(*self.settings))})
+        fields |= {"settings": tuple(itertools.chain(*self.settings))}
+        config = RunConfig(**fields | ({"methods": tuple(METHODS)} if self.methods == _ALL else {}))
         if self.scale is None:
             return config
         preset = PRESETS[self.stream].configs[self.scale]
@@ -227,7 +234,10 @@ def _progress() -> Progress:
 
 def _print_table(folder: RunFolder) -> None:
     summary = results.summarize_run(_finished(folder), folder.headline)
-    Console().print(results.summary_table(summary, folder.seconds, folder.headline, folder.title))
+    console = Console()
+    if not console.is_terminal:  # rich takes a file for 80 columns wide, and breaks the names of methods
+        console.width = _WIDTH_OF_FILES
+    console.print(results.summary_table(summary, folder.seconds, folder.headline, folder.title))
 
 
 def _print_benchmark(preset: Preset) -> None:

@@ -103,6 +103,23 @@ class Wiring(NamedTuple):
         """
         return jax.tree_util.tree_map_with_path(lambda path, _: self._role(leaf_path(path)) in roles, params)
 
+    def head(self, params: Params) -> PyTree[bool]:
+        """True at the output layer: the leaves of role "head" and what lies beside them (its bias).
+
+        Example:
+          >>> wiring = Wiring(layers=(), roles={"head/kernel": "head", "head/bias": "bias", "x/bias": "bias"})
+          >>> wiring.head({"head": {"kernel": 0.0, "bias": 0.0}, "x": {"bias": 0.0}})
+          {'head': {'bias': True, 'kernel': True}, 'x': {'bias': False}}
+        """
+        heads = {path for path, role in self.roles.items() if role == "head"}
+        layers = {path.rpartition("/")[0] for path in heads if "/" in path}
+
+        def is_head(path: Any, leaf: Any) -> bool:
+            del leaf
+            return leaf_path(path) in heads or leaf_path(path).rpartition("/")[0] in layers
+
+        return jax.tree_util.tree_map_with_path(is_head, params)
+
     def _role(self, path: str) -> Role:
         if path not in self.roles:
             raise UserError(
@@ -123,12 +140,49 @@ class Network(NamedTuple):
     wiring: Wiring
 
 
+class Forward(NamedTuple):
+    """The forward pass of a training batch, as penalties see it."""
+
+    inputs: "Inputs"
+    output: Array
+    features: Features
+    loss: Scalar
+    """Of the task, without penalties."""
+    evaluate: Callable[[Params, "Inputs"], tuple[Array, Features]]
+    """`evaluate(params, inputs) -> (output, features)`, in eval mode: for earlier copies of the parameters."""
+    sample: Callable[[int], "Inputs"]
+    """`sample(num_examples)`: inputs of the current task, drawn for the occasion with replacement; the same ones
+    however often it is asked within an update."""
+
+
 class Penalty(NamedTuple):
     """A term of the loss."""
 
     init: Callable[[Params], State]
-    loss: Callable[[Params, State, Features], tuple[Scalar, State]]
-    """`loss(params, state, features) -> (value, state)`. Strength 0 gives exactly 0 and a zero gradient."""
+    loss: Callable[[Params, State, Any], tuple[Scalar, State]]
+    """`loss(params, state, forward) -> (value, state)`; penalties of the weights alone also take None in place of the
+    `Forward`. Strength 0 gives exactly 0 and a zero gradient."""
+    switch: Callable[[Params, State], State] | None = None
+    """`switch(params, state) -> state` when the task changes, before anything is reset."""
+
+
+class Learned(NamedTuple):
+    """What training has made so far, and interventions may rewrite."""
+
+    params: Params
+    network: State
+    """Running statistics; {} without."""
+    optimizer: optax.OptState
+
+
+class Fresh(NamedTuple):
+    """How everything began."""
+
+    network: Callable[[Key], tuple[Params, State]]
+    """Draws all parameters and running statistics anew. Costs an initialisation; call it inside the branch that needs
+    it."""
+    optimizer: Callable[[Params], optax.OptState]
+    """The optimizer's state before the first update."""
 
 
 Probe: TypeAlias = Callable[[Key, int], Features]
@@ -137,7 +191,7 @@ are drawn for the occasion, with replacement."""
 
 
 class Signals(NamedTuple):
-    """What an intervention may look at."""
+    """What an intervention may look at after an update."""
 
     gradients: Params
     """Gradients of loss and penalties at the parameters before this update."""
@@ -145,14 +199,23 @@ class Signals(NamedTuple):
     """Features of the training batch at the parameters before this update."""
     probe: Probe
     """Costs a forward pass; call it inside the branch that needs it."""
+    fresh: Fresh
 
 
 class Intervention(NamedTuple):
-    """A rewrite of weights and optimizer statistics after the optimizer's update."""
+    """A rewrite of weights and optimizer statistics, after every update or when the task changes.
 
-    init: Callable[[Params], State]
-    update: Callable[[Key, Any, Params, optax.OptState, State, Signals], tuple[Params, optax.OptState, State, Info]]
-    """`update(key, step, params, opt_state, state, signals) -> (params, opt_state, state, info)`."""
+    `info` says what was done: units reset, norm moved. What `switch` says is recorded with the task that begins.
+    """
+
+    init: Callable[[Learned], State]
+    update: Callable[[Key, Any, Learned, State, Signals], tuple[Learned, State, Info]] | None = None
+    """`update(key, step, learned, state, signals) -> (learned, state, info)`, after every update of the optimizer."""
+    switch: Callable[[Key, Any, Learned, State, Fresh], tuple[Learned, State, Info]] | None = None
+    """`switch(key, index, learned, state, fresh) -> (learned, state, info)`, before task number `index` ≥ 1 begins."""
+    reported: Callable[[Learned, State], tuple[Params, State]] | None = None
+    """`reported(learned, state) -> (params, network state)`: the network that is evaluated, if it is not the one that
+    is trained."""
 
 
 class Method(NamedTuple):
@@ -168,15 +231,26 @@ class Method(NamedTuple):
     """One line: what it does against the loss of plasticity."""
     reference: str
     optimizer: Callable[..., optax.GradientTransformationExtraArgs]
-    """`optimizer(wiring, *, learning_rate, ...)`."""
+    """`optimizer(wiring, *, learning_rate, ...)`. Its update is handed `step` and `key`."""
     penalty: Callable[..., Penalty] | None = None
     intervention: Callable[..., Intervention] | None = None
+    schedule: Callable[..., Callable[[Any], Any]] | None = None
+    """`schedule(wiring, ...) -> factor of the learning rate` as a function of the fraction of the task's updates that
+    are done, in [0, 1)."""
     network: Mapping[str, Any] = {}
     """Changes to the network: keyword arguments that replace those of its factory (activation, norm, …)."""
+    replaces: Mapping[str, str] = {}
+    """Networks that the method replaces by another of the registry, by name."""
+    wrap: Callable[..., Network] | None = None
+    """`wrap(network, ...) -> network` with parameters of the method's own (auxiliary heads). Its hyperparameters shape
+    the program."""
+    targets: "Callable[..., Stream] | None" = None
+    """`targets(stream, ...) -> stream` that poses the same tasks with another output and loss. Its hyperparameters
+    shape the program."""
     off: Mapping[str, float] = {}
     """Hyperparameters that switch the mechanism off. With them the run is bit-identical to plain Adam's."""
     lowers: str | None = None
-    """The diagnostic that the mechanism pushes down; the contract tests see to it that it does."""
+    """The diagnostic, or "penalty", that the mechanism pushes down; the contract tests see to it that it does."""
     boundary_aware: bool = False
     """True if the method must be told when the task changes."""
 

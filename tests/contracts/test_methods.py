@@ -5,29 +5,56 @@ import pytest
 
 from contracts import method_checks as checks
 from pliant.interventions import redo
-from pliant.methods import METHODS, adam_optimizer
+from pliant.methods import METHODS, adam_optimizer, find
 from pliant.optimizers import add_isometry_step
 from pliant.training._checkpoint import Checkpoints
 
-BASELINES = {"sgd", "adam", "adam-tuned"}
-MECHANISMS = [name for name in METHODS if name not in BASELINES]
+SEVERAL = {name: find(name) for name in ("redo+l2-init", "adamo+redo", "gram-penalty+l2-init")}
+ALL = METHODS | SEVERAL
+
+
+def _each(names):
+    """One worker does all checks of a method: they share its compiled program."""
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names])
+
+
+def _is_another_network(method):
+    """Adam on a network of another kind has nothing of its own that `test_networks.py` does not look at."""
+    own = (method.penalty, method.intervention, method.schedule, method.wrap, method.targets)
+    return method.optimizer is adam_optimizer and method.name != "adam" and not any(own)
+
+
+EVERY = _each(ALL)
+WITH_PARTS = _each(name for name in ALL if not _is_another_network(ALL[name]))
+MECHANISMS = _each(name for name in ALL if ALL[name].off)
+LOWERING = _each(name for name in ALL if ALL[name].lowers)
+
+
+@EVERY
+def test_learns(name):
+    checks.check_learns(ALL[name])
 
 
 @pytest.mark.parametrize("check", checks.GENERAL, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", METHODS)
+@WITH_PARTS
 def test_contract(name, check):
-    check(METHODS[name])
+    check(ALL[name])
 
 
 @pytest.mark.parametrize("check", checks.OF_MECHANISMS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", MECHANISMS)
+@MECHANISMS
 def test_contract_of_mechanisms(name, check):
-    check(METHODS[name])
+    check(ALL[name])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@LOWERING
+def test_lowers(name):
+    checks.check_lowers(ALL[name])
+
+
+@EVERY
 def test_state_survives_a_checkpoint(name, tmp_path):
-    state = jax.tree.map(np.asarray, checks.train(METHODS[name]))
+    state = jax.tree.map(np.asarray, checks.train(ALL[name]))
     with Checkpoints(tmp_path / name, num_tasks_stored=1) as checkpoints:
         checkpoints.save(1, state)
     with Checkpoints(tmp_path / name, num_tasks_stored=1) as checkpoints:
@@ -42,7 +69,7 @@ def test_registry_row_is_complete(name):
     assert method.name == name
     assert method.summary
     assert method.reference
-    assert (method.lowers is not None) == (name not in BASELINES)
+    assert method.off or not (method.penalty or method.intervention or method.schedule), "what switches it off?"
 
 
 def _ascending(wiring, *, learning_rate, isometry_strength=0.1):

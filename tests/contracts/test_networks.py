@@ -21,12 +21,19 @@ SMALL = {
     "lyle-vit": {},
     "t5": {"width": 8, "num_heads": 2, "head_width": 4, "mlp_width": 6},
 }
+LINEAR = {
+    f"cnn with {kind}": kind
+    for kind in ("newton-schulz", "cans", "spectral-norm", "spectral-norm-first", "weight-norm", "scaled")
+}
 WIDE = {"lyle-cnn", "kumar-cnn", "lyle-vit"}  # too many units to cut off one by one; they are `cnn` and `vit`
 FROM_FILES = {"t5-pretrained"}  # a `t5` with other numbers, see networks/test_t5_weights.py
 NAMES = sorted(set(NETWORKS) - FROM_FILES)
+WITH_VARIANTS = [*NAMES, *LINEAR]
 
 
 def _made(name):
+    if name in LINEAR:
+        return NETWORKS["cnn"]((8, 8, 1), 3, **SMALL["cnn"], linear=LINEAR[name])
     shape, num_outputs = ((7, 5), 9) if name in TEXT_NETWORKS else ((8, 8, 1), 3)
     return NETWORKS[name](shape, num_outputs, **SMALL[name])
 
@@ -60,7 +67,14 @@ def test_wiring(name):
     assert_wiring_is_true(_made(name), _inputs(name, 24))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", LINEAR)
+def test_wiring_of_other_linear_layers(name):
+    """Units of kernels that are normalised as a whole have nothing but a bias of their own."""
+    own = None if LINEAR[name] in ("weight-norm", "scaled") else ("bias",)
+    assert_wiring_is_true(_made(name), _inputs(name, 24), through=own)
+
+
+@pytest.mark.parametrize("name", WITH_VARIANTS)
 def test_derivatives(name):
     """Forward mode, gradients, and gradients of gradients either way agree with each other."""
     network, inputs = _made(name), _inputs(name)
@@ -80,7 +94,7 @@ def test_derivatives(name):
     _close(forward, backward)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_VARIANTS)
 def test_stacked_seeds_are_a_loop(name):
     network, inputs = _made(name), _inputs(name)
     params, states = zip(*(network.init(jax.random.key(seed)) for seed in range(2)), strict=True)
@@ -94,7 +108,7 @@ def test_stacked_seeds_are_a_loop(name):
         _close(one, jax.grad(_loss(network, inputs, states[seed]))(params[seed]))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_VARIANTS)
 def test_state_is_stable_in_a_loop_and_still_in_eval(name):
     network, inputs = _made(name), _inputs(name)
     params, state = network.init(jax.random.key(0))
@@ -111,7 +125,7 @@ def test_state_is_stable_in_a_loop_and_still_in_eval(name):
         assert any(bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, (state, after)), strict=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_VARIANTS)
 def test_eval_needs_no_key_and_examples_do_not_mix(name):
     network, inputs = _made(name), _inputs(name)
     params, state = network.init(jax.random.key(0))

@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from pliant.errors import UserError
-from pliant.interventions import redo
+from pliant.interventions import ReDoState, redo, scheduled_redo
 from pliant.networks import mlp
-from pliant.types import Signals, Wiring
+from pliant.types import Learned, Signals, Wiring
 
 
 def same(a, b):
@@ -47,12 +47,13 @@ def case(activation="relu"):
             inputs = jax.random.choice(key, x, (num_examples,))
             return network.apply(params, state, inputs, train=False, key=key)[1]
 
-        return Signals(gradients=params, features={}, probe=probe)
+        return Signals(gradients=params, features={}, probe=probe, fresh=None)
 
     @jax.jit
     def update(params, *, seed=0, step=1, threshold=0.0, every=1):
         method = redo(network.wiring, threshold=threshold, every=every)
-        return method.update(jax.random.key(seed), step, params, opt_state, method.init(params), signals(params))
+        learned = Learned(params, {}, opt_state)
+        return method.update(jax.random.key(seed), step, learned, method.init(learned), signals(params))
 
     return Case(network.wiring, params, opt_state, output, signals, update)
 
@@ -67,7 +68,7 @@ def silenced(params, units=(1, 3)):
 def test_silent_units_are_recycled_and_no_other(activation):
     of = case(activation)
     params = silenced(of.params)
-    new, new_opt, _, info = of.update(params)
+    (new, _, new_opt), _, info = of.update(params)
     assert int(info["units_reset"]) == 2
     silent = np.array([False, True, False, True, False])
     changed = np.any(np.asarray(new["dense_0"]["kernel"] != params["dense_0"]["kernel"]), axis=0)
@@ -84,7 +85,7 @@ def test_it_fires_at_its_period_only():
     of = case()
     params = silenced(of.params)
     for step in range(1, 8):
-        new, new_opt, _, info = of.update(params, step=step, every=3)
+        (new, _, new_opt), _, info = of.update(params, step=step, every=3)
         assert int(info["units_reset"]) == (2 if step % 3 == 0 else 0)
         if step % 3:
             same((new, new_opt), (params, of.opt_state))
@@ -96,14 +97,14 @@ def test_it_fires_at_its_period_only():
 def test_nothing_below_the_threshold_is_a_bitwise_no_op(silent, threshold):
     of = case()
     params = silenced(of.params, silent)
-    new, new_opt, _, info = of.update(params, threshold=threshold)
+    (new, _, new_opt), _, info = of.update(params, threshold=threshold)
     same((new, new_opt), (params, of.opt_state))
     assert int(info["units_reset"]) == 0
 
 
 def test_higher_thresholds_recycle_more():
     of = case()
-    counts = [int(of.update(of.params, threshold=threshold)[3]["units_reset"]) for threshold in (0.0, 1.0, 1e6)]
+    counts = [int(of.update(of.params, threshold=threshold)[2]["units_reset"]) for threshold in (0.0, 1.0, 1e6)]
     assert counts[0] == 0
     assert 2 <= counts[1] < 9
     assert counts[2] == 9
@@ -112,7 +113,7 @@ def test_higher_thresholds_recycle_more():
 def test_the_key_decides_the_fresh_weights():
     of = case()
     params = silenced(of.params)
-    a, b, c = (np.asarray(of.update(params, seed=seed)[0]["dense_0"]["kernel"]) for seed in (0, 1, 0))
+    a, b, c = (np.asarray(of.update(params, seed=seed)[0].params["dense_0"]["kernel"]) for seed in (0, 1, 0))
     same(a, c)
     assert np.all(a[:, [1, 3]] != b[:, [1, 3]])
 
@@ -127,7 +128,7 @@ def test_it_scores_as_many_examples_as_asked():
 
     method = redo(of.wiring, every=1, num_examples=17)
     signals = of.signals(of.params)._replace(probe=probe)
-    jax.eval_shape(lambda: method.update(jax.random.key(0), 1, of.params, of.opt_state, (), signals))
+    jax.eval_shape(lambda: method.update(jax.random.key(0), 1, Learned(of.params, {}, of.opt_state), (), signals))
     assert asked == [17]
 
 
@@ -142,7 +143,7 @@ def test_unbatched_step_keeps_a_branch_under_vmap():
 
     seeds = jnp.arange(2)
     assert "stablehlo.case" in update.lower(seeds, 2).as_text()
-    new, _, _, info = update(seeds, 2)
+    (new, _, _), _, info = update(seeds, 2)
     assert info["units_reset"].tolist() == [2, 2]
     assert np.all(np.asarray(new["dense_0"]["kernel"][0, :, 1]) != np.asarray(new["dense_0"]["kernel"][1, :, 1]))
 
@@ -158,9 +159,102 @@ def test_unbatched_step_keeps_a_branch_under_vmap():
         ({"widths": ()}, {}, "got ReDo on a network without hidden layers; wanted hidden layers"),
         ({}, {"every": 0}, r"got every=0; wanted a finite number ≥ 1\. Use the period in updates"),
         ({}, {"num_examples": 0}, r"got num_examples=0; wanted a finite number ≥ 1\. Use 64"),
+        ({}, {"source": "old"}, r"got source='old'; wanted 'fresh' or 'initial'\. Leave it out for 'fresh'"),
     ],
 )
 def test_refuses(network, options, message):
     wiring = mlp((3,), 2, **({"widths": (4,)} | network)).wiring
     with pytest.raises(UserError, match=message):
         redo(wiring, **options)
+
+
+@functools.cache
+def updated_from_start():
+    of = case()
+    method = redo(of.wiring, threshold=0.0, every=1, source="initial")
+    start = method.init(Learned(of.params, {}, of.opt_state))
+    return start, jax.jit(
+        lambda params, key: method.update(key, 1, Learned(params, {}, of.opt_state), start, of.signals(params))
+    )
+
+
+def test_source_initial_goes_back_to_the_start():
+    of = case()
+    params = silenced(jax.tree.map(lambda leaf: leaf + 0.3, of.params))
+    start, update = updated_from_start()
+    (new, _, _), state, info = update(params, jax.random.key(0))
+    assert int(info["units_reset"]) == 2
+    silent = np.array([False, True, False, True, False])
+    for name in ("kernel", "bias"):
+        same(new["dense_0"][name], jnp.where(silent, of.params["dense_0"][name], params["dense_0"][name]))
+    same(new["dense_1"]["kernel"], jnp.where(silent[:, None], 0.0, params["dense_1"]["kernel"]))
+    same(new["head"], params["head"])
+    same(state, start)
+    same(update(params, jax.random.key(5))[0].params, new)  # nothing is drawn
+
+
+def test_the_start_is_kept_only_where_it_is_asked_for():
+    of = case()
+    learned = Learned(of.params, {}, of.opt_state)
+    assert redo(of.wiring).init(learned) == ()
+    state = redo(of.wiring, source="initial").init(learned)
+    assert isinstance(state, ReDoState)
+    assert sorted(state.start) == ["dense_0/bias", "dense_0/kernel", "dense_1/bias", "dense_1/kernel"]
+    same(state.start["dense_1/kernel"], of.params["dense_1"]["kernel"])
+
+
+@functools.cache
+def scheduled(activation="relu", **options):
+    of = case(activation)
+    method = scheduled_redo(of.wiring, **({"every": 1, "horizon": 90} | options))
+    return jax.jit(
+        lambda params, step: method.update(
+            jax.random.key(0), step, Learned(params, {}, of.opt_state), (), of.signals(params)
+        )
+    )
+
+
+@pytest.mark.parametrize(("step", "wanted"), [(1, 2 + 2), (30, 2 + 2), (60, 1 + 1), (89, 0), (90, 0), (500, 0)])
+def test_the_schedule_by_hand(step, wanted):
+    """0.6 cos(1°) of 5 and 4 units is 2.9995 and 2.4; of 30°: 2.6 and 2.08; of 60°: 1.5 and 1.2; none from 90° on."""
+    assert int(scheduled(fraction=0.6)(case().params, step)[2]["units_reset"]) == wanted
+
+
+def test_the_schedule_begins_with_the_whole_fraction():
+    """0.6 · 5 is 3, even where it is 2.9999998 in float32."""
+    assert int(scheduled(fraction=0.6, horizon=10**7)(case().params, 1)[2]["units_reset"]) == 3 + 2
+
+
+@pytest.mark.parametrize("activation", ["relu", "crelu"])
+def test_the_schedule_takes_the_least_active_first(activation):
+    of = case(activation)
+    params = silenced(of.params)
+    new, _, info = scheduled(activation, fraction=0.45, horizon=10**7)(params, 1)
+    assert int(info["units_reset"]) == 2 + 1
+    changed = np.any(np.asarray(new.params["dense_0"]["kernel"] != params["dense_0"]["kernel"]), axis=0)
+    same(changed, np.array([False, True, False, True, False]))
+    rows = np.all(np.asarray(new.params["dense_1"]["kernel"]) == 0, axis=1)
+    same(rows, np.tile([False, True, False, True, False], 2 if activation == "crelu" else 1))
+
+
+def test_the_schedule_with_fraction_zero_is_a_bitwise_no_op():
+    of = case()
+    new, _, info = scheduled(fraction=0.0)(silenced(of.params), 1)
+    same((new.params, new.optimizer), (silenced(of.params), of.opt_state))
+    assert int(info["units_reset"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [
+        ({"activation": "maxmin"}, {}, "got scheduled ReDo behind maxmin; wanted hidden layers in which every unit"),
+        ({}, {"fraction": 1.5}, r"got fraction=1.5; wanted a number in \[0, 1\]\. Use 0.3"),
+        ({}, {"horizon": 0}, r"got horizon=0; wanted a finite number ≥ 1\. Use the number of updates"),
+        ({}, {"every": 0}, "got every=0; wanted a finite number ≥ 1"),
+        ({}, {"num_examples": 0}, "got num_examples=0; wanted a finite number ≥ 1"),
+    ],
+)
+def test_the_schedule_refuses(network, options, message):
+    wiring = mlp((3,), 2, **({"widths": (4,)} | network)).wiring
+    with pytest.raises(UserError, match=message):
+        scheduled_redo(wiring, **options)

@@ -8,11 +8,13 @@ import optax
 import pytest
 from optax import contrib
 
-from pliant.interventions import MOMENTS, clear_moments, reset_units, slot_mask
+from pliant.errors import UserError
+from pliant.interventions import COUNTERS, MOMENTS, clear_moments, reset_units, slot_mask
+from pliant.interventions._surgery import anywhere, lowest, mean_magnitude, require_owned_outputs
 from pliant.networks import mlp
-from pliant.optimizers import adamo
+from pliant.optimizers import ScaleByAdamPerWeightState, adamo, scale_by_adam_per_weight
 from pliant.penalties import l2_init
-from pliant.types import Feed, HiddenLayer, Slot, Wiring, leaf_path
+from pliant.types import Feed, HiddenLayer, Learned, Slot, Wiring, leaf_path
 
 
 def same(a, b):
@@ -102,7 +104,7 @@ def test_a_silent_channel_is_recycled_behind_a_flatten(key):
     params, x = conv_params(key), jax.random.normal(key, (6, 3, 3, 2))
     params["bias"] = params["bias"].at[1].set(-1e6)
     units = {"conv": jnp.array([False, True, False])}
-    new, _ = reset_units(key, params, (), CONV_WIRING, units)
+    new = reset_units(key, Learned(params, {}, ()), CONV_WIRING, units).params
     same(conv_net(new, x), conv_net(params, x))
     assert float(new["bias"][1]) == 0.0
     gradient = jax.grad(lambda p: (conv_net(p, x) ** 2).sum())(new)["head"]
@@ -142,7 +144,9 @@ def touched_entries(params):
 
 def test_only_wired_entries_change(key):
     network, params, _, opt_state = network_with_statistics()
-    reset = jax.jit(lambda params, opt_state: reset_units(key, params, opt_state, network.wiring, UNITS))
+    reset = jax.jit(
+        lambda params, opt_state: reset_units(key, Learned(params, {}, opt_state), network.wiring, UNITS)[::2]
+    )
     new, new_state = reset(params, opt_state)
     entries = touched_entries(params)
     for before, after, resets in (
@@ -160,19 +164,19 @@ def test_only_wired_entries_change(key):
 
 def test_fresh_units_start_as_their_initializers_say(key):
     network, params, _, _ = network_with_statistics()
-    new, _ = reset_units(key, params, (), network.wiring, UNITS)
+    new = reset_units(key, Learned(params, {}, ()), network.wiring, UNITS).params
     on = np.asarray(UNITS["dense_0"])
     same(new["norm_0"]["scale"][on], np.ones(2))
     same(new["norm_0"]["bias"][on], np.zeros(2))
     same(new["dense_0"]["bias"][on], np.zeros(2))
     everything = {name: jnp.ones(width, bool) for name, width in zip(UNITS, WIDTHS, strict=True)}
-    new, _ = reset_units(key, params, (), network.wiring, everything)
+    new = reset_units(key, Learned(params, {}, ()), network.wiring, everything).params
     np.testing.assert_allclose(np.linalg.svd(new["dense_0"]["kernel"])[1], np.full(3, 2**0.5), rtol=1e-6)
 
 
 def test_an_entry_both_fed_and_read_ends_at_zero(key):
     network, params, _, _ = network_with_statistics()
-    new, _ = reset_units(key, params, (), network.wiring, UNITS)
+    new = reset_units(key, Learned(params, {}, ()), network.wiring, UNITS).params
     kernel = np.asarray(new["dense_1"]["kernel"])
     same(kernel[[0, 2]], np.zeros((2, 4)))
     fresh = kernel[[1, 3, 4], 3]
@@ -184,13 +188,14 @@ def test_an_entry_both_fed_and_read_ends_at_zero(key):
 def test_no_unit_is_a_bitwise_no_op(key, norm):
     network, params, _, opt_state = network_with_statistics(norm=norm)
     units = {name: jnp.zeros_like(flags) for name, flags in UNITS.items()}
-    same(reset_units(key, params, opt_state, network.wiring, units), (params, opt_state))
-    same(reset_units(key, params, opt_state, network.wiring, {}), (params, opt_state))
+    learned = Learned(params, {}, opt_state)
+    same(reset_units(key, learned, network.wiring, units), learned)
+    same(reset_units(key, learned, network.wiring, {}), learned)
 
 
 def test_layers_may_be_missing(key):
     network, params, _, opt_state = network_with_statistics()
-    new, _ = reset_units(key, params, opt_state, network.wiring, {"dense_1": UNITS["dense_1"]})
+    new = reset_units(key, Learned(params, {}, opt_state), network.wiring, {"dense_1": UNITS["dense_1"]}).params
     same(new["dense_0"], params["dense_0"])
     assert not np.array_equal(new["dense_1"]["kernel"], params["dense_1"]["kernel"])
 
@@ -204,7 +209,7 @@ def test_resetting_silent_units_leaves_the_output(key, activation):
             "kernel": jnp.where(flags[None], 0.0, params[name]["kernel"]),
             "bias": jnp.where(flags, 0.0 if activation == "crelu" else -1.0, params[name]["bias"]),
         }
-    new, _ = reset_units(key, params, (), network.wiring, UNITS)
+    new = reset_units(key, Learned(params, {}, ()), network.wiring, UNITS).params
 
     def output(params):
         return network.apply(params, state, x, train=False, key=None)[0]
@@ -222,14 +227,16 @@ def test_a_recycled_unit_learns_again(key):
         return jax.grad(lambda p: (network.apply(p, state, x, train=True, key=None)[0] ** 2).sum())(params)
 
     same(gradient(params)["head"]["kernel"][3], np.zeros(2))
-    new, _ = reset_units(key, params, (), network.wiring, {"dense_1": UNITS["dense_1"]})
+    new = reset_units(key, Learned(params, {}, ()), network.wiring, {"dense_1": UNITS["dense_1"]}).params
     same(new["head"]["kernel"][3], np.zeros(2))
     assert np.all(np.asarray(gradient(new)["head"]["kernel"][3]) != 0)
 
 
 def test_another_key_draws_other_weights(key):
     network, params, _, _ = network_with_statistics()
-    a, b, c = (reset_units(jax.random.key(seed), params, (), network.wiring, UNITS)[0] for seed in (1, 2, 1))
+    a, b, c = (
+        reset_units(jax.random.key(seed), Learned(params, {}, ()), network.wiring, UNITS).params for seed in (1, 2, 1)
+    )
     same(a, c)
     on = np.asarray(UNITS["dense_0"])
     assert np.all(np.asarray(a["dense_0"]["kernel"][:, on]) != np.asarray(b["dense_0"]["kernel"][:, on]))
@@ -240,7 +247,7 @@ def test_each_layer_gets_its_own_draw(key):
     params, _ = network.init(key)
     unread = [layer._replace(readers=()) for layer in network.wiring.layers]
     units = {layer.name: jnp.ones(4, bool) for layer in unread}
-    new, _ = reset_units(key, params, (), Wiring(tuple(unread), network.wiring.roles), units)
+    new = reset_units(key, Learned(params, {}, ()), Wiring(tuple(unread), network.wiring.roles), units).params
     assert np.all(np.asarray(new["dense_0"]["kernel"]) != np.asarray(new["dense_1"]["kernel"]))
 
 
@@ -250,6 +257,11 @@ WHERE = {"bias": jnp.array([True, False, False]), "kernel": jnp.zeros((4, 3), bo
 
 def adam_moments(state):
     return [moment[leaf] for moment in (state.mu, state.nu) for leaf in ("bias", "kernel")]
+
+
+def per_weight(state, *leaves):
+    """The moments and the counts of single weights."""
+    return [field[leaf] for field in (state.age, state.mu, state.nu) for leaf in leaves or ("bias", "kernel")]
 
 
 OPTIMIZERS = {
@@ -291,6 +303,37 @@ OPTIMIZERS = {
         lambda s: [*adam_moments(s[0]), s[0].nu_max["bias"], s[0].nu_max["kernel"]],
     ),
     "lion": (optax.lion(1e-3), lambda s: [s[0].mu["bias"], s[0].mu["kernel"]]),
+    "per_weight": (scale_by_adam_per_weight(), per_weight),
+    "per_weight_chain": (
+        optax.chain(optax.clip_by_global_norm(1.0), optax.chain(scale_by_adam_per_weight(), optax.scale(-1e-2))),
+        lambda s: per_weight(s[1][0]),
+    ),
+    "per_weight_masked": (
+        optax.masked(scale_by_adam_per_weight(), {"bias": False, "kernel": True}),
+        lambda s: per_weight(s.inner_state, "kernel"),
+    ),
+    "per_weight_partition": (
+        optax.partition({"a": scale_by_adam_per_weight(), "b": optax.adam(1e-2)}, {"bias": "b", "kernel": "a"}),
+        lambda s: [
+            *per_weight(s.inner_states["a"].inner_state, "kernel"),
+            s.inner_states["b"].inner_state[0].mu["bias"],
+            s.inner_states["b"].inner_state[0].nu["bias"],
+        ],
+    ),
+    "per_weight_multi_steps": (
+        optax.MultiSteps(scale_by_adam_per_weight(), 2).gradient_transformation(),
+        lambda s: per_weight(s.inner_opt_state),
+    ),
+    "per_weight_inject": (
+        optax.inject_hyperparams(scale_by_adam_per_weight)(b1=0.9),
+        lambda s: per_weight(s.inner_state),
+    ),
+    "per_weight_schedule_free": (
+        contrib.schedule_free(
+            optax.chain(scale_by_adam_per_weight(b1=0.0), optax.scale(-1e-2)), learning_rate=1e-2, b1=0.9
+        ),
+        lambda s: per_weight(s.base_optimizer_state[0]),
+    ),
     "finite": (optax.apply_if_finite(optax.adam(1e-2), 3), lambda s: adam_moments(s.inner_state[0])),
 }
 
@@ -332,6 +375,14 @@ def test_moment_names_are_those_of_optax():
     assert set(MOMENTS) == {"mu", "nu", "nu_max", "trace"}
     assert set(optax.ScaleByAmsgradState._fields) == {"count", "mu", "nu", "nu_max"}
     assert optax.TraceState._fields == ("trace",)
+    assert set(ScaleByAdamPerWeightState._fields) <= {*MOMENTS, *COUNTERS}
+
+
+def test_no_state_of_optax_has_a_field_named_like_a_counter():
+    """Else `clear_moments` would take it for one."""
+    states = [state for state in vars(optax).values() if isinstance(state, type) and hasattr(state, "_fields")]
+    assert len(states) > 10
+    assert not {field for state in states for field in state._fields} & set(COUNTERS)
 
 
 def test_first_step_after_a_partial_reset_is_three_learning_rates():
@@ -355,6 +406,86 @@ def test_layers_that_share_a_leaf_are_both_reset(key):
     layers = tuple(HiddenLayer(name, 3, feeds, (Slot("out", -2),), "relu", elementwise=True) for name in ("a", "b"))
     params = {"in": jnp.full((2, 3), 5.0), "out": jnp.full((3, 2), 5.0)}
     units = {"a": jnp.array([True, False, False]), "b": jnp.array([False, False, True])}
-    new, _ = reset_units(key, params, (), Wiring(layers, {}), units)
+    new = reset_units(key, Learned(params, {}, ()), Wiring(layers, {}), units).params
     same(new["in"], [[1.0, 5.0, 1.0]] * 2)
     same(new["out"], [[0.0, 0.0], [5.0, 5.0], [0.0, 0.0]])
+
+
+def test_a_reset_clears_the_counts_of_the_same_weights_as_their_moments(key):
+    network, params, _, _ = network_with_statistics()
+    opt_state = trained(params, scale_by_adam_per_weight(), num_updates=5)
+    new = reset_units(key, Learned(params, {}, opt_state), network.wiring, UNITS).optimizer
+    entries = touched_entries(params)
+    for path, age in by_path(new.age).items():
+        same(age, np.where(entries[path], 0, 5))
+        same(by_path(new.mu)[path] == 0, entries[path])
+
+
+def test_units_go_back_to_given_parameters(key):
+    network, params, _, _ = network_with_statistics()
+    start = jax.tree.map(lambda leaf: leaf - 7.0, params)
+    by_name = jax.tree.map(jnp.asarray, by_path(start))
+    new = reset_units(key, Learned(params, {}, ()), network.wiring, UNITS, start=by_name).params
+    on = np.asarray(UNITS["dense_0"])
+    same(new["dense_0"]["kernel"], np.where(on, start["dense_0"]["kernel"], params["dense_0"]["kernel"]))
+    same(new["norm_0"]["scale"], np.where(on, start["norm_0"]["scale"], params["norm_0"]["scale"]))
+    same(new["head"]["kernel"][3], np.zeros(2))
+
+
+def test_magnitudes_are_means_over_all_that_a_unit_has():
+    leaves = {"a": jnp.array([[1.0, -3.0], [3.0, 5.0]]), "b": jnp.arange(24.0).reshape(2, 4, 3)}
+    same(mean_magnitude(leaves, [Slot("a", -1)], 2), [2.0, 4.0])
+    same(mean_magnitude(leaves, [Slot("a", -2)], 2), [2.0, 4.0])
+    tiled = np.asarray(leaves["b"]).reshape(2, 2, 2, 3).mean(axis=(0, 1, 3))
+    same(mean_magnitude(leaves, [Slot("b", -2, tiles=2)], 2), tiled)
+    both = mean_magnitude(leaves, [Slot("a", -1), Slot("b", -2, tiles=2)], 2)
+    np.testing.assert_allclose(both, (2 * np.array([2.0, 4.0]) + 12 * tiled) / 14, rtol=1e-6)
+
+
+def test_lowest_takes_equal_ones_in_order_and_nan_last():
+    scores = jnp.array([2.0, jnp.nan, 1.0, 1.0, jnp.inf])
+    assert lowest(scores, 1).tolist() == [False, False, True, False, False]
+    assert lowest(scores, 2).tolist() == [False, False, True, True, False]
+    assert lowest(scores, jnp.int32(4)).tolist() == [True, False, True, True, True]
+    assert not lowest(scores, 0).any()
+
+
+def test_lowest_with_a_key_decides_between_equal_ones_only():
+    scores = jnp.array([2.0, jnp.nan, 1.0, 1.0, 1.0, 0.0])
+    chosen = np.stack([lowest(scores, 2, key=jax.random.key(seed)) for seed in range(40)])
+    assert chosen[:, 5].all()
+    assert not chosen[:, :2].any()
+    assert chosen.sum(axis=1).tolist() == [2] * 40
+    assert chosen[:, 2:5].sum(axis=0).min() > 3
+
+
+def test_anywhere_is_one_flag_for_all_of_a_batch():
+    flags = jnp.array([[False, False, True], [False, False, False]])
+    assert bool(anywhere(jnp.array(True)))
+    assert jax.vmap(anywhere)(flags[0]).tolist() == [True] * 3
+    assert jax.vmap(anywhere)(flags[1]).tolist() == [False] * 3
+    assert jax.jit(jax.vmap(jax.vmap(anywhere)))(flags).tolist() == [[True] * 3] * 2
+    assert jax.lax.map(anywhere, flags[0]).tolist() == flags[0].tolist()
+
+    def body(flag):
+        return jax.lax.fori_loop(0, 3, lambda i, n: jax.lax.cond(anywhere(flag), lambda n: n + i, lambda n: n, n), 0)
+
+    looped = jax.jit(jax.vmap(body))
+    assert "stablehlo.case" in looped.lower(flags[0]).as_text()
+    assert looped(flags[0]).tolist() == [3] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"activation": "maxmin"},
+            r"got Pruning behind maxmin; wanted hidden layers in which every unit owns its output\.",
+        ),
+        ({"widths": ()}, "got Pruning on a network without hidden layers; wanted hidden layers"),
+    ],
+)
+def test_units_that_own_no_output_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        require_owned_outputs(mlp((3,), 2, **({"widths": (4, 2)} | options)).wiring, "Pruning")
+    require_owned_outputs(mlp((3,), 2, widths=(4, 2), activation="crelu").wiring, "Pruning")

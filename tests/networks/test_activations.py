@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pliant.diagnostics import DIAGNOSTICS
 from pliant.errors import UserError
-from pliant.networks import ACTIVATIONS, activation, crelu, group_sort, max_min, orthogonal
-from pliant.networks._activations import fourier
+from pliant.networks import ACTIVATIONS, activation, crelu, fourier, group_sort, max_min, mlp, orthogonal, smooth_leaky
+from pliant.types import Batch
 
 
 def same(a, b):
@@ -97,6 +98,39 @@ def test_fourier_keeps_the_scale_of_any_signal(key, scale):
     np.testing.assert_allclose(jnp.mean((features @ kernel) ** 2), 1.0, rtol=0.05)
 
 
+def test_smooth_leaky_golden():
+    x = jnp.array([-60.0, 0.0, 60.0, 3.0])
+    np.testing.assert_allclose(smooth_leaky(x), [-6.0, 0.0, 60.0, 0.3 + 2.7 / (1 + np.exp(-5.0))], rtol=1e-6)
+    np.testing.assert_allclose(smooth_leaky(x, 1.0), x, rtol=1e-6)
+    np.testing.assert_allclose(smooth_leaky(x, 0.2, 2.0, 4.0)[3], 0.6 + 2.4 / (1 + np.exp(-6.0)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5])
+def test_smooth_leaky_has_a_slope_everywhere(alpha):
+    slopes = jax.vmap(jax.grad(lambda x: smooth_leaky(x, alpha)))(jnp.linspace(-60.0, 60.0, 24_001))
+    np.testing.assert_allclose(slopes[jnp.array([0, 12_000, 24_000])], [alpha, (1 + alpha) / 2, 1.0], rtol=1e-5)
+    np.testing.assert_allclose(slopes.min(), alpha - 0.0998 * (1 - alpha), atol=1e-4)
+    assert float(slopes.min()) > 0.0
+    assert float(jnp.abs(jnp.diff(slopes)).max()) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 1.5}, r"got alpha=1.5; wanted a number in \[0, 1\]. 0.1 is"),
+        ({"p": 0.0}, "got p=0.0; wanted a finite number ≥ 1e-12. 3 is"),
+        ({"c": -1.0}, "got c=-1.0; wanted a finite number ≥ 1e-12. 5 is"),
+    ],
+)
+def test_smooth_leaky_refuses(options, message):
+    with pytest.raises(UserError, match=message):
+        smooth_leaky(jnp.zeros(2), **options)
+
+
+def test_leaky_relu_has_the_slope_of_the_field():
+    np.testing.assert_allclose(ACTIVATIONS["leaky-relu"].apply(jnp.array([-2.0, 2.0])), [-0.02, 2.0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_expansion_and_ownership_are_as_declared(key, name):
     chosen = ACTIVATIONS[name]
@@ -107,7 +141,9 @@ def test_expansion_and_ownership_are_as_declared(key, name):
     assert bool((tiles & ~np.eye(6, dtype=bool)).any()) == (not chosen.elementwise)
 
 
-@pytest.mark.parametrize("name", ["relu", "leaky-relu", "identity", "maxmin", "crelu", "fourier"])
+@pytest.mark.parametrize(
+    "name", ["relu", "leaky-relu", "smooth-leaky", "rational", "identity", "maxmin", "crelu", "fourier"]
+)
 def test_gain_keeps_the_scale_of_the_signal(key, name):
     """Standard normal in, through the activation and the next kernel: mean square 1 out (sampling error 2 %)."""
     chosen = ACTIVATIONS[name]
@@ -116,10 +152,34 @@ def test_gain_keeps_the_scale_of_the_signal(key, name):
     np.testing.assert_allclose(jnp.mean((features @ kernel) ** 2), 1.0, rtol=0.05)
 
 
+def test_gain_keeps_the_scale_of_what_is_drawn(key):
+    chosen = ACTIVATIONS["aid"]
+    features = chosen.apply(jax.random.normal(key, (256, 128)), key=jax.random.key(1))
+    kernel = orthogonal(chosen.gain)(key, (128, 128))
+    np.testing.assert_allclose(jnp.mean((features @ kernel) ** 2), 1.0, rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "fraction"),
+    [
+        *((name, 0.25) for name in ("relu", "leaky-relu", "smooth-leaky", "aid", "crelu", "tanh")),
+        ("rational", 0.0),
+        ("fourier", np.nan),
+        ("maxmin", np.nan),
+    ],
+)
+def test_dormancy_sees_units_that_can_be_silent(key, name, fraction):
+    """One of four units gets no input. What it says then: 0, what was learned of rational ones, and never 0."""
+    network = mlp((6,), 3, widths=(4,), activation=name, use_bias=False)
+    params, state = network.init(key)
+    params["dense_0"]["kernel"] = params["dense_0"]["kernel"].at[:, 0].set(0.0)
+    probe = Batch(jax.random.normal(key, (64, 6)), jnp.zeros(64, jnp.int32))
+    found = DIAGNOSTICS["dormant"].measure(network, params, state, probe, key)
+    np.testing.assert_array_equal(found, np.float32(fraction))
+
+
 def test_unknown_name_is_refused_with_the_nearest():
-    message = (
-        r"got the activation 'max-min'; wanted one of crelu, fourier, .*Did you mean 'maxmin'\? See pliant.networks"
-    )
+    message = r"got the activation 'max-min'; wanted one of aid, crelu, .*Did you mean 'maxmin'\? See pliant.networks"
     with pytest.raises(UserError, match=message):
         activation("max-min")
     assert activation("maxmin") is ACTIVATIONS["maxmin"]

@@ -24,7 +24,7 @@ def small(input_shape=(7, 6, 2), num_outputs=3, **options):
 def shapes(network, inputs):
     """The shapes of parameters, output and features."""
     params, state = jax.eval_shape(network.init, jax.random.key(0))
-    apply = functools.partial(network.apply, train=True, key=None)
+    apply = functools.partial(network.apply, train=True, key=jax.random.key(0))
     out, features, after = jax.eval_shape(apply, params, state, inputs)
     assert jax.tree.structure(state) == jax.tree.structure(after)
     return jax.tree.map(lambda leaf: leaf.shape, (params, out, dict(features)))
@@ -272,12 +272,21 @@ def test_curvature(key):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max()), got, wanted)
 
 
-@pytest.mark.parametrize("linear", ["newton-schulz", "cans"])
+@pytest.mark.parametrize("linear", ["spectral-norm", "spectral-norm-first", "weight-norm", "scaled"])
+@pytest.mark.parametrize("options", [{"norm": "layer", "activation": "gelu"}, {"activation": "crelu"}])
+def test_wiring_of_other_linear_layers_is_true(key, linear, options):
+    """Where all columns of a kernel are divided by one number, a bias is all that a unit has for itself."""
+    through = ("norm",) if "norm" in options else ("bias",) if "spectral" in linear else None
+    network = small(linear=linear, **options)
+    assert_wiring_is_true(network, jax.random.normal(key, (24, 7, 6, 2)), through=through)
+
+
+@pytest.mark.parametrize("linear", ["newton-schulz", "cans", "spectral-norm"])
 def test_orthogonal_layers(key, linear):
-    """The singular values of what is applied stay 1, whatever the weights are; only the head is plain."""
+    """The singular values of what is applied stay 1, however large the weights are; only the head is plain."""
     network = small(linear=linear, activation="identity", use_bias=False, pool=(1, 1))
     params, state = network.init(key)
-    assert bool(state) == (linear == "newton-schulz")
+    assert bool(state) == (linear != "cans")
     assert_roles_are_complete(network)
     x = jax.random.normal(key, (4, 7, 6, 2))
     before = network.apply(params, state, x, train=False, key=None)[0]
@@ -288,6 +297,20 @@ def test_orthogonal_layers(key, linear):
     assert jax.tree.structure(jax.eval_shape(functools.partial(descend, network), params, state, x)[1]) == (
         jax.tree.structure(state)
     )
+
+
+def test_the_spectral_norm_of_the_first_dense_layer(key):
+    """Behind convolutions, which stay plain."""
+    network, plain = small(linear="spectral-norm-first", widths=(4, 4)), small(widths=(4, 4))
+    params, state = network.init(key)
+    assert set(state) == {"dense_0"}
+    before = plain.init(key)[0]
+    np.testing.assert_array_equal(params["conv_1"]["kernel"], before["conv_1"]["kernel"])
+    x = jax.random.normal(key, (4, 7, 6, 2))
+    loud = params | {"dense_0": {"kernel": 3.0 * params["dense_0"]["kernel"], "bias": params["dense_0"]["bias"]}}
+    _, _, state = network.apply(loud, state, x, train=True, key=None)
+    after = network.apply(loud, state, x, train=False, key=None)[0]
+    np.testing.assert_allclose(after, plain.apply(params, {}, x, train=False, key=None)[0], rtol=0, atol=1e-5)
 
 
 BAD = [

@@ -11,7 +11,7 @@ from pliant.interventions import redo
 from pliant.isometry import gram_deviation
 from pliant.networks import from_linen, from_nnx
 from pliant.optimizers import adamo
-from pliant.types import Feed, HiddenLayer, Network, Signals, Slot, Wiring, leaf_path
+from pliant.types import Feed, HiddenLayer, Learned, Network, Signals, Slot, Wiring, leaf_path
 
 normal = jax.nn.initializers.he_normal()
 zeros = jax.nn.initializers.zeros
@@ -149,9 +149,9 @@ def test_redo_recycles_the_right_entries(key, name):
     x = jax.random.normal(key, (32, 3))
     tx = optax.adam(1e-2)
     _, opt_state = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
-    signals = Signals(params, {}, lambda key, _: network.apply(params, state, x, train=False, key=key)[1])
+    signals = Signals(params, {}, lambda key, _: network.apply(params, state, x, train=False, key=key)[1], fresh=None)
     method = redo(network.wiring, threshold=0.0, every=1)
-    new, new_opt, _, info = jax.jit(lambda: method.update(key, 1, params, opt_state, (), signals))()
+    (new, _, new_opt), _, info = jax.jit(lambda: method.update(key, 1, Learned(params, {}, opt_state), (), signals))()
 
     features = network.apply(params, state, x, train=False, key=None)[1]
     silent_two = ~np.any(np.asarray(features["two"]) != 0, axis=0)

@@ -28,7 +28,7 @@ def test_registered():
 def test_shapes(key, name):
     network = mlp((4, 4, 2), 3, widths=(6, 8), activation=name)
     params, state = jax.eval_shape(network.init, key)
-    apply = functools.partial(network.apply, train=True, key=None)
+    apply = functools.partial(network.apply, train=True, key=key)
     out, features, new_state = jax.eval_shape(apply, params, state, jnp.zeros((5, 4, 4, 2)))
     expansion = ACTIVATIONS[name].expansion
     assert out.shape == (5, 3)
@@ -111,12 +111,20 @@ def test_wiring_is_true(key, name, norm, use_bias):
     assert_wiring_is_true(network, jax.random.normal(key, (32, 5)))
 
 
-@pytest.mark.parametrize("linear", ["newton-schulz", "cans"])
+@pytest.mark.parametrize("linear", ["newton-schulz", "cans", "spectral-norm", "spectral-norm-first"])
 @pytest.mark.parametrize("name", ["relu", "crelu", "maxmin"])
-def test_wiring_of_orthogonal_layers_is_true(key, name, linear):
-    """The columns of a kernel are orthogonalised together, so a bias is all that a unit has for itself."""
+def test_wiring_of_layers_that_are_normalised_as_a_whole_is_true(key, name, linear):
+    """The columns of a kernel are orthogonalised or divided together: a bias is all that a unit has for itself."""
     network = mlp((5,), 2, widths=(4, 6), activation=name, linear=linear)
     assert_wiring_is_true(network, jax.random.normal(key, (32, 5)), through=("bias",))
+
+
+@pytest.mark.parametrize("linear", ["weight-norm", "scaled"])
+@pytest.mark.parametrize("name", ["relu", "crelu", "maxmin"])
+@pytest.mark.parametrize("through", [None, ("other",), ("matrix",)])
+def test_wiring_of_layers_with_scales_is_true(key, name, linear, through):
+    network = mlp((5,), 2, widths=(4, 6), activation=name, linear=linear)
+    assert_wiring_is_true(network, jax.random.normal(key, (32, 5)), through=through)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

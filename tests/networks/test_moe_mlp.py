@@ -132,6 +132,21 @@ def test_roles_and_layers():
     assert wiring.head_input == "mixture"
 
 
+@pytest.mark.parametrize(
+    ("options", "expert", "mixture"),
+    [
+        ({}, 128, 128),
+        ({"widths": (8, 6)}, 6, 6),
+        ({"widths": ()}, 128, 128),
+        ({"widths": (8,), "expert_width": 4}, 4, 8),
+        ({"widths": (8,), "mixture_width": 4}, 8, 4),
+    ],
+)
+def test_experts_are_as_wide_as_the_layer_before_them(options, expert, mixture):
+    layers = {layer.name: layer.width for layer in moe_mlp((5,), 3, **options).wiring.layers}
+    assert (layers["expert_0"], layers["mixture"]) == (expert, mixture)
+
+
 def test_every_experts_kernels_start_orthogonal(key):
     params, _ = moe_mlp((12,), 4, widths=(8,), num_experts=3, expert_width=10, mixture_width=9).init(key)
     gains = {"dense_0": 2**0.5, "router": 1.0, "head": 1.0}

@@ -15,10 +15,8 @@ from pliant.networks._newton_schulz import (
     OrthogonalDense,
     cans,
     cans_coefficients,
-    dense,
     newton_schulz,
     reproject,
-    through,
 )
 from pliant.types import Wiring
 
@@ -368,27 +366,6 @@ def test_convolution_stretches_at_most_by_the_root_of_the_patch(key):
 def test_padding_and_bias_are_those_of_a_plain_convolution(key):
     layer = OrthogonalConv(3, 4, (3, 3), strides=2, padding=((1, 1), (1, 1)), rngs=nnx.Rngs(0))
     assert layer(jnp.ones((2, 5, 7, 3))).shape == (2, 3, 4, 4)
-
-
-def test_dense_makes_the_kind_asked_for(key):
-    def make(linear):
-        return dense(5, 3, linear=linear, iterations=4, gain=0.7, use_bias=False, rngs=nnx.Rngs(0))
-
-    x = jax.random.normal(key, (6, 5))
-    plain = make("plain")
-    assert isinstance(plain, nnx.Linear)
-    assert plain.bias is None
-    np.testing.assert_allclose(singular_values(plain.kernel[...]), np.full(3, 0.7), rtol=2e-6)
-    np.testing.assert_array_equal(through(plain, x, train=True), plain(x))
-    layer = make("newton-schulz")
-    assert isinstance(layer, OrthogonalDense)
-    assert (layer.kind, layer.iterations, layer.gain, layer.bias) == ("newton-schulz", 4, 0.7, None)
-    layer.kernel[...] = layer.kernel[...] + jax.random.normal(key, (5, 3))
-    before = layer.u[...]
-    through(layer, x, train=False)
-    np.testing.assert_array_equal(layer.u[...], before)
-    through(layer, x, train=True)
-    assert np.any(layer.u[...] != before)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,34 @@ def test_computes_what_it_says(key, norm):
     assert state == {}
 
 
+@pytest.mark.parametrize(
+    ("options", "stream", "hidden"),
+    [
+        ({}, 128, (128,) * 4),
+        ({"width": 6}, 6, (6,) * 4),
+        ({"width": 6, "num_blocks": 2}, 6, (6, 6)),
+        ({"width": 6, "hidden_width": 8, "num_blocks": 1}, 6, (8,)),
+        ({"widths": (8, 6, 4)}, 8, (8, 6, 4)),
+        ({"widths": (8, 6), "width": 4}, 4, (8, 6)),
+        ({"widths": ()}, 128, ()),
+    ],
+)
+def test_sizes(options, stream, hidden):
+    network = residual_mlp((5,), 3, **options)
+    params, _ = jax.eval_shape(network.init, jax.random.key(0))
+    assert params["stem"]["kernel"].shape == (5, stream)
+    assert params["head"]["kernel"].shape == (stream, 3)
+    assert {name for name in params if name.startswith("block")} == {f"block_{i}" for i in range(len(hidden))}
+    for i, width in enumerate(hidden):
+        assert params[f"block_{i}"]["up"]["kernel"].shape == (stream, width)
+        assert params[f"block_{i}"]["down"]["kernel"].shape == (width, stream)
+    assert tuple(layer.width for layer in network.wiring.layers) == hidden
+
+
+def test_wiring_of_blocks_of_several_sizes_is_true(key):
+    assert_wiring_is_true(residual_mlp((5,), 3, widths=(4, 6)), jax.random.normal(key, (32, 5)))
+
+
 def test_the_head_reads_the_stream(key):
     network = residual_mlp((5,), 3, width=4, num_blocks=1, norm="layer")
     params, _ = network.init(key)
@@ -126,6 +154,12 @@ def test_gradients_of_gradients_under_vmap(key):
         ({"activation": "rleu"}, r"got the activation 'rleu'; .*Did you mean 'relu'\?"),
         ({"norm": "batch"}, "got norm='batch'; wanted 'none' or 'layer'. Leave it out"),
         ({"width": 0}, "got width=0; wanted a finite number ≥ 1. Use 128"),
+        ({"widths": (8, 0)}, "got a layer of width 0; wanted widths ≥ 1. Give positive"),
+        (
+            {"widths": (8,), "num_blocks": 1},
+            r"got num_blocks=1 with widths=\(8,\); wanted one or .* Leave num_blocks out",
+        ),
+        ({"widths": (8,), "hidden_width": 8}, r"got hidden_width=8 with .*; wanted one or .* Leave hidden_width out"),
         ({"num_blocks": -1}, "got num_blocks=-1; wanted a finite number ≥ 0. Use 0 for"),
         ({"hidden_width": 0}, "got a layer of width 0; wanted widths ≥ 1. Give positive"),
         (

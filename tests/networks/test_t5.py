@@ -52,7 +52,7 @@ def texts(key, num_tokens, batch=3, source=6, target=5):
 def test_shapes(key, name, tied):
     network = t5((6, 5), 11, activation=name, tie_embeddings=tied, num_decoder_blocks=2, **SMALL)
     params, state = jax.eval_shape(network.init, key)
-    apply = functools.partial(network.apply, train=True, key=None)
+    apply = functools.partial(network.apply, train=True, key=key)
     out, features, new_state = jax.eval_shape(apply, params, state, texts(key, 11))
     expansion = ACTIVATIONS[name].expansion
     assert out.shape == (3, 5, 11)

@@ -50,7 +50,7 @@ def perturbed_everywhere(key, params, size=0.3):
 def test_shapes(key, name, pool):
     network = vit((4, 6, 3), 5, activation=name, pool=pool, **SMALL)
     params, state = jax.eval_shape(network.init, key)
-    apply = functools.partial(network.apply, train=True, key=None)
+    apply = functools.partial(network.apply, train=True, key=key)
     out, features, new_state = jax.eval_shape(apply, params, state, jnp.zeros((7, 4, 6, 3)))
     tokens = 6 + (pool == "token")
     expansion = ACTIVATIONS[name].expansion

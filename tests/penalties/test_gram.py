@@ -15,7 +15,7 @@ ONLY_KERNEL = {"bias": False, "head": False, "kernel": True}
 
 def value_and_gradient(penalty, params=PARAMS):
     state = penalty.init(params)
-    return jax.value_and_grad(lambda params: penalty.loss(params, state, {})[0])(params)
+    return jax.value_and_grad(lambda params: penalty.loss(params, state, None)[0])(params)
 
 
 def test_golden():
@@ -60,7 +60,7 @@ def test_strength_zero_is_exactly_zero():
 
 def test_state_is_handed_through():
     penalty = gram(0.1)
-    value, state = penalty.loss(PARAMS, penalty.init(PARAMS), {})
+    value, state = penalty.loss(PARAMS, penalty.init(PARAMS), None)
     assert state == ()
     assert value.shape == ()
     assert value.dtype == jnp.float32

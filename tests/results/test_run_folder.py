@@ -24,14 +24,14 @@ def folder(tmp_path):
 
 def test_tasks_are_replaced_not_doubled(folder):
     for task, value in ((0, 0.1), (1, 0.2), (0, 0.1), (1, 0.3)):
-        folder.record_task("m", task, _rows(task, value), seconds=1.0 + task)
+        folder.record_task(task, _rows(task, value), seconds=1.0 + task)
     again = RunFolder(folder.path)
     assert again.metrics["value"].tolist() == [0.1, 0.3]
     assert again.seconds == {"m": [1.0, 2.0]}
 
 
 def test_a_failed_write_leaves_the_old_file(folder, monkeypatch):
-    folder.record_task("m", 0, _rows(0, 0.1), 1.0)
+    folder.record_task(0, _rows(0, 0.1), 1.0)
     before = (folder.path / "metrics.parquet").read_bytes()
 
     def half(self, path, **options):
@@ -40,7 +40,7 @@ def test_a_failed_write_leaves_the_old_file(folder, monkeypatch):
 
     monkeypatch.setattr(pd.DataFrame, "to_parquet", half)
     with pytest.raises(KeyboardInterrupt):
-        folder.record_task("m", 1, _rows(1, 0.2), 1.0)
+        folder.record_task(1, _rows(1, 0.2), 1.0)
     assert (folder.path / "metrics.parquet").read_bytes() == before
     assert not [file for file in folder.path.iterdir() if file.name.startswith(".metrics")]
 
@@ -75,7 +75,7 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path):
 def test_seconds_that_cannot_be_read_are_forgotten(folder, content):
     (folder.path / "seconds.json").write_bytes(content.encode("latin-1"))
     again = RunFolder(folder.path)
-    again.record_task("m", 1, _rows(1, 0.5), 2.0)
+    again.record_task(1, _rows(1, 0.5), 2.0)
     assert RunFolder(folder.path).seconds == {"m": [0.0, 2.0]}
 
 
@@ -88,7 +88,7 @@ def test_a_config_that_cannot_be_read(folder, content):
 
 def test_stored_tasks_are_counted_without_gaps(folder):
     for task in (0, 1, 3):
-        folder.record_task("m", task, _rows(task, 0.1), 1.0)
+        folder.record_task(task, _rows(task, 0.1), 1.0)
     assert folder.num_tasks_stored("m") == 2
     assert folder.num_tasks_stored("other") == 0
 

@@ -15,6 +15,7 @@ def _printed(num_tasks, *, diverged=0.0):
                 rows += [
                     (*common, "train_accuracy", 0.5 + 0.1 * seed),
                     (*common, "dormant_fraction", np.nan),
+                    (*common, "effective_rank", 12.34),
                     (*common, "isometry_deviation", 0.25),
                     (*common, "diverged", diverged * seed),
                 ]
@@ -30,7 +31,15 @@ def _printed(num_tasks, *, diverged=0.0):
 
 def test_cells():
     printed = _printed({"a": 7})
-    for text in ("a title [with brackets]: train accuracy", "0.550 ± 0.050", "0.25", "–", "3.5", "last 5 tasks"):
+    for text in (
+        "a title [with brackets]: train accuracy",
+        "0.550 ± 0.050",
+        "0.25",
+        "12.3",
+        "–",
+        "3.5",
+        "last 5 tasks",
+    ):
         assert text in printed
     assert "diverged" not in printed
 

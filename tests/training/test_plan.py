@@ -1,9 +1,10 @@
+import dataclasses
 import json
 
 import pytest
 
 from pliant.errors import UserError
-from pliant.training import RunConfig, fingerprint, make_plan, record
+from pliant.training import RunConfig, fingerprint, fitting, make_plan, record
 
 OWN_METHOD = """
 import optax
@@ -47,7 +48,7 @@ def test_settings_reach_methods_stream_and_network():
     )
     adamo, redo = plan.methods
     assert adamo.traced["isometry_strength"] == 0.03
-    assert redo.static == {"num_examples": 8}
+    assert redo.static == {"num_examples": 8, "source": "fresh"}
     assert plan.stream_options == {"labels": "iid"}
     assert adamo.network_options["norm"] == "layer"
     assert "norm_0" in adamo.network.init(_key())[0]
@@ -310,3 +311,40 @@ def test_the_record_says_how_many_updates_and_examples_each_task_has():
     long = record(_plan(transition="task-sampling", micro_steps=3, budget="per-micro-task", tasks=3, epochs=1))
     assert long["stream"]["num_train"] == 100
     assert long["protocol"]["updates_in_each_task"] == [10, 30, 30]
+
+
+def test_grid():
+    plan = _plan(methods=("adam", "adamo"), grid=("adamo.isometry_every=1,16", "adamo.b1=0,0.9,0.99"))
+    assert plan.methods[0].points == ({},)
+    assert plan.methods[0].labels == ("adam",)
+    assert [tuple(point.values()) for point in plan.methods[1].points][:3] == [(1, 0.0), (1, 0.9), (1, 0.99)]
+    assert plan.methods[1].labels[0] == "adamo[isometry_every=1,b1=0.0]"
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("adamo.isometry_strength", r"got --grid adamo\.isometry_strength; wanted METHOD\.OPTION=VALUE,VALUE,…"),
+        ("redo.every=1,2", r"got the method 'redo'; wanted one of adamo"),
+        ("adamo.strenth=1,2", r"got the hyperparameter of 'adamo' 'strenth'"),
+        ("adamo.isometry_strength=1,x", r"got adamo\.isometry_strength=x; wanted a finite number"),
+        ("adamo.isometry_strength=1,-1", r"got isometry_strength=-1\.0; wanted a finite number ≥ 0"),
+        ("adamo.isometry_strength=1,1.0", r"wanted every value once"),
+        ("adamo.rectangular=none,fan", r"got --grid adamo\.rectangular, which shapes the compiled program"),
+    ],
+)
+def test_grid_refused(entry, message):
+    with pytest.raises(UserError, match=message):
+        _plan(methods=("adamo",), grid=(entry,))
+
+
+def test_methods_that_do_not_fit_are_left_out():
+    config = RunConfig(
+        methods=("adam", "adamo-maxmin", "redo"), train_size=100, widths=(9,), batch_size=10, settings=("redo.every=5",)
+    )
+    fits, reasons = fitting(config)
+    assert fits.methods == ("adam", "redo")
+    assert list(reasons) == ["adamo-maxmin"]
+    assert "wanted widths that are multiples of 2" in reasons["adamo-maxmin"]
+    with pytest.raises(UserError, match="batch_size=0"):
+        fitting(dataclasses.replace(config, batch_size=0))

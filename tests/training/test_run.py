@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import re
 import shutil
@@ -132,8 +133,8 @@ def test_rows_without_a_checkpoint_are_replaced(finished, tmp_path):
 
     def record_then_die(self, *arguments):
         honest(self, *arguments)
-        calls.append(arguments[1])
-        if arguments[1] == 1:
+        calls.append(arguments[0])
+        if arguments[0] == 1:
             raise KeyboardInterrupt
 
     honest = run_module.RunFolder.record_task
@@ -173,8 +174,8 @@ def test_a_damaged_checkpoint_says_what_to_do(finished, tmp_path):
 
 
 def test_a_seed_that_diverges_does_not_touch_the_others(finished, tmp_path, monkeypatch):
-    def poisoned(stream, method, num_seeds, **options):
-        learner = make_learner(stream, method, num_seeds, **options)
+    def poisoned(method, num_seeds, **options):
+        learner = make_learner(method, num_seeds, **options)
 
         def init(seeds, shared):
             state, keys = learner.init(seeds, shared)
@@ -232,7 +233,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 
 def test_hyperparameters_are_arguments_of_the_program(compilations):
     plan = make_plan(SMALL)
-    learner = make_learner(plan.stream, plan.methods[1], 3)
+    learner = make_learner(plan.methods[1], 3)
     axis = learner.axis
     data = axis.share(plan.stream.data)
     indices = axis.put(np.zeros((3, 4, 20), np.int32))
@@ -240,7 +241,7 @@ def test_hyperparameters_are_arguments_of_the_program(compilations):
     for strength in (0.0, 0.1, 10.0):
         values = plan.methods[1].traced | {"isometry_strength": strength, "isometry_every": 2}
         traced = as_arrays(values)
-        state, keys = learner.init(axis.put(np.arange(3, dtype=np.int32)), traced)
+        state, keys = learner.init(axis.put((np.arange(3, dtype=np.int32), {})), traced)
         task = learner.make_task(keys, np.int32(0))
         state, _ = learner.train((state, keys, task, indices), (traced, data, Pace.steady(4, 100)))
         finals.append(np.asarray(state.params["dense_0"]["kernel"]))
@@ -269,8 +270,8 @@ class Watched(NamedTuple):
 def _watched(monkeypatch):
     watched = Watched([], [], [])
 
-    def watching(stream, method, num_seeds, **options):
-        learner = make_learner(stream, method, num_seeds, **options)
+    def watching(method, num_seeds, **options):
+        learner = make_learner(method, num_seeds, **options)
 
         def evaluate(item, shared):
             watched.states.append(learner.axis.get(item[0]))
@@ -372,11 +373,11 @@ def test_the_learning_rate_drops(tmp_path, monkeypatch):
     config = dataclasses.replace(ONE, **changes)
     run(config, tmp_path / "run")
     plan = make_plan(config)
-    learner = make_learner(plan.stream, plan.methods[0], 2)
+    learner = make_learner(plan.methods[0], 2)
     axis, data = learner.axis, learner.axis.share(plan.stream.data)
     traced = as_arrays(plan.methods[0].traced)
     rates = np.float32(0.01), np.float32(0.01) * np.float32(0.1)
-    state, keys = learner.init(axis.put(np.arange(2, dtype=np.int32)), traced)
+    state, keys = learner.init(axis.put((np.arange(2, dtype=np.int32), {})), traced)
     for index in range(2):
         task = learner.make_task(keys, np.int32(index))
         for (start, stop), rate in zip([(0, 3), (3, 10)], rates, strict=True):
@@ -508,3 +509,36 @@ def test_nothing_recompiles_whatever_changes_from_task_to_task(name, tmp_path, c
     lengths = set(np.diff([0, *sorted(set(folder.metrics["step"]))]))
     assert len(lengths) == {"longer tasks": 2, "growing data": 4}.get(name, 1)
     assert counts[1] == counts[2] == counts[3] > counts[0] > 0  # the first evaluation and switch are behind task 0
+
+
+def test_a_grid_is_all_its_runs_in_one(tmp_path):
+    """Every point has the numbers of a run of its own."""
+    strengths, rates = (0.0, 0.1), (1e-3, 1e-2)
+    grid = ("adamo.isometry_strength=0.0,0.1", "adamo.learning_rate=1e-3,1e-2")
+    config = _change(methods=("adamo",), tasks=2, grid=grid)
+    table = run(config, tmp_path / "grid").metrics
+    assert table["method"].nunique() == 4
+    for strength, rate in itertools.product(strengths, rates):
+        one = _change(
+            methods=("adamo",), tasks=2, settings=(f"adamo.isometry_strength={strength}", f"adamo.learning_rate={rate}")
+        )
+        alone = run(one, tmp_path / f"{strength}-{rate}").metrics
+        label = f"adamo[isometry_strength={strength},learning_rate={rate}]"
+        ours = table[table["method"] == label].reset_index(drop=True)
+        pd.testing.assert_frame_equal(ours.drop(columns="method"), alone.drop(columns="method"), rtol=1e-3, atol=1e-4)
+
+
+def test_a_grid_continues(tmp_path):
+    config = _change(methods=("adamo",), grid=("adamo.isometry_strength=0.0,0.1",))
+
+    def interrupt(now):
+        if now.task == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "run", report=interrupt)
+    again, whole = run(config, tmp_path / "run").metrics, run(config, tmp_path / "other").metrics
+    by = ["method", "task", "seed", "metric"]
+    pd.testing.assert_frame_equal(
+        again.sort_values(by).reset_index(drop=True), whole.sort_values(by).reset_index(drop=True), check_exact=True
+    )

@@ -37,7 +37,7 @@ def _changed(before, after):
 
 
 def _switch(state, keys, index=1, *, optimizer="keep", head="keep"):
-    return switch_task(NETWORK, PARTS, state, keys, index, optimizer=optimizer, head=head)
+    return switch_task(NETWORK, PARTS, state, keys, index, optimizer=optimizer, head=head)[0]
 
 
 def test_nothing_is_touched_by_default():
@@ -98,7 +98,7 @@ def test_an_optimizer_that_copies_the_parameters_copies_the_new_head():
     parts = PARTS._replace(optimizer=optax.with_extra_args_support(averaging))
     state, keys = _trained()
     state = state._replace(optimizer=parts.optimizer.init(state.params))
-    after = switch_task(NETWORK, parts, state, keys, 1, optimizer="reset", head="zero")
+    after, _ = switch_task(NETWORK, parts, state, keys, 1, optimizer="reset", head="zero")
     assert not _changed(after.optimizer, parts.optimizer.init(after.params))
 
 
@@ -108,7 +108,7 @@ def test_no_head_of_its_own():
     parts = build(ADAM, network.wiring, defaults(ADAM) | {"learning_rate": 0.1})
     keys = seed_keys(0)
     state = init_state(network, parts, keys.network)
-    after = switch_task(network, parts, state, keys, 1, optimizer="keep", head="zero")
+    after, _ = switch_task(network, parts, state, keys, 1, optimizer="keep", head="zero")
     assert not _changed(state, after)
 
 

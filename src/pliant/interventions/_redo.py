@@ -1,18 +1,33 @@
 """ReDo: recycling dormant units."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+from jaxtyping import Array
 
-from pliant.diagnostics import is_dormant
+from pliant.diagnostics import dormancy_scores, is_dormant
 from pliant.errors import UserError, require_range
-from pliant.interventions._surgery import reset_units
-from pliant.types import Info, Intervention, Key, Number, Params, Signals, State, Wiring
+from pliant.interventions._surgery import Units, by_path, lowest, num_selected, require_owned_outputs, reset_units
+from pliant.types import Info, Intervention, Key, Learned, Number, Signals, State, Wiring
 
 
-def redo(wiring: Wiring, *, threshold: Number = 0.025, every: Number = 1000, num_examples: int = 64) -> Intervention:
+class ReDoState(NamedTuple):
+    """State of `redo` with the source "initial"."""
+
+    start: Mapping[str, Array]
+    """What fed the units before the first update, by `leaf_path`."""
+
+
+def redo(
+    wiring: Wiring,
+    *,
+    threshold: Number = 0.025,
+    every: Number = 1000,
+    num_examples: int = 64,
+    source: str = "fresh",
+) -> Intervention:
     r"""Resets dormant units at regular intervals (ReDo).
 
     At updates F, 2F, … a unit i of a hidden layer is reset (see `pliant.interventions.reset_units`) if
@@ -26,24 +41,28 @@ def redo(wiring: Wiring, *, threshold: Number = 0.025, every: Number = 1000, num
       threshold: τ; 0 resets units that are exactly silent, a negative one none.
       every: F ≥ 1, a period in updates.
       num_examples: examples for the scores, ≥ 1, drawn with replacement from the current task.
+      source: "fresh" draws what feeds a unit anew; "initial" puts it back to what it was before the first update.
 
     Returns:
-      A stateless `Intervention`; `info` counts the `units_reset`.
+      An `Intervention`; `info` counts the `units_reset`. Stateless, or with the source "initial" its state is a copy
+      of the parameters that feed units and belongs into checkpoints.
 
     Raises:
       UserError: for numbers out of range, and for networks in which no unit owns an output (MaxMin).
 
     Example:
       >>> from pliant.networks import mlp
+      >>> from pliant.types import Fresh
       >>> network = mlp((2,), 1, widths=(4,))
       >>> params, state = network.init(jax.random.key(0))
       >>> params["dense_0"]["bias"] = jnp.array([-9.0, 0.0, 0.0, 0.0])  # the first unit never fires
       >>> x = jnp.ones((8, 2))
       >>> probe = lambda key, num_examples: network.apply(params, state, x, train=False, key=key)[1]
-      >>> signals = Signals(gradients=params, features={}, probe=probe)
+      >>> fresh = Fresh(network=network.init, optimizer=lambda params: ())
+      >>> signals = Signals(gradients=params, features={}, probe=probe, fresh=fresh)
       >>> method = redo(network.wiring, threshold=0.0, every=1)
-      >>> new, _, _, info = method.update(jax.random.key(1), 1, params, (), (), signals)
-      >>> float(new["dense_0"]["bias"][0]), bool(info["units_reset"] >= 1)
+      >>> new, _, info = method.update(jax.random.key(1), 1, Learned(params, state, ()), (), signals)
+      >>> float(new.params["dense_0"]["bias"][0]), bool(info["units_reset"] >= 1)
       (0.0, True)
 
     References:
@@ -52,43 +71,125 @@ def redo(wiring: Wiring, *, threshold: Number = 0.025, every: Number = 1000, num
 
     Differs from:
       Dopamine's code: incoming weights come from the layer's own initialiser, not always Xavier uniform; the bias'
-      moments and the unit's own norm are reset as well. PyTorch ports that set the whole tensor's step count to
-      zero.
+      moments and the unit's own norm are reset as well. The code of L2 Init, which resets to the initial weights.
+      PyTorch ports that set the whole tensor's step count to zero; for a count of every weight see
+      `pliant.optimizers.scale_by_adam_per_weight`.
+    """
+    require_range("num_examples", num_examples, 1, do="Use 64, as published.")
+    require_owned_outputs(wiring, "ReDo")
+
+    def choose(key: Key, step: Any, signals: Signals) -> Units:
+        del step
+        features = signals.probe(key, num_examples)
+        return {layer.name: is_dormant(features[layer.name], threshold, layer.width) for layer in wiring.layers}
+
+    return recycling(wiring, choose, every=every, source=source)
+
+
+def scheduled_redo(
+    wiring: Wiring,
+    *,
+    fraction: Number = 0.3,
+    horizon: Number = 100_000,
+    every: Number = 1000,
+    num_examples: int = 64,
+) -> Intervention:
+    r"""Resets the least active units at regular intervals, fewer and fewer of them.
+
+    At updates t = F, 2F, … the n units of each hidden layer with the lowest scores of `redo` are reset,
+
+    .. math:: n = \big\lfloor f \cos\!\big(\tfrac{\pi t}{2 T}\big) N \big\rfloor
+
+    of N units, whether they are dormant or not; none from update T on.
+
+    Args:
+      wiring: the network's layer graph.
+      fraction: f in [0, 1], at the start; 0 resets none.
+      horizon: T ≥ 1, in updates.
+      every: F ≥ 1, a period in updates.
+      num_examples: as in `redo`.
+
+    Returns:
+      A stateless `Intervention`; `info` counts the `units_reset`.
+
+    Raises:
+      UserError: as `redo`.
+
+    Example:
+      >>> from pliant.networks import mlp
+      >>> network = mlp((2,), 1, widths=(8,))
+      >>> params, state = network.init(jax.random.key(0))
+      >>> probe = lambda key, num_examples: {"dense_0": jnp.arange(8.0)[None]}
+      >>> signals = Signals(gradients=params, features={}, probe=probe, fresh=None)
+      >>> method = scheduled_redo(network.wiring, fraction=0.5, horizon=300, every=100)
+      >>> for step in (100, 200, 300):  # cos 30° = 0.866, cos 60° = 0.5
+      ...     _, _, info = method.update(jax.random.key(1), step, Learned(params, state, ()), (), signals)
+      ...     print(int(info["units_reset"]))
+      3
+      2
+      0
+
+    References:
+      Sokar et al. 2023, see `redo`: their comparison of scores, which resets as many units whatever their score. The
+      numbers are those of Dopamine's `NeuronRecyclerScheduled`.
+
+    Differs from:
+      Dopamine's code as `redo` does. It goes on beyond T, where the cosine is negative; here nothing more is reset.
+    """
+    require_range("fraction", fraction, 0, 1, do="Use 0.3, as published, or 0 for none.")
+    require_range("horizon", horizon, 1, do="Use the number of updates of the run.")
+    require_range("num_examples", num_examples, 1, do="Use 64, as published.")
+    require_owned_outputs(wiring, "scheduled ReDo")
+
+    def choose(key: Key, step: Any, signals: Signals) -> Units:
+        features = signals.probe(key, num_examples)
+        share = fraction * jnp.cos(0.5 * jnp.pi * jnp.minimum(step / horizon, 1.0))
+        scores = {layer.name: dormancy_scores(features[layer.name], layer.width) for layer in wiring.layers}
+        return {name: lowest(score, _whole(share * score.size)) for name, score in scores.items()}
+
+    return recycling(wiring, choose, every=every)
+
+
+def recycling(
+    wiring: Wiring, choose: Callable[[Key, Any, Signals], Units], *, every: Number, source: str = "fresh"
+) -> Intervention:
+    """Chooses units at every F-th update and resets them: the frame of ReDo and its relatives.
+
+    Args:
+      wiring: the network's layer graph.
+      choose: `choose(key, step, signals) -> True at the units to reset`, called inside the branch that resets.
+      every: F ≥ 1, a period in updates.
+      source: as in `redo`.
     """
     require_range("every", every, 1, do="Use the period in updates, 1000 by default.")
-    require_range("num_examples", num_examples, 1, do="Use 64, as published.")
-    mixed = sorted({layer.activation for layer in wiring.layers if not layer.elementwise})
-    if mixed or not wiring.layers:
-        raise UserError(
-            got=f"ReDo behind {', '.join(mixed)}" if mixed else "ReDo on a network without hidden layers",
-            wanted="hidden layers in which every unit owns its output",
-            do="Use an elementwise activation such as relu: sorted outputs belong to no unit, and none of them dies.",
-        )
+    if source not in ("fresh", "initial"):
+        raise UserError(got=f"source={source!r}", wanted="'fresh' or 'initial'", do="Leave it out for 'fresh'.")
 
-    def init(params: Params) -> State:
-        del params
-        return ()
+    def init(learned: Learned) -> State:
+        if source == "fresh":
+            return ()
+        leaves = by_path(learned.params)
+        paths = {feed.slot.path for layer in wiring.layers for feed in layer.feeds}
+        return ReDoState({path: jnp.copy(leaves[path]) for path in sorted(paths)})
 
-    def recycle(
-        key: Key, params: Params, opt_state: optax.OptState, signals: Signals
-    ) -> tuple[Params, optax.OptState, Info]:
-        probe_key, draw_key = jax.random.split(key)
-        features = signals.probe(probe_key, num_examples)
-        units = {layer.name: is_dormant(features[layer.name], threshold, layer.width) for layer in wiring.layers}
-        params, opt_state = reset_units(draw_key, params, opt_state, wiring, units)
-        num_reset = jnp.stack([jnp.sum(flags, dtype=jnp.int32) for flags in units.values()]).sum()
-        return params, opt_state, {"units_reset": num_reset}
+    def recycle(key: Key, step: Any, learned: Learned, state: State, signals: Signals) -> tuple[Learned, Info]:
+        choice_key, draw_key = jax.random.split(key)
+        units = choose(choice_key, step, signals)
+        start = state.start if source == "initial" else None
+        return reset_units(draw_key, learned, wiring, units, start=start), {"units_reset": num_selected(units)}
 
-    def update(
-        key: Key, step: Any, params: Params, opt_state: optax.OptState, state: State, signals: Signals
-    ) -> tuple[Params, optax.OptState, State, Info]:
-        params, opt_state, info = jax.lax.cond(
+    def update(key: Key, step: Any, learned: Learned, state: State, signals: Signals) -> tuple[Learned, State, Info]:
+        learned, info = jax.lax.cond(
             step % every == 0,
-            lambda params, opt_state: recycle(key, params, opt_state, signals),
-            lambda params, opt_state: (params, opt_state, {"units_reset": jnp.int32(0)}),
-            params,
-            opt_state,
+            lambda learned: recycle(key, step, learned, state, signals),
+            lambda learned: (learned, {"units_reset": jnp.int32(0)}),
+            learned,
         )
-        return params, opt_state, state, info
+        return learned, state, info
 
     return Intervention(init, update)
+
+
+def _whole(number: Array) -> Array:
+    """Rounded down, where a whole number that was just missed is still met."""
+    return jnp.floor(number + 1e-5).astype(jnp.int32)

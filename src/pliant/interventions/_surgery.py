@@ -4,18 +4,21 @@ Every intervention that resets units goes through `reset_units`, so the index ar
 optimizer states exist once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from pliant.types import Key, Params, Slot, Wiring, leaf_path
+from pliant.errors import UserError
+from pliant.types import Key, Learned, Slot, Wiring, leaf_path
 
 MOMENTS = ("mu", "nu", "nu_max", "trace")
 """Field names of optax states that hold statistics of a parameter's gradients, one entry a weight."""
+COUNTERS = ("age",)
+"""Field names of states that count the updates of every weight, see `pliant.optimizers.scale_by_adam_per_weight`."""
 
 Units: TypeAlias = Mapping[str, Bool[Array, " width"]]
 """By hidden layer: True at the units to act on."""
@@ -41,25 +44,26 @@ def slot_mask(slot: Slot, units: Bool[Array, " width"], leaf: Array) -> Bool[Arr
 
 
 def reset_units(
-    key: Key, params: Params, opt_state: optax.OptState, wiring: Wiring, units: Units
-) -> tuple[Params, optax.OptState]:
+    key: Key, learned: Learned, wiring: Wiring, units: Units, *, start: Mapping[str, Array] | None = None
+) -> Learned:
     """Draws units anew: what feeds them is fresh, what reads them is zero, their moments are forgotten.
 
     First every feed of a selected unit (incoming kernel slice, bias, its norm's scale and offset) is drawn from
     that parameter's own initialiser; then the kernel rows that read it are set to 0, so an entry that is both ends
     at 0, and a unit that was silent leaves the network's output as it was. Adam's `mu` and `nu` (and relatives, see
     `MOMENTS`) become 0 at the same entries. Adam's count is shared by all weights and stays: a reset weight's first
-    update is up to (1 − b1)/√(1 − b2) ≈ 3.2 learning rates for the usual decay rates.
+    update is up to (1 − b1)/√(1 − b2) ≈ 3.2 learning rates for the usual decay rates. An optimizer that counts the
+    updates of every weight by itself (`pliant.optimizers.scale_by_adam_per_weight`) begins again with one.
 
     Args:
       key: for the fresh draws; every leaf gets its own.
-      params: the parameters.
-      opt_state: any optax state.
+      learned: the parameters and any optax state; running statistics stay as they are.
       wiring: the network's layer graph.
       units: True at the units to reset, by layer; layers may be missing. No True is a bitwise no-op.
+      start: feeds to go back to, by the parameter's `leaf_path`, in the place of fresh draws.
 
     Returns:
-      The new parameters and optimizer state.
+      The same with new parameters and optimizer state.
 
     References:
       Sokar et al., `The Dormant Neuron Phenomenon in Deep Reinforcement Learning
@@ -69,7 +73,7 @@ def reset_units(
       Dopamine, which keeps the bias' moments, whose mask from convolutions to dense layers is right for
       channel-first layouts only, and which finds Adam's state by position.
     """
-    leaves = {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    leaves = by_path(learned.params)
     fed: dict[str, Array] = {}
     read: dict[str, Array] = {}
     fresh: dict[str, Array] = {}
@@ -79,7 +83,10 @@ def reset_units(
         for feed in layer.feeds:
             path, leaf = feed.slot.path, leaves[feed.slot.path]
             _mark(fed, feed.slot, units[layer.name], leaf)
-            fresh[path] = feed.initializer(jax.random.fold_in(key, len(fresh)), leaf.shape, leaf.dtype)
+            if start is None:
+                fresh[path] = feed.initializer(jax.random.fold_in(key, len(fresh)), leaf.shape, leaf.dtype)
+            else:
+                fresh[path] = start[path]
         for slot in layer.readers:
             _mark(read, slot, units[layer.name], leaves[slot.path])
 
@@ -92,15 +99,18 @@ def reset_units(
         return leaf
 
     touched = {path: fed.get(path, False) | read.get(path, jnp.zeros(leaves[path].shape, bool)) for path in fed | read}
-    return jax.tree_util.tree_map_with_path(redraw, params), clear_moments(opt_state, touched)
+    return learned._replace(
+        params=jax.tree_util.tree_map_with_path(redraw, learned.params),
+        optimizer=clear_moments(learned.optimizer, touched),
+    )
 
 
 def clear_moments(opt_state: optax.OptState, where: Mapping[str, Bool[Array, "..."]]) -> optax.OptState:
     """Zeroes an optimizer's gradient statistics at chosen weights, and nothing else.
 
-    Statistics are found by field name (`MOMENTS`) and by the path of their parameter, wherever they sit: in chains,
-    masks, partitions, `MultiSteps`, `inject_hyperparams`, schedule-free. Counts, accumulated gradients and stored
-    copies of parameters are left alone.
+    Statistics are found by field name (`MOMENTS`, and `COUNTERS` for counts of single weights) and by the path of their
+    parameter, wherever they sit: in chains, masks, partitions, `MultiSteps`, `inject_hyperparams`, schedule-free.
+    Counts that weights share, accumulated gradients and stored copies of parameters are left alone.
 
     Args:
       opt_state: any optax state.
@@ -126,11 +136,76 @@ def clear_moments(opt_state: optax.OptState, where: Mapping[str, Bool[Array, "..
 
     def clear(path: PyTree, leaf: Any) -> Any:
         for i, entry in enumerate(path):
-            if getattr(entry, "name", None) in MOMENTS and leaf_path(path[i + 1 :]) in where:
+            if getattr(entry, "name", None) in MOMENTS + COUNTERS and leaf_path(path[i + 1 :]) in where:
                 return jnp.where(where[leaf_path(path[i + 1 :])], jnp.zeros_like(leaf), leaf)
         return leaf
 
     return jax.tree_util.tree_map_with_path(clear, opt_state)
+
+
+def require_owned_outputs(wiring: Wiring, method: str) -> None:
+    """Raises unless the network has hidden layers and every hidden unit owns its output.
+
+    Args:
+      wiring: the network's layer graph.
+      method: what wants to work on units, for the message.
+    """
+    mixed = sorted({layer.activation for layer in wiring.layers if not layer.elementwise})
+    if mixed or not wiring.layers:
+        raise UserError(
+            got=f"{method} behind {', '.join(mixed)}" if mixed else f"{method} on a network without hidden layers",
+            wanted="hidden layers in which every unit owns its output",
+            do="Use an elementwise activation such as relu: sorted outputs belong to no unit, and none of them dies.",
+        )
+
+
+def by_path(tree: PyTree) -> dict[str, Any]:
+    """The leaves by their `leaf_path`."""
+    return {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def mean_magnitude(leaves: Mapping[str, Array], slots: Sequence[Slot], num_units: int) -> Float[Array, " units"]:
+    """The mean absolute value of each unit's entries, over all of its slots together, in float32.
+
+    Args:
+      leaves: parameters, or what has their shapes, by `leaf_path`.
+      slots: where the units live.
+      num_units: what the slots' axes hold, perhaps several times, unit index fastest.
+    """
+    entries = [jnp.moveaxis(leaves[slot.path], slot.axis, -1).reshape(-1, num_units) for slot in slots]
+    return jnp.abs(jnp.concatenate(entries).astype(jnp.float32)).mean(axis=0)
+
+
+def lowest(scores: Float[Array, " n"], number: Int[Array, ""] | int, *, key: Key | None = None) -> Bool[Array, " n"]:
+    """True at the `number` lowest scores, NaN last; equal ones in their order, or by chance if there is a key."""
+    order = jnp.argsort(scores) if key is None else jnp.lexsort((jax.random.uniform(key, scores.shape), scores))
+    return jnp.argsort(order) < number
+
+
+def num_selected(units: Units) -> Int[Array, ""]:
+    """How many units are selected, in all layers together."""
+    return jnp.stack([jnp.sum(flags, dtype=jnp.int32) for flags in units.values()]).sum()
+
+
+def anywhere(flag: Bool[Array, ""]) -> Bool[Array, ""]:
+    """The flag; inside `vmap` whether it is up for any member of the batch, as one flag for all of them.
+
+    So a `lax.cond` on it stays a branch where a decision depends on the data. Its body must change nothing for members
+    whose own flag is down.
+    """
+    raised: Array = _anywhere(flag)
+    return raised
+
+
+@jax.custom_batching.custom_vmap
+def _anywhere(flag: Array) -> Array:
+    return flag
+
+
+@_anywhere.def_vmap
+def _anywhere_in_batch(axis_size: int, in_batched: Any, flag: Array) -> tuple[Array, bool]:
+    del axis_size, in_batched
+    return _anywhere(flag.any(axis=0)), False
 
 
 def _mark(masks: dict[str, Array], slot: Slot, units: Array, leaf: Array) -> None:

@@ -1,8 +1,18 @@
 """The named recipes: what the command line calls a method."""
 
 from pliant.methods._builders import adam_optimizer, on_roles
-from pliant.methods._hyperparameters import Parts, as_arrays, build, defaults, split_static, with_settings
-from pliant.methods._registry import METHODS, find, users_code
+from pliant.methods._combine import combine
+from pliant.methods._hyperparameters import (
+    Parts,
+    as_arrays,
+    build,
+    defaults,
+    reshape,
+    split_static,
+    with_settings,
+    wrapped,
+)
+from pliant.methods._registry import METHODS, find, split_spec, users_code
 
 __all__ = [
     "METHODS",
@@ -10,10 +20,14 @@ __all__ = [
     "adam_optimizer",
     "as_arrays",
     "build",
+    "combine",
     "defaults",
     "find",
     "on_roles",
+    "reshape",
+    "split_spec",
     "split_static",
     "users_code",
     "with_settings",
+    "wrapped",
 ]

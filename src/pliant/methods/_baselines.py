@@ -1,10 +1,17 @@
 """Baselines: what everything else is measured against."""
 
-import optax
+from typing import Any, Literal
 
-from pliant.errors import require_adam, require_range
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from pliant.errors import UserError, require_adam, require_range
+from pliant.masks import select
 from pliant.methods._builders import adam_optimizer
-from pliant.types import Method, Number, Wiring
+from pliant.penalties import l2
+from pliant.types import Method, Number, Params, Penalty, Wiring
 
 
 def _sgd_optimizer(
@@ -34,6 +41,20 @@ def _tuned_adam_optimizer(
     return optax.with_extra_args_support(optax.adam(learning_rate, b1, b2, eps, eps_root))
 
 
+def _adamw_optimizer(
+    wiring: Wiring,
+    *,
+    learning_rate: Number,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    weight_decay: Number = 1e-2,
+) -> optax.GradientTransformationExtraArgs:
+    """The decay is of all parameters, as in PyTorch's AdamW."""
+    del wiring
+    return _adamw(learning_rate, b1, b2, eps, weight_decay)
+
+
 def _weight_decay_optimizer(
     wiring: Wiring,
     *,
@@ -43,18 +64,62 @@ def _weight_decay_optimizer(
     eps: Number = 1e-8,
     weight_decay: Number = 1e-2,
 ) -> optax.GradientTransformationExtraArgs:
+    return _adamw(learning_rate, b1, b2, eps, weight_decay, mask=lambda params: wiring.mask(params, "matrix", "head"))
+
+
+def _adamw(
+    learning_rate: Number, b1: Number, b2: Number, eps: Number, weight_decay: Number, mask: Any = None
+) -> optax.GradientTransformationExtraArgs:
     require_adam(learning_rate, b1, b2, eps)
     require_range("weight_decay", weight_decay, 0, do="Use 0 for plain Adam.")
-    return optax.with_extra_args_support(
-        optax.adamw(
-            learning_rate,
-            b1,
-            b2,
-            eps,
-            weight_decay=weight_decay,
-            mask=lambda params: wiring.mask(params, "matrix", "head"),
-        )
+    return optax.with_extra_args_support(optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask))
+
+
+def _l2_penalty(
+    wiring: Wiring, *, strength: Number = 1e-3, parameters: Literal["kernels", "all"] = "kernels"
+) -> Penalty:
+    """Of "kernels" (hidden, head, embeddings), or "all" parameters, as PyTorch's Adam with `weight_decay`."""
+    if parameters not in ("kernels", "all"):
+        raise UserError(got=f"parameters={parameters!r}", wanted="'kernels' or 'all'", do="Leave it out for 'kernels'.")
+    if parameters == "all":
+        return l2(strength)
+    return l2(strength, mask=lambda params: wiring.mask(params, "matrix", "head", "embed"))
+
+
+def _muon_optimizer(
+    wiring: Wiring,
+    *,
+    learning_rate: Number,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    momentum: Number = 0.95,
+    rate_factor: Number = 20.0,
+) -> optax.GradientTransformationExtraArgs:
+    """Muon on hidden kernels, with `rate_factor` times the learning rate; plain Adam on all other parameters.
+
+    optax's Muon brings an Adam for the other parameters as well, but that one has Nesterov momentum.
+    """
+    require_adam(learning_rate, b1, b2, eps)
+    require_range("momentum", momentum, 0, 0.999999, do="0.95 is usual.")
+    require_range("rate_factor", rate_factor, 0, do="20 makes the published 0.02 of a learning rate of 1e-3.")
+
+    def labels(params: Params) -> Params:
+        hidden = select(wiring.mask(params, "matrix"), params)
+        return jax.tree.map(lambda is_hidden: "muon" if is_hidden else "adam", hidden)
+
+    muon = optax.contrib.muon(
+        learning_rate * rate_factor,
+        beta=momentum,
+        mu_dtype=jnp.float32,
+        muon_weight_dimension_numbers=lambda params: jax.tree.map(_as_matrix, params),
     )
+    return optax.partition({"muon": muon, "adam": optax.adam(learning_rate, b1, b2, eps)}, labels)
+
+
+def _as_matrix(kernel: Array) -> optax.contrib.MuonDimensionNumbers:
+    """All axes but the last are inputs, as in `pliant.isometry.matrix_view`."""
+    return optax.contrib.MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1)
 
 
 SGD = Method(
@@ -75,6 +140,14 @@ TUNED_ADAM = Method(
     reference="Lyle et al. 2023, section 3.1",
     optimizer=_tuned_adam_optimizer,
 )
+ADAMW = Method(
+    name="adamw",
+    summary="Adam with decoupled weight decay on all parameters, biases and norms as well: PyTorch's AdamW",
+    reference="Loshchilov and Hutter 2019, algorithm 2",
+    optimizer=_adamw_optimizer,
+    off={"weight_decay": 0.0},
+    lowers="weight_norm",
+)
 WEIGHT_DECAY = Method(
     name="weight-decay",
     summary="Adam with decoupled weight decay on kernels (AdamW)",
@@ -83,5 +156,33 @@ WEIGHT_DECAY = Method(
     off={"weight_decay": 0.0},
     lowers="weight_norm",
 )
+L2 = Method(
+    name="l2",
+    summary="Adam with the squared norm of the kernels in the loss: weight decay through the moments",
+    reference="Loshchilov and Hutter 2019, algorithm 2, the L2 form",
+    optimizer=adam_optimizer,
+    penalty=_l2_penalty,
+    off={"strength": 0.0},
+    lowers="weight_norm",
+)
+LAYERNORM = Method(
+    name="layernorm",
+    summary="Adam on a network with LayerNorm before every activation",
+    reference="Ba, Kiros and Hinton 2016, equation 4; Lyle et al. 2023, section 5",
+    optimizer=adam_optimizer,
+    network={"norm": "layer"},
+)
+LAYERNORM_WEIGHT_DECAY = WEIGHT_DECAY._replace(
+    name="layernorm-weight-decay",
+    summary="Adam with decoupled weight decay on the kernels of a network with LayerNorm before every activation",
+    reference="Lyle et al. 2024 (arXiv 2402.18762)",
+    network={"norm": "layer"},
+)
+MUON = Method(
+    name="muon",
+    summary="steps of equal size in all directions of a hidden kernel (Muon); Adam for all other parameters",
+    reference="Jordan et al. 2024",
+    optimizer=_muon_optimizer,
+)
 
-METHODS = (SGD, ADAM, TUNED_ADAM, WEIGHT_DECAY)
+METHODS = (SGD, ADAM, TUNED_ADAM, ADAMW, WEIGHT_DECAY, L2, LAYERNORM, LAYERNORM_WEIGHT_DECAY, MUON)

@@ -9,7 +9,7 @@ import optax
 
 from pliant.errors import UserError, unknown_name
 from pliant.settings import Value, cast, options
-from pliant.types import Intervention, Method, Penalty, Wiring
+from pliant.types import Intervention, Method, Network, Penalty, Stream, Wiring
 
 
 class Parts(NamedTuple):
@@ -30,7 +30,7 @@ def defaults(method: Method, learning_rate: float = 1e-3) -> dict[str, Value]:
     Example:
       >>> from pliant.methods import METHODS
       >>> defaults(METHODS["l2-init"], learning_rate=0.5)
-      {'learning_rate': 0.5, 'b1': 0.9, 'b2': 0.999, 'eps': 1e-08, 'strength': 0.01}
+      {'learning_rate': 0.5, 'b1': 0.9, 'b2': 0.999, 'eps': 1e-08, 'strength': 0.01, 'norm': 'l2'}
     """
     values = {name: parameter.default for name, parameter in _parameters(method).items()}
     if "learning_rate" in values:
@@ -87,24 +87,27 @@ def split_static(method: Method, values: Mapping[str, Value]) -> tuple[dict[str,
       >>> from pliant.methods import METHODS
       >>> static, traced = split_static(METHODS["redo"], defaults(METHODS["redo"]))
       >>> static, traced["threshold"]
-      ({'num_examples': 64}, 0.025)
+      ({'num_examples': 64, 'source': 'fresh'}, 0.025)
     """
-    shaping = {
+    names = {
         name
         for name, parameter in _parameters(method).items()
         if parameter.annotation in (int, bool) or isinstance(parameter.default, str | bool)
     }
-    static = {name: value for name, value in values.items() if name in shaping}
-    return static, {name: value for name, value in values.items() if name not in shaping}
+    names |= {name for builder in _shaping(method) for name in options(builder)}
+    static = {name: value for name, value in values.items() if name in names}
+    return static, {name: value for name, value in values.items() if name not in names}
 
 
-def build(method: Method, wiring: Wiring, values: Mapping[str, Any]) -> Parts:
+def build(method: Method, wiring: Wiring, values: Mapping[str, Any], *, rate: Any = None, fraction: Any = 0.0) -> Parts:
     """Builds the method's parts, each with the hyperparameters that it names.
 
     Args:
       method: the recipe.
       wiring: the layer graph of the network, with the method's network changes already made.
       values: all hyperparameters, numbers or traced scalars.
+      rate: what the learning rate is multiplied by, if anything.
+      fraction: of the task's updates that are done, for methods with a schedule.
 
     Raises:
       UserError: from the builders, for numbers out of range and for networks that the method cannot work on.
@@ -113,11 +116,35 @@ def build(method: Method, wiring: Wiring, values: Mapping[str, Any]) -> Parts:
     def part(builder: Callable[..., Any] | None) -> Any:
         if builder is None:
             return None
-        return builder(wiring, **{name: values[name] for name in options(builder)})
+        return builder(wiring, **_of(builder, values))
 
+    factors = [rate] if rate is not None else []
+    if method.schedule:
+        factors.append(part(method.schedule)(fraction))
+    for factor in factors if "learning_rate" in values else []:
+        values = {**values, "learning_rate": values["learning_rate"] * factor}
     return Parts(part(method.optimizer), part(method.penalty), part(method.intervention))
 
 
+def reshape(method: Method, stream: Stream, values: Mapping[str, Any]) -> Stream:
+    """The stream as the method poses it: unchanged, or with other outputs and another loss."""
+    return method.targets(stream, **_of(method.targets, values)) if method.targets else stream
+
+
+def wrapped(method: Method, network: Network, values: Mapping[str, Any]) -> Network:
+    """The network with the parameters that the method adds, if it does."""
+    return method.wrap(network, **_of(method.wrap, values)) if method.wrap else network
+
+
+def _of(builder: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in options(builder)}
+
+
 def _parameters(method: Method) -> dict[str, inspect.Parameter]:
-    builders = [method.optimizer, method.penalty, method.intervention]
+    builders = [*_shaping(method), method.optimizer, method.schedule, method.penalty, method.intervention]
     return {name: option for builder in builders if builder for name, option in options(builder).items()}
+
+
+def _shaping(method: Method) -> list[Callable[..., Any]]:
+    """The builders whose hyperparameters all shape the program."""
+    return [builder for builder in (method.wrap, method.targets) if builder]

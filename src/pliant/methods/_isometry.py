@@ -1,8 +1,9 @@
 """Methods that keep kernels near isometry."""
 
+from pliant.interventions import fire, reprojection
 from pliant.methods._builders import adam_optimizer, on_roles
 from pliant.optimizers import adamo
-from pliant.penalties import gram
+from pliant.penalties import gram, parseval
 from pliant.types import Method
 
 ADAMO = Method(
@@ -28,5 +29,39 @@ GRAM_PENALTY = Method(
     off={"strength": 0.0},
     lowers="isometry_deviation",
 )
+PARSEVAL = Method(
+    name="parseval",
+    summary="Adam with a penalty that keeps the units of every hidden layer orthogonal",
+    reference="Chung et al. 2024, Parseval regularisation",
+    optimizer=adam_optimizer,
+    penalty=on_roles(parseval, "matrix"),
+    off={"strength": 0.0},
+    lowers="penalty",
+)
+NEWTON_SCHULZ = Method(
+    name="newton-schulz",
+    summary="Adam on hidden layers that apply the orthogonalised value of their weights",
+    reference="Anil et al. 2019; Rosseau et al. 2026, appendix B",
+    optimizer=adam_optimizer,
+    intervention=on_roles(reprojection, "matrix"),
+    network={"linear": "newton-schulz"},
+    off={"every": 0},
+    lowers="isometry_deviation",
+)
+NEWTON_SCHULZ_MAXMIN = NEWTON_SCHULZ._replace(
+    name="newton-schulz-maxmin",
+    summary="Adam on orthogonalised hidden layers with MaxMin between: isometric by construction",
+    reference="Anil et al. 2019; Rosseau et al. 2026, section 3.1 and appendix B",
+    network={"linear": "newton-schulz", "activation": "maxmin"},
+)
+FIRE = Method(
+    name="fire",
+    summary="Adam; when the task changes, every kernel becomes an isometry close to it",
+    reference="Han et al. 2026, FIRE",
+    optimizer=adam_optimizer,
+    intervention=on_roles(fire, "matrix", "head"),
+    off={"every_tasks": 0},
+    boundary_aware=True,
+)
 
-METHODS = (ADAMO, ADAMO_MAXMIN, GRAM_PENALTY)
+METHODS = (ADAMO, ADAMO_MAXMIN, GRAM_PENALTY, PARSEVAL, NEWTON_SCHULZ, NEWTON_SCHULZ_MAXMIN, FIRE)

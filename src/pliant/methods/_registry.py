@@ -1,5 +1,6 @@
 """From a name to a method: the registry, and methods in a user's own file."""
 
+import re
 import runpy
 import traceback
 from collections.abc import Iterator, Mapping
@@ -7,19 +8,42 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pliant.errors import UserError, unknown_name
-from pliant.methods import _baselines, _isometry, _toward_start, _units
+from pliant.methods import (
+    _architecture,
+    _baselines,
+    _isometry,
+    _rates,
+    _resets,
+    _spectrum,
+    _targets,
+    _toward_start,
+    _units,
+    _utility,
+)
+from pliant.methods._combine import combine
 from pliant.types import Method
 
-METHODS: Mapping[str, Method] = {
-    method.name: method for family in (_baselines, _isometry, _toward_start, _units) for method in family.METHODS
-}
+_FAMILIES = (
+    _baselines,
+    _isometry,
+    _toward_start,
+    _spectrum,
+    _resets,
+    _units,
+    _utility,
+    _architecture,
+    _rates,
+    _targets,
+)
+METHODS: Mapping[str, Method] = {method.name: method for family in _FAMILIES for method in family.METHODS}
 
 
 def find(spec: str) -> Method:
-    """Finds a method by its name in the registry, or as `path/to/file.py:name`.
+    """Finds a method by its name in the registry, or as `path/to/file.py:name`; "+" combines several.
 
     Args:
-      spec: a registered name, or a Python file and the name of a `Method` in it. The file is executed.
+      spec: a registered name, or a Python file and the name of a `Method` in it (the file is executed); or several of
+        them with "+" between, see `combine`.
 
     Raises:
       UserError: if there is no such method, file or name, or if what is there is not a `Method`.
@@ -27,7 +51,24 @@ def find(spec: str) -> Method:
     Example:
       >>> find("adamo").reference
       'Rosseau et al. 2026, equations 16–20'
+      >>> find("redo+l2-init").name
+      'redo+l2-init'
     """
+    return combine(*(_find_one(part) for part in split_spec(spec)))
+
+
+def split_spec(spec: str) -> list[str]:
+    """The members of a combination: splits at every plus, but for those in a path, from its first slash on.
+
+    Example:
+      >>> split_spec("redo+./my+file.py:mine")
+      ['redo', './my+file.py:mine']
+    """
+    parts = re.findall(r"[^+]*/.*?\.py:[^+]+|[^+]+", spec)
+    return parts if "+".join(parts) == spec else [spec]
+
+
+def _find_one(spec: str) -> Method:
     if ".py:" not in spec:
         if spec not in METHODS:
             do = "See `pliant list methods`, or give your own as path/to/file.py:name."
@@ -51,7 +92,7 @@ def find(spec: str) -> Method:
 
 @contextmanager
 def users_code(spec: str) -> Iterator[None]:
-    """Turns what goes wrong inside into a `UserError` that names the line, if `spec` is a user's own file.
+    """Turns what goes wrong inside into a `UserError` that names the line, if a user's own file is in `spec`.
 
     Errors with registered methods pass: those are ours.
     """
@@ -60,13 +101,14 @@ def users_code(spec: str) -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        file = spec.rpartition(":")[0]
-        if not file.endswith(".py"):
+        files = [part.rpartition(":")[0] for part in split_spec(spec) if ".py:" in part]
+        if not files:
             raise
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
         first = (str(error).splitlines() or [""])[0]
+        file, line = (frames[-1].filename, frames[-1].lineno) if frames else (files[0], "?")
         raise UserError(
-            got=f"{type(error).__name__} in {file!r}, line {lines[-1] if lines else '?'}: {first}",
+            got=f"{type(error).__name__} in {file!r}, line {line}: {first}",
             wanted="a method that builds and runs",
             do="See CONTRIBUTING.md for what a method is.",
         ) from error

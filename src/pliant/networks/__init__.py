@@ -2,7 +2,17 @@
 
 from collections.abc import Callable, Mapping
 
-from pliant.networks._activations import ACTIVATIONS, Activation, activation, crelu, fourier, group_sort, max_min
+from pliant.networks._activations import (
+    ACTIVATIONS,
+    Activation,
+    activation,
+    crelu,
+    fourier,
+    group_sort,
+    max_min,
+    smooth_leaky,
+)
+from pliant.networks._aid import aid
 from pliant.networks._cnn import CNN, cnn, kumar_cnn, lyle_cnn
 from pliant.networks._convolution import convolution, max_pool
 from pliant.networks._functional import from_linen, from_nnx
@@ -10,6 +20,7 @@ from pliant.networks._mlp import MLP, mlp
 from pliant.networks._moe_mlp import MoEMLP, moe_mlp
 from pliant.networks._newton_schulz import cans, cans_coefficients, newton_schulz, reproject
 from pliant.networks._orthogonal import orthogonal
+from pliant.networks._rational import rational
 from pliant.networks._residual_mlp import ResidualMLP, residual_mlp
 from pliant.networks._resnet import ResNet, resnet18
 from pliant.networks._t5 import T5, t5
@@ -48,6 +59,7 @@ __all__ = [
     "ResidualMLP",
     "ViT",
     "activation",
+    "aid",
     "cans",
     "cans_coefficients",
     "cnn",
@@ -67,9 +79,11 @@ __all__ = [
     "newton_schulz",
     "orthogonal",
     "pretrained_t5",
+    "rational",
     "reproject",
     "residual_mlp",
     "resnet18",
+    "smooth_leaky",
     "t5",
     "t5_pretrained",
     "t5_weights",

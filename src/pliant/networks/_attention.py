@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from pliant.errors import UserError
 from pliant.networks._activations import Activation
+from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles
 from pliant.types import Feed, HiddenLayer, Key, Role, Slot
 
 Initializer: TypeAlias = Callable[[Key, tuple[int, ...], Any], Array]
@@ -92,7 +93,7 @@ class Attention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """`up` → activation → `down`; with a `gate` the hidden units are activation(gate) · up."""
+    """`up` → `activation` → `down`; with a `gate` the hidden units are activation(gate) · up."""
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class FeedForward(nnx.Module):
         down_init: Initializer,
         rngs: nnx.Rngs,
     ):
-        self.activation = activation
+        self.activation = LayerActivation(activation)
 
         def dense(num_in: int, num_out: int, initializer: Initializer) -> nnx.Linear:
             return nnx.Linear(num_in, num_out, use_bias=use_bias, kernel_init=initializer, rngs=rngs)
@@ -116,11 +117,11 @@ class FeedForward(nnx.Module):
         self.down = dense(hidden_width * activation.expansion, width, down_init)
 
     def __call__(
-        self, x: Float[Array, "batch length width"], drop: Drop
+        self, x: Float[Array, "batch length width"], drop: Drop, next_key: NextKey
     ) -> tuple[Float[Array, "batch length width"], Float[Array, "batch length hidden"]]:
         """The output, and the hidden units that `down` reads (before dropout)."""
         up = self.up(x)
-        hidden = self.activation.apply(up) if self.gate is None else self.activation.apply(self.gate(x)) * up
+        hidden = self.activation(up, next_key) if self.gate is None else self.activation(self.gate(x), next_key) * up
         return self.down(drop(hidden)), hidden
 
 
@@ -156,4 +157,5 @@ def feed_forward_wiring(
         activation=activation,
         elementwise=chosen.elementwise,
     )
-    return layer, dense_roles(path, (*fed, "down"), use_bias=use_bias)
+    roles = dense_roles(path, (*fed, "down"), use_bias=use_bias) | activation_roles(f"{path}/activation", chosen)
+    return layer, roles

@@ -1,5 +1,6 @@
 """The convolutional network: convolutions, then dense layers."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -8,11 +9,12 @@ from jaxtyping import Array, Float
 
 from pliant.errors import UserError
 from pliant.networks._activations import Activation
-from pliant.networks._convolution import Padding, conv, max_pool
+from pliant.networks._convolution import Padding, max_pool
 from pliant.networks._functional import from_nnx
-from pliant.networks._newton_schulz import LinearKind, OrthogonalConv, check_linear, dense, through
+from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
+from pliant.networks._linear import Linear, LinearKind, linear_layers, through
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, owned
+from pliant.networks._wiring import activation_for
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Slot, Wiring
 
 
@@ -32,12 +34,12 @@ class _Style(NamedTuple):
     has_norm: bool
     use_bias: bool
     padding: Padding
-    linear: LinearKind
-    linear_iterations: int
+    linears: tuple[Linear, ...]
+    """Of the convolutions and then of the dense layers."""
 
 
 class CNN(nnx.Module):
-    """`conv_i` (→ `conv_norm_i`) → activation → pooling; `dense_i` (→ `dense_norm_i`) → activation; `head`."""
+    """`conv_i` (→ `conv_norm_i`) → `conv_activation_i` → pooling; the same with `dense_`, without pooling; `head`."""
 
     def __init__(
         self,
@@ -51,19 +53,24 @@ class CNN(nnx.Module):
     ):
         self.pools = tuple(layer.pool for layer in convs)
         self.depth = len(widths)
-        self.activation = style.activation
         in_features = input_shape[-1]
         for i, layer in enumerate(convs):
-            setattr(self, f"conv_{i}", _conv_layer(in_features, layer, style, rngs))
+            size = (layer.kernel_size, layer.kernel_size)
+            new = style.linears[i].conv(
+                in_features, layer.channels, size, strides=layer.stride, padding=style.padding, rngs=rngs
+            )
+            setattr(self, f"conv_{i}", new)
             if style.has_norm:
                 setattr(self, f"conv_norm_{i}", nnx.LayerNorm(layer.channels, rngs=rngs))
+            setattr(self, f"conv_activation_{i}", LayerActivation(style.activation))
             in_features = layer.channels * style.activation.expansion
         height, wide = _size_behind(input_shape, convs, style.padding)
         in_features *= height * wide
         for i, width in enumerate(widths):
-            setattr(self, f"dense_{i}", _dense_layer(in_features, width, style, rngs))
+            setattr(self, f"dense_{i}", style.linears[len(convs) + i].dense(in_features, width, rngs=rngs))
             if style.has_norm:
                 setattr(self, f"dense_norm_{i}", nnx.LayerNorm(width, rngs=rngs))
+            setattr(self, f"dense_activation_{i}", LayerActivation(style.activation))
             in_features = width * style.activation.expansion
         self.head = nnx.Linear(in_features, num_outputs, use_bias=style.use_bias, kernel_init=orthogonal(), rngs=rngs)
 
@@ -71,21 +78,22 @@ class CNN(nnx.Module):
         self, inputs: Float[Array, "batch height wide channels"], *, train: bool, key: Key | None
     ) -> tuple[Float[Array, "batch out"], Features]:
         """The head's output and what every hidden layer hands on."""
-        del key
+        next_key = key_stream(key, train=train)
         x, features = inputs, {}
         for i, pool in enumerate(self.pools):
-            x = max_pool(self._hidden(x, f"conv_{i}", f"conv_norm_{i}", train=train), pool)
+            x = max_pool(self._hidden("conv", i, x, next_key, train=train), pool)
             features[f"conv_{i}"] = x
         x = x.reshape(x.shape[0], -1)
         for i in range(self.depth):
-            x = features[f"dense_{i}"] = self._hidden(x, f"dense_{i}", f"dense_norm_{i}", train=train)
+            x = features[f"dense_{i}"] = self._hidden("dense", i, x, next_key, train=train)
         return self.head(x), features
 
-    def _hidden(self, x: Array, layer: str, norm: str, *, train: bool) -> Array:
-        x = through(getattr(self, layer), x, train=train)
-        if hasattr(self, norm):
-            x = getattr(self, norm)(x)
-        return self.activation.apply(x)
+    def _hidden(self, kind: str, i: int, x: Array, next_key: NextKey, *, train: bool) -> Array:
+        x = through(getattr(self, f"{kind}_{i}"), x, train=train)
+        if hasattr(self, f"{kind}_norm_{i}"):
+            x = getattr(self, f"{kind}_norm_{i}")(x)
+        activate: LayerActivation = getattr(self, f"{kind}_activation_{i}")
+        return activate(x, next_key)
 
 
 def cnn(
@@ -121,21 +129,21 @@ def cnn(
       pool: rows and columns of the windows of the maximum behind each activation, ≥ 1; they do not overlap. 1 is none.
       padding: "SAME", where stride 1 keeps the size of the images, or "VALID" for none.
       widths: units of each dense hidden layer, each ≥ 1; empty for none.
-      activation: a name in `pliant.networks.ACTIVATIONS`. "maxmin" wants even channels and widths; "crelu" doubles the
-        inputs of the next layer.
+      activation: as for `mlp`. "maxmin" wants even channels and widths.
       norm: "layer" puts a LayerNorm with scale and offset before every activation: over the channels of each position
         behind a convolution, over the units behind a dense layer.
       use_bias: whether convolutions, dense layers and head have biases (initialised to 0).
       gain: singular values of the hidden kernels at the start, > 0, those of convolutions as matrices of shape
         (rows·columns·in, out); by default what keeps the activation's scale (√2 for ReLU, 1 for MaxMin). The head
-        starts with 1. With an orthogonal `linear` as for `mlp`.
-      linear: "plain"; or "newton-schulz" or "cans" for convolutions and dense hidden layers that apply the
-        orthogonalised value of their weights, see `OrthogonalConv` and `OrthogonalDense`.
+        starts with 1. With an orthogonal `linear` and with "spectral-norm" as for `mlp`.
+      linear: how convolutions and dense hidden layers make their maps of their weights, as for `mlp`; those of a
+        convolution are seen as a matrix. "spectral-norm-first" is about the first dense layer.
       linear_iterations: ≥ 1, how many steps the orthogonalisation has.
 
     Returns:
       A `Network`; the features are what the hidden layers hand on: post-activation arrays, behind the pooling,
-      (batch, height, wide, channels) and (batch, width). The state is {} unless `linear` is "newton-schulz".
+      (batch, height, wide, channels) and (batch, width). The state is {} unless `linear` is "newton-schulz" or
+      a spectral norm.
 
     Raises:
       UserError: for options that do not suit each other or the images, and unknown names.
@@ -157,11 +165,17 @@ def cnn(
     """
     chosen = activation_for(activation, (*channels, *widths), gain)
     _check(input_shape, num_outputs, channels, (kernel_sizes, strides, pool), padding, norm)
-    check_linear(linear, linear_iterations)
-    if gain is None and linear != "plain":
-        chosen = chosen._replace(gain=1.0)
+    linears = linear_layers(
+        linear,
+        len(channels) + len(widths),
+        first_dense=len(channels),
+        gain=gain,
+        default_gain=chosen.gain,
+        iterations=linear_iterations,
+        use_bias=use_bias,
+    )
     convs = [_Conv(*sizes) for sizes in zip(channels, kernel_sizes, strides, pool, strict=True)]
-    style = _Style(chosen, norm == "layer", use_bias, padding, linear, linear_iterations)
+    style = _Style(chosen, norm == "layer", use_bias, padding, linears)
     height, wide, in_features = input_shape
     _size_behind((height, wide, in_features), convs, padding)
 
@@ -290,45 +304,6 @@ def kumar_cnn(
     )
 
 
-def _conv_layer(in_features: int, layer: _Conv, style: _Style, rngs: nnx.Rngs) -> nnx.Module:
-    size = (layer.kernel_size, layer.kernel_size)
-    if style.linear == "plain":
-        return conv(
-            in_features,
-            layer.channels,
-            size,
-            strides=layer.stride,
-            padding=style.padding,
-            use_bias=style.use_bias,
-            kernel_init=orthogonal(style.activation.gain),
-            rngs=rngs,
-        )
-    return OrthogonalConv(
-        in_features,
-        layer.channels,
-        size,
-        strides=layer.stride,
-        padding=style.padding,
-        kind=style.linear,
-        iterations=style.linear_iterations,
-        gain=style.activation.gain,
-        use_bias=style.use_bias,
-        rngs=rngs,
-    )
-
-
-def _dense_layer(in_features: int, width: int, style: _Style, rngs: nnx.Rngs) -> nnx.Module:
-    return dense(
-        in_features,
-        width,
-        linear=style.linear,
-        iterations=style.linear_iterations,
-        gain=style.activation.gain,
-        use_bias=style.use_bias,
-        rngs=rngs,
-    )
-
-
 def _size_behind(input_shape: tuple[int, int, int], convs: Sequence[_Conv], padding: Padding) -> tuple[int, int]:
     """Height and width of the images behind all convolutions and poolings.
 
@@ -353,18 +328,21 @@ def _wiring(
     input_shape: tuple[int, int, int], convs: Sequence[_Conv], widths: Sequence[int], name: str, style: _Style
 ) -> Wiring:
     height, wide = _size_behind(input_shape, convs, style.padding)
-    sizes = [(f"conv_{i}", f"conv_norm_{i}", layer.channels) for i, layer in enumerate(convs)]
-    sizes += [(f"dense_{i}", f"dense_norm_{i}", width) for i, width in enumerate(widths)]
-    modules = [module for module, _, _ in sizes] + ["head"]
-    init = orthogonal(style.activation.gain if style.linear == "plain" else 1.0)
+    hidden = [("conv", i, layer.channels) for i, layer in enumerate(convs)]
+    hidden += [("dense", i, width) for i, width in enumerate(widths)]
+    modules = [f"{kind}_{i}" for kind, i, _ in hidden] + ["head"]
+    areas = [layer.kernel_size**2 for layer in convs] + [1] * len(widths)
+    inputs = input_shape[-1] if convs else math.prod(input_shape)
     roles: dict[str, Role] = {}
     layers = []
-    for i, (module, norm, width) in enumerate(sizes):
-        feeds, own = owned(module, init, use_bias=style.use_bias, norm=norm if style.has_norm else None)
+    for i, (kind, number, width) in enumerate(hidden):
+        norm = f"{kind}_norm_{number}" if style.has_norm else None
+        feeds, own = style.linears[i].owned(modules[i], areas[i] * inputs, norm=norm)
         tiles = style.activation.expansion * (height * wide if i == len(convs) - 1 else 1)
         readers = (Slot(f"{modules[i + 1]}/kernel", axis=-2, tiles=tiles),)
-        layers.append(HiddenLayer(module, width, feeds, readers, name, style.activation.elementwise))
-        roles |= own
+        layers.append(HiddenLayer(modules[i], width, feeds, readers, name, style.activation.elementwise))
+        roles |= own | activation_roles(f"{kind}_activation_{number}", style.activation)
+        inputs = width * tiles
     roles["head/kernel"] = "head"
     if style.use_bias:
         roles["head/bias"] = "bias"

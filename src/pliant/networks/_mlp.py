@@ -10,14 +10,15 @@ from jaxtyping import Array, Float
 from pliant.errors import UserError, require_range
 from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
-from pliant.networks._newton_schulz import LinearKind, check_linear, dense, through
+from pliant.networks._layer_activation import LayerActivation, activation_roles, key_stream
+from pliant.networks._linear import Linear, LinearKind, linear_layers, through
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, owned
+from pliant.networks._wiring import activation_for
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Slot, Wiring
 
 
 class MLP(nnx.Module):
-    """Hidden layers `dense_i` (→ `norm_i`) → activation, and a linear `head`; see `mlp`."""
+    """Hidden layers `dense_i` (→ `norm_i`) → `activation_i`, and a linear `head`; see `mlp`."""
 
     def __init__(
         self,
@@ -27,27 +28,16 @@ class MLP(nnx.Module):
         *,
         activation: Activation,
         norm: Literal["none", "layer"],
+        linears: Sequence[Linear],
         use_bias: bool,
-        gain: float,
-        linear: LinearKind = "plain",
-        linear_iterations: int = 7,
         rngs: nnx.Rngs,
     ):
         self.depth = len(widths)
-        self.activation = activation
         for i, width in enumerate(widths):
-            layer = dense(
-                input_size,
-                width,
-                linear=linear,
-                iterations=linear_iterations,
-                gain=gain,
-                use_bias=use_bias,
-                rngs=rngs,
-            )
-            setattr(self, f"dense_{i}", layer)
+            setattr(self, f"dense_{i}", linears[i].dense(input_size, width, rngs=rngs))
             if norm == "layer":
                 setattr(self, f"norm_{i}", nnx.LayerNorm(width, rngs=rngs))
+            setattr(self, f"activation_{i}", LayerActivation(activation))
             input_size = width * activation.expansion
         self.head = nnx.Linear(input_size, num_outputs, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)
 
@@ -55,14 +45,14 @@ class MLP(nnx.Module):
         self, inputs: Float[Array, "batch ..."], *, train: bool, key: Key | None
     ) -> tuple[Float[Array, "batch out"], Features]:
         """The head's output and the post-activation features of every hidden layer."""
-        del key
+        next_key = key_stream(key, train=train)
         x = inputs.reshape(inputs.shape[0], -1)
         features = {}
         for i in range(self.depth):
             x = through(getattr(self, f"dense_{i}"), x, train=train)
             if hasattr(self, f"norm_{i}"):
                 x = getattr(self, f"norm_{i}")(x)
-            x = features[f"dense_{i}"] = self.activation.apply(x)
+            x = features[f"dense_{i}"] = getattr(self, f"activation_{i}")(x, next_key)
         return self.head(x), features
 
 
@@ -86,21 +76,24 @@ def mlp(
       input_shape: shape of one example; flattened.
       num_outputs: size of the output, ≥ 1.
       widths: units of each hidden layer, each ≥ 1; empty for a linear model.
-      activation: a name in `pliant.networks.ACTIVATIONS`. "maxmin" wants even widths; "crelu" doubles the
-        inputs of the next layer.
+      activation: a name in `pliant.networks.ACTIVATIONS`. "maxmin" wants even widths; "crelu" and "fourier" double the
+        inputs of the next layer; "rational" has parameters in every layer; "aid" wants a key in training.
       norm: "layer" puts a LayerNorm with scale and offset before every activation.
       use_bias: whether dense layers and head have biases (initialised to 0).
       gain: singular values of the hidden kernels at the start, > 0; by default what keeps the activation's scale
         (√2 for ReLU, 1 for MaxMin). The head starts with 1. With an orthogonal `linear` the singular values are the
-        gain for ever, by default 1, and the weights behind them start with 1.
-      linear: "plain"; or "newton-schulz" or "cans" for hidden layers that apply the orthogonalised value of their
-        weights, see `OrthogonalDense`. The head is always plain.
+        gain for ever, with "spectral-norm" the largest is; there it is by default 1, and the weights start with 1.
+      linear: "plain"; or another way for hidden layers to make their maps of their weights. "newton-schulz" or "cans":
+        orthogonalised, see `OrthogonalDense`. "spectral-norm": divided by their spectral norm, see `SpectralNorm`, and
+        "spectral-norm-first": in the first hidden layer only. "weight-norm": with the norm of each unit's weights as a
+        parameter, see `WeightNorm`. "scaled": with a scale behind each unit, see `Scaled`. The last two start as the
+        plain network. The head is always plain.
       linear_iterations: ≥ 1, how many steps the orthogonalisation has.
 
     Returns:
       A `Network`; the features are the post-activation arrays of the hidden layers, (batch, width). Its state has the
-      guards' vectors of "newton-schulz", and is {} otherwise. Behind an orthogonal `linear` a unit's feeds have a share
-      in the layer's other units too, as with LayerNorm: all columns are orthogonalised together.
+      singular vectors of "newton-schulz" and "spectral-norm", and is {} otherwise. There, and with "cans", a unit's
+      feeds have a share in the layer's other units too, as with LayerNorm: all columns are normalised together.
 
     Raises:
       UserError: for an unknown activation, norm or linear layer, widths that do not suit them, or numbers out of range.
@@ -119,10 +112,15 @@ def mlp(
       The PyTorch baselines of the field, which start from uniform Kaiming weights and non-zero biases.
     """
     _check(norm, num_outputs)
-    check_linear(linear, linear_iterations)
-    if gain is None and linear != "plain":
-        gain = 1.0
     chosen = activation_for(activation, widths, gain)
+    linears = linear_layers(
+        linear,
+        len(widths),
+        gain=gain,
+        default_gain=chosen.gain,
+        iterations=linear_iterations,
+        use_bias=use_bias,
+    )
     input_size = math.prod(input_shape)
 
     def make(rngs: nnx.Rngs) -> MLP:
@@ -132,27 +130,32 @@ def mlp(
             tuple(widths),
             activation=chosen,
             norm=norm,
+            linears=linears,
             use_bias=use_bias,
-            gain=chosen.gain,
-            linear=linear,
-            linear_iterations=linear_iterations,
             rngs=rngs,
         )
 
-    start = chosen.gain if linear == "plain" else 1.0
-    wiring = _wiring(widths, activation, chosen, has_norm=norm == "layer", use_bias=use_bias, gain=start)
+    wiring = _wiring(input_size, widths, activation, chosen, linears, has_norm=norm == "layer", use_bias=use_bias)
     return from_nnx(make, wiring)
 
 
 def _wiring(
-    widths: Sequence[int], name: str, chosen: Activation, *, has_norm: bool, use_bias: bool, gain: float
+    fan_in: int,
+    widths: Sequence[int],
+    name: str,
+    chosen: Activation,
+    linears: Sequence[Linear],
+    *,
+    has_norm: bool,
+    use_bias: bool,
 ) -> Wiring:
     roles: dict[str, Role] = {"head/kernel": "head"}
     layers = []
     for i, width in enumerate(widths):
         norm = f"norm_{i}" if has_norm else None
-        feeds, own_roles = owned(f"dense_{i}", orthogonal(gain), use_bias=use_bias, norm=norm)
-        roles |= own_roles
+        feeds, own_roles = linears[i].owned(f"dense_{i}", fan_in, norm=norm)
+        roles |= own_roles | activation_roles(f"activation_{i}", chosen)
+        fan_in = width * chosen.expansion
         reader = f"dense_{i + 1}/kernel" if i + 1 < len(widths) else "head/kernel"
         layers.append(
             HiddenLayer(

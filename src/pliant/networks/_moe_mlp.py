@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from pliant.errors import UserError, require_range
 from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
+from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._orthogonal import orthogonal
 from pliant.networks._wiring import activation_for, owned
 from pliant.types import Features, Feed, HiddenLayer, Key, Network, Role, Slot, Wiring
@@ -20,7 +21,7 @@ from pliant.types import Features, Feed, HiddenLayer, Key, Network, Role, Slot, 
 class MoEMLP(nnx.Module):
     """Hidden layers `dense_i`, then a `router` and pairs `expert_i`, `expert_i_out`, and a `head`; see `moe_mlp`.
 
-    The norm of a layer x is `x_norm`.
+    The norm of a layer x is `x_norm`, its activation `x_activation`.
     """
 
     def __init__(
@@ -41,7 +42,6 @@ class MoEMLP(nnx.Module):
         self.depth = len(widths)
         self.num_experts = num_experts
         self.top_k = top_k
-        self.activation = activation
 
         def linear(size: int, width: int, gain: float, use_bias: bool = use_bias) -> nnx.Linear:
             return nnx.Linear(size, width, use_bias=use_bias, kernel_init=orthogonal(gain), rngs=rngs)
@@ -50,6 +50,7 @@ class MoEMLP(nnx.Module):
             setattr(self, name, linear(size, width, activation.gain))
             if norm == "layer":
                 setattr(self, f"{name}_norm", nnx.LayerNorm(width, rngs=rngs))
+            setattr(self, f"{name}_activation", LayerActivation(activation))
 
         for i, width in enumerate(widths):
             add_units(f"dense_{i}", input_size, width)
@@ -61,31 +62,33 @@ class MoEMLP(nnx.Module):
             setattr(self, f"expert_{i}_out", out)
         if norm == "layer":
             self.mixture_norm = nnx.LayerNorm(mixture_width, rngs=rngs)
+        self.mixture_activation = LayerActivation(activation)
         self.head = linear(mixture_width * activation.expansion, num_outputs, 1.0)
 
     def __call__(
         self, inputs: Float[Array, "batch ..."], *, train: bool, key: Key | None
     ) -> tuple[Float[Array, "batch out"], Features]:
         """The head's output, and the features of hidden layers, of experts (times their gate) and of the mixture."""
-        del train, key
+        next_key = key_stream(key, train=train)
         x = inputs.reshape(inputs.shape[0], -1)
         features = {}
         for i in range(self.depth):
             name = f"dense_{i}"
-            x = features[name] = self._activate(name, getattr(self, name)(x))
+            x = features[name] = self._activate(name, getattr(self, name)(x), next_key)
         gates = top_k_gates(self.router(x), self.top_k)
         terms = []
         for i in range(self.num_experts):
             name, gate = f"expert_{i}", gates[:, i : i + 1]
-            hidden = self._activate(name, getattr(self, name)(x))
+            hidden = self._activate(name, getattr(self, name)(x), next_key)
             features[name] = gate * hidden
             terms.append(gate * getattr(self, f"{name}_out")(hidden))
-        features["mixture"] = self._activate("mixture", jnp.stack(terms).sum(axis=0))
+        features["mixture"] = self._activate("mixture", jnp.stack(terms).sum(axis=0), next_key)
         return self.head(features["mixture"]), features
 
-    def _activate(self, name: str, x: Array) -> Array:
+    def _activate(self, name: str, x: Array, next_key: NextKey) -> Array:
         norm = getattr(self, f"{name}_norm", lambda x: x)
-        return self.activation.apply(norm(x))
+        activate: LayerActivation = getattr(self, f"{name}_activation")
+        return activate(norm(x), next_key)
 
 
 def top_k_gates(logits: Float[Array, "batch experts"], top_k: int) -> Float[Array, "batch experts"]:
@@ -124,8 +127,8 @@ def moe_mlp(
     widths: Sequence[int] = (128, 128),
     num_experts: int = 4,
     top_k: int | None = None,
-    expert_width: int = 128,
-    mixture_width: int = 128,
+    expert_width: int | None = None,
+    mixture_width: int | None = None,
     activation: str = "relu",
     norm: Literal["none", "layer"] = "none",
     use_bias: bool = True,
@@ -147,8 +150,8 @@ def moe_mlp(
       num_experts: ≥ 1.
       top_k: how many experts are chosen, from 1 to `num_experts`; by default all. With one token an example, as here,
         that is what a Soft MoE computes.
-      expert_width: units of each expert, ≥ 1.
-      mixture_width: units of the mixture m, ≥ 1.
+      expert_width: units of each expert, ≥ 1; by default the last of `widths`, or 128.
+      mixture_width: units of the mixture m, ≥ 1; by default the same.
       activation: φ, a name in `pliant.networks.ACTIVATIONS`.
       norm: "layer" puts a LayerNorm with scale and offset before every activation.
       use_bias: whether dense layers, experts and head have biases (initialised to 0); the router has none.
@@ -169,7 +172,7 @@ def moe_mlp(
       >>> _, features, _ = network.apply(params, state, jnp.ones((5, 8, 8, 1)), train=False, key=None)
       >>> speaking = [bool(jnp.any(features[f"expert_{i}"][0] != 0)) for i in range(3)]
       >>> sum(speaking), features["mixture"].shape
-      (1, (5, 128))
+      (1, (5, 16))
 
     References:
       Obando-Ceron et al., `Mixtures of Experts Unlock Parameter Scaling for Deep RL
@@ -181,6 +184,9 @@ def moe_mlp(
       per expert beyond which tokens are dropped, and no activation behind the mixture. No loss that balances the load.
     """
     top_k = num_experts if top_k is None else top_k
+    last = widths[-1] if widths else 128
+    expert_width = last if expert_width is None else expert_width
+    mixture_width = last if mixture_width is None else mixture_width
     chosen = activation_for(activation, (*widths, expert_width, mixture_width), gain)
     _check(norm, num_experts, top_k, num_outputs)
     input_size = math.prod(input_shape)
@@ -236,6 +242,7 @@ def _wiring(
             own, own_roles = owned(module, orthogonal(chosen.gain), use_bias=use_bias, norm=norm)
             feeds += own
             roles.update(own_roles)
+        roles.update(activation_roles(f"{units}_activation", chosen))
         slots = tuple(Slot(f"{reader}/kernel", axis=-2, tiles=chosen.expansion) for reader in readers)
         return HiddenLayer(units, width, feeds, slots, name, chosen.elementwise)
 

@@ -1,22 +1,18 @@
 """Newton–Schulz orthogonalisation, and layers whose map is orthogonal whatever their weights are."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from pliant.errors import require_range, unknown_name
 from pliant.isometry import matrix_view
-from pliant.networks._convolution import Padding, Pair, convolution
-from pliant.networks._orthogonal import orthogonal
+from pliant.networks._convolution import Padding, Pair
+from pliant.networks._spectral_norm import PowerIterated
 
 OrthogonalKind: TypeAlias = Literal["newton-schulz", "cans"]
-LinearKind: TypeAlias = Literal["plain", "newton-schulz", "cans"]
-LINEAR_KINDS: tuple[LinearKind, ...] = ("plain", "newton-schulz", "cans")
-"""How a layer makes its map of its weights: as they are, or orthogonalised in one of two ways."""
 
 _BJORCK: tuple[tuple[float, ...], ...] = (
     (3 / 2, -1 / 2),
@@ -182,11 +178,7 @@ def reproject(kernel: Float[Array, "*axes out"], iterations: int = 20) -> Float[
     return result.reshape(kernel.shape).astype(kernel.dtype)
 
 
-class Guard(nnx.Variable):
-    """An estimate of a kernel's leading singular vector: state, not a parameter."""
-
-
-class _Orthogonal(nnx.Module):
+class _Orthogonal(PowerIterated):
     """A kernel that is orthogonalised on every call; see `OrthogonalDense`."""
 
     def __init__(
@@ -197,42 +189,31 @@ class _Orthogonal(nnx.Module):
         iterations: int = 7,
         order: int = 1,
         gain: float = 1.0,
-        use_bias: bool = True,
         rngs: nnx.Rngs,
+        **options: Any,
     ):
-        check_linear(kind, iterations, LINEAR_KINDS[1:])
+        if kind not in get_args(OrthogonalKind):
+            raise unknown_name("linear layer", kind, get_args(OrthogonalKind), do="Leave it out for 'newton-schulz'.")
+        require_range("linear_iterations", iterations, 1, do="Use 7, as published.")
         _check_iteration(iterations, order)
+        super().__init__(shape, rngs=rngs, **options)
         self.kind = kind
         self.iterations = iterations
         self.order = order
         self.gain = gain
-        self.kernel = nnx.Param(orthogonal(1.0)(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(shape[-1])) if use_bias else None
         if kind == "newton-schulz":
-            matrix = matrix_view(self.kernel[...])
-            u = jax.random.normal(rngs.params(), matrix.shape[:1])
-            u, v = _power_iteration(matrix, u, jnp.zeros(matrix.shape[1:]))
-            self.u, self.v = Guard(u), Guard(v)
+            self.start_power_iteration(rngs)
 
-    def orthogonal_kernel(self, *, train: bool) -> Array:
-        """The kernel that the layer applies, in the shape and type of its weights."""
+    def applied_kernel(self, *, train: bool) -> Float[Array, "*axes out"]:
+        """The orthogonal kernel; with Newton–Schulz of W over max(1, 1.05 uᵀWv)."""
         kernel = self.kernel[...]
         matrix = matrix_view(kernel).astype(_wide(kernel))
         if self.kind == "cans":
             result = cans(matrix, iterations=self.iterations)
         else:
-            result = newton_schulz(matrix / self._scale(matrix, train), iterations=self.iterations, order=self.order)
+            scale = jnp.maximum(1.0, _MARGIN * self.estimated_norm(matrix, train=train))
+            result = newton_schulz(matrix / scale, iterations=self.iterations, order=self.order)
         return (self.gain * result).reshape(kernel.shape).astype(kernel.dtype)
-
-    def _scale(self, matrix: Array, train: bool) -> Array:
-        """max(1, 1.05 uᵀAv), differentiated with u and v as constants."""
-        if train:
-            self.u[...], self.v[...] = _power_iteration(matrix, self.u[...], self.v[...])
-        estimate = self.u[...] @ jnp.matmul(matrix, self.v[...], precision="highest")
-        return jnp.maximum(1.0, _MARGIN * estimate)
-
-    def _plus_bias(self, y: Array) -> Array:
-        return y if self.bias is None else y + jnp.broadcast_to(self.bias[...], y.shape)
 
 
 class OrthogonalDense(_Orthogonal):
@@ -277,10 +258,6 @@ class OrthogonalDense(_Orthogonal):
     def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs, **options: Any):
         super().__init__((in_features, out_features), rngs=rngs, **options)
 
-    def __call__(self, x: Float[Array, "*batch in"], *, train: bool = False) -> Float[Array, "*batch out"]:
-        """The inputs times the orthogonal kernel."""
-        return self._plus_bias(x @ self.orthogonal_kernel(train=train))
-
 
 class OrthogonalConv(_Orthogonal):
     r"""A convolution whose kernel, seen as a matrix (height·wide·in, out), is orthogonal; see `OrthogonalDense`.
@@ -324,61 +301,8 @@ class OrthogonalConv(_Orthogonal):
         rngs: nnx.Rngs,
         **options: Any,
     ):
-        super().__init__((*kernel_size, in_features, out_features), rngs=rngs, **options)
-        self.strides = (strides, strides)
-        self.padding = padding if isinstance(padding, str) else tuple(tuple(pair) for pair in padding)
-
-    def __call__(
-        self, x: Float[Array, "batch height wide channels"], *, train: bool = False
-    ) -> Float[Array, "batch new_height new_wide out"]:
-        """The images convolved with the orthogonal kernel."""
-        kernel = self.orthogonal_kernel(train=train)
-        return self._plus_bias(convolution(x, kernel, strides=self.strides, padding=self.padding))
-
-
-def dense(
-    in_features: int,
-    out_features: int,
-    *,
-    linear: LinearKind,
-    iterations: int,
-    gain: float,
-    use_bias: bool,
-    rngs: nnx.Rngs,
-) -> nnx.Module:
-    """Makes a dense layer of that kind: `gain` is the singular value at the start, of orthogonal kinds for ever.
-
-    Example:
-      >>> layer = dense(3, 2, linear="plain", iterations=7, gain=1.0, use_bias=True, rngs=nnx.Rngs(0))
-      >>> through(layer, jnp.ones((4, 3)), train=True).shape
-      (4, 2)
-    """
-    if linear == "plain":
-        return nnx.Linear(in_features, out_features, use_bias=use_bias, kernel_init=orthogonal(gain), rngs=rngs)
-    return OrthogonalDense(
-        in_features, out_features, kind=linear, iterations=iterations, gain=gain, use_bias=use_bias, rngs=rngs
-    )
-
-
-def through(layer: Any, x: Array, *, train: bool) -> Array:
-    """Calls a plain or an orthogonal layer; only the latter wants to know whether this is training.
-
-    Example:
-      >>> through(OrthogonalDense(3, 2, rngs=nnx.Rngs(0)), jnp.ones((4, 3)), train=True).shape
-      (4, 2)
-    """
-    return layer(x, train=train) if isinstance(layer, _Orthogonal) else layer(x)
-
-
-def check_linear(linear: str, iterations: int, known: Sequence[str] = LINEAR_KINDS) -> None:
-    """Raises unless the kind of layer is known and its iterations are positive.
-
-    Example:
-      >>> check_linear("newton-schulz", 7)
-    """
-    if linear not in known:
-        raise unknown_name("linear layer", linear, known, do=f"Leave it out for {known[0]!r}.")
-    require_range("linear_iterations", iterations, 1, do="Use 7, as published.")
+        shape = (*kernel_size, in_features, out_features)
+        super().__init__(shape, strides=strides, padding=padding, rngs=rngs, **options)
 
 
 def _check_iteration(iterations: int, order: int = 1) -> None:
@@ -415,15 +339,3 @@ def _iterate(matrix: Array, steps: Sequence[Sequence[float]]) -> Array:
             factor = coefficient * eye + jnp.matmul(gram, factor, precision="highest")
         y = jnp.matmul(y, factor, precision="highest") if is_tall else jnp.matmul(factor, y, precision="highest")
     return y
-
-
-def _power_iteration(matrix: Array, u: Array, v: Array) -> tuple[Array, Array]:
-    matrix = jax.lax.stop_gradient(matrix)
-    v = _direction(jnp.matmul(matrix.T, u, precision="highest"), v)
-    return _direction(jnp.matmul(matrix, v, precision="highest"), u), v
-
-
-def _direction(vector: Array, former: Array) -> Array:
-    """The unit vector, or the former one where there is none."""
-    norm = jnp.linalg.norm(vector)
-    return jnp.where(norm > 0, vector / jnp.where(norm > 0, norm, 1.0), former)

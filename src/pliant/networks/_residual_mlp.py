@@ -10,13 +10,14 @@ from jaxtyping import Array, Float
 from pliant.errors import UserError, require_range
 from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
+from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._orthogonal import orthogonal
 from pliant.networks._wiring import activation_for, owned
 from pliant.types import Features, HiddenLayer, Key, Network, Slot, Wiring
 
 
 class ResidualBlock(nnx.Module):
-    """(`norm` →) `up` → activation → `down`, added to the stream; see `residual_mlp`."""
+    """(`norm` →) `up` → `activation` → `down`, added to the stream; see `residual_mlp`."""
 
     def __init__(
         self,
@@ -29,10 +30,10 @@ class ResidualBlock(nnx.Module):
         branch_gain: float,
         rngs: nnx.Rngs,
     ):
-        self.activation = activation
         if norm == "layer":
             self.norm = nnx.LayerNorm(width, rngs=rngs)
         self.up = nnx.Linear(width, hidden_width, use_bias=use_bias, kernel_init=orthogonal(activation.gain), rngs=rngs)
+        self.activation = LayerActivation(activation)
         self.down = nnx.Linear(
             hidden_width * activation.expansion,
             width,
@@ -41,10 +42,12 @@ class ResidualBlock(nnx.Module):
             rngs=rngs,
         )
 
-    def __call__(self, stream: Float[Array, "batch width"]) -> tuple[Float[Array, "batch width"], Array]:
+    def __call__(
+        self, stream: Float[Array, "batch width"], next_key: NextKey
+    ) -> tuple[Float[Array, "batch width"], Array]:
         """The stream behind the block, and the block's hidden features."""
         x = self.norm(stream) if hasattr(self, "norm") else stream
-        hidden = self.activation.apply(self.up(x))
+        hidden = self.activation(self.up(x), next_key)
         return stream + self.down(hidden), hidden
 
 
@@ -57,17 +60,16 @@ class ResidualMLP(nnx.Module):
         num_outputs: int,
         *,
         width: int,
-        num_blocks: int,
-        hidden_width: int,
+        widths: Sequence[int],
         activation: Activation,
         norm: Literal["none", "layer"],
         use_bias: bool,
         branch_gain: float,
         rngs: nnx.Rngs,
     ):
-        self.num_blocks = num_blocks
+        self.num_blocks = len(widths)
         self.stem = nnx.Linear(input_size, width, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)
-        for i in range(num_blocks):
+        for i, hidden_width in enumerate(widths):
             block = ResidualBlock(
                 width,
                 hidden_width,
@@ -86,11 +88,11 @@ class ResidualMLP(nnx.Module):
         self, inputs: Float[Array, "batch ..."], *, train: bool, key: Key | None
     ) -> tuple[Float[Array, "batch out"], Features]:
         """The head's output, the hidden features of every block and the stream that the head reads."""
-        del train, key
+        next_key = key_stream(key, train=train)
         stream = self.stem(inputs.reshape(inputs.shape[0], -1))
         features = {}
         for i in range(self.num_blocks):
-            stream, features[f"block_{i}"] = getattr(self, f"block_{i}")(stream)
+            stream, features[f"block_{i}"] = getattr(self, f"block_{i}")(stream, next_key)
         features["stream"] = self.norm(stream) if hasattr(self, "norm") else stream
         return self.head(features["stream"]), features
 
@@ -99,9 +101,10 @@ def residual_mlp(
     input_shape: Sequence[int],
     num_outputs: int,
     *,
-    width: int = 128,
-    num_blocks: int = 4,
+    width: int | None = None,
+    num_blocks: int | None = None,
     hidden_width: int | None = None,
+    widths: Sequence[int] | None = None,
     activation: str = "relu",
     norm: Literal["none", "layer"] = "none",
     use_bias: bool = True,
@@ -116,9 +119,11 @@ def residual_mlp(
     Args:
       input_shape: shape of one example; flattened.
       num_outputs: size of the output, ≥ 1.
-      width: size of the stream h that the blocks add to, ≥ 1.
-      num_blocks: L ≥ 0.
+      width: size of the stream h that the blocks add to, ≥ 1; by default the first of `widths`, or 128.
+      num_blocks: L ≥ 0; by default 4.
       hidden_width: units of each block, ≥ 1; by default `width`.
+      widths: units of every single block, each ≥ 1, in the place of `num_blocks` and `hidden_width`; empty for a linear
+        model.
       activation: φ, a name in `pliant.networks.ACTIVATIONS`.
       norm: "layer" puts a LayerNorm with scale and offset in front of every block and of the head (pre-norm).
       use_bias: whether dense layers and head have biases (initialised to 0).
@@ -132,7 +137,7 @@ def residual_mlp(
       off.
 
     Raises:
-      UserError: for an unknown activation or norm, or numbers out of range.
+      UserError: for an unknown activation or norm, numbers out of range, or both `widths` and what they replace.
 
     Example:
       >>> network = residual_mlp((8, 8, 1), 10, width=16, num_blocks=2)
@@ -149,11 +154,14 @@ def residual_mlp(
     Differs from:
       He et al.'s blocks, which have a norm in front of both layers of a branch. The 1/√L is ours.
     """
-    hidden_width = width if hidden_width is None else hidden_width
-    _check(norm, width, num_blocks, num_outputs, branch_gain)
-    chosen = activation_for(activation, (hidden_width,), gain)
+    _check(norm, width, num_blocks, hidden_width, widths, num_outputs, branch_gain)
+    if width is None:
+        width = widths[0] if widths else 128
+    if widths is None:
+        widths = (width if hidden_width is None else hidden_width,) * (4 if num_blocks is None else num_blocks)
+    chosen = activation_for(activation, widths, gain)
     if branch_gain is None:
-        branch_gain = 1.0 / math.sqrt(max(num_blocks, 1))
+        branch_gain = 1.0 / math.sqrt(max(len(widths), 1))
     input_size = math.prod(input_shape)
 
     def make(rngs: nnx.Rngs) -> ResidualMLP:
@@ -161,8 +169,7 @@ def residual_mlp(
             input_size,
             num_outputs,
             width=width,
-            num_blocks=num_blocks,
-            hidden_width=hidden_width,
+            widths=widths,
             activation=chosen,
             norm=norm,
             use_bias=use_bias,
@@ -170,19 +177,19 @@ def residual_mlp(
             rngs=rngs,
         )
 
-    wiring = _wiring(num_blocks, hidden_width, activation, chosen, has_norm=norm == "layer", use_bias=use_bias)
+    wiring = _wiring(widths, activation, chosen, has_norm=norm == "layer", use_bias=use_bias)
     return from_nnx(make, wiring)
 
 
-def _wiring(num_blocks: int, width: int, name: str, chosen: Activation, *, has_norm: bool, use_bias: bool) -> Wiring:
+def _wiring(widths: Sequence[int], name: str, chosen: Activation, *, has_norm: bool, use_bias: bool) -> Wiring:
     """The stem is a dense layer on the inputs like any other, so its kernel is a matrix and not an embedding."""
     _, roles = owned("stem", orthogonal(1.0), use_bias=use_bias)
     layers = []
-    for i in range(num_blocks):
+    for i, width in enumerate(widths):
         block = f"block_{i}"
         feeds, up_roles = owned(f"{block}/up", orthogonal(chosen.gain), use_bias=use_bias)
         _, down_roles = owned(f"{block}/down", orthogonal(1.0), use_bias=use_bias)
-        roles |= up_roles | down_roles
+        roles |= up_roles | down_roles | activation_roles(f"{block}/activation", chosen)
         readers = (Slot(f"{block}/down/kernel", axis=-2, tiles=chosen.expansion),)
         layers.append(HiddenLayer(block, width, feeds, readers, name, chosen.elementwise))
     if has_norm:
@@ -194,10 +201,25 @@ def _wiring(num_blocks: int, width: int, name: str, chosen: Activation, *, has_n
     return Wiring(tuple(layers), roles, head_input="stream")
 
 
-def _check(norm: str, width: int, num_blocks: int, num_outputs: int, branch_gain: float | None) -> None:
+def _check(
+    norm: str,
+    width: int | None,
+    num_blocks: int | None,
+    hidden_width: int | None,
+    widths: Sequence[int] | None,
+    num_outputs: int,
+    branch_gain: float | None,
+) -> None:
     if norm not in ("none", "layer"):
         raise UserError(got=f"norm={norm!r}", wanted="'none' or 'layer'", do="Leave it out for 'none'.")
     require_range("width", width, 1, do="Use 128, for example.")
     require_range("num_blocks", num_blocks, 0, do="Use 0 for a linear model.")
     require_range("num_outputs", num_outputs, 1, do="Give the number of classes or values.")
+    for name, value in (("num_blocks", num_blocks), ("hidden_width", hidden_width)):
+        if value is not None and widths is not None:
+            raise UserError(
+                got=f"{name}={value} with widths={tuple(widths)}",
+                wanted="one or the other, since widths say how many blocks there are and of how many units",
+                do=f"Leave {name} out.",
+            )
     require_range("branch_gain", branch_gain, 0, do="Leave it out for one over the root of the number of blocks.")

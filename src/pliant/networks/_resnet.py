@@ -10,6 +10,7 @@ from pliant.errors import UserError
 from pliant.networks._activations import Activation
 from pliant.networks._convolution import conv, max_pool
 from pliant.networks._functional import from_nnx
+from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._orthogonal import orthogonal
 from pliant.networks._wiring import Owned, activation_for, owned
 from pliant.types import Features, HiddenLayer, Key, Network, Slot, Wiring
@@ -28,31 +29,32 @@ class _Style(NamedTuple):
 
 
 class BasicBlock(nnx.Module):
-    """`conv_0` → activation → `conv_1`, plus the input or its `shortcut`, → activation; a norm behind each kernel."""
+    """`conv_0` → `activation_0` → `conv_1`, plus the input or `shortcut`, → `activation_1`; norms behind kernels."""
 
     def __init__(self, in_features: int, width: int, stride: int, *, style: _Style, rngs: nnx.Rngs):
-        self.activation = style.activation
         self.conv_0 = _conv(in_features, width, 3, stride, style, rngs)
         self.norm_0 = _norm(width, style, rngs)
+        self.activation_0 = LayerActivation(style.activation)
         self.conv_1 = _conv(width, width, 3, 1, style, rngs)
         self.norm_1 = _norm(width, style, rngs)
+        self.activation_1 = LayerActivation(style.activation)
         has_shortcut = stride != 1 or in_features != width
         self.shortcut = _conv(in_features, width, 1, stride, style, rngs) if has_shortcut else None
         self.shortcut_norm = _norm(width, style, rngs) if has_shortcut else None
 
     def __call__(
-        self, x: Float[Array, "batch height wide channels"], *, train: bool
+        self, x: Float[Array, "batch height wide channels"], next_key: NextKey, *, train: bool
     ) -> tuple[Float[Array, "batch new_height new_wide width"], Float[Array, "batch new_height new_wide width"]]:
         """The block's output and its inner hidden layer, post-activation."""
-        inner = self.activation.apply(_normalized(self.norm_0, self.conv_0(x), train))
+        inner = self.activation_0(_normalized(self.norm_0, self.conv_0(x), train), next_key)
         y = _normalized(self.norm_1, self.conv_1(inner), train)
         if self.shortcut is not None:
             x = _normalized(self.shortcut_norm, self.shortcut(x), train)
-        return self.activation.apply(x + y), inner
+        return self.activation_1(x + y, next_key), inner
 
 
 class ResNet(nnx.Module):
-    """`stem` (→ `stem_norm`) → activation (→ pooling) → `block_i` → mean over positions → `head`; see `resnet18`."""
+    """`stem` (→ `stem_norm`) → `stem_activation` (→ pooling) → `block_i` → mean → `head`; see `resnet18`."""
 
     def __init__(
         self,
@@ -65,13 +67,13 @@ class ResNet(nnx.Module):
         head_bias: bool,
         rngs: nnx.Rngs,
     ):
-        self.activation = style.activation
         self.pools = stem == "imagenet"
         self.num_blocks = len(widths_and_strides)
         width = widths_and_strides[0][0]
         size, stride = (7, 2) if stem == "imagenet" else (3, 1)
         self.stem = _conv(in_features, width, size, stride, style, rngs)
         self.stem_norm = _norm(width, style, rngs)
+        self.stem_activation = LayerActivation(style.activation)
         for i, (next_width, stride) in enumerate(widths_and_strides):
             setattr(self, f"block_{i}", BasicBlock(width, next_width, stride, style=style, rngs=rngs))
             width = next_width
@@ -81,13 +83,13 @@ class ResNet(nnx.Module):
         self, inputs: Float[Array, "batch height wide channels"], *, train: bool, key: Key | None
     ) -> tuple[Float[Array, "batch out"], Features]:
         """The head's output; what leaves the stem, the inside and the outside of every block; what the head reads."""
-        del key
-        x = self.activation.apply(_normalized(self.stem_norm, self.stem(inputs), train))
+        next_key = key_stream(key, train=train)
+        x = self.stem_activation(_normalized(self.stem_norm, self.stem(inputs), train), next_key)
         if self.pools:
             x = max_pool(x, 3, stride=2, padding=1)
         features = {"stem": x}
         for i in range(self.num_blocks):
-            x, features[f"block_{i}_inner"] = getattr(self, f"block_{i}")(x, train=train)
+            x, features[f"block_{i}_inner"] = getattr(self, f"block_{i}")(x, next_key, train=train)
             features[f"block_{i}"] = x
         features["pooled"] = x.mean(axis=(1, 2))
         return self.head(features["pooled"]), features
@@ -209,7 +211,7 @@ def _wiring(blocks: Sequence[tuple[int, int]], name: str, style: _Style, *, head
     def own(path: str, norm: str) -> Owned:
         return owned(path, init, use_bias=style.use_bias, norm=None if style.norm == "none" else norm)
 
-    roles = own("stem", "stem_norm").roles
+    roles = own("stem", "stem_norm").roles | activation_roles("stem_activation", style.activation)
     layers = []
     before = blocks[0][0]
     for i, (width, stride) in enumerate(blocks):
@@ -217,6 +219,8 @@ def _wiring(blocks: Sequence[tuple[int, int]], name: str, style: _Style, *, head
         readers = (Slot(f"block_{i}/conv_1/kernel", axis=-2),)
         layers.append(HiddenLayer(f"block_{i}_inner", width, inner.feeds, readers, name, style.activation.elementwise))
         roles |= inner.roles | own(f"block_{i}/conv_1", f"block_{i}/norm_1").roles
+        for place in ("activation_0", "activation_1"):
+            roles |= activation_roles(f"block_{i}/{place}", style.activation)
         if stride != 1 or before != width:
             roles |= own(f"block_{i}/shortcut", f"block_{i}/shortcut_norm").roles
         before = width

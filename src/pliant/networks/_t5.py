@@ -22,6 +22,7 @@ from pliant.networks._attention import (
     feed_forward_wiring,
 )
 from pliant.networks._functional import from_nnx
+from pliant.networks._layer_activation import NextKey, key_stream
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Text, Wiring
 
 
@@ -74,13 +75,14 @@ class T5Block(nnx.Module):
         mask: Bool[Array, "#batch 1 #length length"],
         memory_mask: Bool[Array, "batch 1 1 source"],
         drop: Drop,
+        next_key: NextKey,
     ) -> tuple[Float[Array, "batch length width"], Float[Array, "batch length hidden"]]:
         """The block's output and the MLP's hidden units."""
         y = self.norm_attention(x)
         x = x + drop(self.attention(y, y, bias=bias, mask=mask, drop=drop))
         if self.cross is not None and memory is not None:
             x = x + drop(self.cross(self.norm_cross(x), memory, mask=memory_mask, drop=drop))
-        y, hidden = self.mlp(self.norm_mlp(x), drop)
+        y, hidden = self.mlp(self.norm_mlp(x), drop, next_key)
         return x + drop(y), hidden
 
 
@@ -124,6 +126,7 @@ class T5Stack(nnx.Module):
         memory: Float[Array, "batch source width"] | None,
         memory_mask: Bool[Array, "batch 1 1 source"],
         drop: Drop,
+        next_key: NextKey,
     ) -> tuple[Float[Array, "batch length width"], list[Float[Array, "batch length hidden"]]]:
         """The stack's output and the hidden units of its MLPs; the encoder reads where `memory_mask` is True."""
         length = x.shape[1]
@@ -135,7 +138,7 @@ class T5Stack(nnx.Module):
         hiddens = []
         for i in range(self.num_blocks):
             block = getattr(self, f"block_{i}")
-            x, hidden = block(x, memory, bias=bias, mask=mask, memory_mask=memory_mask, drop=drop)
+            x, hidden = block(x, memory, bias=bias, mask=mask, memory_mask=memory_mask, drop=drop, next_key=next_key)
             hiddens.append(hidden)
         return drop(self.norm(x)), hiddens
 
@@ -191,10 +194,10 @@ class T5(nnx.Module):
         self, inputs: Text, *, train: bool, key: Key | None
     ) -> tuple[Float[Array, "batch target out"], Features]:
         """The logits of every next token; the MLPs' hidden units, and the decoder's state that the head reads."""
-        drop = dropping(self.dropout, train=train, key=key)
+        drop, next_key = dropping(self.dropout, train=train, key=key), key_stream(key, train=train)
         is_text = (inputs.source != 0)[:, None, None]
-        memory, encoded = self.encoder(self.tokens(inputs.source), None, is_text, drop)
-        state, decoded = self.decoder(self.tokens(inputs.decoder), memory, is_text, drop)
+        memory, encoded = self.encoder(self.tokens(inputs.source), None, is_text, drop, next_key)
+        state, decoded = self.decoder(self.tokens(inputs.decoder), memory, is_text, drop, next_key)
         features = {f"encoder_{i}_mlp": hidden for i, hidden in enumerate(encoded)}
         features |= {f"decoder_{i}_mlp": hidden for i, hidden in enumerate(decoded)}
         if self.head is None:

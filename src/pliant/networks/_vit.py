@@ -20,6 +20,7 @@ from pliant.networks._attention import (
     feed_forward_wiring,
 )
 from pliant.networks._functional import from_nnx
+from pliant.networks._layer_activation import NextKey, key_stream
 from pliant.networks._orthogonal import orthogonal
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Wiring
 
@@ -63,14 +64,14 @@ class ViTBlock(nnx.Module):
         )
 
     def __call__(
-        self, x: Float[Array, "batch token width"], drop: Drop
+        self, x: Float[Array, "batch token width"], drop: Drop, next_key: NextKey
     ) -> tuple[Float[Array, "batch token width"], Float[Array, "batch token hidden"]]:
         """The block's output and the MLP's hidden units."""
         y = x if self.norm_attention is None else self.norm_attention(x)
         y = drop(self.attention(y, y, scale=self.scale))
         x = x + y if self.skip else y
         y = x if self.norm_mlp is None else self.norm_mlp(x)
-        y, hidden = self.mlp(y, drop)
+        y, hidden = self.mlp(y, drop, next_key)
         return (x + drop(y) if self.skip else drop(y)), hidden
 
 
@@ -124,7 +125,7 @@ class ViT(nnx.Module):
         self, inputs: Float[Array, "batch height wide channels"], *, train: bool, key: Key | None
     ) -> tuple[Float[Array, "batch out"], Features]:
         """The head's output; the hidden units of every MLP, the output of every block, and what the head reads."""
-        drop = dropping(self.dropout, train=train, key=key)
+        drop, next_key = dropping(self.dropout, train=train, key=key), key_stream(key, train=train)
         x = self.patch(_patches(inputs, self.patch_size))
         if self.pool == "token":
             token = jnp.broadcast_to(self.class_token[...][None], (x.shape[0], 1, x.shape[2]))
@@ -132,7 +133,7 @@ class ViT(nnx.Module):
         x = drop(x + self.positions[...][None])
         features = {}
         for i in range(self.num_blocks):
-            x, features[f"block_{i}_mlp"] = getattr(self, f"block_{i}")(x, drop)
+            x, features[f"block_{i}_mlp"] = getattr(self, f"block_{i}")(x, drop, next_key)
             features[f"block_{i}"] = x
         x = x[:, :1] if self.pool == "token" else x  # the norm acts on every token by itself
         x = x if self.norm is None else self.norm(x)

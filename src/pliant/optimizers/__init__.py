@@ -1,5 +1,20 @@
 """Optimizers that preserve plasticity, as optax transformations."""
 
 from pliant.optimizers._adamo import IsometryStepState, adamo, add_isometry_step
+from pliant.optimizers._per_weight_adam import ScaleByAdamPerWeightState, scale_by_adam_per_weight
+from pliant.optimizers._soft_reset import SoftResetState, soft_reset
+from pliant.optimizers._task_schedule import task_schedule
+from pliant.optimizers._upgd import UPGDState, upgd
 
-__all__ = ["IsometryStepState", "adamo", "add_isometry_step"]
+__all__ = [
+    "IsometryStepState",
+    "ScaleByAdamPerWeightState",
+    "SoftResetState",
+    "UPGDState",
+    "adamo",
+    "add_isometry_step",
+    "scale_by_adam_per_weight",
+    "soft_reset",
+    "task_schedule",
+    "upgd",
+]

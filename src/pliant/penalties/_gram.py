@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from pliant.errors import require_range
 from pliant.isometry import Rectangular, gram_deviation
 from pliant.masks import Mask, select
-from pliant.types import Features, Number, Params, Penalty, Scalar, State
+from pliant.types import Forward, Number, Params, Penalty, Scalar, State
 
 
 def gram(
@@ -37,7 +37,7 @@ def gram(
 
     Example:
       >>> penalty = gram(0.1)
-      >>> value, _ = penalty.loss(jnp.diag(jnp.array([2.0, 1.0, 0.5])), (), {})
+      >>> value, _ = penalty.loss(jnp.diag(jnp.array([2.0, 1.0, 0.5])), (), None)
       >>> round(float(value), 5)
       0.95625
 
@@ -55,8 +55,8 @@ def gram(
         select(mask, params, min_axes=2)
         return ()
 
-    def loss(params: Params, state: State, features: Features) -> tuple[Scalar, State]:
-        del features
+    def loss(params: Params, state: State, forward: Forward | None) -> tuple[Scalar, State]:
+        del forward
         deviations = jax.tree.map(
             lambda selected, kernel: gram_deviation(kernel, gain, rectangular) if selected else 0.0,
             select(mask, params, min_axes=2),

@@ -1,21 +1,29 @@
 """L2 Init: regenerative regularisation."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from pliant.errors import require_range
+from pliant.errors import UserError, require_range
 from pliant.masks import Mask, select
-from pliant.types import Features, Number, Params, Penalty, Scalar, State
+from pliant.types import Forward, Number, Params, Penalty, Scalar, State
 
 
-def l2_init(strength: Number = 1e-2, *, mask: Mask = None) -> Penalty:
+def l2_init(strength: Number = 1e-2, *, norm: Literal["l2", "l1"] = "l2", mask: Mask = None) -> Penalty:
     r"""Pulls parameters back towards their initial values.
 
     .. math:: \lambda \sum_l \lVert \theta_l - \theta_{l,0} \rVert^2, \qquad
               \text{gradient } 2 \lambda (\theta - \theta_0)
 
+    With the norm "l1" (L1 Init) it is λ Σ|θ − θ₀| and the gradient λ sign(θ − θ₀), which is 0 at θ₀.
+
+    The pull goes through the optimizer's moments; `pliant.interventions.pull_to_init` is the decoupled form.
+
     Args:
-      strength: λ ≥ 0, in units of 1/weight². 0 does nothing.
+      strength: λ ≥ 0, in units of 1/weight², or 1/weight for "l1". 0 does nothing.
+      norm: "l2", which is squared, or "l1", which is not.
       mask: True at the parameters to pull: a pytree of booleans or a function of the parameters that makes one; by
         default all. The method `l2-init` leaves norms out.
 
@@ -24,36 +32,43 @@ def l2_init(strength: Number = 1e-2, *, mask: Mask = None) -> Penalty:
       parameters.
 
     Raises:
-      UserError: if `strength` is negative or the mask selects nothing.
+      UserError: if `strength` is negative, the norm unknown or the mask selects nothing.
 
     Example:
-      >>> penalty = l2_init(0.5)
-      >>> state = penalty.init(jnp.array([1.0, 2.0]))
-      >>> float(penalty.loss(jnp.array([2.0, 4.0]), state, {})[0])
-      2.5
+      >>> start, now = jnp.array([1.0, 2.0]), jnp.array([2.0, 4.0])
+      >>> penalties = l2_init(0.5), l2_init(0.5, norm="l1")
+      >>> [float(penalty.loss(now, penalty.init(start), None)[0]) for penalty in penalties]
+      [2.5, 1.5]
 
     References:
       Kumar, Marklund, Van Roy, `Maintaining Plasticity in Continual Learning via Regenerative Regularization
-      <https://arxiv.org/abs/2308.11958>`_, 2023. Section 4, first equation.
+      <https://arxiv.org/abs/2308.11958>`_, 2023. Section 4, first equation; L1 is an ablation there.
 
     Differs from:
       The authors' code, which halves the penalty (pass λ/2). Plasticine, which uses the norm and not its square. The
-      weight-clipping repository, which takes θ₀ after the first update.
+      weight-clipping repository, which takes θ₀ after the first update. parseval_reg, which takes the mean over weights
+      in place of the sum. The Hare & Tortoise repository, where only the last tensor counts.
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
+    if norm not in ("l2", "l1"):
+        raise UserError(got=f"norm={norm!r}", wanted="'l2' or 'l1'", do="Leave it out for 'l2', the published one.")
 
     def init(params: Params) -> State:
         select(mask, params)
         return jax.tree.map(jnp.copy, params)
 
-    def loss(params: Params, state: State, features: Features) -> tuple[Scalar, State]:
-        del features
-        squares = jax.tree.map(
-            lambda selected, now, start: jnp.sum((now - start) ** 2) if selected else 0.0,
-            select(mask, params),
-            params,
-            state,
-        )
-        return strength * jnp.float32(sum(jax.tree.leaves(squares))), state
+    def loss(params: Params, state: State, forward: Forward | None) -> tuple[Scalar, State]:
+        del forward
+
+        def distance(selected: bool, now: Array, start: Array) -> Array | float:
+            if not selected:
+                return 0.0
+            wide = jnp.promote_types(now.dtype, jnp.float32)
+            moved = now.astype(wide) - start.astype(wide)
+            sign = jax.lax.stop_gradient(jnp.sign(moved))  # the gradient of jnp.abs is 1 at 0
+            return jnp.sum(moved**2) if norm == "l2" else jnp.sum(sign * moved)
+
+        distances = jax.tree.map(distance, select(mask, params), params, state)
+        return strength * jnp.float32(sum(jax.tree.leaves(distances))), state
 
     return Penalty(init, loss)

@@ -64,9 +64,9 @@ _CPU: dict[str, dict[str, Any]] = {
         "settings": (*_SMALL_T5, *_options("random-seq2seq", num_examples=1024, source_words=5, target_words=2)),
     },
     "bigram-cipher": {
-        "epochs": 50,
-        "tasks": 20,
-        "seeds": 2,
+        "epochs": 25,
+        "tasks": 50,
+        "seeds": 4,
         "settings": (
             *_SMALL_T5,
             *_options("bigram-cipher", num_train=5120, num_test=256, num_words=2, word_length=2),

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+_DASHES = ("-", "--", ":", "-.")
 _COLORS = matplotlib.color_sequences["tab10"]
 
 
@@ -27,16 +28,17 @@ def headline_figure(metrics: pd.DataFrame, headline: str, title: str, chance: fl
       >>> figure.axes[0].lines[0].get_ydata().tolist()
       [0.5, 0.5, 0.5]
     """
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
-    axes = figure.subplots()
     chosen = metrics[metrics["metric"] == headline]
+    figure = Figure(figsize=(7.0, max(4.2, 0.22 * chosen["method"].nunique())), layout="constrained")
+    axes = figure.subplots()
     for i, (method, own) in enumerate(chosen.groupby("method", sort=False)):
         table = own.pivot(index="seed", columns="task", values="value")
         scores, tasks = table.to_numpy(), table.columns.to_numpy() + 1
         mean, num_seeds = scores.mean(axis=0), len(scores)
         error = scores.std(axis=0, ddof=1) / np.sqrt(num_seeds) if num_seeds > 1 else np.zeros_like(mean)
         color = _COLORS[i % len(_COLORS)]
-        axes.plot(tasks, mean, color=color, label=str(method), marker="o", markersize=3)
+        dashes = _DASHES[i // len(_COLORS) % len(_DASHES)]
+        axes.plot(tasks, mean, color=color, linestyle=dashes, label=str(method), marker="o", markersize=3)
         axes.fill_between(tasks, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
     if chance is not None:
         axes.axhline(chance, color="0.6", linestyle=":", linewidth=1)

@@ -88,15 +88,20 @@ class RunFolder:
         stored = set(self.metrics.loc[self.metrics["method"] == method, "task"])
         return next(task for task in itertools.count() if task not in stored)
 
-    def record_task(self, method: str, task: int, rows: pd.DataFrame, seconds: float) -> None:
-        """Stores a task's metrics and wall time, in place of what an interrupted attempt at it left."""
-        stale = (self.metrics["method"] == method) & (self.metrics["task"] >= task)
+    def record_task(self, task: int, rows: pd.DataFrame, seconds: float) -> None:
+        """Stores a task's metrics and wall time, in place of what an interrupted attempt at it left.
+
+        The rows may be of several points of a grid, which share the time.
+        """
+        labels = list(rows["method"].unique())
+        stale = self.metrics["method"].isin(labels) & (self.metrics["task"] >= task)
         kept = self.metrics[~stale]
         self.metrics = pd.concat([kept, rows], ignore_index=True) if len(kept) else rows
         with _replacing(self.path / "metrics.parquet") as temporary:
             self.metrics.to_parquet(temporary, index=False)
-        before = self.seconds.get(method, [])[:task]
-        self.seconds[method] = [*before, *[0.0] * (task - len(before)), seconds]
+        for label in labels:
+            before = self.seconds.get(label, [])[:task]
+            self.seconds[label] = [*before, *[0.0] * (task - len(before)), seconds / len(labels)]
         _write_json(self.path / "seconds.json", self.seconds)
 
     def log(self, message: str) -> None:

@@ -21,7 +21,7 @@ def summary_table(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]],
     tasks = f"last {last.pop()} tasks" if len(last) == 1 else "last ≤ 5 tasks"
     table = Table(title=escape(f"{title}: {headline.replace('_', ' ')}"), title_justify="left")
     table.add_column("method")
-    for name in (tasks, "first task", "dormant", "isometry dev.", "seconds"):
+    for name in (tasks, "first task", "dormant", "eff. rank", "isometry dev.", "seconds"):
         table.add_column(name, justify="right")
     show_diverged = bool((summary["num_diverged"] > 0).any())
     if show_diverged:
@@ -32,6 +32,7 @@ def summary_table(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]],
             f"{row['last_mean']:.3f} ± {_number(row['last_standard_error'], '.3f')}",
             _number(row["first_task"], ".3f"),
             _number(row["dormant_fraction"], ".3f"),
+            _number(row["effective_rank"], ".3g"),
             _number(row["isometry_deviation"], ".3g"),
             f"{sum(seconds.get(str(row['method']), [])):.1f}",
         ]

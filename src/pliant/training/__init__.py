@@ -4,7 +4,7 @@ from pliant.training._config import RunConfig
 from pliant.training._decode import beam_search, greedy
 from pliant.training._learner import Learner, make_learner
 from pliant.training._pace import num_steps
-from pliant.training._plan import MethodPlan, Plan, make_plan, settings_in_use
+from pliant.training._plan import MethodPlan, Plan, fitting, make_plan, settings_in_use
 from pliant.training._record import fingerprint, record
 from pliant.training._run import Progress, run
 from pliant.training._seeds import SeedAxis, choose_batching, seed_axis
@@ -31,6 +31,7 @@ __all__ = [
     "beam_search",
     "choose_batching",
     "fingerprint",
+    "fitting",
     "greedy",
     "init_state",
     "make_learner",

@@ -14,7 +14,8 @@ class RunConfig:
     dataset: str | None = None
     """Data set; see `pliant list datasets`. By default digits; streams that are generated have none."""
     methods: tuple[str, ...] = ("adam", "l2-init", "redo", "adamo", "adamo-maxmin")
-    """Methods; see `pliant list methods`. Your own is path/to/file.py:name."""
+    """Methods; see `pliant list methods`. Several as one: redo+layernorm. Your own is path/to/file.py:name. On the
+    command line "all" stands for every one that suits the run."""
     seeds: int = 4
     """Number of seeds: 0, 1, 2, …"""
     tasks: int = 20
@@ -66,3 +67,6 @@ class RunConfig:
     settings: tuple[str, ...] = ()
     """NAME.OPTION=VALUE for any option of a method, of the stream or of the network, such as
     adamo.isometry_strength=0.03, random-labels.labels=iid or mlp.norm=layer."""
+    grid: tuple[str, ...] = ()
+    """METHOD.OPTION=VALUE,VALUE,… for numbers of a method to try, all combinations and seeds in one compiled program,
+    such as adamo.isometry_strength=0.01,0.1,1."""

@@ -10,31 +10,37 @@ from pliant.training._config import RunConfig
 from pliant.training._evaluate import evaluate
 from pliant.training._plan import MethodPlan
 from pliant.training._seeds import Batching, SeedAxis, seed_axis
-from pliant.training._step import init_state, seed_keys, train_chunk
+from pliant.training._step import SeedKeys, init_state, seed_keys, train_chunk
 from pliant.training._switch import switch_task
-from pliant.types import Stream
+
+
+class Slot(NamedTuple):
+    """What tells one learner from the next: its random streams, and its point of a grid."""
+
+    keys: SeedKeys
+    own: dict[str, Any]
+    """Hyperparameters that replace the shared ones."""
 
 
 class Learner(NamedTuple):
-    """Compiled functions; their first argument has a slot axis, their second is shared by all seeds."""
+    """Compiled functions; their first argument has a slot axis, their second is shared by all slots."""
 
     axis: SeedAxis
     init: Callable[[Any, Any], Any]
-    """(seeds, traced) -> state, keys"""
+    """((seeds, own hyperparameters), traced) -> state, slot"""
     make_task: Callable[[Any, Any], Any]
-    """(keys, task index) -> task"""
+    """(slot, task index) -> task"""
     switch: Callable[[Any, Any], Any]
-    """((state, keys), (traced, task index)) -> state"""
+    """((state, slot), (traced, task index)) -> state, what the method reports"""
     train: Callable[[Any, Any], Any]
-    """((state, keys, task, indices), (traced, data, pace)) -> state, metrics of every step"""
+    """((state, slot, task, indices), (traced, data, pace)) -> state, metrics of every step"""
     evaluate: Callable[[Any, Any], Any]
-    """((state, keys, task), (data, probe indices, task index, numbers of examples)) -> results"""
+    """((state, slot, task), (traced, data, probe indices, task index, numbers of examples)) -> results"""
 
 
 def make_learner(
-    stream: Stream,
     method: MethodPlan,
-    num_seeds: int,
+    num_slots: int,
     batching: Batching | None = None,
     *,
     config: RunConfig | None = None,
@@ -42,45 +48,51 @@ def make_learner(
     """Compiles (on first use) what one method needs. Hyperparameters are arguments, so other values reuse the programs.
 
     Args:
-      stream: the tasks.
-      method: the method with its network.
-      num_seeds: ≥ 1.
+      method: the method with its network and tasks.
+      num_slots: ≥ 1: seeds, or points of a grid with as many seeds each.
       batching: see `seed_axis`.
       config: what happens when the task changes; by default nothing.
     """
-    network = method.network
+    network, stream = method.network, method.stream
     config = config or RunConfig()
 
-    def parts(traced: Any, rate: Any = None) -> Any:
-        if rate is not None and "learning_rate" in traced:
-            traced = traced | {"learning_rate": traced["learning_rate"] * rate}
-        return build(method.method, network.wiring, method.static | traced)
+    def parts(traced: Any, **moment: Any) -> Any:
+        return build(method.method, network.wiring, method.static | traced, **moment)
 
-    def init(seed: Any, traced: Any) -> Any:
+    def init(item: Any, traced: Any) -> Any:
+        seed, own = item
         keys = seed_keys(seed)
-        return init_state(network, parts(traced), keys.network), keys
+        return init_state(network, parts(traced | own), keys.network), Slot(keys, own)
 
     def switch(item: Any, shared: Any) -> Any:
+        state, slot = item
         traced, index = shared
-        return switch_task(
-            network, parts(traced), *item, index, optimizer=config.optimizer_at_switch, head=config.head_at_switch
-        )
+        now, optimizer, head = parts(traced | slot.own), config.optimizer_at_switch, config.head_at_switch
+        return switch_task(network, now, state, slot.keys, index, optimizer=optimizer, head=head)
 
     def train(item: Any, shared: Any) -> Any:
-        state, keys, task, indices = item
+        state, slot, task, indices = item
         traced, data, pace = shared
-        return train_chunk(network, lambda rate: parts(traced, rate), stream, state, keys, data, task, indices, pace)
+
+        def now(rate: Any, fraction: Any) -> Any:
+            return parts(traced | slot.own, rate=rate, fraction=fraction)
+
+        return train_chunk(network, now, stream, state, slot.keys, data, task, indices, pace)
 
     def measure(item: Any, shared: Any) -> Any:
-        state, keys, task = item
-        data, probe, index, sizes = shared
-        return evaluate(network, stream, state, jax.random.fold_in(keys.probe, index), data, task, probe, sizes)
+        state, slot, task = item
+        traced, data, probe, index, sizes = shared
+        intervention = parts(traced | slot.own).intervention
+        if intervention and intervention.reported:
+            params, network_state = intervention.reported(state.learned(), state.intervention)
+            state = state._replace(params=params, network=network_state)
+        return evaluate(network, stream, state, jax.random.fold_in(slot.keys.probe, index), data, task, probe, sizes)
 
-    axis = seed_axis(num_seeds, network, batching)
+    axis = seed_axis(num_slots, network, batching)
     return Learner(
         axis,
         init=axis.over_seeds(init),
-        make_task=axis.over_seeds(lambda keys, index: stream.task(keys.tasks, index)),
+        make_task=axis.over_seeds(lambda slot, index: stream.task(slot.keys.tasks, index)),
         switch=axis.over_seeds(switch),
         train=axis.over_seeds(train),
         evaluate=axis.over_seeds(measure),

@@ -2,12 +2,13 @@
 
 import dataclasses
 import inspect
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from pliant.errors import UserError, require_range, unknown_name
-from pliant.methods import build, find, split_static, users_code, with_settings
+from pliant.methods import build, find, reshape, split_static, users_code, with_settings, wrapped
 from pliant.networks import NETWORKS, TEXT_NETWORKS
 from pliant.settings import Value, cast, options
 from pliant.streams import STREAMS, TRANSITIONS, Dataset, augmented, load_dataset
@@ -28,8 +29,20 @@ class MethodPlan(NamedTuple):
     """Hyperparameters that shape the program."""
     traced: dict[str, Value]
     """Hyperparameters that are arguments of the program."""
+    network_name: str
+    """As it was asked for, or what the method has in its place."""
     network_options: dict[str, Any]
     network: Network
+    stream: Stream
+    """The run's, or what the method makes of it."""
+    points: tuple[dict[str, Value], ...] = ({},)
+    """Of a grid: hyperparameters that replace traced ones, each combination with all seeds."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the metrics call the method: its name, with the point of the grid if there is one."""
+        texts = [",".join(f"{name}={value}" for name, value in point.items()) for point in self.points]
+        return tuple(f"{self.method.name}[{text}]" if text else self.method.name for text in texts)
 
 
 class Plan(NamedTuple):
@@ -56,12 +69,13 @@ def make_plan(config: RunConfig, data_dir: str | None = None) -> Plan:
     methods = [find(source) for source in config.methods]
     names = [method.name for method in methods]
     _check_names(config, names)
-    settings = _parse(config, names)
+    settings, grid = _parse(config, names), _parse_grid(config, names)
     stream, stream_options = _make_stream(config, data_dir, settings)
     plans = []
     for source, method in zip(config.methods, methods, strict=True):
         with users_code(source):
-            plans.append(_plan_method(config, stream, source, method, settings))
+            planned = _plan_method(config, stream, source, method, settings)
+            plans.append(planned._replace(points=_points(planned, grid[method.name])))
     return Plan(config, stream, stream_options, tuple(plans))
 
 
@@ -74,6 +88,33 @@ def settings_in_use(settings: Sequence[str], config: RunConfig) -> tuple[str, ..
     """
     used = {find(source).name for source in config.methods} | {config.stream, config.network}
     return tuple(setting for setting in settings if setting.partition("=")[0].rpartition(".")[0] in used)
+
+
+def fitting(config: RunConfig, data_dir: str | None = None) -> tuple[RunConfig, dict[str, str]]:
+    """Leaves out the methods that cannot do a configuration's run.
+
+    Args:
+      config: what to run; settings and grids must be of its methods.
+      data_dir: see `make_plan`.
+
+    Returns:
+      The configuration with the others, and for every method left out the reason.
+
+    Raises:
+      UserError: if none can: the reason of the last.
+    """
+    chosen, reasons = [], {}
+    for source in config.methods:
+        one = dataclasses.replace(config, methods=(source,))
+        settings, grid = (settings_in_use(given, one) for given in (config.settings, config.grid))
+        try:
+            make_plan(dataclasses.replace(one, settings=settings, grid=grid), data_dir)
+            chosen.append(source)
+        except UserError as error:
+            reasons[source] = str(error)
+            if len(reasons) == len(config.methods):
+                raise
+    return dataclasses.replace(config, methods=tuple(chosen)), reasons
 
 
 def _make_stream(
@@ -193,6 +234,43 @@ def _parse(config: RunConfig, methods: list[str]) -> dict[str, dict[str, str]]:
     return parsed
 
 
+def _parse_grid(config: RunConfig, methods: list[str]) -> dict[str, dict[str, str]]:
+    """Values to try, with commas between, by method and option."""
+    parsed: dict[str, dict[str, str]] = {name: {} for name in methods}
+    for entry in config.grid:
+        target, _, values = entry.partition("=")
+        name, _, option = target.rpartition(".")
+        if not (name and option and values):
+            do = "For example adamo.isometry_strength=0.01,0.1,1."
+            raise UserError(got=f"--grid {entry}", wanted="METHOD.OPTION=VALUE,VALUE,…", do=do)
+        if name not in parsed:
+            raise unknown_name("method", name, methods, do="Give options of the methods of this run.")
+        parsed[name][option] = values
+    return parsed
+
+
+def _points(plan: MethodPlan, grid: Mapping[str, str]) -> tuple[dict[str, Value], ...]:
+    """All combinations of a method's values to try, each checked as a setting is."""
+    name, axes = plan.method.name, []
+    for option, texts in grid.items():
+        if option in plan.static:
+            raise UserError(
+                got=f"--grid {name}.{option}, which shapes the compiled program",
+                wanted=f"numbers: {', '.join(plan.traced)}",
+                do=f"Use --set {name}.{option}=VALUE, one run for each.",
+            )
+        values = [with_settings(plan.method, {option: text}, 0.0)[option] for text in texts.split(",")]
+        if len(set(values)) < len(values):
+            raise UserError(
+                got=f"--grid {name}.{option}={texts}", wanted="every value once", do="Drop the repeated one."
+            )
+        axes.append([(option, value) for value in values])
+    points = tuple(dict(point) for point in itertools.product(*axes))
+    for point in points:
+        build(plan.method, plan.network.wiring, plan.static | plan.traced | point)
+    return points
+
+
 def _with_settings(
     factory: Any, name: str, settings: Mapping[str, Mapping[str, str]], skip: tuple[str, ...]
 ) -> dict[str, Value]:
@@ -209,31 +287,40 @@ def _with_settings(
 def _plan_method(
     config: RunConfig, stream: Stream, source: str, method: Method, settings: Mapping[str, Mapping[str, str]]
 ) -> MethodPlan:
-    factory = NETWORKS[config.network]
+    values = with_settings(method, settings[method.name], config.learning_rate)
+    static, traced = split_static(method, values)
+    stream = reshape(method, stream, static)
+    name = method.replaces.get(config.network, config.network)
+    factory = NETWORKS[name]
     own_flags = {"use_bias": config.use_bias} | ({"widths": config.widths} if config.widths is not None else {})
-    missing = [name for name in own_flags if name not in options(factory)]
+    missing = [flag for flag in own_flags if flag not in options(factory)]
     if "widths" in missing:
         raise UserError(
-            got=f"widths for the network {config.network!r}",
+            got=f"widths for the network {name!r}",
             wanted="a network with dense layers to size",
             do="See `pliant list networks` for its own options (--set).",
         )
     network_options: dict[str, Any] = _with_settings(factory, config.network, settings, skip=("use_bias",))
-    network_options |= {name: value for name, value in own_flags.items() if name not in missing}
-    network_options |= _network_changes(method, config.network)
+    network_options |= {flag: value for flag, value in own_flags.items() if flag not in missing}
+    network_options |= _network_changes(method, name)
     _check_inputs(config, stream)
     network = factory(stream.input_shape, stream.num_outputs, **network_options)
     _check_head(config, network)
-    values = with_settings(method, settings[method.name], config.learning_rate)
+    network = wrapped(method, network, static)
     build(method, network.wiring, values)  # numbers are checked here: inside a compiled program they are traced
-    static, traced = split_static(method, values)
-    return MethodPlan(method, source, static, traced, network_options, network)
+    return MethodPlan(method, source, static, traced, name, network_options, network, stream)
 
 
 def _network_changes(method: Method, network: str) -> dict[str, Any]:
     """The method's changes, which the network must know."""
     known = options(NETWORKS[network])
     unknown = [name for name in method.network if name not in known]
+    if method.replaces and network not in method.replaces.values():
+        raise UserError(
+            got=f"the method {method.name!r}, which replaces the network, with {network!r}",
+            wanted=f"one of {', '.join(method.replaces)}",
+            do=f"Add --network {next(iter(method.replaces))}, or leave the method out.",
+        )
     if unknown:
         raise UserError(
             got=f"the method {method.name!r}, which changes {', '.join(unknown)}, with the network {network!r}",

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pliant.methods import split_spec
 from pliant.training._pace import num_steps
 from pliant.training._plan import Plan
 from pliant.types import Stream
@@ -38,7 +39,8 @@ def record(plan: Plan) -> dict[str, Any]:
                 "reference": item.method.reference,
                 "boundary_aware": item.method.boundary_aware,
                 "hyperparameters": item.static | item.traced,
-                "network": item.network_options,
+                "grid": list(item.points) if item.points != ({},) else [],
+                "network": {"name": item.network_name} | item.network_options,
             }
             for item in plan.methods
         },
@@ -80,6 +82,6 @@ def _data_hash(stream: Stream) -> str:
 
 
 def _file_hash(source: str) -> str | None:
-    """The hash of a user's file, so that an edited method is another configuration."""
-    file = Path(source.rpartition(":")[0])
-    return hashlib.sha256(file.read_bytes()).hexdigest() if ".py:" in source else None
+    """The hash of a user's files, so that an edited method is another configuration."""
+    files = [Path(part.rpartition(":")[0]) for part in split_spec(source) if ".py:" in part]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else None

@@ -1,5 +1,6 @@
 """A run: every method learns the stream, task by task; the host has control between chunks of steps."""
 
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 import pandas as pd
 import threadpoolctl
+from jaxtyping import Int
 
 from pliant.methods import as_arrays, users_code
 from pliant.results import COLUMNS, RunFolder, environment, summarize_run
@@ -21,6 +23,7 @@ from pliant.training._pace import micro_steps, num_steps, rates
 from pliant.training._plan import MethodPlan, Plan, make_plan
 from pliant.training._record import fingerprint, record
 from pliant.training._step import Pace
+from pliant.types import Stream
 
 _CHUNK = 128  # steps at most in a compiled call: long against its overhead, short against a user's patience
 
@@ -98,37 +101,42 @@ def _run_method(
     plan: Plan, method: MethodPlan, folder: RunFolder, report: Callable[[Progress], None], done: float
 ) -> None:
     """Trains one method on all tasks that are still to do."""
-    config, stream, name = plan.config, plan.stream, method.method.name
-    with Checkpoints(folder.checkpoints(name), folder.num_tasks_stored(name)) as checkpoints:
+    config, stream, name = plan.config, method.stream, method.method.name
+    with Checkpoints(folder.checkpoints(name), folder.num_tasks_stored(method.labels[0])) as checkpoints:
         first = checkpoints.num_tasks_done()
         if first >= config.tasks:
             return
         started = time.perf_counter()
-        learner = make_learner(stream, method, config.seeds, config=config)
+        seeds, own = _slots(config, method)
+        learner = make_learner(method, len(seeds), config=config)
         axis = learner.axis
         traced = axis.share(as_arrays(method.traced))
-        data = axis.share(stream.data)
-        state, keys = learner.init(axis.put(np.arange(config.seeds, dtype=np.int32)), traced)
+        shared = (traced, axis.share(stream.data))
+        state, slot = learner.init(axis.put((seeds, own)), traced)
         if first:
             state = axis.put(checkpoints.restore(axis.get(state)))
             folder.log(f"{name}: continues after task {first} of {config.tasks}")
         chunk = _Chunk()
         for index in range(first, config.tasks):
-            if index and (config.optimizer_at_switch, config.head_at_switch) != ("keep", "keep"):
-                state = learner.switch((state, keys), (traced, np.int32(index)))
-            task = learner.make_task(keys, np.int32(index))
+            told: dict[str, np.ndarray] = {}
+            if index and _switches(plan, method):
+                state, info = learner.switch((state, slot), (traced, np.int32(index)))
+                told = axis.get(info)
+            task = learner.make_task(slot, np.int32(index))
 
             def progress(fraction: float, score: float, index: int = index) -> None:
                 whole = done + (index + fraction) / config.tasks / len(plan.methods)
                 report(Progress(name, index, whole, stream.objective.score, score))
 
-            state, means = _run_task(plan, learner, (state, keys, task), (traced, data), index, chunk, progress)
+            state, means = _run_task(
+                config, stream, learner, seeds, (state, slot, task), shared, index, chunk, progress
+            )
             sizes = Sizes(np.int32(stream.num_train(index)), np.int32(stream.num_test(index)))
             probe = probe_indices(stream.num_train(index), _probe_size(plan))
-            results = jax.device_get(learner.evaluate((state, keys, task), (data, probe, np.int32(index), sizes)))
-            rows = _rows(plan, method, index, means, results)
+            results = learner.evaluate((state, slot, task), (*shared, probe, np.int32(index), sizes))
+            rows = _rows(plan, method, index, means | told, jax.device_get(results))
             now = time.perf_counter()
-            folder.record_task(name, index, rows, now - started)
+            folder.record_task(index, rows, now - started)
             started = now
             checkpoints.save(index + 1, axis.get(state))
             folder.log(f"{name}: task {index + 1} of {config.tasks}, {_headline(rows, plan):.3f}")
@@ -145,41 +153,60 @@ class _Chunk:
             self.size = min(2 * self.size, _CHUNK)
 
 
+def _slots(config: RunConfig, method: MethodPlan) -> tuple[Int[np.ndarray, " slot"], dict[str, np.ndarray]]:
+    """The seed of every slot, and its values of what a grid varies: all seeds of the first point, then of the next."""
+    seeds = np.tile(np.arange(config.seeds, dtype=np.int32), len(method.points))
+    own = {
+        name: np.repeat(np.stack([as_arrays(point)[name] for point in method.points]), config.seeds)
+        for name in method.points[0]
+    }
+    return seeds, own
+
+
+def _switches(plan: Plan, method: MethodPlan) -> bool:
+    """Whether anything is to be done when the task changes."""
+    kept = (plan.config.optimizer_at_switch, plan.config.head_at_switch) == ("keep", "keep")
+    return method.method.boundary_aware or not kept
+
+
 def _run_task(
-    plan: Plan,
+    config: RunConfig,
+    stream: Stream,
     learner: Learner,
+    seeds: Int[np.ndarray, " slot"],
     carry: tuple[Any, Any, Any],
     arguments: tuple[Any, Any],
     index: int,
     chunk: _Chunk,
     progress: Callable[[float, float], None],
 ) -> tuple[Any, dict[str, np.ndarray]]:
-    """Trains on one task; also returns its metrics: means over steps, and sums of counts, one entry a seed."""
-    config, stream, axis = plan.config, plan.stream, learner.axis
+    """Trains on one task; also returns its metrics: means over steps, and sums of counts, one entry a slot."""
+    axis = learner.axis
     total, num_train = num_steps(config, stream, index), stream.num_train(index)
     moments, factors = micro_steps(config, stream, index), rates(config, total)
     before = sum(num_steps(config, stream, earlier) for earlier in range(index))
     sums: dict[str, np.ndarray] = {}
-    state, keys, task = carry
+    state, slot, task = carry
     start = 0
     while start < total:
         began, stop = time.perf_counter(), min(start + chunk.size, total)
-        indices = np.zeros((config.seeds, _CHUNK, config.batch_size), np.int32)
+        order = np.zeros((config.seeds, _CHUNK, config.batch_size), np.int32)
         for seed in range(config.seeds):
-            indices[seed, : stop - start] = batch_indices(
+            order[seed, : stop - start] = batch_indices(
                 seed, index, start, stop, num_examples=num_train, batch_size=config.batch_size
             )
         pace = Pace(
             _padded(moments[start:stop], np.int32),
             _padded(factors[start:stop], np.float32),
+            _padded(np.arange(start, stop) / total, np.float32),
             np.int32(before + start),
             np.int32(stop - start),
             np.int32(num_train),
         )
-        state, metrics = learner.train((state, keys, task, axis.put(indices)), (*arguments, pace))
+        state, metrics = learner.train((state, slot, task, axis.put(order[seeds])), (*arguments, pace))
         for name, values in axis.get(metrics).items():
             kind = np.int64 if values.dtype.kind == "i" else np.float64
-            sums[name] = _added(sums.get(name, np.zeros(config.seeds, kind)), values[:, : stop - start])
+            sums[name] = _added(sums.get(name, np.zeros(len(seeds), kind)), values[:, : stop - start])
         start = stop
         chunk.took(time.perf_counter() - began)
         progress(stop / total, float(sums[f"online_{stream.objective.score}"].mean() / stop))
@@ -204,11 +231,11 @@ def _probe_size(plan: Plan) -> int:
 def _rows(plan: Plan, method: MethodPlan, index: int, means: dict[str, np.ndarray], results: Any) -> pd.DataFrame:
     """The metrics of one task in long form."""
     config = plan.config
-    step = sum(num_steps(config, plan.stream, earlier) for earlier in range(index + 1))
+    step = sum(num_steps(config, method.stream, earlier) for earlier in range(index + 1))
     rows = []
-    for seed in range(config.seeds):
-        metrics = {name: float(values[seed]) for name, values in means.items()} | summarize(results, seed)
-        common = (plan.stream.name, method.method.name, config.network, plan.stream.dataset, seed, index, step)
+    for slot, (label, seed) in enumerate(itertools.product(method.labels, range(config.seeds))):
+        metrics = {name: float(values[slot]) for name, values in means.items()} | summarize(results, slot)
+        common = (plan.stream.name, label, config.network, plan.stream.dataset, seed, index, step)
         rows += [(*common, name, value) for name, value in sorted(metrics.items())]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -11,9 +11,26 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from pliant.methods import Parts
 from pliant.training._rounding import rounded, with_rounded_gradient
-from pliant.types import Batch, Features, Key, Network, Objective, Params, Probe, Scalar, Signals, State, Stream
+from pliant.types import (
+    Batch,
+    Features,
+    Forward,
+    Fresh,
+    Inputs,
+    Key,
+    Learned,
+    Network,
+    Objective,
+    Params,
+    Probe,
+    Scalar,
+    Signals,
+    State,
+    Stream,
+)
 
 _AUGMENT = 2**32 - 1  # apart from the steps: they are int32
+_OPTIMIZER, _PENALTY = 2**32 - 3, 2**32 - 4  # in the stream of method noise, apart from the steps and from _switch
 
 
 class TrainState(NamedTuple):
@@ -24,6 +41,10 @@ class TrainState(NamedTuple):
     optimizer: optax.OptState
     penalty: State
     intervention: State
+
+    def learned(self) -> Learned:
+        """What interventions may rewrite."""
+        return Learned(self.params, self.network, self.optimizer)
 
 
 class SeedKeys(NamedTuple):
@@ -47,12 +68,11 @@ def seed_keys(seed: Int[Array, ""] | int) -> SeedKeys:
 def init_state(network: Network, parts: Parts, key: Key) -> TrainState:
     """The state before the first step."""
     params, state = network.init(key)
+    learned = Learned(params, state, parts.optimizer.init(params))
     return TrainState(
-        params,
-        state,
-        parts.optimizer.init(params),
-        parts.penalty.init(params) if parts.penalty else (),
-        parts.intervention.init(params) if parts.intervention else (),
+        *learned,
+        penalty=parts.penalty.init(params) if parts.penalty else (),
+        intervention=parts.intervention.init(learned) if parts.intervention else (),
     )
 
 
@@ -91,18 +111,20 @@ def train_step(
             with_rounded_gradient(params, step), state.network, batch.inputs, train=True, key=noise
         )
         loss = objective.losses(output, batch.targets, task).mean()
-        penalty, penalty_state = (
-            parts.penalty.loss(with_rounded_gradient(params, step), state.penalty, features)
-            if parts.penalty
-            else (0.0, ())
-        )
+        penalty: Any = 0.0
+        penalty_state: State = ()
+        if parts.penalty:
+            forward = _forward(network, state.network, batch, output, features, loss, probe_batch, keys, step)
+            penalty, penalty_state = parts.penalty.loss(with_rounded_gradient(params, step), state.penalty, forward)
         return loss + penalty, (loss, penalty, output, features, network_state, penalty_state)
 
     gradients, (loss, penalty, output, features, network_state, penalty_state) = jax.grad(total_loss, has_aux=True)(
         state.params
     )
     gradients = rounded(gradients, step)
-    updates, optimizer = parts.optimizer.update(gradients, state.optimizer, state.params, step=step)
+    updates, optimizer = parts.optimizer.update(
+        gradients, state.optimizer, state.params, step=step, key=_method_key(keys, _OPTIMIZER, step)
+    )
     params = optax.apply_updates(state.params, rounded(updates, step))
 
     metrics = {
@@ -112,19 +134,18 @@ def train_step(
     }
     if parts.penalty:
         metrics["penalty"] = penalty
-    intervention = state.intervention
-    if parts.intervention:
-        probe = _probe(network, params, network_state, probe_batch)
-        params, optimizer, intervention, info = parts.intervention.update(
-            jax.random.fold_in(keys.method, step),
-            step,
-            params,
-            optimizer,
-            intervention,
-            Signals(gradients, features, probe),
+    learned, intervention = Learned(params, network_state, optimizer), state.intervention
+    if parts.intervention and parts.intervention.update:
+        signals = Signals(
+            gradients,
+            features,
+            _probe(network, params, network_state, probe_batch),
+            Fresh(network.init, parts.optimizer.init),
         )
+        key = jax.random.fold_in(keys.method, step)
+        learned, intervention, info = parts.intervention.update(key, step, learned, intervention, signals)
         metrics |= info
-    return TrainState(params, network_state, optimizer, penalty_state, intervention), metrics
+    return TrainState(*learned, penalty_state, intervention), metrics
 
 
 class Pace(NamedTuple):
@@ -134,6 +155,8 @@ class Pace(NamedTuple):
     """The micro-step of the stream's transition."""
     rate: Float[np.ndarray | Array, " step"]
     """What the learning rate is multiplied by."""
+    fraction: Float[np.ndarray | Array, " step"]
+    """The share of the task's updates done before this one, in [0, 1)."""
     first_step: Int[Array, ""] | np.int32
     """Updates before this chunk."""
     num_steps: Int[Array, ""] | np.int32
@@ -145,12 +168,13 @@ class Pace(NamedTuple):
     def steady(cls, num_steps: int, num_train: int) -> "Pace":
         """The first `num_steps` updates of a stream that changes abruptly, all at the full learning rate."""
         moments, rates = np.ones(num_steps, np.int32), np.ones(num_steps, np.float32)
-        return cls(moments, rates, np.int32(0), np.int32(num_steps), np.int32(num_train))
+        fractions = np.arange(num_steps, dtype=np.float32) / num_steps
+        return cls(moments, rates, fractions, np.int32(0), np.int32(num_steps), np.int32(num_train))
 
 
 def train_chunk(
     network: Network,
-    build_parts: Callable[[Any], Parts],
+    build_parts: Callable[[Any, Any], Parts],
     stream: Stream,
     state: TrainState,
     keys: SeedKeys,
@@ -163,7 +187,7 @@ def train_chunk(
 
     Args:
       network: what learns.
-      build_parts: `build_parts(factor of the learning rate) -> the method's parts`.
+      build_parts: `build_parts(factor of the learning rate, fraction of the task) -> the method's parts`.
       stream: the stream.
       state: before the chunk.
       keys: of the seed.
@@ -189,7 +213,7 @@ def train_chunk(
         def probe_batch(key: Key, num_examples: int) -> Batch:
             return stream.train_batch(data, current, jax.random.randint(key, (num_examples,), 0, pace.num_train))
 
-        parts = build_parts(pace.rate[i])
+        parts = build_parts(pace.rate[i], pace.fraction[i])
         return train_step(network, parts, stream.objective, state, batch, current, step, keys, probe_batch)
 
     def body(i: Int[Array, ""], carry: Any) -> Any:
@@ -206,6 +230,31 @@ def _global_norm(tree: Params) -> Scalar:
     """The L2 norm over all leaves, by dot products: XLA:CPU runs them several times as fast as sums of squares."""
     squares = [jnp.vdot(leaf, leaf, preferred_element_type=jnp.float32) for leaf in jax.tree.leaves(tree)]
     return jnp.sqrt(jnp.stack(squares).sum())
+
+
+def _method_key(keys: SeedKeys, part: int, step: Int[Array, ""]) -> Key:
+    return jax.random.fold_in(jax.random.fold_in(keys.method, part), step)
+
+
+def _forward(
+    network: Network,
+    state: State,
+    batch: Batch,
+    output: Array,
+    features: Features,
+    loss: Scalar,
+    probe_batch: Any,
+    keys: SeedKeys,
+    step: Int[Array, ""],
+) -> Forward:
+    def evaluate(params: Params, inputs: Inputs) -> tuple[Array, Features]:
+        return network.apply(params, state, inputs, train=False, key=_method_key(keys, _PENALTY, step))[:2]
+
+    def sample(num_examples: int) -> Inputs:
+        inputs: Inputs = probe_batch(_method_key(keys, _PENALTY, step), num_examples).inputs
+        return inputs
+
+    return Forward(batch.inputs, output, features, loss, evaluate, sample)
 
 
 def _probe(network: Network, params: Params, state: State, probe_batch: Any) -> Probe:

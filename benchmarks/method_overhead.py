@@ -1,0 +1,48 @@
+"""What every method costs a step, against Adam on the same network.
+
+    python benchmarks/method_overhead.py
+
+Milliseconds a step and seed of the whole training step (256 × 4 units, batch 32, digits with random labels), and the
+ratio to plain Adam's. Periodic work runs at its default period; what a method does when the task changes is not in it.
+Goal: at most 1.25, but for methods that orthogonalise or estimate spectra at every step.
+"""
+
+import functools
+
+import jax
+
+from _learner import chunk
+from _timing import alternate, arguments, report
+from pliant import _xla
+from pliant.methods import METHODS
+from pliant.networks import mlp
+from pliant.streams import load_dataset, random_labels
+
+STEPS, SEEDS = 500, 2
+
+
+def measure(repeats: int) -> list[dict[str, object]]:
+    stream = random_labels(load_dataset("digits"))
+    network = functools.partial(mlp, widths=(256,) * 4)
+    common = {"network": network, "batch_size": 32, "num_seeds": SEEDS, "num_steps": STEPS}
+    rows = []
+    for name, method in METHODS.items():
+        if method.targets or method.replaces:
+            continue
+        jax.clear_caches()
+        candidates = {"adam": chunk(stream, "adam", **common), name: chunk(stream, name, **common)}
+        seconds = alternate(candidates, repeats)
+        rows.append(
+            {
+                "method": name,
+                "ms a step and seed": 1e3 * seconds[name] / (STEPS * SEEDS),
+                "ratio to adam": seconds[name] / seconds["adam"],
+            }
+        )
+    return sorted(rows, key=lambda row: float(row["ratio to adam"]))
+
+
+if __name__ == "__main__":
+    _xla.use_every_core()
+    chosen = arguments(__doc__ or "")
+    report(measure(chosen.repeats), chosen.json)

@@ -1,0 +1,296 @@
+"""Continual backprop: replacing the least useful units, a few at a time."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from pliant.errors import UserError, require_range
+from pliant.interventions._surgery import (
+    Units,
+    anywhere,
+    by_path,
+    lowest,
+    mean_magnitude,
+    num_selected,
+    require_owned_outputs,
+    reset_units,
+)
+from pliant.networks import ACTIVATIONS
+from pliant.types import (
+    HiddenLayer,
+    Info,
+    Intervention,
+    Key,
+    Learned,
+    Number,
+    Params,
+    Signals,
+    State,
+    Wiring,
+    leaf_path,
+)
+
+UTILITIES = ("adaptable", "zero-contribution", "contribution")
+
+
+class ContinualBackpropState(NamedTuple):
+    """State of `continual_backprop` for one hidden layer."""
+
+    age: Int[Array, " width"]
+    """Updates since the unit was made."""
+    utility: Float[Array, " width"]
+    """Running mean, begun at 0."""
+    output: Float[Array, "outputs width"]
+    """Running mean of each of the unit's outputs, begun at 0; one output, or two behind CReLU."""
+    waiting: Int[Array, ""]
+    """Mature units, summed over the updates since the last replacement."""
+    credit: Float[Array, ""]
+    """The fraction of a unit that was due and not replaced then."""
+
+
+def continual_backprop(
+    wiring: Wiring,
+    *,
+    replacement_rate: Number = 1e-4,
+    maturity: Number = 100,
+    decay: Number = 0.99,
+    utility: str = "adaptable",
+    transfer_mean: bool = True,
+) -> Intervention:
+    r"""Replaces the least useful mature units, a small fraction of them at every update (continual backprop).
+
+    After every update, for each unit i of a hidden layer with outputs h on the training batch,
+
+    .. math:: a &\leftarrow a + 1, \qquad f \leftarrow \eta f + (1 - \eta)\, \mathbb E_x h(x), \qquad
+                   \hat f = f / (1 - \eta^a) \\
+              y &= \frac{\mathbb E_x |h(x) - \hat f| \cdot \operatorname{mean}_k |w^{out}_{ik}|}
+                        {\operatorname{mean}_j |w^{in}_{ji}|}, \qquad
+                   u \leftarrow \eta u + (1 - \eta)\, y, \qquad \hat u = u / (1 - \eta^a)
+
+    and of the units older than the maturity m the n with the lowest û are replaced, where n is the whole part of ρ
+    times the number of such units, added up over the updates since the last replacement; the fraction is kept. A
+    replaced unit is made as by `pliant.interventions.reset_units`, what is read of its mean output moves into the
+    biases behind,
+
+    .. math:: b_k \leftarrow b_k + \sum_i w^{out}_{ik} \hat f_i
+
+    so that a unit which hardly varies goes unnoticed, and a, f, u are 0 again. It is safe from replacement until it is
+    mature. The expectations of a channel are over all positions, the mean over its outgoing weights is over all that
+    read it, at all positions behind a flatten.
+
+    Args:
+      wiring: the network's layer graph.
+      replacement_rate: ρ in [0, 1], units per mature unit and update; 0 replaces none.
+      maturity: m ≥ 0, in updates.
+      decay: η in [0, 1), of the running means; 0 goes by the last batch alone.
+      utility: "adaptable" is y as above; "zero-contribution" leaves out the denominator, "contribution" f̂ as well.
+      transfer_mean: whether mean outputs move into biases. Where what reads a unit has no bias, nothing moves.
+
+    Returns:
+      An `Intervention`; its state is a `ContinualBackpropState` by layer. `info` counts the `units_reset`, and has the
+      `mature_fraction` of the units: nothing is replaced before it is above 0.
+
+    Raises:
+      UserError: for numbers out of range, an unknown utility, and networks in which no unit owns an output (MaxMin).
+
+    Example:
+      >>> from pliant.networks import mlp
+      >>> network = mlp((1,), 1, widths=(2,))
+      >>> params, _ = network.init(jax.random.key(0))
+      >>> params["head"]["kernel"] = jnp.array([[1.0], [5.0]])
+      >>> features = {"dense_0": jnp.array([[1.0, 0.1], [3.0, 0.1]])}  # the second unit is a constant
+      >>> signals = Signals(gradients=params, features=features, probe=None, fresh=None)
+      >>> method = continual_backprop(network.wiring, replacement_rate=0.5, maturity=0)
+      >>> learned = Learned(params, {}, ())
+      >>> new, _, _ = method.update(jax.random.key(1), 1, learned, method.init(learned), signals)
+      >>> new.params["head"]["kernel"][:, 0].tolist(), round(float(new.params["head"]["bias"][0]), 5)
+      ([1.0, 0.0], 0.5)
+
+    References:
+      Dohare, Sutton, Mahmood, `Continual Backprop <https://arxiv.org/abs/2108.06325>`_, 2021. Section 4 and
+      algorithm 1.
+      Dohare et al., `Loss of plasticity in deep continual learning <https://doi.org/10.1038/s41586-024-07711-7>`_,
+      2024. Methods; their utility is "contribution".
+
+    Differs from:
+      The authors' code: the mean output moves (there f is set to 0 first, so nothing does); units are ranked by û, as
+      in the paper, not by u; both moments of the incoming and outgoing weights are cleared for convolutions too; mature
+      units are counted in whole numbers, since running sums of ρ·N lose some in float32; ρ counts mature units for
+      convolutions as well, not all channels, and chance decides nothing; f decays in residual networks too. Its layers
+      for PyTorch modules have η = 0. Utilities of several outputs of a unit (CReLU) are averaged. Behind the gate of a
+      mixture of experts f̂ is the mean of the gated output.
+    """
+    require_range("replacement_rate", replacement_rate, 0, 1, do="1e-4 is usual; 0 replaces no unit.")
+    require_range("maturity", maturity, 0, do="Use 100 updates, or 1000 for long tasks.")
+    require_range("decay", decay, 0, 0.999999, do="Use 0.99, as published.")
+    require_owned_outputs(wiring, "continual backprop")
+    if utility not in UTILITIES:
+        raise UserError(
+            got=f"utility={utility!r}",
+            wanted=f"one of {', '.join(map(repr, UTILITIES))}",
+            do="Leave it out for 'adaptable'.",
+        )
+
+    def init(learned: Learned) -> State:
+        del learned
+        return {layer.name: _newborn(layer) for layer in wiring.layers}
+
+    def observe(layer: HiddenLayer, now: ContinualBackpropState, features: Array, leaves: Mapping[str, Array]) -> _Seen:
+        age = now.age + 1
+        correction = 1.0 - decay**age
+        h = features.astype(jnp.float32).reshape(-1, *now.output.shape)
+        output = decay * now.output + (1.0 - decay) * h.mean(axis=0)
+        mean = output / correction[None]
+        spread = jnp.abs(h if utility == "contribution" else h - mean[None]).mean(axis=0)
+        y = (spread * _outgoing(layer, leaves, now.output.shape)).mean(axis=0)
+        if utility == "adaptable":
+            y = y / jnp.maximum(_incoming(layer, wiring, leaves), 1e-12)
+        running = decay * now.utility + (1.0 - decay) * y
+        state = now._replace(age=age, utility=running, output=output)
+        return _with_due(state, running / correction, mean, age > maturity, replacement_rate)
+
+    def replace(
+        key: Key, learned: Learned, state: State, seen: Mapping[str, _Seen], signals: Signals
+    ) -> tuple[Learned, State, Array]:
+        units = {name: layer.mature & lowest(layer.ranked, layer.due) for name, layer in seen.items()}
+        if transfer_mean:
+            outputs = {name: jnp.where(units[name][None], layer.mean, 0.0) for name, layer in seen.items()}
+            learned = learned._replace(params=_with_outputs_in_biases(learned.params, wiring, outputs))
+        learned = _with_new_statistics(learned, wiring, units, key, signals)
+        return (
+            reset_units(key, learned, wiring, units),
+            {name: _reborn(state[name], flags) for name, flags in units.items()},
+            num_selected(units),
+        )
+
+    def update(key: Key, step: Any, learned: Learned, state: State, signals: Signals) -> tuple[Learned, State, Info]:
+        del step
+        leaves = by_path(learned.params)
+        seen = {
+            layer.name: observe(layer, state[layer.name], signals.features[layer.name], leaves)
+            for layer in wiring.layers
+        }
+        learned, state, num_reset = jax.lax.cond(
+            anywhere(jnp.stack([layer.due for layer in seen.values()]).sum() > 0),
+            lambda learned, state: replace(key, learned, state, seen, signals),
+            lambda learned, state: (learned, state, jnp.int32(0)),
+            learned,
+            {name: layer.state for name, layer in seen.items()},
+        )
+        mature = jnp.concatenate([layer.mature for layer in seen.values()]).mean()
+        return learned, state, {"units_reset": num_reset, "mature_fraction": mature}
+
+    return Intervention(init, update)
+
+
+class _Seen(NamedTuple):
+    """A layer after an update, before any of its units is replaced."""
+
+    state: ContinualBackpropState
+    mean: Float[Array, "outputs width"]
+    """f̂."""
+    mature: Bool[Array, " width"]
+    ranked: Float[Array, " width"]
+    """û, infinite where the unit is not mature."""
+    due: Int[Array, ""]
+    """How many units are to be replaced."""
+
+
+def _newborn(layer: HiddenLayer) -> ContinualBackpropState:
+    num_outputs = ACTIVATIONS[layer.activation].expansion if layer.activation in ACTIVATIONS else 1
+    return ContinualBackpropState(
+        age=jnp.zeros(layer.width, jnp.int32),
+        utility=jnp.zeros(layer.width),
+        output=jnp.zeros((num_outputs, layer.width)),
+        waiting=jnp.int32(0),
+        credit=jnp.float32(0.0),
+    )
+
+
+def _reborn(state: ContinualBackpropState, units: Array) -> ContinualBackpropState:
+    return state._replace(
+        age=jnp.where(units, 0, state.age),
+        utility=jnp.where(units, 0.0, state.utility),
+        output=jnp.where(units[None], 0.0, state.output),
+    )
+
+
+def _outgoing(layer: HiddenLayer, leaves: Mapping[str, Array], shape: tuple[int, ...]) -> Array:
+    num_outputs, width = shape
+    return mean_magnitude(leaves, layer.readers, num_outputs * width).reshape(num_outputs, width)
+
+
+def _incoming(layer: HiddenLayer, wiring: Wiring, leaves: Mapping[str, Array]) -> Array:
+    kernels = [feed.slot for feed in layer.feeds if wiring.roles[feed.slot.path] == "matrix"]
+    return mean_magnitude(leaves, kernels, layer.width)
+
+
+def _with_due(state: ContinualBackpropState, utility: Array, mean: Array, mature: Array, rate: Number) -> _Seen:
+    """Adds the mature units to those waiting, and takes out what makes whole units.
+
+    Only whole numbers are added up, so nothing drifts; 1e-6 makes up for the rounding of their product with the rate.
+    """
+    waiting = state.waiting + mature.sum(dtype=jnp.int32)
+    credit = state.credit + rate * waiting
+    due = jnp.floor(credit + 1e-6).astype(jnp.int32)
+    state = state._replace(
+        waiting=jnp.where(due > 0, 0, waiting), credit=jnp.where(due > 0, credit - due, state.credit)
+    )
+    return _Seen(state, mean, mature, jnp.where(mature, utility, jnp.inf), due)
+
+
+def _with_outputs_in_biases(params: Params, wiring: Wiring, outputs: Mapping[str, Array]) -> Params:
+    """Adds what is read of the units' `outputs`, constants by layer, to the biases behind them."""
+    leaves = by_path(params)
+    read: dict[str, Array] = {}
+    for layer in wiring.layers:
+        for slot in layer.readers:
+            bias = _bias_behind(slot.path, wiring)
+            if bias is not None:
+                kernel = jnp.moveaxis(leaves[slot.path], slot.axis, -2).astype(jnp.float32)
+                values = outputs[layer.name].reshape(-1)
+                values = jnp.tile(values, kernel.shape[-2] // values.size)
+                read[bias] = read.get(bias, 0.0) + values @ kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
+
+    def add(path: Any, leaf: Array) -> Array:
+        name = leaf_path(path)
+        return (leaf + read[name]).astype(leaf.dtype) if name in read else leaf
+
+    return jax.tree_util.tree_map_with_path(add, params)
+
+
+def _bias_behind(kernel: str, wiring: Wiring) -> str | None:
+    """The bias of the layer that a kernel belongs to: the one beside it, or the only one of the units that it feeds."""
+    biases = [path for path, role in wiring.roles.items() if role == "bias"]
+    module = kernel.rpartition("/")[0]
+    beside = [path for path in biases if module and path.rpartition("/")[0] == module]
+    fed = [
+        path
+        for layer in wiring.layers
+        if kernel in (paths := [feed.slot.path for feed in layer.feeds])
+        for path in paths
+        if path in biases
+    ]
+    return beside[0] if beside else fed[0] if len(fed) == 1 else None
+
+
+def _with_new_statistics(learned: Learned, wiring: Wiring, units: Units, key: Key, signals: Signals) -> Learned:
+    """Puts the running statistics of the units' own norms (BatchNorm) back to how they begin."""
+    modules = {
+        feed.slot.path.rpartition("/")[0]: units[layer.name]
+        for layer in wiring.layers
+        for feed in layer.feeds
+        if wiring.roles[feed.slot.path] == "norm"
+    }
+    if not {path.rpartition("/")[0] for path in by_path(learned.network)} & modules.keys():
+        return learned
+
+    def renew(path: Any, now: Array, start: Array) -> Array:
+        module = leaf_path(path).rpartition("/")[0]
+        return jnp.where(modules[module], start, now) if module in modules else now
+
+    _, start = signals.fresh.network(key)
+    return learned._replace(network=jax.tree_util.tree_map_with_path(renew, learned.network, start))

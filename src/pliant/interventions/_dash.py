@@ -1,0 +1,167 @@
+"""DASH: weights that the new task does not want are shrunk."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from pliant.errors import UserError, require_range
+from pliant.interventions._at_switch import norm_moved
+from pliant.interventions._surgery import clear_moments
+from pliant.masks import Mask, select
+from pliant.types import Fresh, Info, Intervention, Key, Learned, Number, Params, Signals, leaf_path
+
+Per = Literal["unit", "slice"]
+
+
+class DashState(NamedTuple):
+    """State of `dash`."""
+
+    missing: Int[Array, ""]
+    """Gradients of the new task to come before weights are shrunk; 0 between whiles."""
+    gradient: Params
+    """Their running mean so far, in float32; a 0 at parameters that are left alone."""
+
+
+def dash(
+    *,
+    min_scale: Number = 0.3,
+    alpha: Number = 0.3,
+    num_batches: Number = 8,
+    per: Per = "unit",
+    reset_moments: bool = False,
+    mask: Mask = None,
+) -> Intervention:
+    r"""Shrinks weights that do not point where the new task wants them, soon after the task changed (DASH).
+
+    .. math:: w \leftarrow s\, w, \qquad s = \min\big(1, \max(\lambda, \cos(-G, w))\big), \qquad
+              G \leftarrow (1 - \alpha) G + \alpha g
+
+    once a task, for the weights w that feed one unit (a column of a dense kernel, a filter of a convolution) and for
+    each bias as a whole. G starts at 0 and takes in the gradients g of the first n updates of the new task; weights are
+    shrunk after the n-th. A cosine with 0 counts as 0.
+
+    The gradient of a new task is known from its first update on, so the task is learned meanwhile: the authors'
+    measure G on the frozen network. A larger n makes G less noisy, a smaller one comes nearer to that.
+
+    What the optimizer remembers stays, as in the authors' code, but theirs is SGD. Adam's second moment remembers the
+    larger gradients of the larger weights for some 1/(1 − b2) updates, in which little is learned: where a task is
+    hardly longer than that and nothing of the last one can be kept, such as random labels, weights may shrink to
+    nothing from task to task. `reset_moments` forgets the moments of the weights that were shrunk.
+
+    Args:
+      min_scale: λ in [0, 1], the least that is left of a weight; 1 does nothing.
+      alpha: α in (0, 1], the weight of the newest gradient.
+      num_batches: n ≥ 1, in updates; a task that has fewer is not shrunk.
+      per: "unit" as above, or "slice": every input channel of a filter on its own, as in the authors' code.
+      reset_moments: whether the moments of shrunk weights are set to 0, see `pliant.interventions.clear_moments`.
+      mask: True at the parameters to shrink: a pytree of booleans or a function of the parameters that makes one; by
+        default all. The method `dash` takes kernels, the output layer and biases.
+
+    Returns:
+      An `Intervention` with a `switch`; its state is a `DashState`, one float32 copy of the parameters. `info` has
+      the number of `vectors_shrunk` and `norm_moved`. The gradients of the first task change nothing. Where seeds are
+      vmapped the shrunk weights are computed at every update, and mostly dropped: about as much work as Adam's.
+
+    Raises:
+      UserError: for numbers out of range, an unknown `per`, and a mask that selects nothing.
+
+    Example:
+      >>> from pliant.types import Fresh, Learned, Signals
+      >>> learned = Learned(jnp.array([[3.0, 1.0], [4.0, 0.0]]), {}, ())
+      >>> fresh = Fresh(network=lambda key: ((), {}), optimizer=lambda params: ())
+      >>> signals = Signals(jnp.array([[-1.0, 1.0], [0.0, 0.0]]), {}, lambda key, number: {}, fresh)
+      >>> method, key = dash(num_batches=1), jax.random.key(0)
+      >>> learned, state, _ = method.switch(key, 1, learned, method.init(learned), fresh)
+      >>> learned, state, info = method.update(key, 1, learned, state, signals)
+      >>> [[round(float(w), 3) for w in row] for row in learned.params]  # the cosines are 0.6 and -1
+      [[1.8, 0.3], [2.4, 0.0]]
+
+    References:
+      Shin et al., `DASH: Warm-Starting Neural Network Training in Stationary Settings without Loss of Plasticity
+      <https://arxiv.org/abs/2410.23495>`_, 2024. Algorithm 1; λ = α = 0.3 in their code.
+
+    Differs from:
+      The authors' code, which measures G on all data of the new task before it is learned, in as many parts as there
+      were tasks; and which shrinks every input channel of a filter on its own (`per="slice"`), which for 1 × 1
+      convolutions leaves of the cosine only the sign. Gradients are those of training, penalties included.
+    """
+    require_range("min_scale", min_scale, 0, 1, do="0.3 is usual, 1 switches it off.")
+    require_range("alpha", alpha, 1e-6, 1, do="0.3 is usual, 1 takes the last gradient.")
+    require_range("num_batches", num_batches, 1, do="Use 8, or fewer where tasks are short.")
+    if per not in ("unit", "slice"):
+        raise UserError(got=f"per={per!r}", wanted="'unit' or 'slice'", do="Leave it out for 'unit'.")
+
+    def zeros(params: Params) -> Params:
+        return jax.tree.map(
+            lambda selected, leaf: jnp.zeros(leaf.shape if selected else (), jnp.float32), select(mask, params), params
+        )
+
+    def init(learned: Learned) -> DashState:
+        return DashState(jnp.zeros((), jnp.int32), zeros(learned.params))
+
+    def shrink(learned: Learned, gradient: Params) -> tuple[Learned, Info]:
+        old, optimizer = learned.params, learned.optimizer
+        scales = jax.tree.map(
+            lambda selected, g, w: _scale(g, w, per, min_scale) if selected else jnp.ones((1,) * w.ndim),
+            select(mask, old),
+            gradient,
+            old,
+        )
+        new = jax.tree.map(lambda s, w: jnp.where(s < 1, s * w, w).astype(w.dtype), scales, old)
+        if reset_moments:
+            of_shrunk = {leaf_path(path): s < 1 for path, s in jax.tree_util.tree_leaves_with_path(scales)}
+            optimizer = clear_moments(optimizer, of_shrunk)
+        number = jnp.stack([(s < 1).sum(dtype=jnp.int32) for s in jax.tree.leaves(scales)]).sum()
+        info = {"vectors_shrunk": number, "norm_moved": norm_moved(old, new)}
+        return learned._replace(params=new, optimizer=optimizer), info
+
+    def keep(learned: Learned, gradient: Params) -> tuple[Learned, Info]:
+        del gradient
+        return learned, {"vectors_shrunk": jnp.int32(0), "norm_moved": jnp.float32(0)}
+
+    def gather(learned: Learned, state: DashState, now: Params) -> tuple[Learned, DashState, Info]:
+        gradient = jax.tree.map(
+            lambda selected, mean, g: (1 - alpha) * mean + alpha * g.astype(jnp.float32) if selected else mean,
+            select(mask, now),
+            state.gradient,
+            now,
+        )
+        learned, info = jax.lax.cond(state.missing == 1, shrink, keep, learned, gradient)
+        return learned, DashState(state.missing - 1, gradient), info
+
+    def idle(learned: Learned, state: DashState, now: Params) -> tuple[Learned, DashState, Info]:
+        del now
+        learned, info = keep(learned, state.gradient)
+        return learned, state, info
+
+    def update(
+        key: Key, step: Any, learned: Learned, state: DashState, signals: Signals
+    ) -> tuple[Learned, DashState, Info]:
+        del key, step
+        learned, state, info = jax.lax.cond(state.missing > 0, gather, idle, learned, state, signals.gradients)
+        return learned, state, info
+
+    def switch(
+        key: Key, index: Any, learned: Learned, state: DashState, fresh: Fresh
+    ) -> tuple[Learned, DashState, Info]:
+        del key, index, state, fresh
+        return learned, DashState(jnp.asarray(num_batches, jnp.int32), zeros(learned.params)), {}
+
+    return Intervention(init, update, switch)
+
+
+def _scale(gradient: Array, weights: Array, per: Per, min_scale: Number) -> Float[Array, "..."]:
+    """What each vector of weights is multiplied by; axes of size 1 in the place of its own."""
+    axes = tuple(range(weights.ndim - 1)) or None
+    if per == "slice" and weights.ndim == 4:
+        axes = (0, 1)
+
+    def direction(vectors: Array) -> Array:
+        vectors = vectors.astype(jnp.float32)
+        norms = jnp.sqrt(jnp.square(vectors).sum(axis=axes, keepdims=True))
+        return vectors / jnp.where(norms > 0, norms, 1)
+
+    cosines = -(direction(gradient) * direction(weights)).sum(axis=axes, keepdims=True)
+    return jnp.clip(cosines, min_scale, 1)

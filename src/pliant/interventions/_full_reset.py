@@ -1,0 +1,47 @@
+"""Full reset: beginning again when the task changes."""
+
+from pliant.interventions._at_switch import at_switch, drawn
+from pliant.types import Fresh, Intervention, Key, Learned, Number, State
+
+
+def full_reset(*, every_tasks: Number = 1) -> Intervention:
+    r"""Draws the whole network anew when the task changes, and starts its optimizer anew.
+
+    .. math:: \theta \leftarrow \theta_0' \sim p_{init}, \qquad (m, v, t) \leftarrow 0
+
+    Running statistics start again as well. Nothing is left of the tasks before, so this is the reference of what a
+    fresh network learns in the same updates; methods that keep plasticity should reach it.
+
+    Args:
+      every_tasks: n ≥ 1, reset before tasks number n, 2n, …; 0 never resets.
+
+    Returns:
+      A stateless `Intervention`; `info` has `norm_moved`.
+
+    Raises:
+      UserError: if `every_tasks` is negative.
+
+    Example:
+      >>> tx = optax.adam(0.1)
+      >>> _, used = tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+      >>> fresh = Fresh(network=lambda key: (jnp.full(2, 0.5), {"mean": jnp.zeros(1)}), optimizer=tx.init)
+      >>> learned = Learned(jnp.array([3.0, 4.0]), {"mean": jnp.ones(1)}, used)
+      >>> after, _, _ = full_reset().switch(jax.random.key(0), 1, learned, (), fresh)
+      >>> after.params.tolist(), after.network["mean"].tolist(), int(after.optimizer[0].count)
+      ([0.5, 0.5], [0.0], 0)
+
+    References:
+      Nikishin et al., `The Primacy Bias in Deep Reinforcement Learning <https://arxiv.org/abs/2205.07802>`_, 2022. Of
+      their periodic resets the one of SAC, which renews networks and optimizers whole.
+
+    Differs from:
+      The authors' code by the moment: they reset after a number of updates and keep the replay buffer. Codes that
+      draw new weights but keep Adam's moments, which then belong to weights that are gone.
+    """
+
+    def renew(key: Key, learned: Learned, state: State, fresh: Fresh) -> Learned:
+        del state
+        params, network = drawn(key, learned.params, fresh)
+        return Learned(params, network, fresh.optimizer(params))
+
+    return Intervention(lambda _: (), switch=at_switch(renew, every_tasks))

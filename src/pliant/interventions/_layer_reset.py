@@ -1,0 +1,100 @@
+"""Layer reset: the output layer and the hidden layers in front of it begin again."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from pliant.errors import UserError, require_range
+from pliant.interventions._at_switch import at_switch, drawn
+from pliant.interventions._surgery import by_path, clear_moments
+from pliant.types import Fresh, Intervention, Key, Learned, Number, Params, State, Wiring, leaf_path
+
+
+def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1) -> Intervention:
+    r"""Draws the last k layers anew when the task changes, and forgets their moments.
+
+    .. math:: \theta_l \leftarrow \theta_{l,0}' \sim p_{init}, \quad (m_l, v_l) \leftarrow 0
+              \qquad \text{for the head and the last } k - 1 \text{ hidden layers}
+
+    What belongs to the units of a hidden layer goes with it: kernels that feed them, biases, norms, and what the
+    network's state keeps beside those, such as running statistics. All else is left as it is, bit by bit. Adam's count
+    is shared by all weights and stays.
+
+    Args:
+      wiring: the network's layer graph.
+      num_layers: k, from 1 (the head alone) to the number of hidden layers plus 1.
+      every_tasks: n ≥ 1, reset before tasks number n, 2n, …; 0 never resets.
+
+    Returns:
+      A stateless `Intervention`; `info` has `norm_moved`.
+
+    Raises:
+      UserError: for numbers out of range, and for networks without a head of their own.
+
+    Example:
+      >>> from pliant.networks import mlp
+      >>> network = mlp((2,), 1, widths=(3, 3))
+      >>> params, state = network.init(jax.random.key(0))
+      >>> fresh = Fresh(network=network.init, optimizer=lambda params: ())
+      >>> method = layer_reset(network.wiring, num_layers=2)
+      >>> new, _, _ = method.switch(jax.random.key(1), 1, Learned(params, state, ()), (), fresh)
+      >>> {name: bool((new.params[name]["kernel"] != params[name]["kernel"]).any()) for name in params}
+      {'dense_0': False, 'dense_1': True, 'head': True}
+
+    References:
+      Nikishin et al., `The Primacy Bias in Deep Reinforcement Learning <https://arxiv.org/abs/2205.07802>`_, 2022. Of
+      their periodic resets those of SPR (the last layer) and DrQ (all behind the encoder).
+      Lyle et al., `Understanding plasticity in neural networks <https://arxiv.org/abs/2303.01486>`_, 2023, where the
+      last layer is reset at every update of the target network.
+
+    Differs from:
+      The protocol choice `head_at_switch`, which leaves the head's moments. In residual networks the hidden layers
+      of the wiring are the insides of the blocks: what they write to the stream is nobody's and stays.
+    """
+    _check(wiring, num_layers)
+    last = wiring.layers[len(wiring.layers) - num_layers + 1 :]
+    fed = {feed.slot.path for layer in last for feed in layer.feeds}
+    modules = {_module(path) for path in (*fed, *_heads(wiring))} - {""}
+
+    def is_reset(params: Params) -> PyTree[bool]:
+        heads = wiring.head(params)
+        return jax.tree_util.tree_map_with_path(lambda path, head: head or leaf_path(path) in fed, heads)
+
+    def renew(key: Key, learned: Learned, state: State, fresh: Fresh) -> Learned:
+        del state
+        params, network = drawn(key, learned.params, fresh)
+        chosen = is_reset(learned.params)
+        is_chosen = by_path(chosen)
+        where = {path: jnp.full(leaf.shape, is_chosen[path]) for path, leaf in by_path(learned.params).items()}
+
+        def beside(path: Any, old: Array, new: Array) -> Array:
+            return new if _module(leaf_path(path)) in modules else old
+
+        return Learned(
+            jax.tree.map(lambda reset, old, new: new if reset else old, chosen, learned.params, params),
+            jax.tree_util.tree_map_with_path(beside, learned.network, network),
+            clear_moments(learned.optimizer, where),
+        )
+
+    return Intervention(lambda _: (), switch=at_switch(renew, every_tasks))
+
+
+def _heads(wiring: Wiring) -> set[str]:
+    return {path for path, role in wiring.roles.items() if role == "head"}
+
+
+def _module(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _check(wiring: Wiring, num_layers: int) -> None:
+    if not _heads(wiring):
+        raise UserError(
+            got="a reset of the last layers for a network whose head is tied",
+            wanted="a network with an output layer of its own",
+            do="Untie the head, such as --set t5.tie_embeddings=false, or use full-reset.",
+        )
+    most = len(wiring.layers) + 1
+    require_range("num_layers", num_layers, 1, most, do="1 is the head alone; full-reset renews the whole network.")

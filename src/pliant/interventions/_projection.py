@@ -1,0 +1,29 @@
+"""What projections share: moving parameters a share of the way."""
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from pliant.types import Number
+
+
+def toward(leaf: Array, goal: Array, strength: Number) -> Array:
+    """Moves a parameter towards its goal by a share of the way, 0 ≤ `strength` ≤ 1; keeps its type.
+
+    With 1 it is the goal, with 0 it is the parameter, both to the bit.
+
+    Example:
+      >>> toward(jnp.array([1.0, 2.0]), jnp.array([3.0, 2.0]), 0.25).tolist()
+      [1.5, 2.0]
+    """
+    moved = ((1 - strength) * leaf + strength * goal).astype(leaf.dtype)
+    return jnp.where(strength > 0, moved, leaf)
+
+
+def wide(leaf: Array) -> Array:
+    """The same numbers in float32, or in their own type if that is wider.
+
+    Example:
+      >>> wide(jnp.ones(2, jnp.bfloat16)).dtype.name
+      'float32'
+    """
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))

@@ -1,0 +1,69 @@
+"""ReGraMa: recycling units that hardly learn."""
+
+from typing import Any
+
+from jaxtyping import Array, Bool
+
+from pliant.interventions._redo import recycling
+from pliant.interventions._surgery import Units, by_path, mean_magnitude, require_owned_outputs
+from pliant.types import HiddenLayer, Intervention, Key, Number, Params, Signals, Wiring
+
+
+def regrama(wiring: Wiring, *, threshold: Number = 0.01, every: Number = 1000) -> Intervention:
+    r"""Resets units whose incoming weights get almost no gradient, at regular intervals (ReGraMa).
+
+    At updates F, 2F, … a unit i of a hidden layer is reset (see `pliant.interventions.reset_units`) if
+
+    .. math:: s_i = \frac{g_i}{\frac1N \sum_k g_k} \le \tau, \qquad
+              g_i = \operatorname{mean}_j \Big| \frac{\partial L}{\partial W_{ji}} \Big|
+
+    with the gradient of the batch at hand, before the optimizer has made anything of it, and the mean over the unit's
+    slice of the kernel. The score has no scale, so loss scaling and clipping by norm leave it alone. A layer in which
+    no weight has a gradient is left alone too: it says nothing of its units.
+
+    Args:
+      wiring: the network's layer graph.
+      threshold: τ; 0 resets units without any gradient, a negative one none.
+      every: F ≥ 1, a period in updates.
+
+    Returns:
+      A stateless `Intervention`; `info` counts the `units_reset`.
+
+    Raises:
+      UserError: for numbers out of range, and for networks in which no unit owns an output (MaxMin).
+
+    Example:
+      >>> from pliant.networks import mlp
+      >>> from pliant.types import Learned
+      >>> network = mlp((2,), 1, widths=(4,))
+      >>> params, state = network.init(jax.random.key(0))
+      >>> gradients = jax.tree.map(jnp.ones_like, params)
+      >>> gradients["dense_0"]["kernel"] = jnp.array([[1.0, 0.0, 2.0, 0.01], [1.0, 0.0, 2.0, 0.01]])
+      >>> signals = Signals(gradients=gradients, features={}, probe=None, fresh=None)
+      >>> learned = Learned(params, state, ())
+      >>> new, _, info = regrama(network.wiring, every=1).update(jax.random.key(1), 1, learned, (), signals)
+      >>> int(info["units_reset"]), new.params["head"]["kernel"][:, 0].astype(bool).tolist()
+      (1, [True, False, True, True])
+
+    References:
+      Liu et al., `Measure gradients, not activations! Enhancing neuronal activity in deep reinforcement learning
+      <https://arxiv.org/abs/2505.24061>`_, 2025. τ and F are those of a reimplementation: the paper's were not read.
+
+    Differs from:
+      Code that adds 10⁻⁹ to the layer's mean, with which the score depends on the scale of the loss, and that resets
+      all of a layer without gradient or makes NaN of it. With a penalty in the loss its gradient counts as well.
+    """
+    require_owned_outputs(wiring, "ReGraMa")
+
+    def choose(key: Key, step: Any, signals: Signals) -> Units:
+        del key, step
+        return {layer.name: _is_idle(layer, wiring, signals.gradients, threshold) for layer in wiring.layers}
+
+    return recycling(wiring, choose, every=every)
+
+
+def _is_idle(layer: HiddenLayer, wiring: Wiring, gradients: Params, threshold: Number) -> Bool[Array, " width"]:
+    kernels = [feed.slot for feed in layer.feeds if wiring.roles[feed.slot.path] == "matrix"]
+    sizes = mean_magnitude(by_path(gradients), kernels, layer.width)
+    mean = sizes.mean()
+    return (mean > 0) & (sizes <= threshold * mean)

@@ -1,0 +1,103 @@
+"""Soft resets: SGD from a point on the way back to the start."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from pliant.errors import UserError, require_range
+from pliant.masks import Mask, select
+from pliant.types import Number, Params, Schedule
+
+
+class SoftResetState(NamedTuple):
+    """State of `soft_reset`."""
+
+    start: Params
+    """The point of the drift, μ₀: a copy of the parameters, or () for 0."""
+    count: Array  # type: ignore[assignment] # optax's name; tuples have a method of that name
+    """Number of updates so far."""
+
+
+def soft_reset(
+    learning_rate: Number | Schedule,
+    *,
+    gamma: Number = 0.999,
+    spread: Number = 0.5,
+    toward: Literal["start", "zero"] = "start",
+    mask: Mask = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""SGD that lets parameters drift back to where they started, and steps further the more they do. Experimental.
+
+    .. math:: \theta \leftarrow \gamma\theta + (1 - \gamma)\mu_0
+              - \eta \Big(\gamma^2 + \frac{1 - \gamma^2}{s^2}\Big) g
+
+    Tasks that change are modelled as a drift of the best parameters: with the mean the deviation of the belief in
+    them grows too, from σ = s σ₀ to √(γ²σ² + (1 − γ²)σ₀²), and the learning rate with its square.
+
+    Args:
+      learning_rate: η ≥ 0, or an optax schedule.
+      gamma: γ in [0, 1], a fixed number; 1 is plain SGD, 0 forgets all but the last gradient.
+      spread: s in (0, 1], the deviation of the belief in units of that at the start; 1 leaves the learning rate.
+      toward: μ₀, the parameters at the start, or "zero", the mean that they are drawn with.
+      mask: True at the parameters that drift: a pytree of booleans or a function of the parameters that makes one; by
+        default all. Others get plain SGD. The method `soft-reset` leaves norms out.
+
+    Returns:
+      An optimizer whose `update` needs `params`. Memory: one copy of the parameters.
+
+    Raises:
+      UserError: for numbers out of range, an unknown `toward`, a mask that selects nothing, and if `params` is missing.
+
+    Example:
+      >>> tx = soft_reset(0.1, gamma=0.5, spread=0.5)
+      >>> state = tx.init(jnp.array([1.0]))
+      >>> updates, _ = tx.update(jnp.array([1.0]), state, jnp.array([3.0]))
+      >>> round(float(updates[0]), 4)  # halfway back, and 0.1 · (0.25 + 0.75 · 4) down the gradient
+      -1.325
+
+    References:
+      Galashov et al., `Non-Stationary Learning of Neural Networks with Automatic Soft Parameter Reset
+      <https://arxiv.org/abs/2411.04034>`_, 2024. The drift model and the update of the parameters.
+
+    Differs from:
+      The paper, which estimates γ of every layer or weight at every update, by how well the parameters after the drift
+      predict the next batch; and which takes the gradient at that point, not before the drift. γ = 0.999 and s = 0.5
+      are ours: the authors' numbers could not be verified.
+    """
+    require_range("learning_rate", learning_rate, 0, do="Use a step size such as 0.01.")
+    require_range("gamma", gamma, 0, 1, do="Use 1 for plain SGD, or a number just below it.")
+    require_range("spread", spread, 1e-6, 1, do="Use 1 to leave the learning rate as it is.")
+    if toward not in ("start", "zero"):
+        raise UserError(got=f"toward={toward!r}", wanted="'start' or 'zero'", do="Leave it out for 'start'.")
+
+    def init_fn(params: Params) -> SoftResetState:
+        select(mask, params)
+        start = jax.tree.map(jnp.copy, params) if toward == "start" else ()
+        return SoftResetState(start, jnp.zeros((), jnp.int32))
+
+    def update_fn(
+        updates: Params, state: SoftResetState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, SoftResetState]:
+        del extra
+        if params is None:
+            raise UserError(
+                got="update(gradients, state)",
+                wanted="update(gradients, state, params)",
+                do="Pass the parameters: the drift is computed from them.",
+            )
+        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        boosted = rate * (gamma**2 + (1 - gamma**2) / spread**2)
+
+        def move(selected: bool, gradient: Array, now: Array, start: Array) -> Array:
+            if not selected:
+                return (-rate * gradient).astype(gradient.dtype)
+            return ((gamma - 1) * (now - start) - boosted * gradient).astype(gradient.dtype)
+
+        start = state.start if toward == "start" else jax.tree.map(jnp.zeros_like, params)
+        updates = jax.tree.map(move, select(mask, params), updates, params, start)
+        return updates, SoftResetState(state.start, optax.safe_increment(state.count))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

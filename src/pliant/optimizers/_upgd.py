@@ -1,0 +1,216 @@
+"""UPGD: gradient descent that spares useful weights and perturbs useless ones."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from pliant.errors import UserError, require_adam, require_range
+from pliant.types import Number, Params, Schedule, Slot, Wiring, leaf_path
+
+_TINY = 1e-12  # the least that utilities are divided by
+
+
+class UPGDState(NamedTuple):
+    """State of `upgd`."""
+
+    count: Int[Array, ""]  # type: ignore[assignment] # optax's name; tuples have a method of that name
+    """Number of updates so far."""
+    trace: Any
+    """Running utility, in float32: of every weight, or by hidden layer of every unit."""
+    base: optax.OptState
+    """Adam's moments; empty for SGD."""
+    seed: Int[Array, ""]
+    """Of the noise where `update` is not handed a key."""
+
+
+def upgd(
+    learning_rate: Number | Schedule,
+    *,
+    beta: Number = 0.999,
+    sigma: Number = 1e-3,
+    weight_decay: Number = 1e-3,
+    utility: Literal["weight", "feature"] = "weight",
+    scope: Literal["global", "local"] = "global",
+    protecting: bool = True,
+    base: Literal["sgd", "adam"] = "sgd",
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    wiring: Wiring | None = None,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Gradient descent that spares useful weights and perturbs useless ones: utility-based perturbed gradient descent.
+
+    .. math:: w \leftarrow (1 - \alpha \lambda)\, w - \alpha\, (d + \xi)(1 - S), \qquad
+              S = \mathrm{sigmoid}\Big(\frac{\hat U}{\eta}\Big), \qquad
+              \hat U_t = \frac{U_t}{1 - \beta^t}, \quad U_t = \beta U_{t-1} + (1 - \beta)\, u_t
+
+    with fresh noise ξ ~ N(0, σ²) for every weight; d is the gradient g, or Adam's direction
+    :math:`\hat m / (\sqrt{\hat v} + \epsilon)` (AdaUPGD). u is a first-order estimate of how much the loss would rise
+    without a weight or a unit:
+
+    * utility "weight": u = −g w for every weight, biases and norms included;
+    * utility "feature": u is minus the gradient with respect to a gate of 1 behind each unit of a hidden layer, which
+      is −Σ g w over the weights that read the unit. S of a unit holds for all weights that feed it (its column of the
+      kernel, its bias, its norm). Weights that feed no unit, such as the output layer, follow d without noise.
+
+    η sets the scale: with the scope "global" it is the largest Û of all weights or units, at least 1e-12; with "local"
+    the L2 norm of Û over the weights that feed a unit from one kernel (all axes but the last; a vector as a whole), or
+    over the units of a layer. A weight of no utility has S = ½: it descends at half the learning rate.
+
+    Not `protecting`, only the noise is weighed: :math:`w \leftarrow (1 - \alpha\lambda) w - \alpha\,(d + \xi (1 - S))`.
+
+    Args:
+      learning_rate: α ≥ 0, or an optax schedule. The authors' README passes twice the rate of SGD, as S starts at ½.
+      beta: decay rate of the utility, in [0, 1).
+      sigma: σ ≥ 0, the standard deviation of the noise, in units of the gradient; with Adam, of its direction.
+      weight_decay: λ ≥ 0, decoupled, of all parameters.
+      utility: "weight" or "feature".
+      scope: "global" or "local".
+      protecting: whether useful weights are spared by the gradient too.
+      base: "sgd", or "adam" for AdaUPGD.
+      b1: decay rate of Adam's first moment, in [0, 1).
+      b2: decay rate of Adam's second moment, in [0, 1).
+      eps: ϵ > 0 of Adam, outside the root.
+      wiring: the network's layer graph; needed for, and used by, utility "feature" only.
+      seed: of the noise where `update` is not handed a `key`.
+
+    Returns:
+      An optimizer whose `update` needs `params`, and takes the noise from `key` if there is one. Memory: one float32
+      copy of the parameters ("weight"), and Adam's moments with base "adam".
+
+    Raises:
+      UserError: for numbers out of range, unknown options, utility "feature" without a wiring or where units own no
+        outputs (MaxMin), and if `params` is missing.
+
+    Example:
+      >>> tx = upgd(0.1, sigma=0.0, weight_decay=0.0)
+      >>> params = jnp.array([1.0, 2.0])
+      >>> updates, _ = tx.update(jnp.array([-1.0, 0.5]), tx.init(params), params)
+      >>> [round(float(w), 4) for w in params + updates]
+      [1.0269, 1.9634]
+
+    References:
+      Elsayed and Mahmood, `Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning
+      <https://arxiv.org/abs/2404.00781>`_, 2024. Section 3 and algorithm 1; AdaUPGD as in their experiments with PPO.
+
+    Differs from:
+      The authors' code, which corrects Û but not the η that it is divided by, so that S is saturated early on; which
+      normalises convolutions locally over the last axis of the kernel only; and whose AdaUPGD is local only. There is
+      no second-order utility (½ H w²): an optimizer does not see the diagonal of the Hessian. Utilities see the
+      gradient as it comes, penalties included.
+    """
+    require_adam(0.0 if callable(learning_rate) else learning_rate, b1, b2, eps)
+    require_range("beta", beta, 0, 0.999999, do="0.999 is usual.")
+    require_range("sigma", sigma, 0, do="Use 0 for no noise.")
+    require_range("weight_decay", weight_decay, 0, do="Use 0 for none.")
+    _check_option("utility", utility, ("weight", "feature"))
+    _check_option("scope", scope, ("global", "local"))
+    _check_option("base", base, ("sgd", "adam"))
+    if utility == "feature":
+        _check_units(wiring)
+    inner = optax.with_extra_args_support(optax.scale_by_adam(b1, b2, eps) if base == "adam" else optax.identity())
+    units = wiring if utility == "feature" else None
+
+    def init_fn(params: Params) -> UPGDState:
+        if units is None:
+            trace = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
+        else:
+            trace = {layer.name: jnp.zeros(layer.width, jnp.float32) for layer in units.layers}
+        return UPGDState(jnp.zeros((), jnp.int32), trace, inner.init(params), jnp.int32(seed))
+
+    def update_fn(
+        updates: Any, state: UPGDState, params: Any = None, *, key: Any = None, **extra: Any
+    ) -> tuple[Any, UPGDState]:
+        if params is None:
+            raise UserError(
+                got="update(gradients, state)",
+                wanted="update(gradients, state, params)",
+                do="Pass the parameters: utilities are products of gradients and weights.",
+            )
+        count = optax.safe_increment(state.count)
+        now = _unit_utilities(units, updates, params) if units else _weight_utilities(updates, params)
+        trace = jax.tree.map(lambda old, new: beta * old + (1 - beta) * new, state.trace, now)
+        useful = _scaled(jax.tree.map(lambda leaf: leaf / (1 - beta**count), trace), scope)
+        room = jax.tree.map(lambda utility: 1 - jax.nn.sigmoid(utility), useful)
+        rooms = _of_feeds(units, room, params) if units else _by_path(room)
+        direction, moments = inner.update(updates, state.base, params, **extra)
+        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        key = jax.random.fold_in(jax.random.key(state.seed), count) if key is None else key
+        draws = iter(jax.random.split(key, len(jax.tree.leaves(params))))
+
+        def move(path: Any, towards: Array, weight: Array) -> Array:
+            step, noise = towards.astype(jnp.float32), sigma * jax.random.normal(next(draws), weight.shape)
+            if leaf_path(path) in rooms:
+                free = rooms[leaf_path(path)]
+                step = (step + noise) * free if protecting else step + noise * free
+            return (-rate * (step + weight_decay * weight.astype(jnp.float32))).astype(weight.dtype)
+
+        moves = jax.tree_util.tree_map_with_path(move, direction, params)
+        return moves, UPGDState(count, trace, moments, state.seed)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _weight_utilities(gradients: Params, params: Params) -> Params:
+    return jax.tree.map(lambda g, w: -g.astype(jnp.float32) * w.astype(jnp.float32), gradients, params)
+
+
+def _unit_utilities(wiring: Wiring, gradients: Params, params: Params) -> dict[str, Float[Array, " width"]]:
+    """By layer: minus the gradient at a gate of 1 behind each unit, from the weights that read it."""
+    products = _by_path(_weight_utilities(gradients, params))
+    return {layer.name: sum(_per_unit(slot, products[slot.path]) for slot in layer.readers) for layer in wiring.layers}
+
+
+def _per_unit(slot: Slot, leaf: Array) -> Float[Array, " width"]:
+    """The sum of a leaf over what is each unit's; its tiles repeat all units."""
+    others = tuple(axis for axis in range(leaf.ndim) if axis != slot.axis % leaf.ndim)
+    return leaf.sum(axis=others).reshape(slot.tiles, -1).sum(axis=0)
+
+
+def _of_feeds(wiring: Wiring, units: dict[str, Array], params: Params) -> dict[str, Array]:
+    """The units' numbers at the parameters that feed them, by path, ready to be multiplied with these."""
+    leaves, spread = _by_path(params), {}
+    for layer in wiring.layers:
+        for slot in (feed.slot for feed in layer.feeds):
+            shape = [1] * leaves[slot.path].ndim
+            shape[slot.axis] = -1
+            spread[slot.path] = jnp.tile(units[layer.name], slot.tiles).reshape(shape)
+    return spread
+
+
+def _scaled(utilities: Any, scope: str) -> Any:
+    """Utilities over their scale η."""
+    if scope == "global":
+        largest = jnp.stack([leaf.max() for leaf in jax.tree.leaves(utilities)]).max()
+        return jax.tree.map(lambda leaf: leaf / jnp.maximum(largest, _TINY), utilities)
+
+    def over_norm(leaf: Array) -> Array:
+        axes = tuple(range(leaf.ndim - 1)) or None
+        return leaf / jnp.maximum(jnp.sqrt(jnp.square(leaf).sum(axis=axes, keepdims=True)), _TINY)
+
+    return jax.tree.map(over_norm, utilities)
+
+
+def _by_path(tree: Params) -> dict[str, Array]:
+    return {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        wanted = " or ".join(repr(option) for option in allowed)
+        raise UserError(got=f"{name}={value!r}", wanted=wanted, do=f"Leave it out for {allowed[0]!r}.")
+
+
+def _check_units(wiring: Wiring | None) -> None:
+    mixed = sorted({layer.activation for layer in wiring.layers if not layer.elementwise}) if wiring else []
+    if wiring is None or mixed or not wiring.layers:
+        where = f"behind {', '.join(mixed)}" if mixed else "on a network without hidden layers"
+        raise UserError(
+            got="utility='feature' " + ("without a wiring" if wiring is None else where),
+            wanted="the wiring of a network in which every unit owns its output",
+            do="Pass wiring=network.wiring and use an elementwise activation such as relu, or utility='weight'.",
+        )

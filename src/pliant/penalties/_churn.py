@@ -1,0 +1,137 @@
+"""Churn reduction: outputs elsewhere stay, while the batch is learned."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from pliant.errors import UserError, require_range, unknown_name
+from pliant.types import Forward, Number, Params, Penalty, Scalar
+
+Distance = Literal["squared", "kl"]
+
+
+class ChurnState(NamedTuple):
+    """State of `churn`."""
+
+    past: tuple[Params, ...]
+    """The parameters before each of the last updates, oldest first."""
+    updates: Int[Array, ""]
+    """Number of updates so far."""
+    loss: Float[Array, ""]
+    """Running absolute loss of the task, not corrected for its start at 0."""
+    churn: Float[Array, ""]
+    """Running churn, likewise."""
+
+
+def churn(
+    strength: Number = 0.01,
+    *,
+    decay: Number = 0.99,
+    distance: Distance = "squared",
+    lag: int = 1,
+    num_examples: int = 32,
+) -> Penalty:
+    r"""Holds the outputs on other examples where they were an update ago (C-CHAIN).
+
+    .. math:: c\, D, \qquad D = \mathbb E_x\, d\big(f_{\theta_{t-k}}(x), f_{\theta_t}(x)\big), \qquad
+              c = \lambda\, \frac{\overline{|L|}}{\overline D + 10^{-8}}
+
+    over reference examples x that are drawn from the current task for every update, independently of the batch. The
+    bars are running means over updates, the present one included, corrected for their start; no gradient flows through
+    them nor through the earlier outputs. So the term is about λ times the loss, however much the network churns. d is
+
+    * "squared": the mean squared difference of the outputs;
+    * "kl": :math:`\sum_c p_c \log (p_c / q_c)` with p the earlier and q the present softmax.
+
+    Until there are parameters k updates old the term and its gradient are exactly 0. As D is quadratic in what an
+    update moves, the gradient of the term is about 2λ |L| over the size of an update: small steps make it large. Where
+    the loss stays far from 0 the published λ may outweigh the task.
+
+    Args:
+      strength: λ ≥ 0, the size of the term in units of the loss. 0 does nothing.
+      decay: of the running means per update, in [0, 1).
+      distance: d, "squared" or, for classes and tokens, "kl".
+      lag: k ≥ 1, in updates.
+      num_examples: reference examples for each update, ≥ 1, drawn with replacement.
+
+    Returns:
+      A `Penalty`; its `loss` needs the `Forward`. The state is a `ChurnState`. Cost: two forward passes and a backward
+      pass on the reference examples; memory: k copies of the parameters.
+
+    Raises:
+      UserError: for numbers out of range, an unknown distance, a missing `Forward`, and for "kl" between outputs of
+        size 1, which is 0.
+
+    Example:
+      >>> outputs = lambda params, inputs: (inputs * params[None], {})
+      >>> x = jnp.ones((4, 1))
+      >>> forward = Forward(x, x, {}, jnp.float32(3.0), outputs, lambda num_examples: x)
+      >>> penalty = churn(0.01)
+      >>> state = penalty.init(jnp.array([1.0]))
+      >>> first, state = penalty.loss(jnp.array([1.0]), state, forward)
+      >>> second, state = penalty.loss(jnp.array([1.5]), state, forward)
+      >>> float(first), round(float(second), 5)
+      (0.0, 0.03)
+
+    References:
+      Tang et al., `Mitigating Plasticity Loss in Continual Reinforcement Learning by Reducing Churn
+      <https://arxiv.org/abs/2506.00592>`_, 2025, the churn reduction term. Tang and Berseth, `Improving Deep
+      Reinforcement Learning by Reducing the Chain Effect of Value and Policy Churn
+      <https://arxiv.org/abs/2409.04792>`_, 2024, the automatic coefficient.
+
+    Differs from:
+      The authors' code, whose means run over a window (50,000 updates in MinAtar), with a constant coefficient of 50
+      before update 10,000; which for policies uses the cross-entropy, so that c is relative to the entropy, not to the
+      churn. Its history index 2 is k = 1 here: the first entry is the present network.
+    """
+    require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
+    require_range("decay", decay, 0, 0.999999, do="0.99 is usual.")
+    require_range("lag", lag, 1, do="Use 1, as published.")
+    require_range("num_examples", num_examples, 1, do="Use the size of the batch.")
+    if distance not in ("squared", "kl"):
+        raise unknown_name("distance", distance, ("squared", "kl"), do="Leave it out for 'squared'.")
+
+    def init(params: Params) -> ChurnState:
+        zero = jnp.zeros((), jnp.float32)
+        return ChurnState((jax.tree.map(jnp.copy, params),) * lag, jnp.zeros((), jnp.int32), zero, zero)
+
+    def loss(params: Params, state: ChurnState, forward: Forward | None) -> tuple[Scalar, ChurnState]:
+        if forward is None:
+            raise UserError(
+                got="no Forward",
+                wanted="the forward pass of the batch: churn is a matter of outputs",
+                do="Pass a pliant.types.Forward with evaluate and sample.",
+            )
+        inputs = forward.sample(num_examples)
+        before = jax.lax.stop_gradient(forward.evaluate(state.past[0], inputs)[0])
+        now = _distance(distance, before, forward.evaluate(params, inputs)[0])
+        has_past = state.updates >= lag
+        updates = state.updates + 1
+
+        def running(mean: Scalar, value: Scalar) -> Scalar:
+            new = decay * mean + (1 - decay) * jax.lax.stop_gradient(value).astype(jnp.float32)
+            return jnp.where(has_past, new, mean)
+
+        means = running(state.loss, jnp.abs(forward.loss)), running(state.churn, now)
+        correction = 1 - jnp.float32(decay) ** jnp.maximum(updates - lag, 1)
+        ratio = means[0] / (means[1] + 1e-8 * correction)
+        past = (*state.past[1:], jax.lax.stop_gradient(params))
+        return jnp.where(has_past, strength * ratio, 0.0) * now, ChurnState(past, updates, *means)
+
+    return Penalty(init, loss)
+
+
+def _distance(distance: Distance, before: Array, now: Array) -> Scalar:
+    before, now = before.astype(jnp.float32), now.astype(jnp.float32)
+    if distance == "squared":
+        return jnp.square(now - before).mean()
+    if now.shape[-1] == 1:
+        raise UserError(
+            got="distance='kl' between outputs of size 1",
+            wanted="logits of several classes: of a single one the softmax is always 1",
+            do="Use distance='squared' for values.",
+        )
+    p, q = jax.nn.log_softmax(before), jax.nn.log_softmax(now)
+    return (jnp.exp(p) * (p - q)).sum(axis=-1).mean()

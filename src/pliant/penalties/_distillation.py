@@ -1,0 +1,132 @@
+"""Distillation: a fresh network is taught by the one before it."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from pliant.errors import UserError, require_range, unknown_name
+from pliant.types import Forward, Number, Params, Penalty, Scalar
+
+Distance = Literal["kl", "squared"]
+
+
+class DistillationState(NamedTuple):
+    """State of `distillation`."""
+
+    teacher: Params
+    """The parameters before the last switch that was due."""
+    taught: Int[Array, ""]
+    """Updates since then; −1 before the first."""
+    switches: Int[Array, ""]
+    """Switches of tasks so far."""
+
+
+def distillation(
+    strength: Number = 1.0, *, distill_steps: Number = 500, distance: Distance = "kl", every_tasks: Number = 1
+) -> Penalty:
+    r"""Pulls the network's outputs to those that it had when the task changed (kickstarting), for a while.
+
+    .. math:: \lambda \max\!\Big(0,\, 1 - \frac{n}{N}\Big)\; \mathbb E_x\, D\big(f_{\theta_T}(x), f_\theta(x)\big)
+
+    on the inputs of the training batch, with θ_T the parameters before the switch, n the updates since, N =
+    `distill_steps`, and
+
+    - "kl": :math:`D = \sum_c p_c \log (p_c / q_c)`, with p and q the softmax of teacher and student;
+    - "squared": the mean squared difference of the outputs.
+
+    Before the first switch, and from N updates after each on, the penalty and its gradient are exactly 0. Together
+    with a reset of the network at the switch this is `reset-distill`: a fresh network learns the new task and what the
+    old network does.
+
+    Args:
+      strength: λ ≥ 0, the weight at the switch; 0 does nothing.
+      distill_steps: N ≥ 1, in updates.
+      distance: "kl" for classification, "squared" for regression.
+      every_tasks: n ≥ 1, the teacher is that of the switch to tasks number n, 2n, …; 0 never has one.
+
+    Returns:
+      A `Penalty` with a `switch`. Its `loss` needs the `Forward`. The state is a `DistillationState`; memory: one copy
+      of the parameters. The teacher's pass is made only while it counts, unless seeds are vmapped: then always.
+
+    Raises:
+      UserError: for numbers out of range, an unknown distance, and for "kl" between outputs of size 1, which is 0.
+
+    Example:
+      >>> outputs = lambda params, inputs: (inputs * params[None], {})
+      >>> penalty = distillation(0.5, distill_steps=2, distance="squared")
+      >>> state = penalty.switch(jnp.array([3.0]), penalty.init(jnp.array([0.0])))
+      >>> x, student = jnp.array([[2.0]]), jnp.array([1.0])
+      >>> forward = Forward(x, x * student[None], {}, jnp.float32(0.0), outputs, lambda _: x)
+      >>> for _ in range(3):
+      ...     value, state = penalty.loss(student, state, forward)
+      ...     print(float(value))
+      8.0
+      4.0
+      0.0
+
+    References:
+      Schmitt et al., `Kickstarting Deep Reinforcement Learning <https://arxiv.org/abs/1803.03835>`_, 2018. The
+      auxiliary loss of the student.
+      Igl et al., `Transient Non-stationarity and Generalisation in Deep Reinforcement Learning
+      <https://arxiv.org/abs/2006.05826>`_, 2021: the teacher is the network itself, before its reset.
+
+    Differs from:
+      Kickstarting, which has the cross-entropy (the gradients are the same) and tunes the weight by a population. ITER,
+      which teaches a student beside the teacher and then swaps them. The teacher runs in eval mode with the running
+      statistics that the student has now, since a penalty does not see those of the past: with BatchNorm, and after a
+      reset of everything, it is not quite the network that it was.
+    """
+    require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
+    require_range("distill_steps", distill_steps, 1, do="Use the number of updates that the teacher is listened to.")
+    require_range("every_tasks", every_tasks, 0, do="Use 1 for every switch, 0 for none.")
+    if distance not in _DISTANCES:
+        raise unknown_name("distance", distance, _DISTANCES, do="Use 'kl' for classes, 'squared' for values.")
+
+    def init(params: Params) -> DistillationState:
+        return DistillationState(jax.tree.map(jnp.copy, params), jnp.int32(-1), jnp.int32(0))
+
+    def loss(params: Params, state: DistillationState, forward: Forward) -> tuple[Scalar, DistillationState]:
+        del params
+        share = jnp.maximum(0.0, 1.0 - state.taught / jnp.float32(distill_steps))
+        weight = jnp.where(state.taught >= 0, strength * share, 0.0)
+
+        def compared(output: Array) -> Scalar:
+            teacher, _ = forward.evaluate(state.teacher, forward.inputs)
+            return weight * _DISTANCES[distance](_wide(teacher), _wide(output)).mean()
+
+        value = jax.lax.cond(weight > 0, compared, lambda _: jnp.float32(0.0), forward.output)
+        taught = jnp.where(state.taught >= 0, optax.safe_increment(state.taught), state.taught)
+        return value, state._replace(taught=taught)
+
+    def switch(params: Params, state: DistillationState) -> DistillationState:
+        switches = optax.safe_increment(state.switches)
+        is_due = (every_tasks > 0) & (switches % jnp.maximum(every_tasks, 1) == 0)
+        teacher = jax.tree.map(lambda now, before: jnp.where(is_due, now, before), params, state.teacher)
+        return DistillationState(teacher, jnp.where(is_due, 0, state.taught), switches)
+
+    return Penalty(init, loss, switch)
+
+
+def _kl(teacher: Float[Array, "*batch out"], student: Float[Array, "*batch out"]) -> Float[Array, "*batch"]:
+    if teacher.shape[-1] == 1:
+        raise UserError(
+            got="distance='kl' between outputs of size 1, whose softmax is always 1",
+            wanted="at least two classes",
+            do="Use distance='squared' for values.",
+        )
+    log_p, log_q = jax.nn.log_softmax(teacher), jax.nn.log_softmax(student)
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def _squared(teacher: Float[Array, "*batch out"], student: Float[Array, "*batch out"]) -> Float[Array, "*batch out"]:
+    return (teacher - student) ** 2
+
+
+_DISTANCES = {"kl": _kl, "squared": _squared}
+
+
+def _wide(output: Array) -> Array:
+    return output.astype(jnp.promote_types(output.dtype, jnp.float32))

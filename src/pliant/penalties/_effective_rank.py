@@ -1,0 +1,109 @@
+"""L2-ER: features of high effective rank, and small weights."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from pliant.errors import require_range, unknown_name
+from pliant.masks import Mask
+from pliant.penalties._l2 import l2
+from pliant.types import Features, Forward, Number, Params, Penalty, Scalar, State
+
+_ABSENT = 1e-5
+"""Singular values below this much of the largest count as 0: in float32 their directions are noise."""
+
+
+def effective_rank(
+    strength: Number = 2e-2, *, l2_strength: Number = 1e-3, layers: Sequence[str] = (), mask: Mask = None
+) -> Penalty:
+    r"""Rewards a high effective rank of the last two layers' features, and penalises weights (L2-ER).
+
+    .. math:: \frac\mu2 \lVert \theta \rVert^2 - \frac\lambda2 \sum_{l} \mathrm{erank}(H_l), \qquad
+              \mathrm{erank}(H) = \exp\Big(-\sum_i p_i \ln p_i\Big), \quad p_i = \sigma_i / \textstyle\sum_j \sigma_j
+
+    with σ the singular values of the features :math:`H_l` of the training batch, (examples, width), not centred;
+    positions of texts and images are examples too.
+
+    **The gradient.** The singular vectors v are constants to it, and :math:`\sigma_i = \lVert H v_i \rVert`, so that
+    :math:`\partial\sigma_i / \partial H = u_i v_i^\top`. That is exact, and finite for equal singular values, where
+    derivatives of singular vectors are not. A direction that is not there has an infinite slope; those with
+    :math:`\sigma_i \le 10^{-5} \sigma_{\max}` count as absent, and have none. Second derivatives are not right.
+
+    Args:
+      strength: λ ≥ 0. 0 does nothing.
+      l2_strength: μ ≥ 0, the coupled form of weight decay. 0 does nothing.
+      layers: keys of the features; the mean is taken over them. By default the last two of the network, in its order.
+      mask: True at the parameters that the second term is about: a pytree of booleans or a function of the parameters
+        that makes one; by default all.
+
+    Returns:
+      A stateless `Penalty`, whose `loss` needs the features of the `Forward`.
+
+    Raises:
+      UserError: for numbers out of range, a mask that selects nothing, and a layer that the features do not have.
+
+    Example:
+      >>> features = {"dense_0": jnp.eye(4), "dense_1": jnp.diag(jnp.array([3.0, 1.0]))}
+      >>> forward = Forward(None, None, features, None, None, None)
+      >>> value, _ = effective_rank(1.0, l2_strength=0.0).loss({"kernel": jnp.ones((2, 2))}, (), forward)
+      >>> round(float(value), 4)  # −(4 + 1.7548) / 2
+      -2.8774
+
+    References:
+      He, Guo et al., `Spectral Collapse Drives Loss of Plasticity in Deep Continual Learning
+      <https://arxiv.org/abs/2509.22335>`_, 2025. L2-ER.
+      Roy, Vetterli, `The effective rank: a measure of effective dimensionality
+      <https://ieeexplore.ieee.org/document/7098875>`_, 2007. Definition 1.
+
+    Differs from:
+      The authors' code (lop-jax), which takes steps of plain gradient ascent of their own on the rank, once in several
+      batches and on the examples of all of them, and adds 10⁻⁸ inside the logarithm. Its decay is that of all
+      parameters; the method `effective-rank` leaves biases and norms out. The default μ is the largest of the authors'
+      grid; λ is ours, since their step size is of another update.
+    """
+    require_range("strength", strength, 0, do="Use 0 to switch the reward of high ranks off.")
+    require_range("l2_strength", l2_strength, 0, do="Use 0 to switch the penalty of the weights off.")
+    decay = l2(l2_strength, mask=mask)
+
+    def loss(params: Params, state: State, forward: Forward) -> tuple[Scalar, State]:
+        ranks = [_rank(features) for features in _of(forward.features, layers)]
+        small, state = decay.loss(params, state, forward)
+        return small - strength * jnp.stack(ranks).mean(), state
+
+    return Penalty(decay.init, loss)
+
+
+def _of(features: Features, layers: Sequence[str]) -> list[Array]:
+    for name in layers:
+        if name not in features:
+            raise unknown_name("layer", name, features, do="Name layers of the network's features.")
+    return [features[name] for name in (layers or tuple(features)[-2:])]
+
+
+def _rank(features: Float[Array, "*examples width"]) -> Scalar:
+    """The effective rank; 0 for features that are all 0."""
+    matrix = features.reshape(-1, features.shape[-1])
+    matrix = matrix.astype(jnp.promote_types(matrix.dtype, jnp.float32))
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    directions = _right_singular_vectors(jax.lax.stop_gradient(tall))
+    squares = jnp.sum(jnp.matmul(tall, directions, precision="highest") ** 2, axis=0)
+    is_present = jnp.logical_not(squares <= _ABSENT**2 * jnp.max(squares))  # what is not a number is not hidden
+    sizes = jnp.where(is_present, jnp.sqrt(jnp.where(is_present, squares, 1.0)), 0.0)
+    p = jnp.where(is_present, sizes / jnp.where(jnp.any(is_present), sizes.sum(), 1.0), 1.0)
+    return jnp.where(jnp.any(is_present), jnp.exp(-jnp.sum(p * jnp.log(p))), 0.0)
+
+
+def _right_singular_vectors(tall: Float[Array, "rows columns"]) -> Float[Array, "columns columns"]:
+    """As columns. The R of a QR decomposition has the same ones, and is smaller.
+
+    Under `vmap` one matrix comes after the other: batched decompositions in one XLA:CPU program can wait for each other
+    for ever.
+    """
+
+    def decompose(tall: Array) -> Array:
+        return jnp.linalg.svd(jnp.linalg.qr(tall, mode="r"))[2].T
+
+    result: Array = jax.custom_batching.sequential_vmap(decompose)(tall)
+    return result

@@ -1,0 +1,68 @@
+"""Features kept near those of the network at the start."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from pliant.errors import UserError, require_range
+from pliant.types import Features, Forward, Number, Params, Penalty, Scalar, State, Wiring
+
+
+def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
+    r"""Pulls what the head reads back to what it read from the network at the start.
+
+    .. math:: \alpha\, \mathbb E_x \lVert \phi_\theta(x) - \phi_{\theta_0}(x) \rVert^2
+
+    on the inputs of the batch. The norm is over units (channels), the mean over examples, and over positions where
+    there are any. Weights may move as they like, as long as the features stay.
+
+    Args:
+      wiring: the network's layer graph; φ is the feature `head_input`.
+      strength: α ≥ 0, in units of 1/feature². 0 does nothing.
+
+    Returns:
+      A `Penalty` whose `loss` needs the `Forward`; its state is the copy θ₀ made by `init` and belongs into
+      checkpoints. Costs a forward pass of θ₀ an update, in eval mode (without dropout); running statistics, if there
+      are any, are those of now.
+
+    Raises:
+      UserError: if `strength` is negative, and for networks without hidden features.
+
+    Example:
+      >>> from pliant.types import Forward, Wiring
+      >>> evaluate = lambda params, x: (x * params, {"hidden": x * params})
+      >>> penalty = feature_init(Wiring((), {}, head_input="hidden"), strength=0.5)
+      >>> x, start, now = jnp.ones((2, 3)), jnp.float32(1.0), jnp.float32(3.0)
+      >>> forward = Forward(x, *evaluate(now, x), jnp.float32(0.0), evaluate, lambda number: x)
+      >>> float(penalty.loss(now, penalty.init(start), forward)[0])
+      6.0
+
+    References:
+      Lyle, Rowland, Dabney, `Understanding and Preventing Capacity Loss in Reinforcement Learning
+      <https://arxiv.org/abs/2204.09560>`_, 2022, of whose InFeR (section 4) it is a variant.
+
+    Differs from:
+      `infer`, which keeps a few random projections of the features, and magnifies them. The default is its α.
+    """
+    require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
+    read = wiring.head_input
+    if read is None:
+        raise UserError(
+            got="a network whose head reads the inputs",
+            wanted="hidden features to keep near the start's",
+            do="Use a network with hidden layers.",
+        )
+
+    def wide(features: Features) -> Array:
+        return features[read].astype(jnp.promote_types(features[read].dtype, jnp.float32))
+
+    def init(params: Params) -> State:
+        return jax.tree.map(jnp.copy, params)
+
+    def loss(params: Params, state: State, forward: Forward) -> tuple[Scalar, State]:
+        del params
+        _, start = forward.evaluate(state, forward.inputs)
+        moved = wide(forward.features) - jax.lax.stop_gradient(wide(start))
+        return strength * jnp.float32(jnp.mean(jnp.sum(moved**2, axis=-1))), state
+
+    return Penalty(init, loss)

@@ -1,0 +1,174 @@
+"""InFeR: a few projections of the features kept at what they were at the start."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from pliant.errors import UserError, require_range
+from pliant.types import (
+    Features,
+    Forward,
+    HiddenLayer,
+    Inputs,
+    Key,
+    Network,
+    Number,
+    Params,
+    Penalty,
+    Role,
+    Scalar,
+    State,
+    Wiring,
+    leaf_path,
+)
+
+_HEADS = "infer"
+_DRAW = 2**32 - 1  # apart from the draws of the network, which are numbered from 0
+
+
+def with_auxiliary_heads(network: Network, *, num_heads: int = 10) -> Network:
+    r"""Adds linear heads to a network, beside the one that gives its output.
+
+    .. math:: g_i(\phi(x)) = w_i^\top \phi(x), \qquad i = 1, \dots, k
+
+    φ is what the network's head reads. The network itself starts and computes as before.
+
+    Args:
+      network: its parameters are a dictionary, and its head reads the feature `wiring.head_input`.
+      num_heads: k ≥ 1.
+
+    Returns:
+      A `Network` with the parameter `infer/kernel`, (width, k), of role "other", drawn from a normal distribution of
+      variance 1/width. It is among the readers of the last hidden layer's units.
+
+    Raises:
+      UserError: if `num_heads` is not positive, and for networks whose head reads the inputs, or is tied to an
+        embedding.
+
+    Example:
+      >>> from pliant.networks import mlp
+      >>> network = with_auxiliary_heads(mlp((2,), 3, widths=(4,)), num_heads=5)
+      >>> params, _ = network.init(jax.random.key(0))
+      >>> params["infer"]["kernel"].shape, network.wiring.roles["infer/kernel"]
+      ((4, 5), 'other')
+
+    References:
+      See `infer`.
+
+    Differs from:
+      See `infer`.
+    """
+    require_range("num_heads", num_heads, 1, do="Use 10, as published.")
+    heads = {path for path, role in network.wiring.roles.items() if role == "head"}
+    size = _size_read(network, heads)
+
+    def init(key: Key) -> tuple[Params, State]:
+        params, state = network.init(key)
+        kernel = jax.nn.initializers.lecun_normal()(jax.random.fold_in(key, _DRAW), (size, num_heads))
+        return {**params, _HEADS: {"kernel": kernel}}, state
+
+    def apply(
+        params: Params, state: State, inputs: Inputs, *, train: bool, key: Key | None = None
+    ) -> tuple[Array, Features, State]:
+        own = {name: value for name, value in params.items() if name != _HEADS}
+        return network.apply(own, state, inputs, train=train, key=key)
+
+    return Network(init, apply, _wired(network.wiring, heads))
+
+
+def infer(wiring: Wiring, *, strength: Number = 0.1, scale: Number = 100.0) -> Penalty:
+    r"""Keeps linear functions of the features at a multiple of what they were at the start (InFeR).
+
+    .. math:: \alpha \, \frac1k \sum_{i=1}^k \mathbb E_x
+              \big( g_i(\phi_\theta(x)) - \beta\, g_i^0(\phi_{\theta_0}(x)) \big)^2
+
+    on the inputs of the batch. φ is what the head reads, g the auxiliary heads of `with_auxiliary_heads`. θ₀ and g⁰ are
+    frozen copies of the start; g starts as g⁰ and learns along, through the optimizer like everything else. With β = 1
+    the loss is 0 at the start; the authors' large β makes the features work for it.
+
+    Args:
+      wiring: of a network made by `with_auxiliary_heads`.
+      strength: α ≥ 0. 0 does nothing.
+      scale: β ≥ 0.
+
+    Returns:
+      A `Penalty` whose `loss` needs the `Forward`; its state is the copy of θ₀ and g⁰ made by `init` and belongs into
+      checkpoints. Costs a forward pass of θ₀ an update, in eval mode (without dropout); running statistics, if there
+      are any, are those of now.
+
+    Raises:
+      UserError: for numbers out of range, and for networks without auxiliary heads.
+
+    Example:
+      >>> from pliant.networks import mlp
+      >>> from pliant.types import Forward
+      >>> network = with_auxiliary_heads(mlp((2,), 3, widths=(4,)))
+      >>> params, state = network.init(jax.random.key(0))
+      >>> evaluate = lambda params, x: network.apply(params, state, x, train=False)[:2]
+      >>> x = jnp.ones((5, 2))
+      >>> forward = Forward(x, *evaluate(params, x), jnp.float32(0.0), evaluate, lambda number: x)
+      >>> penalties = infer(network.wiring, scale=1.0), infer(network.wiring, scale=100.0)
+      >>> [bool(penalty.loss(params, penalty.init(params), forward)[0] > 0) for penalty in penalties]
+      [False, True]
+
+    References:
+      Lyle, Rowland, Dabney, `Understanding and Preventing Capacity Loss in Reinforcement Learning
+      <https://arxiv.org/abs/2204.09560>`_, 2022. The loss of section 4; k = 10, α = 0.1, β = 100.
+
+    Differs from:
+      timoklein/infer, whose heads have biases, and which takes β = 175 and α = 0.05.
+    """
+    require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
+    require_range("scale", scale, 0, do="100 is the authors'; 1 asks for what is there at the start.")
+    read = wiring.head_input
+    if f"{_HEADS}/kernel" not in wiring.roles or read is None:
+        raise UserError(
+            got="InFeR on a network without auxiliary heads",
+            wanted="a network made by with_auxiliary_heads",
+            do="Use with_auxiliary_heads(network), and its wiring; the method infer does so.",
+        )
+
+    def said(params: Params, features: Features) -> Float[Array, "examples heads"]:
+        kernel = params[_HEADS]["kernel"]
+        told = features[read].reshape(-1, len(kernel)) @ kernel
+        return told.astype(jnp.promote_types(told.dtype, jnp.float32))
+
+    def init(params: Params) -> State:
+        return jax.tree.map(jnp.copy, params)
+
+    def loss(params: Params, state: State, forward: Forward) -> tuple[Scalar, State]:
+        target = scale * said(state, forward.evaluate(state, forward.inputs)[1])
+        error = said(params, forward.features) - jax.lax.stop_gradient(target)
+        return strength * jnp.float32(jnp.mean(error**2)), state
+
+    return Penalty(init, loss)
+
+
+def _size_read(network: Network, heads: set[str]) -> int:
+    """How many features the heads read, which must be as many for all."""
+    shapes: Any = jax.eval_shape(lambda: network.init(jax.random.key(0)))[0]
+    leaves = jax.tree_util.tree_leaves_with_path(shapes)
+    sizes = {leaf.shape[-2] for path, leaf in leaves if leaf_path(path) in heads}
+    if network.wiring.head_input is None or len(sizes) != 1:
+        paths = ", ".join(sorted(heads)) or "tied to an embedding"
+        where = "the inputs" if network.wiring.head_input is None else f"features of {len(sizes)} sizes"
+        raise UserError(
+            got=f"a network whose output layer ({paths}) reads {where}",
+            wanted="an output layer of its own that reads hidden features",
+            do="Use a network with hidden layers and a head of its own.",
+        )
+    return int(sizes.pop())
+
+
+def _wired(wiring: Wiring, heads: set[str]) -> Wiring:
+    """What is read by the head is read by the auxiliary heads as well."""
+    path = f"{_HEADS}/kernel"
+    roles: dict[str, Role] = {**wiring.roles, path: "other"}
+
+    def with_heads(layer: HiddenLayer) -> HiddenLayer:
+        more = [slot._replace(path=path) for slot in layer.readers if slot.path in heads][:1]
+        return layer._replace(readers=(*layer.readers, *more))
+
+    return Wiring(tuple(map(with_heads, wiring.layers)), roles, wiring.head_input)

@@ -1,0 +1,81 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pliant.networks._rational import DENOMINATOR, NUMERATOR, rational
+
+GRID = np.linspace(-3, 3, 6001)
+LEAKY = np.where(GRID > 0, GRID, 0.01 * GRID)
+
+
+def by_hand(x, numerator=NUMERATOR, denominator=DENOMINATOR):
+    """In float64, power by power."""
+    p = sum(a * x**power for power, a in enumerate(numerator))
+    q = sum(b * x**power for power, b in enumerate(denominator, start=1))
+    return p / (1 + abs(q))
+
+
+def test_golden():
+    x = jnp.array([2.0, -2.0, 0.0])
+    np.testing.assert_allclose(rational(x, (1.0, 2.0), (3.0,)), [5 / 7, -3 / 7, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(rational(x, (1.0, 0.0, 1.0), (0.0, -1.0)), [1.0, 1.0, 1.0], rtol=1e-6)
+
+
+def test_degrees_are_five_and_four():
+    assert (len(NUMERATOR) - 1, len(DENOMINATOR)) == (5, 4)
+    np.testing.assert_allclose(rational(jnp.asarray(GRID, jnp.float32)), by_hand(GRID), rtol=1e-5, atol=1e-6)
+
+
+def test_the_start_is_a_fit_to_leaky_relu():
+    error = by_hand(GRID) - LEAKY
+    np.testing.assert_allclose(np.sqrt(np.mean(error**2)), 0.00554, atol=1e-5)
+    np.testing.assert_allclose(np.abs(error).max(), 0.0336, atol=1e-4)
+
+
+def test_the_fit_is_one_of_least_squares():
+    """No coefficient can be moved a little either way without a larger error."""
+
+    def error(coefficients):
+        return np.sum((by_hand(GRID, coefficients[:6], coefficients[6:]) - LEAKY) ** 2)
+
+    best = np.array(NUMERATOR + DENOMINATOR)
+    for i in range(10):
+        for by in (1e-3, -1e-3):
+            assert error(best + by * np.eye(10)[i]) > error(best)
+
+
+def test_far_away_both_slopes_are_the_same():
+    x = jnp.array([-1e4, 1e4])
+    np.testing.assert_allclose(jax.vmap(jax.grad(rational))(x), NUMERATOR[5] / DENOMINATOR[3], rtol=1e-3)
+    np.testing.assert_allclose(rational(x) - 0.505 * x, 3.1, atol=0.2)
+
+
+def test_there_are_no_poles(key):
+    """The denominator is at least 1, whatever is learned."""
+    a, b = jax.random.normal(key, (2, 100, 5))
+    x = jnp.linspace(-5, 5, 201)
+    found = jax.vmap(lambda a, b: rational(x, a, b))(a, b)
+    numerators = jax.vmap(lambda a: rational(x, a, (0.0,)))(a)
+    assert bool((jnp.abs(found) <= jnp.abs(numerators)).all())
+
+
+def test_gradients_by_hand():
+    x, a, b = jnp.array(2.0), jnp.array([1.0, 2.0]), jnp.array([-3.0])
+    of_x, of_a, of_b = jax.grad(rational, argnums=(0, 1, 2))(x, a, b)
+    np.testing.assert_allclose(of_x, 2 / 7 - 5 * 3 / 49, rtol=1e-5)  # P'/D − P D'/D², D = 1 + |−3x| = 1 + 3x
+    np.testing.assert_allclose(of_a, [1 / 7, 2 / 7], rtol=1e-6)
+    np.testing.assert_allclose(of_b, [5 * 2 / 49], rtol=1e-5)
+
+
+@pytest.mark.parametrize("x", [0.0, 1e-30, -50.0, 1e4])
+def test_gradients_are_finite(x):
+    arguments = (jnp.float32(x), jnp.array(NUMERATOR), jnp.array(DENOMINATOR))
+    first = jax.grad(rational, argnums=(0, 1, 2))(*arguments)
+    second = jax.grad(lambda *a: jax.grad(rational)(*a), argnums=(0, 1, 2))(*arguments)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((first, second)))
+
+
+def test_keeps_bfloat16():
+    narrow = [jnp.array(values, jnp.bfloat16) for values in (NUMERATOR, DENOMINATOR)]
+    assert rational(jnp.ones(3, jnp.bfloat16), *narrow).dtype == jnp.bfloat16

@@ -1,0 +1,390 @@
+import copy
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pliant.diagnostics import dormancy_scores, is_dormant
+from pliant.errors import UserError
+from pliant.interventions import reset_units
+from pliant.torch import AdamO, HiddenLayer, MaxMin, Reader, ReDo, newton_schulz, param_groups
+from pliant.types import Learned
+from torch_twins import CHANNELS, SIZE, WIDTHS, images, nchw, to_torch, twins
+
+LAYERS = [
+    HiddenLayer("conv_0", "conv_relu_0", ["conv_1"]),
+    HiddenLayer("conv_1", "conv_relu_1", [Reader("dense_0", repeats=SIZE * SIZE)]),
+    HiddenLayer("dense_0", "dense_relu_0", ["dense_1"]),
+    HiddenLayer("dense_1", "dense_relu_1", ["head"]),
+]
+SILENT = {"conv_0": [1], "conv_1": [0, 3], "dense_0": [2, 7, 8], "dense_1": [6]}
+SIZES = dict(zip(SILENT, (*CHANNELS, *WIDTHS), strict=True))
+
+
+def flags(width, units):
+    return torch.isin(torch.arange(width), torch.tensor(units))
+
+
+UNITS = {name: flags(SIZES[name], units) for name, units in SILENT.items()}
+
+
+def silenced():
+    """The twins' module with the chosen units dead, behind one update that leaves no moment at 0."""
+    module = copy.deepcopy(twins().module)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.0, foreach=True)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    with torch.no_grad():
+        for name, units in UNITS.items():
+            module.get_submodule(name).weight[units] = 0.0
+            module.get_submodule(name).bias.copy_(torch.where(units, -1.0, 0.5))
+    return module, optimizer
+
+
+def recycler(module, optimizer, **options):
+    return ReDo(module, optimizer, LAYERS, **{"threshold": 0.0, "every": 1} | options)
+
+
+def jax_params(module):
+    """The module's parameters in JAX: whatever is turned into the twins' layout must give the module again."""
+    wanted = module.state_dict()
+    leaves, structure = jax.tree.flatten(twins().params)
+    counts = np.cumsum([0, *(leaf.size for leaf in leaves)])
+    numbered = structure.unflatten(
+        [jnp.arange(a, b).reshape(leaf.shape) for a, b, leaf in zip(counts, counts[1:], leaves, strict=False)]
+    )
+    flat = np.zeros(counts[-1], np.float32)
+    for name, places in to_torch(numbered).items():
+        flat[places.numpy()] = wanted[name].numpy()
+    return structure.unflatten([jnp.asarray(flat[np.asarray(place)]) for place in jax.tree.leaves(numbered)])
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, 0.6, 1.0, 1e6])
+def test_scores_and_masks_agree_with_jax(threshold):
+    module, optimizer = silenced()
+    x, _ = images(32)
+    _, features, _ = twins().network.apply(jax_params(module), {}, jnp.asarray(x, jnp.float32), train=False, key=None)
+    redo = recycler(module, optimizer, threshold=threshold)
+    scores = redo.scores(nchw(x).float())
+    assert list(scores) == [layer.name for layer in twins().network.wiring.layers]
+    for name, score in scores.items():
+        np.testing.assert_allclose(score, dormancy_scores(features[name]), atol=2e-6)
+        np.testing.assert_array_equal(score <= threshold, is_dormant(features[name], threshold))
+    total = sum(int(is_dormant(feature, threshold).sum()) for feature in features.values())
+    assert redo.step(nchw(x).float()) == total
+    assert total >= 7 or threshold < 0
+
+
+def test_what_is_read_and_forgotten_agrees_with_jax():
+    module, optimizer = silenced()
+    params = jax_params(module)
+    tx = optax.adam(0.0)
+    state = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)[1]
+    units = {name: jnp.asarray(chosen.numpy()) for name, chosen in UNITS.items()}
+    new, _, opt = reset_units(jax.random.key(0), Learned(params, {}, state), twins().network.wiring, units)
+    before = copy.deepcopy(module).state_dict()
+    redo = recycler(module, optimizer, initializer=torch.nn.init.orthogonal_)
+    assert redo.reset(UNITS) == 7
+    after, wanted, mu, nu = module.state_dict(), to_torch(new), to_torch(opt[0].mu), to_torch(opt[0].nu)
+    kept = to_torch(jax.tree.map(lambda a, b: a == b, new, params))
+    for name, parameter in module.named_parameters():
+        entries = optimizer.state[parameter]
+        torch.testing.assert_close(entries["exp_avg"], mu[name])
+        torch.testing.assert_close(entries["exp_avg_sq"], nu[name])
+        assert entries["step"] == 1
+        assert torch.equal(after[name] == 0, wanted[name] == 0)
+        assert torch.equal((after[name] == before[name]) | (after[name] == 0), kept[name] | (wanted[name] == 0))
+    assert torch.equal(after["head.bias"], before["head.bias"])
+
+
+@pytest.mark.parametrize("initializer", [None, torch.nn.init.orthogonal_, torch.nn.init.kaiming_normal_])
+def test_silent_units_are_reset_and_the_output_stays(initializer):
+    module, optimizer = silenced()
+    x = nchw(images(32)[0]).float()
+    before, output = copy.deepcopy(module), module(x)
+    redo = recycler(module, optimizer, initializer=initializer)
+    assert all((redo.scores(x)[name][units] == 0).all() for name, units in UNITS.items())
+    redo.reset(UNITS)
+    torch.testing.assert_close(module(x), output, atol=1e-6, rtol=0.0)
+    for name, chosen in UNITS.items():
+        layer, old = module.get_submodule(name), before.get_submodule(name)
+        changed = (layer.weight != old.weight).flatten(1).any(dim=1)
+        assert changed[chosen].all()
+        assert torch.equal(layer.bias[~chosen], old.bias[~chosen])
+        assert (layer.bias[chosen] == 0).all() if initializer else (layer.bias[chosen].abs() <= 1 / 3).all()
+
+
+def test_fresh_weights_have_the_scale_of_the_whole_layer():
+    module, optimizer = silenced()
+    everyone = {"dense_0": torch.ones(9, dtype=torch.bool)}
+    recycler(module, optimizer, initializer=torch.nn.init.orthogonal_).reset(everyone)
+    weight = module.dense_0.weight.detach()
+    torch.testing.assert_close(weight @ weight.T, torch.eye(9), atol=1e-5, rtol=0.0)
+
+
+def test_the_generator_decides_and_nobody_elses_is_touched():
+    results = []
+    for seed in (0, 1, 0):
+        module, optimizer = silenced()
+        redo = recycler(module, optimizer, generator=torch.Generator().manual_seed(seed))
+        state = torch.random.get_rng_state()
+        redo.reset(UNITS)
+        assert torch.equal(torch.random.get_rng_state(), state)
+        results.append(module.dense_0.weight[2].detach().clone())
+        redo.reset(UNITS)
+        assert not torch.equal(module.dense_0.weight[2], results[-1])
+    assert torch.equal(results[0], results[2])
+    assert not torch.equal(results[0], results[1])
+
+
+def test_without_a_generator_the_global_one_is_drawn_from():
+    module, optimizer = silenced()
+    redo = recycler(module, optimizer)
+    torch.manual_seed(0)
+    redo.reset(UNITS)
+    first = module.dense_0.weight[2].detach().clone()
+    redo.reset(UNITS)
+    assert not torch.equal(module.dense_0.weight[2], first)
+    torch.manual_seed(0)
+    redo.reset(UNITS)
+    assert torch.equal(module.dense_0.weight[2], first)
+
+
+def test_it_fires_at_its_period_only_and_resumes():
+    module, optimizer = silenced()
+    redo = recycler(module, optimizer, every=3, generator=torch.Generator())
+    x = nchw(images(8)[0]).float()
+    assert [redo.step(x) for _ in range(2)] == [0, 0]
+    state = redo.state_dict()
+    other_module, other_optimizer = copy.deepcopy((module, optimizer))
+    assert redo.step(x) >= 7
+    other = recycler(other_module, other_optimizer, every=3, generator=torch.Generator().manual_seed(9))
+    other.load_state_dict(state)
+    assert other.step(x) >= 7
+    for a, b in zip(module.parameters(), other_module.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_nothing_dormant_is_a_bitwise_no_op():
+    module, optimizer = silenced()
+    before = copy.deepcopy((module.state_dict(), optimizer.state_dict()["state"]))
+    redo = recycler(module, optimizer, threshold=-1.0)
+    assert redo.step(nchw(images(8)[0]).float()) == 0
+    after = (module.state_dict(), optimizer.state_dict()["state"])
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.numpy(), b.numpy()), dict(before[0]), dict(after[0]))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.numpy(), b.numpy()), before[1], after[1])
+
+
+OPTIMIZERS = {
+    "adam": (torch.optim.Adam, {}),
+    "foreach": (torch.optim.Adam, {"foreach": True}),
+    "fused": (torch.optim.Adam, {"fused": True}),
+    "amsgrad": (torch.optim.AdamW, {"amsgrad": True}),
+    "momentum": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}),
+    "sgd": (torch.optim.SGD, {"lr": 0.1}),
+    "rmsprop": (torch.optim.RMSprop, {"centered": True, "momentum": 0.9}),
+    "adagrad": (torch.optim.Adagrad, {}),
+    "adamax": (torch.optim.Adamax, {}),
+    "nadam": (torch.optim.NAdam, {}),
+    "rprop": (torch.optim.Rprop, {}),
+    "asgd": (torch.optim.ASGD, {}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_statistics_are_forgotten_wherever_they_are(name):
+    make, options = OPTIMIZERS[name]
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    optimizer = make(module.parameters(), **options)
+    for _ in range(2):
+        for parameter in module.parameters():
+            parameter.grad = torch.rand_like(parameter) + 0.5
+        optimizer.step()
+    before = copy.deepcopy(optimizer.state_dict()["state"])
+    redo = ReDo(module, optimizer, [HiddenLayer("0", "1", ["2"])])
+    redo.reset({"0": torch.tensor([True, False, False, False])})
+    masks = [torch.zeros(4, 3), torch.zeros(4), torch.zeros(2, 4), torch.zeros(2)]
+    masks[0][0], masks[1][0], masks[2][:, 0] = 1, 1, 1
+    for i, mask in enumerate(masks):
+        for key, value in optimizer.state_dict()["state"].get(i, {}).items():
+            if torch.is_tensor(value) and value.shape == mask.shape and key not in ("step_size", "ax"):
+                assert torch.equal(value, torch.where(mask.bool(), 0.0, before[i][key]))
+            elif value is not None:
+                assert torch.equal(torch.as_tensor(value), torch.as_tensor(before[i][key]))
+
+
+def test_a_convolution_with_norm_pooling_and_crelu():
+    class CReLU(torch.nn.Module):
+        def forward(self, x):
+            return torch.cat([x.relu(), (-x).relu()], dim=1)
+
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 3, 3),
+        torch.nn.BatchNorm2d(3),
+        CReLU(),
+        torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(),
+        torch.nn.Linear(24, 2),
+    )
+    optimizer = torch.optim.Adam(module.parameters())
+    module(torch.randn(4, 1, 6, 6)).sum().backward()
+    optimizer.step()
+    layers = [HiddenLayer("0", "2", [Reader("5", repeats=4, tiles=2)], norm="1")]
+    with torch.no_grad():
+        module[1].weight[1], module[1].bias[1] = 0.0, 0.0
+    module[1].eval()  # users freeze norms: the mode of every part is put back
+    redo = ReDo(module, optimizer, layers, threshold=0.0, every=1)
+    x = torch.randn(4, 1, 6, 6)
+    before, running = module.eval()(x).detach(), module[1].running_mean.clone()
+    module.train()
+    module[1].eval()
+    assert redo.step(x) == 1
+    assert [module.training, module[0].training, module[1].training] == [True, True, False]
+    assert torch.equal(module[1].running_mean, running)
+    assert (module[1].weight[1].item(), module[1].bias[1].item()) == (1.0, 0.0)
+    assert not optimizer.state[module[1].weight]["exp_avg"][1]
+    columns = (module[5].weight == 0).all(dim=0).nonzero().flatten().tolist()
+    assert columns == [4, 5, 6, 7, 16, 17, 18, 19]
+    torch.testing.assert_close(module.eval()(x), before, atol=1e-6, rtol=0.0)
+
+
+def test_channels_last_flatten_is_tiled():
+    class Flatten(torch.nn.Module):
+        def forward(self, x):
+            return x.permute(0, 2, 3, 1).flatten(1)
+
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 1), torch.nn.ReLU(), Flatten(), torch.nn.Linear(12, 1))
+    redo = ReDo(module, torch.optim.SGD(module.parameters(), 0.1), [HiddenLayer("0", "1", [Reader("3", tiles=4)])])
+    redo.reset({"0": torch.tensor([False, True, False])})
+    assert (module[3].weight[0] == 0).nonzero().flatten().tolist() == [1, 4, 7, 10]
+
+
+def test_tokens_are_positions_and_two_readers_are_both_cut():
+    module = torch.nn.ModuleDict(
+        {"feed": torch.nn.Linear(3, 4), "act": torch.nn.GELU(), "a": torch.nn.Linear(4, 2), "b": torch.nn.Linear(4, 1)}
+    )
+    module.forward = lambda x: (lambda h: (module["a"](h), module["b"](h)))(module["act"](module["feed"](x)))
+    redo = ReDo(module, torch.optim.SGD(module.parameters(), 0.1), [HiddenLayer("feed", "act", ["a", "b"])])
+    x = torch.randn(5, 7, 3)
+    hidden = module["act"](module["feed"](x)).abs().mean(dim=(0, 1))
+    torch.testing.assert_close(redo.scores(x)["feed"], (hidden / hidden.mean()).detach())
+    redo.reset({"feed": torch.tensor([True, False, False, False])})
+    assert (module["a"].weight[:, 0] == 0).all()
+    assert (module["b"].weight[:, 0] == 0).all()
+
+
+def test_narrow_weights_stay_narrow():
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)).bfloat16()
+    redo = ReDo(
+        module,
+        torch.optim.Adam(module.parameters()),
+        [HiddenLayer("0", "1", ["2"])],
+        threshold=1e6,
+        every=1,
+        initializer=torch.nn.init.orthogonal_,
+    )
+    assert redo.step(torch.randn(5, 3).bfloat16()) == 4
+    assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
+
+
+def test_it_goes_with_adamo():
+    module = copy.deepcopy(twins().module)
+    optimizer = AdamO(param_groups(module, head="head"), lr=1e-2, isometry_every=2)
+    redo = recycler(module, optimizer, threshold=0.5, every=3)
+    x, y = images(16)
+    counts = []
+    for _ in range(6):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(nchw(x).float()), torch.tensor(y)).backward()
+        optimizer.step()
+        counts.append(redo.step(nchw(x).float()))
+    assert [count > 0 for count in counts] == [False, False, True, False, False, True]
+
+
+def parts():
+    return torch.nn.ModuleDict(
+        {
+            "feed": torch.nn.Linear(3, 4),
+            "conv": torch.nn.Conv2d(3, 4, 3),
+            "grouped": torch.nn.Conv2d(4, 4, 3, groups=2),
+            "act": torch.nn.ReLU(),
+            "sorted": MaxMin(),
+            "norm": torch.nn.LayerNorm([4, 2]),
+            "orthogonal": newton_schulz(torch.nn.Linear(4, 4)),
+            "head": torch.nn.Linear(4, 2),
+            "wide": torch.nn.Linear(36, 2),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (HiddenLayer("fed", "act", ["head"]), r"got the module 'fed'; wanted one of .*Did you mean 'feed'\?"),
+        (HiddenLayer("feed", "act", ["hed"]), r"got the module 'hed'; wanted one of .*Did you mean 'head'\?"),
+        (HiddenLayer("act", "act", ["head"]), r"got 'act', which is ReLU\(\); wanted a linear layer or a convolution"),
+        (
+            HiddenLayer("feed", "act", ["grouped"]),
+            r"got 'grouped', which is Conv2d\(.*without parametrisation or groups",
+        ),
+        (HiddenLayer("orthogonal", "act", ["head"]), r"got 'orthogonal', which is Parametrized"),
+        (
+            HiddenLayer("feed", "sorted", ["head"]),
+            r"got ReDo behind MaxMin \('sorted'\); wanted hidden layers in which",
+        ),
+        (
+            HiddenLayer("conv", "act", ["wide"]),
+            r"got 'wide' with 36 inputs per output, for 4 units of 'conv' × 1 repeats × 1 tiles; wanted as many\. "
+            r"Behind a flatten of \(batch, 4, H, W\) it is Reader\('wide', repeats=H \* W\)",
+        ),
+        (
+            HiddenLayer("feed", "act", ["head"], norm="norm"),
+            r"got the norm 'norm' with a scale of shape \(4, 2\); wanted",
+        ),
+    ],
+)
+def test_refuses_layers(layer, message):
+    module = parts()
+    with pytest.raises(UserError, match=message):
+        ReDo(module, torch.optim.Adam(module.parameters()), [layer])
+
+
+@pytest.mark.parametrize(
+    ("layers", "options", "message"),
+    [
+        ([], {}, r"got ReDo without hidden layers; wanted at least one\. Pass \[HiddenLayer"),
+        (LAYERS, {"every": 0}, r"got every=0; wanted a finite number ≥ 1\. Use the period in updates"),
+    ],
+)
+def test_refuses(layers, options, message):
+    module = twins().module
+    with pytest.raises(UserError, match=message):
+        ReDo(module, torch.optim.Adam(module.parameters()), layers, **options)
+
+
+def test_activations_that_are_shared_or_never_called_are_refused():
+    shared = torch.nn.ReLU()
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), shared, torch.nn.Linear(3, 3), shared, torch.nn.Linear(3, 1))
+    module.append(torch.nn.Identity())
+    layers = [HiddenLayer("0", "1", ["2"]), HiddenLayer("2", "3", ["4"])]
+    redo = ReDo(module, torch.optim.Adam(module.parameters()), layers, every=1)
+    with pytest.raises(UserError, match=r"got the activation behind '0' called 2 times in a forward pass; wanted one"):
+        redo.step(torch.zeros(2, 2))
+    assert not shared._forward_hooks
+    module.forward = lambda x: x
+    with pytest.raises(UserError, match="called 0 times"):
+        redo.step(torch.zeros(2, 2))
+
+
+def test_the_wrong_activation_is_refused():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 5), torch.nn.ReLU())
+    redo = ReDo(module, torch.optim.Adam(module.parameters()), [HiddenLayer("0", "3", ["2"])], every=1)
+    with pytest.raises(UserError, match=r"got 5 outputs behind '0'; wanted a multiple of its 3 units\. Name the"):
+        redo.step(torch.zeros(2, 2))

@@ -1,0 +1,80 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pliant.errors import UserError
+from pliant.targets import hl_gauss, two_hot
+
+CODES = {"two_hot": two_hot, "hl_gauss": hl_gauss}
+
+
+def test_two_hot_golden():
+    bins = two_hot(num_bins=3, low=-1.0, high=1.0)
+    np.testing.assert_array_equal(bins.centres, [-1.0, 0.0, 1.0])
+    np.testing.assert_allclose(bins.encode(jnp.array([0.25, -1.0, 0.0])), [[0, 0.75, 0.25], [1, 0, 0], [0, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("value", "smoothing", "wanted"),
+    [(1.5, 0.5, (0.15773, 0.68454, 0.15773)), (1.5, 0.75, (0.2407, 0.5186, 0.2407))],
+)
+def test_hl_gauss_golden(value, smoothing, wanted):
+    bins = hl_gauss(num_bins=3, low=0.0, high=3.0, smoothing=smoothing)
+    np.testing.assert_array_equal(bins.centres, [0.5, 1.5, 2.5])
+    np.testing.assert_allclose(bins.encode(jnp.float32(value)), wanted, atol=5e-5)
+
+
+def test_hl_gauss_is_biased_inwards_near_the_ends():
+    bins = hl_gauss(num_bins=3, low=0.0, high=3.0)
+    np.testing.assert_allclose(bins.decode(bins.encode(jnp.float32(1.9))), 1.788, atol=5e-4)
+    wide = hl_gauss(num_bins=51, low=-10.0, high=10.0)
+    np.testing.assert_allclose(wide.decode(wide.encode(jnp.float32(1.9))), 1.9, atol=1e-4)
+
+
+def test_two_hot_is_decoded_to_the_value():
+    bins = two_hot()
+    values = jnp.linspace(-10.0, 10.0, 777)
+    encoded = bins.encode(values)
+    assert int((encoded > 0).sum(-1).max()) == 2
+    np.testing.assert_allclose(bins.decode(encoded), values, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_bins", [2, 51])
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
+def test_probabilities_are_finite_and_sum_to_one(code, num_bins):
+    values = np.concatenate([np.linspace(-12.0, 12.0, 999), [-1e30, -1e6, 1e6, 1e30]]).astype(np.float32)
+    encoded = np.asarray(code(num_bins=num_bins).encode(jnp.asarray(values)))
+    assert np.all(encoded >= 0)
+    np.testing.assert_allclose(encoded.sum(-1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
+def test_values_outside_count_as_the_nearer_end(code):
+    bins = code()
+    np.testing.assert_array_equal(bins.encode(jnp.array([-1e9, 1e9])), bins.encode(jnp.array([-10.0, 10.0])))
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
+def test_any_leading_axes_and_jit(code, key):
+    bins = code(num_bins=7)
+    values = jax.random.normal(key, (4, 3))
+    encoded = jax.jit(bins.encode)(values)
+    assert encoded.shape == (4, 3, 7)
+    assert encoded.dtype == jnp.float32
+    np.testing.assert_allclose(encoded[2, 1], bins.encode(values[2, 1]), atol=1e-6)
+    assert bins.decode(encoded).shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "message"),
+    [
+        (two_hot, {"num_bins": 1}, "got num_bins=1; wanted a finite number ≥ 2. Use 51, as published"),
+        (two_hot, {"low": 1.0, "high": 1.0}, "got low=1 and high=1; wanted low < high. Use −10 and 10"),
+        (hl_gauss, {"low": 2.0, "high": 1.0}, "got low=2 and high=1; wanted low < high"),
+        (hl_gauss, {"smoothing": 0.0}, "got smoothing=0.0; wanted a finite number ≥ 1e-06. 0.75 is usual"),
+    ],
+)
+def test_refuses(code, options, message):
+    with pytest.raises(UserError, match=message):
+        code(**options)
