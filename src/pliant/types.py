@@ -329,6 +329,56 @@ class Stream(NamedTuple):
     """`augment(key, inputs) -> inputs`, applied to training batches only."""
 
 
+class Rule(NamedTuple):
+    """How a network learns: what copies of it are trained with where a diagnostic asks how well it still can."""
+
+    optimizer: optax.GradientTransformationExtraArgs
+    """Its update is handed `step` and `key`."""
+    state: optax.OptState
+    batch_size: int
+
+
+class Subject(NamedTuple):
+    """What a diagnostic looks at: a network at one moment, and examples to look at it by."""
+
+    network: Network
+    params: Params
+    state: State
+    probe: Batch
+    losses: Callable[[Array, PyTree[Array]], Float[Array, " batch"]]
+    """`losses(output, targets) -> loss of every example`, of the current task."""
+    key: Key
+    initial: tuple[Params, State] | None = None
+    """How the network began; None where nobody knows, as with the fields below."""
+    previous: tuple[Params, State] | None = None
+    """The network one measurement ago: at the end of the task before."""
+    rule: Rule | None = None
+    twin: Params | None = None
+    """Parameters that took steps as long as the network's, in random directions."""
+
+
+class Update(NamedTuple):
+    """One update of training, as the diagnostics that follow it see it."""
+
+    params: Params
+    """Before it."""
+    change: Params
+    """What the optimizer added to them."""
+    loss: Scalar
+    """Of the batch before the update, without penalties."""
+    loss_after: Callable[[], Scalar]
+    """Of the same batch after it. Costs a forward pass."""
+
+
+class Measured(NamedTuple):
+    """What a diagnostic found in one network."""
+
+    numbers: Mapping[str, float]
+    """By metric. Those of one layer are named metric/layer."""
+    arrays: Mapping[str, np.ndarray] = {}
+    """Spectra, matrices and curves, to be stored and drawn."""
+
+
 class Diagnostic(NamedTuple):
     """A measurement in two parts: arrays on the device, compiled and mapped over seeds; then numbers on the host.
 
@@ -338,8 +388,14 @@ class Diagnostic(NamedTuple):
     name: str
     summary: str
     cost: Literal["cheap", "spectral", "per-task", "rare"]
-    """Classes A–D: every evaluation, every few, at task boundaries, at a few checkpoints."""
-    measure: Callable[[Network, Params, State, Batch, Key], PyTree[Array]]
-    """`measure(network, params, state, probe batch, key) -> arrays`."""
-    summarize: Callable[[PyTree[np.ndarray]], Mapping[str, float]]
-    """`summarize(arrays of one seed) -> {metric: number}`, in float64."""
+    """Classes A to D: cheap and spectral ones are measured after every task, see `diagnose_after` of a run for the
+    others."""
+    measure: Callable[[Subject], PyTree[Array]] | None = None
+    """Arrays from the subject, compiled. Raises `UserError` for a subject that it cannot measure; never depends on
+    numbers there."""
+    summarize: Callable[[PyTree[np.ndarray]], Measured] | None = None
+    """From the arrays of one seed, in float64."""
+    needs: tuple[Literal["initial", "previous", "rule", "twin"], ...] = ()
+    """Fields of the subject that must be there."""
+    follow: Callable[[Update], Info] | None = None
+    """Scalars of every update, averaged over a task."""

@@ -5,20 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pliant.diagnostics import DIAGNOSTICS, dormancy_scores, dormant, is_dormant
+from pliant.diagnostics import dormancy_scores, dormant, is_dormant
 from pliant.errors import UserError
 from pliant.networks import mlp
-from pliant.types import Batch
+from subjects import measure, subject
 
 few = settings(max_examples=25, deadline=None, database=None)
 GOLDEN = jnp.array([[0.0, 1.0, -3.0], [0.0, -1.0, 3.0]])
 
 
 def measured(network, params, state, inputs):
-    diagnostic = DIAGNOSTICS["dormant"]
-    batch = Batch(inputs, jnp.zeros(inputs.shape[0], jnp.int32))
-    arrays = jax.jit(lambda params: diagnostic.measure(network, params, state, batch, jax.random.key(0)))(params)
-    return diagnostic.summarize(np.asarray(arrays))
+    return measure("dormant", subject(network, params, state, inputs)).numbers
 
 
 def test_golden_scores():

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pliant.diagnostics import DIAGNOSTICS, effective_rank
+from pliant.diagnostics import effective_rank
 from pliant.errors import UserError
 from pliant.networks import mlp
-from pliant.types import Batch
+from subjects import measure, subject
 
 few = settings(max_examples=50, deadline=None, database=None)
 matrices = st.tuples(st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**31)).map(
@@ -76,10 +76,7 @@ def test_float32_is_measured_in_float64():
 
 
 def measured(network, params, state, inputs):
-    diagnostic = DIAGNOSTICS["effective-rank"]
-    batch = Batch(inputs, jnp.zeros(inputs.shape[0], jnp.int32))
-    arrays = jax.jit(lambda params: diagnostic.measure(network, params, state, batch, jax.random.key(0)))(params)
-    return diagnostic.summarize(np.asarray(arrays))["effective_rank"]
+    return measure("effective-rank", subject(network, params, state, inputs)).numbers["effective_rank"]
 
 
 def test_features_of_rank_three_are_found(key):

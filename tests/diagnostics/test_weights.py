@@ -5,20 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pliant.diagnostics import DIAGNOSTICS, isometry_deviation, weight_norm
+from pliant.diagnostics import isometry_deviation, weight_norm
 from pliant.errors import UserError
 from pliant.networks import mlp, orthogonal
-from pliant.types import Batch
+from subjects import measure, subject
 
 DIAGONAL = jnp.diag(jnp.array([2.0, 1.0, 0.5]))
 
 
 def measured(name, network, params, state):
-    diagnostic = DIAGNOSTICS[name]
-    batch = Batch(jnp.ones((2, 3)), jnp.zeros(2, jnp.int32))
-    (value,) = diagnostic.summarize(
-        np.asarray(diagnostic.measure(network, params, state, batch, jax.random.key(0)))
-    ).values()
+    (value,) = measure(name, subject(network, params, state, jnp.ones((2, 3)))).numbers.values()
     return value
 
 

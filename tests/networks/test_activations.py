@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pliant.diagnostics import DIAGNOSTICS
 from pliant.errors import UserError
 from pliant.networks import ACTIVATIONS, activation, crelu, fourier, group_sort, max_min, mlp, orthogonal, smooth_leaky
-from pliant.types import Batch
+from subjects import measure, subject
 
 
 def same(a, b):
@@ -173,9 +172,8 @@ def test_dormancy_sees_units_that_can_be_silent(key, name, fraction):
     network = mlp((6,), 3, widths=(4,), activation=name, use_bias=False)
     params, state = network.init(key)
     params["dense_0"]["kernel"] = params["dense_0"]["kernel"].at[:, 0].set(0.0)
-    probe = Batch(jax.random.normal(key, (64, 6)), jnp.zeros(64, jnp.int32))
-    found = DIAGNOSTICS["dormant"].measure(network, params, state, probe, key)
-    np.testing.assert_array_equal(found, np.float32(fraction))
+    found = measure("dormant", subject(network, params, state, jax.random.normal(key, (64, 6)))).numbers
+    np.testing.assert_array_equal(found["dormant_fraction"], np.float32(fraction))
 
 
 def test_unknown_name_is_refused_with_the_nearest():

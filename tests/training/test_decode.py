@@ -8,9 +8,10 @@ import pytest
 
 from pliant.streams import random_seq2seq, shifted
 from pliant.streams._random_seq2seq import text_batch
-from pliant.training import TrainState, beam_search, greedy
+from pliant.training import beam_search, greedy
 from pliant.training._evaluate import _texts
 from pliant.types import Network, Text, Wiring
+from subjects import subject
 
 END = 1
 SEEDS = range(4)
@@ -205,8 +206,8 @@ def test_all_texts_of_a_task_are_written_in_their_order(num_examples, num_beams)
         return 9 * jax.nn.one_hot(jnp.concatenate([first, inputs.source[:, 1:]], axis=1), 29), {}, state
 
     network = Network(lambda key: ({}, {}), apply, Wiring(layers=(), roles={}))
-    state = TrainState({}, {}, (), (), ())
-    written, wanted = _texts(network, stream, state, copied, num_examples, stream.data, ())
+    of = subject(network, {}, {}, *copied(stream.data, (), np.arange(1)))
+    written, wanted = _texts(stream, of, copied, num_examples, stream.data, ())
     np.testing.assert_array_equal(wanted, stream.data)
     np.testing.assert_array_equal(written[:, 1:], stream.data[:, 1:])
     np.testing.assert_array_equal(written[:, 0], np.where(stream.data[:, 0] < 9, 20, stream.data[:, 0]))

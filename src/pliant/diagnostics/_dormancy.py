@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from pliant.diagnostics._subject import unit_features
 from pliant.errors import UserError
-from pliant.types import Batch, Diagnostic, Features, Key, Network, Number, Params, Scalar, State
+from pliant.types import Diagnostic, Features, Measured, Number, Scalar, Subject
 
 
 class DormantUnits(NamedTuple):
@@ -120,14 +121,10 @@ def dormant(features: Features, threshold: Number = 0.025, num_units: Mapping[st
     return DormantUnits(pooled, by_layer)
 
 
-def _measure(network: Network, params: Params, state: State, probe: Batch, key: Key) -> Array:
+def _measure(subject: Subject) -> Array:
     """The pooled fraction over the layers in which a unit owns its output and can be silent; NaN if there are none."""
-    _, features, _ = network.apply(params, state, probe.inputs, train=False, key=key)
-    layers = [layer for layer in network.wiring.layers if layer.elementwise and layer.activation != "fourier"]
-    if not layers:
-        return jnp.full((), jnp.nan)
-    widths = {layer.name: layer.width for layer in layers}
-    return dormant({layer.name: features[layer.name] for layer in layers}, num_units=widths).pooled
+    found, num_units = unit_features(subject)
+    return dormant(found, num_units=num_units).pooled if found else jnp.full((), jnp.nan)
 
 
 DORMANT = Diagnostic(
@@ -135,5 +132,5 @@ DORMANT = Diagnostic(
     summary="fraction of hidden units with almost no activation (Sokar et al., τ = 0.025)",
     cost="cheap",
     measure=_measure,
-    summarize=lambda value: {"dormant_fraction": float(value)},
+    summarize=lambda value: Measured({"dormant_fraction": float(value)}),
 )

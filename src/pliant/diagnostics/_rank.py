@@ -1,10 +1,11 @@
 """Ranks of feature matrices."""
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from pliant.diagnostics._subject import head_features
 from pliant.errors import UserError
-from pliant.types import Batch, Diagnostic, Key, Network, Params, State, Text
+from pliant.types import Diagnostic, Measured
 
 _MOST = 4096  # rows of the matrix: enough for any width in use, and quick to decompose
 
@@ -52,20 +53,10 @@ def effective_rank(matrix: Float[np.ndarray, "rows columns"]) -> float:
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
-def _measure(network: Network, params: Params, state: State, probe: Batch, key: Key) -> Array:
-    """What the head reads, (examples, width): the positions of texts are examples too; inputs of a linear model."""
-    _, features, _ = network.apply(params, state, probe.inputs, train=False, key=key)
-    read = network.wiring.head_input
-    if read is None:
-        assert not isinstance(probe.inputs, Text)
-        return probe.inputs.reshape(len(probe.inputs), -1)
-    return features[read].reshape(-1, features[read].shape[-1])[:_MOST]
-
-
 EFFECTIVE_RANK = Diagnostic(
     name="effective-rank",
     summary="effective rank of the last hidden layer's features (Roy and Vetterli)",
     cost="spectral",
-    measure=_measure,
-    summarize=lambda value: {"effective_rank": effective_rank(value)},
+    measure=lambda subject: head_features(subject)[:_MOST],
+    summarize=lambda value: Measured({"effective_rank": effective_rank(value)}),
 )

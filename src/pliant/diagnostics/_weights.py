@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from pliant.errors import UserError
 from pliant.isometry import gram_deviation, matrix_view
 from pliant.masks import Mask, select
-from pliant.types import Batch, Diagnostic, Key, Network, Params, Scalar, State
+from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
 
 
 class IsometryDeviation(NamedTuple):
@@ -79,16 +79,10 @@ def weight_norm(params: Params) -> Scalar:
     return optax.tree.norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params))
 
 
-def _measure_isometry(network: Network, params: Params, state: State, probe: Batch, key: Key) -> Array:
+def _measure_isometry(subject: Subject) -> Array:
     """NaN for a network without hidden kernels."""
-    del state, probe, key
-    mask = network.wiring.mask(params, "matrix")
-    return isometry_deviation(params, mask).mean if any(jax.tree.leaves(mask)) else jnp.full((), jnp.nan)
-
-
-def _measure_norm(network: Network, params: Params, state: State, probe: Batch, key: Key) -> Array:
-    del network, state, probe, key
-    return weight_norm(params)
+    mask = subject.network.wiring.mask(subject.params, "matrix")
+    return isometry_deviation(subject.params, mask).mean if any(jax.tree.leaves(mask)) else jnp.full((), jnp.nan)
 
 
 ISOMETRY_DEVIATION = Diagnostic(
@@ -96,12 +90,12 @@ ISOMETRY_DEVIATION = Diagnostic(
     summary="mean over hidden kernels of (σ² − 1)²",
     cost="cheap",
     measure=_measure_isometry,
-    summarize=lambda value: {"isometry_deviation": float(value)},
+    summarize=lambda value: Measured({"isometry_deviation": float(value)}),
 )
 WEIGHT_NORM = Diagnostic(
     name="weight-norm",
     summary="global L2 norm of all parameters",
     cost="cheap",
-    measure=_measure_norm,
-    summarize=lambda value: {"weight_norm": float(value)},
+    measure=lambda subject: weight_norm(subject.params),
+    summarize=lambda value: Measured({"weight_norm": float(value)}),
 )

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 import pandas as pd
 
 from pliant.errors import UserError
@@ -23,7 +25,8 @@ class RunFolder:
 
     `config.json` holds the whole configuration under "configuration", its "id", and the "environment" of every start;
     `metrics.parquet` the numbers in long form (`COLUMNS`); `seconds.json` the wall time of every task by method, apart
-    from the metrics, which are the same to the bit however often a run was interrupted; `checkpoints/` and `run.log`.
+    from the metrics, which are the same to the bit however often a run was interrupted; `arrays/METHOD/` what
+    diagnostics found that is no single number, a file a task; `checkpoints/` and `run.log`.
     """
 
     def __init__(self, path: Path):
@@ -104,6 +107,29 @@ class RunFolder:
             self.seconds[label] = [*before, *[0.0] * (task - len(before)), seconds / len(labels)]
         _write_json(self.path / "seconds.json", self.seconds)
 
+    def record_arrays(self, method: str, task: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Stores what diagnostics found that is no single number; the first axis of every array is the seed."""
+        if not arrays:
+            return
+        file = self._arrays_file(method, task)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _replacing(file) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+    def arrays(self, method: str) -> dict[int, dict[str, np.ndarray]]:
+        """What `record_arrays` stored, by task (from 0) and DIAGNOSTIC/ARRAY.
+
+        Raises:
+          UserError: if a file is damaged.
+        """
+        return {
+            int(file.stem.rpartition("-")[2]) - 1: _read_arrays(file)
+            for file in sorted(self._arrays_file(method, 0).parent.glob("task-*.npz"))
+        }
+
+    def _arrays_file(self, method: str, task: int) -> Path:
+        return self.path / "arrays" / method / f"task-{task + 1:05d}.npz"
+
     def log(self, message: str) -> None:
         """Adds a line to `run.log`."""
         with (self.path / "run.log").open("a") as file:
@@ -179,6 +205,18 @@ def _read_metrics(path: Path) -> pd.DataFrame:
             got=f"{file}, which cannot be read: {str(error)[:200]}",
             wanted="the metrics that `pliant run` wrote",
             do="Restore the file; or remove it and run the same command again, which starts all methods anew.",
+        ) from error
+
+
+def _read_arrays(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file) as stored:
+            return dict(stored)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(
+            got=f"{file}, which cannot be read: {str(error)[:200]}",
+            wanted="the arrays that `pliant run` wrote",
+            do="Restore the file, or remove it: figures are then drawn without it.",
         ) from error
 
 

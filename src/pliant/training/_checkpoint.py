@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 import jax
 import numpy as np
@@ -15,8 +16,9 @@ from pliant.errors import UserError
 class Checkpoints:
     """The checkpoints of one method in a run folder; a context manager, so that writes are finished at the end."""
 
-    def __init__(self, folder: Path, num_tasks_stored: int):
+    def __init__(self, folder: Path, num_tasks_stored: int, *, keep: Literal["last", "all"] = "last"):
         """Opens a folder; what is beyond the tasks whose metrics are stored is of no use, and all is begun anew."""
+        self._most = 1 if keep == "last" else None
         self._folder = folder.absolute()
         for leftover in self._folder.glob("*.orbax-checkpoint-tmp*"):  # of a process that was killed while writing
             shutil.rmtree(leftover)
@@ -34,15 +36,19 @@ class Checkpoints:
         """Writes a checkpoint in the background, then removes the older one."""
         self._manager.save(num_tasks_done, args=ocp.args.StandardSave(state))
 
-    def restore(self, like: PyTree) -> PyTree[np.ndarray]:
-        """Reads the newest checkpoint; `like` has its structure, shapes and dtypes.
+    def kept(self) -> list[int]:
+        """The numbers of tasks that the checkpoints have behind them."""
+        return sorted(self._manager.all_steps())
+
+    def restore(self, like: PyTree, num_tasks_done: int | None = None) -> PyTree[np.ndarray]:
+        """Reads a checkpoint, by default the newest; `like` has its structure, shapes and dtypes.
 
         Raises:
           UserError: if its files are damaged.
         """
         shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         try:
-            return self._manager.restore(self.num_tasks_done(), args=ocp.args.StandardRestore(shapes))
+            return self._manager.restore(num_tasks_done or self.num_tasks_done(), args=ocp.args.StandardRestore(shapes))
         except Exception as error:  # Orbax raises many kinds for what is missing, truncated or of another structure
             raise UserError(
                 got=f"a damaged checkpoint in {self._folder} ({type(error).__name__})",
@@ -51,7 +57,7 @@ class Checkpoints:
             ) from error
 
     def _open(self) -> ocp.CheckpointManager:
-        return ocp.CheckpointManager(self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=1))
+        return ocp.CheckpointManager(self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=self._most))
 
     def __enter__(self) -> "Checkpoints":
         return self

@@ -60,6 +60,14 @@ class RunConfig:
     """Random changes of training images."""
     probe_size: int = 512
     """Training examples on which dormant units and ranks are measured at the end of a task."""
+    diagnostics: tuple[str, ...] = ("basic",)
+    """What else is measured: basic, standard, full, or names; see `pliant list diagnostics`. Numbers go to
+    metrics.parquet, spectra and matrices to arrays/."""
+    diagnose_after: tuple[int, ...] = ()
+    """Tasks, counted from 1, after which diagnostics of the classes per-task and rare are measured; by default the
+    former after all, the latter after 1, 2, 5, 10, 20, 50, … and the last."""
+    checkpoints: Literal["last", "all"] = "last"
+    """Which are kept when a task is finished: the newest, or one of every task, for `pliant diagnose`."""
     headline: str | None = None
     """Metric of the table and the figure, such as online_accuracy; by default the stream's own."""
     stream: str = "random-labels"

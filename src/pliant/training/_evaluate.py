@@ -1,4 +1,4 @@
-"""What is measured at the end of a task: scores, texts written, and diagnostics."""
+"""What is scored at the end of a task, and the texts that are written."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,15 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from pliant.diagnostics import DIAGNOSTICS
 from pliant.streams import text_scores
 from pliant.training._decode import beam_search, greedy
-from pliant.training._step import TrainState
-from pliant.types import Batch, Key, Network, Scalar, Stream, Text
+from pliant.types import Batch, Scalar, Stream, Subject, Text
 
 _BLOCK = 1000  # examples evaluated at once
 _TEXTS = 128  # texts written at once: a block takes as many passes as its slowest text
-_PROBE_SEED = 0  # the probe examples are the same for all seeds, tasks and methods
 
 
 class Sizes(NamedTuple):
@@ -26,17 +23,8 @@ class Sizes(NamedTuple):
     num_test: Int[Array, ""] | np.int32
 
 
-def evaluate(
-    network: Network,
-    stream: Stream,
-    state: TrainState,
-    key: Key,
-    data: Any,
-    task: Any,
-    probe_indices: Int[Array, " probe"],
-    sizes: Sizes,
-) -> dict[str, Any]:
-    """Scores over all examples of the task, and the device part of every diagnostic; for one seed, pure.
+def evaluate(stream: Stream, subject: Subject, data: Any, task: Any, sizes: Sizes) -> dict[str, Any]:
+    """Scores over all examples of the task; for one seed, pure.
 
     Of text streams also what the network writes, for the test examples, or the training ones if there are no others.
     """
@@ -47,42 +35,27 @@ def evaluate(
         splits["test"] = (stream.test_batch, sizes.num_test, largest_test)
     results: dict[str, Any] = {}
     for split, (batch_of, number, largest) in splits.items():
-        results[f"{split}_{score}"] = _mean_score(network, stream, state, batch_of, number, largest, data, task)
-    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]
+        results[f"{split}_{score}"] = _mean_score(stream, subject, batch_of, number, largest, data, task)
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(subject.params)]
     results["diverged"] = ~jnp.stack(finite).all()
-    probe = stream.train_batch(data, task, probe_indices)
-    if isinstance(probe.inputs, Text):
+    if isinstance(subject.probe.inputs, Text):
         split = next(reversed(splits))
-        results["texts"] = {split: _texts(network, stream, state, *splits[split][::2], data, task)}
-    results["diagnostics"] = {
-        name: diagnostic.measure(network, state.params, state.network, probe, jax.random.fold_in(key, number))
-        for number, (name, diagnostic) in enumerate(DIAGNOSTICS.items())
-    }
+        results["texts"] = {split: _texts(stream, subject, *splits[split][::2], data, task)}
     return results
 
 
-def summarize(results: dict[str, Any], seed: int) -> dict[str, float]:
-    """Named numbers of one seed from `evaluate`'s arrays of all seeds."""
-    of_seed = jax.tree.map(lambda leaf: np.asarray(leaf[seed]), results)
-    measured, texts = of_seed.pop("diagnostics"), of_seed.pop("texts", {})
-    metrics = {name: float(value) for name, value in of_seed.items()}
+def scores(results: dict[str, Any]) -> dict[str, float]:
+    """Named numbers of one seed from its part of `evaluate`'s arrays."""
+    texts = results.pop("texts", {})
+    metrics = {name: float(value) for name, value in results.items()}
     for split, (written, wanted) in texts.items():
         metrics |= {f"{split}_{name}": value for name, value in text_scores(written, wanted).items()}
-    for name, arrays in measured.items():
-        metrics |= DIAGNOSTICS[name].summarize(arrays)
     return metrics
 
 
-def probe_indices(num_train: int, probe_size: int) -> Int[np.ndarray, " probe"]:
-    """The fixed training examples that diagnostics look at: `probe_size` of them, or all."""
-    order = np.random.default_rng(_PROBE_SEED).permutation(num_train)
-    return np.sort(order[:probe_size]).astype(np.int32)
-
-
 def _mean_score(
-    network: Network,
     stream: Stream,
-    state: TrainState,
+    subject: Subject,
     batch_of: Callable[[Any, Any, Array], Batch],
     num_examples: Int[Array, ""] | np.int32,
     largest: int,
@@ -95,7 +68,7 @@ def _mean_score(
     def add(block: Int[Array, ""], total: Scalar) -> Scalar:
         indices = block * size + jnp.arange(size)
         batch = batch_of(data, task, jnp.minimum(indices, num_examples - 1))
-        output, _, _ = network.apply(state.params, state.network, batch.inputs, train=False, key=None)
+        output, _, _ = subject.network.apply(subject.params, subject.state, batch.inputs, train=False, key=None)
         scores = stream.objective.scores(output, batch.targets, task)
         return total + jnp.where(indices < num_examples, scores, 0.0).sum()
 
@@ -104,9 +77,8 @@ def _mean_score(
 
 
 def _texts(
-    network: Network,
     stream: Stream,
-    state: TrainState,
+    subject: Subject,
     batch_of: Callable[[Any, Any, Array], Batch],
     num_examples: int,
     data: Any,
@@ -115,7 +87,7 @@ def _texts(
     """What is written and what is wanted, int32 (examples, tokens)."""
 
     def logits(inputs: Text) -> Array:
-        return network.apply(state.params, state.network, inputs, train=False, key=None)[0]
+        return subject.network.apply(subject.params, subject.state, inputs, train=False, key=None)[0]
 
     def write(indices: Int[Array, " block"]) -> tuple[Array, Array]:
         batch = batch_of(data, task, indices)

@@ -1,12 +1,14 @@
 """One method's learning as compiled functions over all seeds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
+from pliant.diagnostics import DIAGNOSTICS
 from pliant.methods import build
 from pliant.training._config import RunConfig
+from pliant.training._diagnose import ALWAYS, followed, has_twin, make_subject, measure
 from pliant.training._evaluate import evaluate
 from pliant.training._plan import MethodPlan
 from pliant.training._seeds import Batching, SeedAxis, seed_axis
@@ -35,7 +37,11 @@ class Learner(NamedTuple):
     train: Callable[[Any, Any], Any]
     """((state, slot, task, indices), (traced, data, pace)) -> state, metrics of every step"""
     evaluate: Callable[[Any, Any], Any]
-    """((state, slot, task), (traced, data, probe indices, task index, numbers of examples)) -> results"""
+    """((states, slot, task), (traced, data, probe indices, task index, numbers of examples)) -> scores, and the
+    diagnostics that are measured after every task; states are of now, of the start, and of the end of the task before
+    """
+    measure: Mapping[str, Callable[[Any, Any], Any]]
+    """The other diagnostics, each by itself, with the same arguments."""
 
 
 def make_learner(
@@ -51,7 +57,7 @@ def make_learner(
       method: the method with its network and tasks.
       num_slots: ≥ 1: seeds, or points of a grid with as many seeds each.
       batching: see `seed_axis`.
-      config: what happens when the task changes; by default nothing.
+      config: what happens when the task changes, by default nothing, and the size of a batch.
     """
     network, stream = method.network, method.stream
     config = config or RunConfig()
@@ -62,7 +68,7 @@ def make_learner(
     def init(item: Any, traced: Any) -> Any:
         seed, own = item
         keys = seed_keys(seed)
-        return init_state(network, parts(traced | own), keys.network), Slot(keys, own)
+        return init_state(network, parts(traced | own), keys.network, has_twin=has_twin(names)), Slot(keys, own)
 
     def switch(item: Any, shared: Any) -> Any:
         state, slot = item
@@ -77,17 +83,24 @@ def make_learner(
         def now(rate: Any, fraction: Any) -> Any:
             return parts(traced | slot.own, rate=rate, fraction=fraction)
 
-        return train_chunk(network, now, stream, state, slot.keys, data, task, indices, pace)
+        return train_chunk(network, now, stream, state, slot.keys, data, task, indices, pace, followed(names))
 
-    def measure(item: Any, shared: Any) -> Any:
-        state, slot, task = item
-        traced, data, probe, index, sizes = shared
-        intervention = parts(traced | slot.own).intervention
-        if intervention and intervention.reported:
-            params, network_state = intervention.reported(state.learned(), state.intervention)
-            state = state._replace(params=params, network=network_state)
-        return evaluate(network, stream, state, jax.random.fold_in(slot.keys.probe, index), data, task, probe, sizes)
+    def subject_of(item: Any, shared: Any) -> Any:
+        states, slot, task = item
+        traced, data, probe, index, _ = shared
+        now, key = parts(traced | slot.own), jax.random.fold_in(slot.keys.probe, index)
+        return make_subject(network, now, stream, states, key, data, task, probe, config.batch_size)
 
+    def score(item: Any, shared: Any) -> Any:
+        (_, data, _, _, sizes), subject = shared, subject_of(item, shared)
+        return evaluate(stream, subject, data, item[2], sizes), measure(subject, always)
+
+    def measure_one(name: str) -> Any:
+        return axis.over_seeds(lambda item, shared: measure(subject_of(item, shared), (name,)))
+
+    names = method.diagnostics
+    measured = [name for name in names if DIAGNOSTICS[name].measure]
+    always = [name for name in measured if DIAGNOSTICS[name].cost in ALWAYS]
     axis = seed_axis(num_slots, network, batching)
     return Learner(
         axis,
@@ -95,5 +108,6 @@ def make_learner(
         make_task=axis.over_seeds(lambda slot, index: stream.task(slot.keys.tasks, index)),
         switch=axis.over_seeds(switch),
         train=axis.over_seeds(train),
-        evaluate=axis.over_seeds(measure),
+        evaluate=axis.over_seeds(score),
+        measure={name: measure_one(name) for name in measured if name not in always},
     )

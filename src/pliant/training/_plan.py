@@ -7,12 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+from pliant.diagnostics import SETS, choose
 from pliant.errors import UserError, require_range, unknown_name
 from pliant.methods import build, find, reshape, split_static, users_code, with_settings, wrapped
 from pliant.networks import NETWORKS, TEXT_NETWORKS
 from pliant.settings import Value, cast, options
 from pliant.streams import STREAMS, TRANSITIONS, Dataset, augmented, load_dataset
 from pliant.training._config import RunConfig
+from pliant.training._diagnose import unmeasurable
 from pliant.training._pace import micro_steps
 from pliant.types import Method, Network, Stream
 
@@ -37,6 +39,9 @@ class MethodPlan(NamedTuple):
     """The run's, or what the method makes of it."""
     points: tuple[dict[str, Value], ...] = ({},)
     """Of a grid: hyperparameters that replace traced ones, each combination with all seeds."""
+    diagnostics: tuple[str, ...] = SETS["basic"]
+    unmeasured: Mapping[str, str] = {}
+    """Diagnostics of a set that this network cannot be measured with, and why."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -75,7 +80,8 @@ def make_plan(config: RunConfig, data_dir: str | None = None) -> Plan:
     for source, method in zip(config.methods, methods, strict=True):
         with users_code(source):
             planned = _plan_method(config, stream, source, method, settings)
-            plans.append(planned._replace(points=_points(planned, grid[method.name])))
+            planned = planned._replace(points=_points(planned, grid[method.name]))
+            plans.append(_with_diagnostics(config, planned))
     return Plan(config, stream, stream_options, tuple(plans))
 
 
@@ -269,6 +275,35 @@ def _points(plan: MethodPlan, grid: Mapping[str, str]) -> tuple[dict[str, Value]
     for point in points:
         build(plan.method, plan.network.wiring, plan.static | plan.traced | point)
     return points
+
+
+def _with_diagnostics(config: RunConfig, plan: MethodPlan) -> MethodPlan:
+    """What is measured: of a set what can be, of what is named everything."""
+    chosen = choose(config.diagnostics)
+    if set(chosen) <= set(SETS["basic"]):  # these fit everywhere
+        return plan._replace(diagnostics=chosen)
+    reasons = unmeasurable(
+        chosen,
+        plan.network,
+        lambda: build(plan.method, plan.network.wiring, plan.static | plan.traced),
+        plan.stream,
+        probe_size(config, plan.stream),
+        config.batch_size,
+    )
+    named = [name for word in config.diagnostics for name in word.split(",") if name in reasons]
+    if named:
+        raise UserError(
+            got=f"the diagnostic {named[0]!r} for {plan.method.name!r}",
+            wanted="one that can measure this network on this stream",
+            do=f"Leave it out: {reasons[named[0]]}",
+        )
+    measured = tuple(name for name in chosen if name not in reasons)
+    return plan._replace(diagnostics=measured, unmeasured=reasons)
+
+
+def probe_size(config: RunConfig, stream: Stream) -> int:
+    """The same in all tasks, since it is a shape."""
+    return min(config.probe_size, *map(stream.num_train, range(config.tasks)))
 
 
 def _with_settings(

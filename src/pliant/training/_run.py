@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,12 @@ from pliant.methods import as_arrays, users_code
 from pliant.results import COLUMNS, RunFolder, environment, summarize_run
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._config import RunConfig
-from pliant.training._evaluate import Sizes, probe_indices, summarize
+from pliant.training._diagnose import due, probe_indices, summarize
+from pliant.training._evaluate import Sizes, scores
 from pliant.training._learner import Learner, make_learner
 from pliant.training._order import batch_indices
 from pliant.training._pace import micro_steps, num_steps, rates
-from pliant.training._plan import MethodPlan, Plan, make_plan
+from pliant.training._plan import MethodPlan, Plan, make_plan, probe_size
 from pliant.training._record import fingerprint, record
 from pliant.training._step import Pace
 from pliant.types import Stream
@@ -102,23 +103,28 @@ def _run_method(
 ) -> None:
     """Trains one method on all tasks that are still to do."""
     config, stream, name = plan.config, method.stream, method.method.name
-    with Checkpoints(folder.checkpoints(name), folder.num_tasks_stored(method.labels[0])) as checkpoints:
+    stored = folder.num_tasks_stored(method.labels[0])
+    with Checkpoints(folder.checkpoints(name), stored, keep=config.checkpoints) as checkpoints:
         first = checkpoints.num_tasks_done()
         if first >= config.tasks:
             return
         started = time.perf_counter()
         seeds, own = _slots(config, method)
+        for diagnostic, reason in method.unmeasured.items():
+            folder.log(f"{name}: without {diagnostic}: {reason}")
         learner = make_learner(method, len(seeds), config=config)
         axis = learner.axis
         traced = axis.share(as_arrays(method.traced))
         shared = (traced, axis.share(stream.data))
         state, slot = learner.init(axis.put((seeds, own)), traced)
+        initial = state
         if first:
             state = axis.put(checkpoints.restore(axis.get(state)))
             folder.log(f"{name}: continues after task {first} of {config.tasks}")
         chunk = _Chunk()
         for index in range(first, config.tasks):
             told: dict[str, np.ndarray] = {}
+            previous = state
             if index and _switches(plan, method):
                 state, info = learner.switch((state, slot), (traced, np.int32(index)))
                 told = axis.get(info)
@@ -132,10 +138,12 @@ def _run_method(
                 config, stream, learner, seeds, (state, slot, task), shared, index, chunk, progress
             )
             sizes = Sizes(np.int32(stream.num_train(index)), np.int32(stream.num_test(index)))
-            probe = probe_indices(stream.num_train(index), _probe_size(plan))
-            results = learner.evaluate((state, slot, task), (*shared, probe, np.int32(index), sizes))
-            rows = _rows(plan, method, index, means | told, jax.device_get(results))
+            probe = probe_indices(stream.num_train(index), probe_size(config, plan.stream))
+            item = ((state, initial, previous), slot, task)
+            found, arrays = _measure(config, learner, item, (*shared, probe, np.int32(index), sizes), index)
+            rows = _rows(plan, method, index, means | told, found)
             now = time.perf_counter()
+            folder.record_arrays(name, index, arrays)
             folder.record_task(index, rows, now - started)
             started = now
             checkpoints.save(index + 1, axis.get(state))
@@ -223,21 +231,36 @@ def _padded(values: np.ndarray, kind: type) -> np.ndarray:
     return np.resize(values.astype(kind), _CHUNK)
 
 
-def _probe_size(plan: Plan) -> int:
-    """The same in all tasks, since it is a shape."""
-    return min(plan.config.probe_size, *map(plan.stream.num_train, range(plan.config.tasks)))
-
-
-def _rows(plan: Plan, method: MethodPlan, index: int, means: dict[str, np.ndarray], results: Any) -> pd.DataFrame:
+def _rows(
+    plan: Plan, method: MethodPlan, index: int, means: dict[str, np.ndarray], found: Sequence[dict[str, float]]
+) -> pd.DataFrame:
     """The metrics of one task in long form."""
     config = plan.config
     step = sum(num_steps(config, method.stream, earlier) for earlier in range(index + 1))
     rows = []
     for slot, (label, seed) in enumerate(itertools.product(method.labels, range(config.seeds))):
-        metrics = {name: float(values[slot]) for name, values in means.items()} | summarize(results, slot)
+        metrics = {name: float(values[slot]) for name, values in means.items()} | found[slot]
         common = (plan.stream.name, label, config.network, plan.stream.dataset, seed, index, step)
         rows += [(*common, name, value) for name, value in sorted(metrics.items())]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _measure(
+    config: RunConfig, learner: Learner, item: Any, shared: Any, index: int
+) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
+    """Scores and diagnostics at the end of a task: numbers of each slot, and arrays with a slot axis."""
+    results, measured = learner.evaluate(item, shared)
+    for name, of_name in learner.measure.items():
+        if due(name, index + 1, config.tasks, config.diagnose_after):
+            measured |= of_name(item, shared)
+    results, measured = learner.axis.get((results, measured))
+    numbers, arrays = [], []
+    for slot in range(learner.axis.num_seeds):
+        of_slot = jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), (results, measured))
+        found, kept = summarize(of_slot[1])
+        numbers.append(scores(of_slot[0]) | found)
+        arrays.append(kept)
+    return numbers, {name: np.stack([kept[name] for kept in arrays]) for name in arrays[0]}
 
 
 def _headline(rows: pd.DataFrame, plan: Plan) -> float:

@@ -1,6 +1,6 @@
 """One step of training, and a chunk of steps, for one seed: pure functions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,10 +9,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Shaped
 
+from pliant.diagnostics import random_step
 from pliant.methods import Parts
 from pliant.training._rounding import rounded, with_rounded_gradient
 from pliant.types import (
     Batch,
+    Diagnostic,
     Features,
     Forward,
     Fresh,
@@ -27,10 +29,12 @@ from pliant.types import (
     Signals,
     State,
     Stream,
+    Update,
 )
 
 _AUGMENT = 2**32 - 1  # apart from the steps: they are int32
-_OPTIMIZER, _PENALTY = 2**32 - 3, 2**32 - 4  # in the stream of method noise, apart from the steps and from _switch
+# In the stream of method noise, apart from the steps and from _switch.
+_OPTIMIZER, _PENALTY, _TWIN = 2**32 - 3, 2**32 - 4, 2**32 - 6
 
 
 class TrainState(NamedTuple):
@@ -41,6 +45,8 @@ class TrainState(NamedTuple):
     optimizer: optax.OptState
     penalty: State
     intervention: State
+    twin: Params = ()
+    """Where random steps as long as the optimizer's have led; () if nobody asks."""
 
     def learned(self) -> Learned:
         """What interventions may rewrite."""
@@ -65,14 +71,15 @@ def seed_keys(seed: Int[Array, ""] | int) -> SeedKeys:
     return SeedKeys(*(jax.random.fold_in(root, stream) for stream in range(len(SeedKeys._fields))))
 
 
-def init_state(network: Network, parts: Parts, key: Key) -> TrainState:
-    """The state before the first step."""
+def init_state(network: Network, parts: Parts, key: Key, *, has_twin: bool = False) -> TrainState:
+    """The state before the first step; `has_twin` if a Brownian twin is to go along."""
     params, state = network.init(key)
     learned = Learned(params, state, parts.optimizer.init(params))
     return TrainState(
         *learned,
         penalty=parts.penalty.init(params) if parts.penalty else (),
         intervention=parts.intervention.init(learned) if parts.intervention else (),
+        twin=params if has_twin else (),
     )
 
 
@@ -86,6 +93,7 @@ def train_step(
     step: Int[Array, ""],
     keys: SeedKeys,
     probe_batch: Any,
+    followed: Sequence[Diagnostic] = (),
 ) -> tuple[TrainState, dict[str, Shaped[Array, ""]]]:
     """Gradients of loss and penalty → optimizer → apply → intervention.
 
@@ -99,10 +107,11 @@ def train_step(
       step: the number of this update, from 1; the same for all seeds.
       keys: of the seed.
       probe_batch: `(indices' key, number) -> Batch` of the current task.
+      followed: diagnostics that look at the update.
 
     Returns:
       The state after the step, and scalars of the step: the online score and `loss` before the update, the global norm
-      of the gradient of loss and penalty, the `penalty`, and what the intervention reports.
+      of the gradient of loss and penalty, the `penalty`, and what the intervention and the diagnostics report.
     """
     noise = jax.random.fold_in(keys.noise, step)
 
@@ -125,7 +134,8 @@ def train_step(
     updates, optimizer = parts.optimizer.update(
         gradients, state.optimizer, state.params, step=step, key=_method_key(keys, _OPTIMIZER, step)
     )
-    params = optax.apply_updates(state.params, rounded(updates, step))
+    updates = rounded(updates, step)
+    params = optax.apply_updates(state.params, updates)
 
     metrics = {
         f"online_{objective.score}": objective.scores(output, batch.targets, task).mean(),
@@ -134,6 +144,17 @@ def train_step(
     }
     if parts.penalty:
         metrics["penalty"] = penalty
+    for diagnostic in followed:
+        assert diagnostic.follow is not None
+
+        def loss_after() -> Scalar:
+            after, _, _ = network.apply(params, state.network, batch.inputs, train=True, key=noise)
+            return objective.losses(after, batch.targets, task).mean()
+
+        metrics |= diagnostic.follow(Update(state.params, updates, loss, loss_after))
+    twin = state.twin
+    if twin:
+        twin = random_step(_method_key(keys, _TWIN, step), twin, _global_norm(updates))
     learned, intervention = Learned(params, network_state, optimizer), state.intervention
     if parts.intervention and parts.intervention.update:
         signals = Signals(
@@ -145,7 +166,7 @@ def train_step(
         key = jax.random.fold_in(keys.method, step)
         learned, intervention, info = parts.intervention.update(key, step, learned, intervention, signals)
         metrics |= info
-    return TrainState(*learned, penalty_state, intervention), metrics
+    return TrainState(*learned, penalty_state, intervention, twin), metrics
 
 
 class Pace(NamedTuple):
@@ -182,6 +203,7 @@ def train_chunk(
     task: Any,
     indices: Int[Array, "step batch"],
     pace: Pace,
+    followed: Sequence[Diagnostic] = (),
 ) -> tuple[TrainState, Mapping[str, Shaped[Array, " step"]]]:
     """Runs steps `first_step` + 1 to `first_step` + `num_steps` on the batches in `indices`.
 
@@ -195,6 +217,7 @@ def train_chunk(
       task: the current one.
       indices: of the examples in each batch.
       pace: see there.
+      followed: diagnostics that look at every update.
 
     Returns:
       The state, and the metrics of every step, 0 beyond `num_steps`.
@@ -214,7 +237,7 @@ def train_chunk(
             return stream.train_batch(data, current, jax.random.randint(key, (num_examples,), 0, pace.num_train))
 
         parts = build_parts(pace.rate[i], pace.fraction[i])
-        return train_step(network, parts, stream.objective, state, batch, current, step, keys, probe_batch)
+        return train_step(network, parts, stream.objective, state, batch, current, step, keys, probe_batch, followed)
 
     def body(i: Int[Array, ""], carry: Any) -> Any:
         state, metrics = carry

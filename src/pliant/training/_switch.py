@@ -38,7 +38,7 @@ def switch_task(
         key = jax.random.fold_in(jax.random.fold_in(keys.method, _SWITCHES), index)
         fresh = Fresh(network.init, parts.optimizer.init)
         learned, intervention, info = parts.intervention.switch(key, index, state.learned(), state.intervention, fresh)
-        state = TrainState(*learned, state.penalty, intervention)
+        state = TrainState(*learned, state.penalty, intervention, state.twin)
     if head != "keep":
         draw = jax.random.fold_in(jax.random.fold_in(keys.method, _HEADS), index)
         new = network.init(draw)[0] if head == "fresh" else jax.tree.map(jnp.zeros_like, state.params)

@@ -1,0 +1,149 @@
+"""Diagnostics of a run: what they look at, which can be measured, and when."""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int
+
+from pliant.diagnostics import DIAGNOSTICS
+from pliant.errors import UserError
+from pliant.methods import Parts
+from pliant.training._step import SeedKeys, TrainState, init_state, seed_keys
+from pliant.types import Batch, Diagnostic, Key, Network, Params, Rule, State, Stream, Subject
+
+_PROBE_SEED = 0  # the probe examples are the same for all seeds, tasks and methods
+ALWAYS = ("cheap", "spectral")  # classes that are measured after every task
+
+
+def followed(names: Sequence[str]) -> tuple[Diagnostic, ...]:
+    """Those that look at every update."""
+    return tuple(DIAGNOSTICS[name] for name in names if DIAGNOSTICS[name].follow)
+
+
+def has_twin(names: Sequence[str]) -> bool:
+    """Whether training has to carry a Brownian twin."""
+    return any("twin" in DIAGNOSTICS[name].needs for name in names)
+
+
+def due(name: str, task: int, num_tasks: int, diagnose_after: Sequence[int] = ()) -> bool:
+    """Whether a diagnostic is measured at the end of a task.
+
+    Cheap and spectral ones always are. The others are after the tasks in `diagnose_after`; without that, per-task ones
+    after every task, and rare ones after tasks 1, 2, 5, 10, 20, 50, … and the last.
+
+    Args:
+      name: of the diagnostic.
+      task: counted from 1.
+      num_tasks: of the run.
+      diagnose_after: tasks, counted from 1.
+
+    Example:
+      >>> [task for task in range(1, 31) if due("brownian-twin", task, 30)]
+      [1, 2, 5, 10, 20, 30]
+    """
+    diagnostic = DIAGNOSTICS[name]
+    if diagnostic.measure is None:
+        return False
+    if diagnostic.cost in ALWAYS:
+        return True
+    if diagnose_after:
+        return task in diagnose_after
+    digits = str(task).rstrip("0")
+    return diagnostic.cost == "per-task" or digits in ("1", "2", "5") or task == num_tasks
+
+
+def probe_indices(num_train: int, probe_size: int) -> Int[np.ndarray, " probe"]:
+    """The fixed training examples that diagnostics look at: `probe_size` of them, or all."""
+    order = np.random.default_rng(_PROBE_SEED).permutation(num_train)
+    return np.sort(order[:probe_size]).astype(np.int32)
+
+
+def make_subject(
+    network: Network,
+    parts: Parts,
+    stream: Stream,
+    states: tuple[TrainState, TrainState, TrainState],
+    key: Key,
+    data: Any,
+    task: Any,
+    probe: Int[Array, " probe"],
+    batch_size: int,
+) -> Subject:
+    """What diagnostics look at: the network that the method reports, on fixed training examples of a task.
+
+    Args:
+      network: with the method's changes.
+      parts: the method, built.
+      stream: the stream.
+      states: of training: now, at its start, and at the end of the task before.
+      key: for measurements.
+      data: the stream's.
+      task: the current one.
+      probe: indices of the examples.
+      batch_size: of training.
+    """
+
+    def reported(state: TrainState) -> tuple[Params, State]:
+        if parts.intervention and parts.intervention.reported:
+            return parts.intervention.reported(state.learned(), state.intervention)
+        return state.params, state.network
+
+    def losses(output: Array, targets: Any) -> Array:
+        return stream.objective.losses(output, targets, task)
+
+    (params, state), initial, previous = map(reported, states)
+    rule = Rule(parts.optimizer, states[0].optimizer, batch_size)
+    batch: Batch = stream.train_batch(data, task, probe)
+    twin = states[0].twin or None
+    return Subject(network, params, state, batch, losses, key, initial, previous, rule, twin)
+
+
+def measure(subject: Subject, names: Sequence[str]) -> dict[str, Any]:
+    """The device part of diagnostics, each with a key of its own."""
+    found = {}
+    for name in names:
+        key = jax.random.fold_in(subject.key, zlib.crc32(name.encode()))
+        of_name = DIAGNOSTICS[name].measure
+        assert of_name is not None
+        found[name] = of_name(subject._replace(key=key))
+    return found
+
+
+def summarize(measured: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Numbers by metric, and arrays by DIAGNOSTIC/ARRAY, of one seed."""
+    numbers: dict[str, float] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for name, values in measured.items():
+        of_name = DIAGNOSTICS[name].summarize
+        assert of_name is not None
+        found = of_name(values)
+        numbers |= found.numbers
+        arrays |= {f"{name}/{array}": value for array, value in found.arrays.items()}
+    return numbers, arrays
+
+
+def unmeasurable(
+    names: Sequence[str], network: Network, parts: Callable[[], Parts], stream: Stream, probe_size: int, batch_size: int
+) -> dict[str, str]:
+    """Why diagnostics cannot measure a network on a stream; found by tracing them, nothing is computed."""
+
+    def trace(name: str, probe: Array) -> Any:
+        keys: SeedKeys = seed_keys(0)
+        state = init_state(network, parts(), keys.network, has_twin=has_twin([name]))
+        task = stream.task(keys.tasks, 0)
+        subject = make_subject(network, parts(), stream, (state,) * 3, keys.probe, stream.data, task, probe, batch_size)
+        return measure(subject, [name])
+
+    reasons = {}
+    probe = jax.ShapeDtypeStruct((probe_size,), np.int32)
+    for name in names:
+        if DIAGNOSTICS[name].measure is None:
+            continue
+        try:
+            jax.eval_shape(lambda probe, name=name: trace(name, probe), probe)
+        except UserError as error:
+            reasons[name] = str(error)
+    return reasons
