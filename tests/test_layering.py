@@ -13,7 +13,7 @@ LAYERS = [
     {"types", "settings"},
     {"isometry", "masks", "targets"},
     {"networks", "optimizers", "penalties", "diagnostics", "streams", "results"},
-    {"interventions"},
+    {"_diagnose", "interventions"},
     {"methods"},
     {"training"},
     {"presets"},

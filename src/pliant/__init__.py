@@ -24,12 +24,14 @@ if TYPE_CHECKING:
         training,
         types,
     )
+    from pliant._diagnose import diagnose
 
 _xla.guard_reductions()  # before anything computes: see _xla.py
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "diagnose",
     "diagnostics",
     "interventions",
     "isometry",
@@ -47,6 +49,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "diagnose":
+        return importlib.import_module("pliant._diagnose").diagnose
     if name in __all__:
         return importlib.import_module(f"pliant.{name}")
     raise AttributeError(f"module 'pliant' has no attribute {name!r}")

@@ -181,7 +181,36 @@ class Plot:
         _print_figure([RunFolder(path) for path in self.dirs], self.out)
 
 
-_COMMANDS: dict[str, Callable[..., Any]] = {"run": Run, "list": List, "show": Show, "plot": Plot}
+@dataclasses.dataclass(frozen=True)
+class Diagnose:
+    """Measure the networks of a run from its checkpoints, and print what was found."""
+
+    dir: Positional[Path]
+    """Run folder."""
+    task: int | None = None
+    """Task, counted from 1, at whose end to look; by default the last with a checkpoint. Runs with --checkpoints all
+    keep one of every task."""
+    diagnostics: tuple[str, ...] = ("full",)
+    """What to measure: basic, standard, full, or names; see `pliant list diagnostics`."""
+    methods: tuple[str, ...] = ()
+    """Methods of the run; by default all."""
+    data_dir: str | None = None
+    """See `pliant run --help`."""
+
+    def __call__(self) -> None:
+        """Prints a table for each method; spectra and matrices go to the run's arrays/."""
+        _xla.use_every_core()
+        _xla.cache_compilations()
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        task, found = training.diagnose_run(self.dir, self.task, self.diagnostics, self.methods, self.data_dir)
+        summaries = {each.name: each.summary for each in DIAGNOSTICS.values()}
+        console = _console()
+        for each in found:
+            title = f"{each.label}, end of task {task}, mean over seeds"
+            console.print(results.diagnosis_table(title, each.numbers, summaries, each.reasons))
+
+
+_COMMANDS: dict[str, Callable[..., Any]] = {"run": Run, "list": List, "show": Show, "plot": Plot, "diagnose": Diagnose}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -232,12 +261,16 @@ def _progress() -> Progress:
     )
 
 
-def _print_table(folder: RunFolder) -> None:
-    summary = results.summarize_run(_finished(folder), folder.headline)
+def _console() -> Console:
     console = Console()
     if not console.is_terminal:  # rich takes a file for 80 columns wide, and breaks the names of methods
         console.width = _WIDTH_OF_FILES
-    console.print(results.summary_table(summary, folder.seconds, folder.headline, folder.title))
+    return console
+
+
+def _print_table(folder: RunFolder) -> None:
+    summary = results.summarize_run(_finished(folder), folder.headline)
+    _console().print(results.summary_table(summary, folder.seconds, folder.headline, folder.title))
 
 
 def _print_benchmark(preset: Preset) -> None:

@@ -108,10 +108,14 @@ class RunFolder:
         _write_json(self.path / "seconds.json", self.seconds)
 
     def record_arrays(self, method: str, task: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Stores what diagnostics found that is no single number; the first axis of every array is the seed."""
+        """Stores what diagnostics found that is no single number, in place of arrays of the same names.
+
+        The first axis of every array is the seed; with a grid, all seeds of its first point, then of the next.
+        """
         if not arrays:
             return
         file = self._arrays_file(method, task)
+        arrays = {**(_read_arrays(file) if file.exists() else {}), **arrays}
         file.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(file) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, **arrays)

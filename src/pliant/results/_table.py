@@ -1,4 +1,4 @@
-"""The table that ends a run."""
+"""The tables that are printed: what ends a run, and what a diagnosis found."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,14 +31,44 @@ def summary_table(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]],
             escape(str(row["method"])),
             f"{row['last_mean']:.3f} ± {_number(row['last_standard_error'], '.3f')}",
             _number(row["first_task"], ".3f"),
-            _number(row["dormant_fraction"], ".3f"),
-            _number(row["effective_rank"], ".3g"),
-            _number(row["isometry_deviation"], ".3g"),
+            _number(row.get("dormant_fraction", math.nan), ".3f"),
+            _number(row.get("effective_rank", math.nan), ".3g"),
+            _number(row.get("isometry_deviation", math.nan), ".3g"),
             f"{sum(seconds.get(str(row['method']), [])):.1f}",
         ]
         if show_diverged:
             cells.append(f"{row['num_diverged']} of {row['num_seeds']}")
         table.add_row(*cells)
+    return table
+
+
+def diagnosis_table(
+    title: str,
+    found: Mapping[str, Mapping[str, float]],
+    summaries: Mapping[str, str],
+    reasons: Mapping[str, str],
+) -> Table:
+    """Renders what diagnostics found: a row a metric, numbers of single layers beside the pooled one.
+
+    Args:
+      title: above the table.
+      found: by diagnostic and metric; a layer's number is named metric/layer.
+      summaries: what each diagnostic is, in a line.
+      reasons: why others were not measured.
+    """
+    table = Table(title=escape(title), title_justify="left")
+    for name, justify in (("diagnostic", "left"), ("metric", "left"), ("value", "right"), ("by layer", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name, numbers in found.items():
+        first = f"[bold]{escape(name)}[/bold]: {escape(summaries[name])}"
+        for metric in dict.fromkeys(each.partition("/")[0] for each in numbers):
+            layers = {key.partition("/")[2]: value for key, value in numbers.items() if key.startswith(f"{metric}/")}
+            each = "  ".join(f"{escape(layer)} {_number(value, '.3g')}" for layer, value in layers.items())
+            table.add_row(first, escape(metric), _number(numbers.get(metric, math.nan), ".4g"), each)
+            first = ""
+        table.add_section()
+    for name, reason in reasons.items():
+        table.add_row(f"[bold]{escape(name)}[/bold]", "not measured", "", escape(reason))
     return table
 
 

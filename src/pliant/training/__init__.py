@@ -2,6 +2,7 @@
 
 from pliant.training._config import RunConfig
 from pliant.training._decode import beam_search, greedy
+from pliant.training._diagnose_run import Diagnosis, diagnose_run
 from pliant.training._learner import Learner, make_learner
 from pliant.training._pace import num_steps
 from pliant.training._plan import MethodPlan, Plan, fitting, make_plan, settings_in_use
@@ -19,6 +20,7 @@ from pliant.training._step import (
 )
 
 __all__ = [
+    "Diagnosis",
     "Learner",
     "MethodPlan",
     "Pace",
@@ -30,6 +32,7 @@ __all__ = [
     "TrainState",
     "beam_search",
     "choose_batching",
+    "diagnose_run",
     "fingerprint",
     "fitting",
     "greedy",

@@ -12,7 +12,7 @@ from pliant.diagnostics import DIAGNOSTICS
 from pliant.errors import UserError
 from pliant.methods import Parts
 from pliant.training._step import SeedKeys, TrainState, init_state, seed_keys
-from pliant.types import Batch, Diagnostic, Key, Network, Params, Rule, State, Stream, Subject
+from pliant.types import Batch, Diagnostic, Key, Measured, Network, Params, Rule, State, Stream, Subject
 
 _PROBE_SEED = 0  # the probe examples are the same for all seeds, tasks and methods
 ALWAYS = ("cheap", "spectral")  # classes that are measured after every task
@@ -112,17 +112,22 @@ def measure(subject: Subject, names: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def summarize(measured: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Numbers by metric, and arrays by DIAGNOSTIC/ARRAY, of one seed."""
-    numbers: dict[str, float] = {}
-    arrays: dict[str, np.ndarray] = {}
-    for name, values in measured.items():
-        of_name = DIAGNOSTICS[name].summarize
-        assert of_name is not None
-        found = of_name(values)
-        numbers |= found.numbers
-        arrays |= {f"{name}/{array}": value for array, value in found.arrays.items()}
-    return numbers, arrays
+def summarize(
+    measured: Mapping[str, Any], num_slots: int
+) -> tuple[list[dict[str, Mapping[str, float]]], dict[str, np.ndarray]]:
+    """Numbers of each slot by diagnostic and metric, and arrays by DIAGNOSTIC/ARRAY with a slot axis."""
+    numbers, arrays = [], []
+    for slot in range(num_slots):
+        found = {name: _summarize_one(name, measured[name], slot) for name in DIAGNOSTICS if name in measured}
+        numbers.append({name: each.numbers for name, each in found.items()})
+        arrays.append({f"{name}/{key}": array for name, each in found.items() for key, array in each.arrays.items()})
+    return numbers, {name: np.stack([of_slot[name] for of_slot in arrays]) for name in arrays[0]}
+
+
+def _summarize_one(name: str, values: Any, slot: int) -> Measured:
+    of_name = DIAGNOSTICS[name].summarize
+    assert of_name is not None
+    return of_name(jax.tree.map(lambda leaf: np.asarray(leaf[slot]), values))
 
 
 def unmeasurable(

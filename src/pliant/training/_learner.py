@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pliant.diagnostics import DIAGNOSTICS
+from pliant.diagnostics import DIAGNOSTICS, choose
 from pliant.methods import build
 from pliant.training._config import RunConfig
 from pliant.training._diagnose import ALWAYS, followed, has_twin, make_subject, measure
@@ -68,7 +68,9 @@ def make_learner(
     def init(item: Any, traced: Any) -> Any:
         seed, own = item
         keys = seed_keys(seed)
-        return init_state(network, parts(traced | own), keys.network, has_twin=has_twin(names)), Slot(keys, own)
+        return init_state(
+            network, parts(traced | own), keys.network, has_twin=has_twin(choose(config.diagnostics))
+        ), Slot(keys, own)
 
     def switch(item: Any, shared: Any) -> Any:
         state, slot = item

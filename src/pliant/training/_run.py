@@ -109,7 +109,7 @@ def _run_method(
         if first >= config.tasks:
             return
         started = time.perf_counter()
-        seeds, own = _slots(config, method)
+        seeds, own = slots(config, method)
         for diagnostic, reason in method.unmeasured.items():
             folder.log(f"{name}: without {diagnostic}: {reason}")
         learner = make_learner(method, len(seeds), config=config)
@@ -161,7 +161,7 @@ class _Chunk:
             self.size = min(2 * self.size, _CHUNK)
 
 
-def _slots(config: RunConfig, method: MethodPlan) -> tuple[Int[np.ndarray, " slot"], dict[str, np.ndarray]]:
+def slots(config: RunConfig, method: MethodPlan) -> tuple[Int[np.ndarray, " slot"], dict[str, np.ndarray]]:
     """The seed of every slot, and its values of what a grid varies: all seeds of the first point, then of the next."""
     seeds = np.tile(np.arange(config.seeds, dtype=np.int32), len(method.points))
     own = {
@@ -254,13 +254,12 @@ def _measure(
         if due(name, index + 1, config.tasks, config.diagnose_after):
             measured |= of_name(item, shared)
     results, measured = learner.axis.get((results, measured))
-    numbers, arrays = [], []
-    for slot in range(learner.axis.num_seeds):
-        of_slot = jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), (results, measured))
-        found, kept = summarize(of_slot[1])
-        numbers.append(scores(of_slot[0]) | found)
-        arrays.append(kept)
-    return numbers, {name: np.stack([kept[name] for kept in arrays]) for name in arrays[0]}
+    numbers, arrays = summarize(measured, learner.axis.num_seeds)
+    found = []
+    for slot, of_slot in enumerate(numbers):
+        scored = scores(jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), results))
+        found.append(scored | {metric: value for each in of_slot.values() for metric, value in each.items()})
+    return found, arrays
 
 
 def _headline(rows: pd.DataFrame, plan: Plan) -> float:

@@ -1,0 +1,193 @@
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from pliant import cli
+from pliant.diagnostics import DIAGNOSTICS, SETS
+from pliant.errors import UserError
+from pliant.training import RunConfig, diagnose_run, make_plan, run
+from pliant.training._diagnose import due
+from pliant.types import Diagnostic, Measured
+
+SMALL = RunConfig(methods=("adam", "hare-tortoise"), seeds=2, tasks=3, steps=6, widths=(8,), train_size=100)
+
+
+def _change(**changes):
+    return RunConfig(**vars(SMALL) | changes)
+
+
+def _table(folder):
+    return folder.metrics.sort_values(["method", "seed", "task", "metric"], ignore_index=True)
+
+
+@pytest.fixture
+def extra(monkeypatch):
+    """Diagnostics that say what they see."""
+
+    def distance(subject, other):
+        gaps = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), subject.params, other[0])
+        return jnp.sqrt(sum(jax.tree.leaves(gaps)))
+
+    def number(name):
+        return lambda value: Measured({name: float(value)}, {"value": value})
+
+    def refuse(subject):
+        raise UserError(got="this network", wanted="another", do="Do without.")
+
+    added = [
+        Diagnostic("since-start", "", "cheap", lambda s: distance(s, s.initial), number("since_start"), ("initial",)),
+        Diagnostic(
+            "since-last", "", "per-task", lambda s: distance(s, s.previous), number("since_last"), ("previous",)
+        ),
+        Diagnostic("draws", "", "rare", lambda s: jax.random.uniform(s.key), number("draw")),
+        Diagnostic("refuses", "", "rare", refuse, number("never")),
+        Diagnostic(
+            "follows",
+            "",
+            "cheap",
+            follow=lambda update: {"loss_drop": update.loss - update.loss_after()},
+        ),
+    ]
+    for diagnostic in added:
+        monkeypatch.setitem(DIAGNOSTICS, diagnostic.name, diagnostic)
+    return [diagnostic.name for diagnostic in added if diagnostic.name != "refuses"]
+
+
+def test_training_is_the_same_to_the_bit_with_and_without(extra, tmp_path):
+    without = _table(run(SMALL, tmp_path / "a"))
+    names = ("basic", "brownian-twin", *extra)
+    table = _table(run(_change(diagnostics=names), tmp_path / "b"))
+    assert {"since_start", "since_last", "draw", "loss_drop", "twin_weight_norm"} <= set(table["metric"])
+    shared = table[table["metric"].isin(without["metric"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(shared, without, check_exact=True)
+
+
+def test_what_subjects_know(extra, tmp_path):
+    """Start and last measurement are those of the network that the method reports."""
+    folder = run(_change(diagnostics=(",".join(extra),)), tmp_path / "run")
+    values = folder.metrics.set_index(["method", "metric", "task", "seed"])["value"].sort_index()
+    for method in SMALL.methods:
+        assert values[method, "since_start", 0, 1] == values[method, "since_last", 0, 1] > 0
+        assert values[method, "since_start", 2, 1] != values[method, "since_last", 2, 1] > 0
+    assert values["adam", "since_start", 1, 0] > 5 * values["hare-tortoise", "since_start", 1, 0]
+    assert len(set(values["adam", "draw"])) == 6  # a key of its own for every task and seed
+    arrays = folder.arrays("adam")
+    assert sorted(arrays) == [0, 1, 2]
+    np.testing.assert_array_equal(arrays[1]["since-last/value"], np.float32(values["adam", "since_last", 1]))
+
+
+def test_an_interrupted_run_measures_the_same(extra, tmp_path):
+    config = _change(diagnostics=("basic,brownian-twin", *extra))
+    whole = run(config, tmp_path / "whole")
+
+    def interrupt(now):
+        if (now.method, now.task) == ("hare-tortoise", 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "run", report=interrupt)
+    folder = run(config, tmp_path / "run")
+    pd.testing.assert_frame_equal(_table(folder), _table(whole), check_exact=True)
+    for task, arrays in whole.arrays("hare-tortoise").items():
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(folder.arrays("hare-tortoise")[task][name], array)
+
+
+@pytest.mark.parametrize(
+    ("cost", "diagnose_after", "wanted"),
+    [
+        ("cheap", (7,), range(1, 61)),
+        ("spectral", (), range(1, 61)),
+        ("per-task", (), range(1, 61)),
+        ("per-task", (2, 30), [2, 30]),
+        ("rare", (), [1, 2, 5, 10, 20, 50, 60]),
+        ("rare", (2, 30), [2, 30]),
+    ],
+)
+def test_periods(cost, diagnose_after, wanted, monkeypatch):
+    monkeypatch.setitem(DIAGNOSTICS, "some", Diagnostic("some", "", cost, lambda s: 0.0, lambda v: Measured({})))
+    assert [task for task in range(1, 61) if due("some", task, 60, diagnose_after)] == list(wanted)
+
+
+def test_what_cannot_be_measured_is_left_out_of_a_set_and_refused_by_name(extra, monkeypatch):
+    monkeypatch.setitem(SETS, "full", ("dormant", "refuses"))
+    (plan,) = make_plan(_change(methods=("adam",), diagnostics=("full",))).methods
+    assert plan.diagnostics == ("dormant",)
+    assert plan.unmeasured["refuses"].startswith("got this network")
+    with pytest.raises(UserError, match=r"got the diagnostic 'refuses' for 'adam'; .*Leave it out: got this network"):
+        make_plan(_change(diagnostics=("dormant,refuses",)))
+
+
+def test_unknown_words_are_refused():
+    with pytest.raises(UserError, match=r"got the diagnostic 'dormand'; wanted one of .*Did you mean 'dormant'"):
+        make_plan(_change(diagnostics=("basic,dormand",)))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A run that keeps all checkpoints, and its folder."""
+    path = tmp_path_factory.mktemp("kept") / "run"
+    return run(_change(checkpoints="all", diagnostics=("basic", "brownian-twin")), path)
+
+
+def test_a_diagnosis_finds_what_the_run_found(kept):
+    before = kept.metrics.copy()
+    task, found = diagnose_run(kept.path, 2, ("basic", "brownian-twin"))
+    assert task == 2
+    assert [each.label for each in found] == ["adam", "hare-tortoise"]
+    of_task = before.query("task == 1").groupby(["method", "metric"])["value"].mean()
+    for each in found:
+        assert not each.reasons
+        for numbers in each.numbers.values():
+            for metric, value in numbers.items():
+                np.testing.assert_allclose(value, of_task[each.label, metric], rtol=1e-6)
+    pd.testing.assert_frame_equal(type(kept)(kept.path).metrics, before, check_exact=True)
+
+
+def test_a_diagnosis_of_what_the_run_did_not_measure(kept, extra):
+    _, found = diagnose_run(kept.path, 3, ("since-last,refuses", "follows"), methods=("adam",))
+    assert found[0].numbers["since-last"]["since_last"] > 0
+    assert found[0].reasons["refuses"].startswith("got this network")
+    assert found[0].reasons["follows"].startswith("follows training")
+    assert "since-last/value" in kept.arrays("adam")[2]
+
+
+def test_without_the_checkpoint_before_there_is_no_comparison_with_it(extra, tmp_path):
+    folder = run(_change(methods=("adam",)), tmp_path / "run")
+    task, found = diagnose_run(folder.path, None, ("since-last", "since-start", "brownian-twin"))
+    assert task == 3
+    assert list(found[0].numbers) == ["since-start"]
+    assert "checkpoint of the task before" in found[0].reasons["since-last"]
+    assert "--diagnostics brownian-twin" in found[0].reasons["brownian-twin"]
+
+
+def test_errors_of_a_diagnosis(kept, tmp_path, capsys):
+    path = tmp_path / "copy"
+    shutil.copytree(kept.path, path)
+    assert cli.main(["diagnose", str(path), "--task", "9"]) == cli.USER_ERROR
+    assert "got no checkpoint of adam after task 9; wanted one of 1, 2, 3." in capsys.readouterr().err
+    assert cli.main(["diagnose", str(path), "--methods", "redo"]) == cli.USER_ERROR
+    assert "got no method 'redo'" in capsys.readouterr().err
+    assert cli.main(["diagnose", str(tmp_path)]) == cli.USER_ERROR
+    assert "wanted the folder of a run" in capsys.readouterr().err
+    shutil.rmtree(path / "checkpoints")
+    assert cli.main(["diagnose", str(path)]) == cli.USER_ERROR
+    assert "wanted at least one finished task" in capsys.readouterr().err
+    config = (path / "config.json").read_text()
+    (path / "config.json").write_text(config.replace('"data_sha256": "', '"data_sha256": "0'))
+    assert cli.main(["diagnose", str(path)]) == cli.USER_ERROR
+    assert "made with other data, another version" in capsys.readouterr().err
+    assert cli.main(["diagnose", str(kept.path), "--diagnostics", "basic", "--methods", "adam"]) == 0
+    assert "adam, end of task 3, mean over seeds" in capsys.readouterr().out
+
+
+def test_damaged_arrays_are_named(extra, tmp_path):
+    folder = run(_change(methods=("adam",), tasks=1, diagnostics=("since-start",)), tmp_path / "run")
+    (file,) = (tmp_path / "run" / "arrays" / "adam").iterdir()
+    file.write_bytes(b"PK no zip")
+    with pytest.raises(UserError, match=r"task-00001.npz, which cannot be read"):
+        folder.arrays("adam")
