@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import pytest
 
 from pliant.errors import UserError
@@ -37,6 +39,21 @@ def test_options_are_the_keyword_only_parameters():
 )
 def test_cast_follows_the_default(value, default, wanted):
     found = cast("name", value, default)
+    assert found == wanted
+    assert type(found) is type(wanted)
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "wanted"),
+    [
+        ("8", int | None, 8),
+        ("0.5", float | None, 0.5),
+        ("8,16", Sequence[int] | None, (8, 16)),
+        ("8", tuple[int, ...] | None, (8,)),
+    ],
+)
+def test_options_that_may_be_none_are_cast_by_their_annotation(value, annotation, wanted):
+    found = cast("name", value, None, annotation)
     assert found == wanted
     assert type(found) is type(wanted)
 

@@ -2,8 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, get_args, get_origin
 
 from pliant.errors import UserError
 
@@ -30,7 +30,8 @@ def cast(name: str, value: Any, default: Any, annotation: Any = float) -> Value:
       name: the option, for the message.
       value: text or a value.
       default: the option's default.
-      annotation: for the default None: `int | None` makes a whole number, anything else a number.
+      annotation: for the default None: `int | None` makes a whole number, `Sequence[int] | None` several, anything else a
+        number.
 
     Raises:
       UserError: if the value is of another kind.
@@ -43,7 +44,7 @@ def cast(name: str, value: Any, default: Any, annotation: Any = float) -> Value:
     """
     kind = type(default)
     if default is None:
-        kind = int if set(get_args(annotation)) == {int, type(None)} else float
+        kind = _kind(annotation)
     text = str(value).strip()
     if kind is str:
         return text
@@ -60,6 +61,12 @@ def cast(name: str, value: Any, default: Any, annotation: Any = float) -> Value:
         pass
     wanted: Mapping[type, str] = {bool: "true or false", int: "a whole number below 2³¹", float: "a finite number"}
     raise UserError(got=f"{name}={value}", wanted=wanted[kind], do=f"The default is {default}.")
+
+
+def _kind(annotation: Any) -> type:
+    """What an option is that may also be None."""
+    (other,) = set(get_args(annotation)) - {type(None)} or {float}
+    return tuple if get_origin(other) in (Sequence, tuple) else int if other is int else float
 
 
 def _integer(name: str, text: str, default: object) -> int:
