@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -165,6 +167,46 @@ def test_show_and_plot(uninterrupted, capsys):
     assert all(row in shown for row in rows)
 
 
+def test_a_picture_of_every_method(uninterrupted, tmp_path, capsys):
+    folder = str(uninterrupted[0])
+    assert cli.main(["plot", folder, "--picture", "dormant"]) == 0
+    printed = capsys.readouterr().out
+    for method in ("adam", "adamo"):
+        assert f"picture: {folder}/dormant-{method}.png (and .pdf)" in printed
+        assert (uninterrupted[0] / f"dormant-{method}.pdf").exists()
+    assert cli.main(["plot", folder, "--picture", "dormant", "--method", "adam", "--out", "mine.v1"]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["mine.v1-adam.pdf", "mine.v1-adam.png"]
+
+
+def test_methods_without_what_is_drawn_are_left_out(uninterrupted, capsys):
+    shutil.copytree(uninterrupted[0], "copy")
+    RunFolder(Path("copy")).record_arrays("adam", 0, {"ntk/eigenvalues": np.array([[2.0, 1.0], [3.0, 1.0]])})
+    assert cli.main(["plot", "copy", "--picture", "ntk"]) == 0
+    printed = capsys.readouterr().out
+    assert "picture: copy/ntk-adam.png" in printed
+    assert "without adamo: got no ntk/eigenvalues in the arrays" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--picture hessian", "Run with --diagnostics hessian-density"),
+        ("--picture hesian", "Did you mean 'hessian'"),
+        ("--picture dormant --method adamm", "Did you mean 'adam'"),
+        ("elsewhere --picture dormant", "got 2 run folders"),
+        ("--method adam", "got --method adam without --picture"),
+    ],
+)
+def test_pictures_that_cannot_be_drawn(uninterrupted, arguments, message, capsys):
+    assert cli.main(["plot", str(uninterrupted[0]), *arguments.split()]) == cli.USER_ERROR
+    assert message in capsys.readouterr().err
+
+
+DIAGNOSTIC_NAMES = """
+dormant dead grama saturated revival effective-rank srank stable-rank feature-rank weight-spectra isometry-deviation
+weight-norm distance-from-init update-norm gradient-norm ntk jacobian hessian-top hessian-density gradient-cosine
+representation-change churn probe-plasticity excess-loss-plasticity sample-plasticity brownian-twin
+"""
 METHOD_NAMES = """
 sgd adam adam-tuned adamw weight-decay l2 layernorm layernorm-weight-decay muon adamo adamo-maxmin
 gram-penalty parseval newton-schulz newton-schulz-maxmin fire l2-init l2-init-decoupled
@@ -217,7 +259,7 @@ smooth-leaky rational aid residual mixture-of-experts cyclic-lr rewarmed-lr c-ch
                 "t5-pretrained",
             },
         ),
-        ("diagnostics", {"dormant", "effective-rank", "isometry-deviation", "weight-norm"}),
+        ("diagnostics", set(DIAGNOSTIC_NAMES.split())),
     ],
 )
 def test_list(kind, names, capsys):

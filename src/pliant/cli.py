@@ -167,18 +167,29 @@ class Show:
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """Draw the figure of a run again, or of several runs in one."""
+    """Draw the figure of a run again, or of several runs in one; or a picture of what its diagnostics found."""
 
     dirs: Positional[tuple[Path, ...]]
     """Run folders. Several must have the same headline metric; their lines are named by folder and method."""
     out: Path | None = None
-    """File without suffix; by default in the (first) run folder."""
+    """File without suffix; by default in the (first) run folder. With --picture, -METHOD is added to it."""
+    picture: str | None = None
+    """In place of the figure, of one run: spectra, jacobian, ntk, hessian, gradient-cosine, probes or dormant."""
+    method: str | None = None
+    """Method of the picture; by default every one of the run, a file each."""
 
     def __call__(self) -> None:
-        """Draws the figure and prints where it is."""
+        """Draws the figure or the pictures and prints where they are."""
         if not self.dirs:
             raise UserError(got="no run folder", wanted="at least one", do="Give what `pliant run` printed.")
-        _print_figure([RunFolder(path) for path in self.dirs], self.out)
+        if self.picture is not None:
+            _print_pictures(self.dirs, self.picture, self.method, self.out)
+        elif self.method is not None:
+            raise UserError(
+                got=f"--method {self.method} without --picture", wanted="both or neither", do="The figure has them all."
+            )
+        else:
+            _print_figure([RunFolder(path) for path in self.dirs], self.out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,6 +316,33 @@ def _print_figure(folders: Sequence[RunFolder], out: Path | None = None) -> None
     figure = results.headline_figure(pd.concat(tables), first.headline, title, first.chance)
     png, _ = results.save_figure(figure, out or first.path / first.headline)
     Console().print(f"figure: {png} (and .pdf)", soft_wrap=True, highlight=False, markup=False)
+
+
+def _print_pictures(dirs: Sequence[Path], picture: str, method: str | None, out: Path | None) -> None:
+    """Draws a picture of every method asked for that has what it shows; an error if none has."""
+    if picture not in results.PICTURES:
+        raise unknown_name("picture", picture, results.PICTURES, do="Leave --picture out for the figure of the run.")
+    if len(dirs) > 1:
+        raise UserError(got=f"{len(dirs)} run folders", wanted="one for a picture", do="Draw each apart.")
+    folder = RunFolder(dirs[0])
+    labels = [str(label) for label in _finished(folder)["method"].unique()]
+    chosen = [label for label in labels if method in (None, label, label.partition("[")[0])]
+    if not chosen:
+        raise unknown_name("method", str(method), labels, do=f"Give one of {folder.path}.")
+    start = out or folder.path / picture
+    lines, errors = [], []
+    for label in chosen:
+        try:
+            figure = results.draw_picture(folder, picture, label)
+        except UserError as error:
+            errors.append(error)
+            lines.append(f"without {label}: {error}")
+        else:
+            png, _ = results.save_figure(figure, start.with_name(f"{start.name}-{label}"))
+            lines.append(f"picture: {png} (and .pdf)")
+    if len(errors) == len(chosen):
+        raise errors[0]
+    Console(soft_wrap=True, highlight=False).print("\n".join(lines), markup=False)
 
 
 def _finished(folder: RunFolder) -> Any:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pliant.diagnostics import dormant, isometry_deviation, weight_norm
+from pliant.diagnostics import distance, dormant, isometry_deviation, weight_norm
 from pliant.methods import (
     adam_optimizer,
     as_arrays,
@@ -198,9 +198,9 @@ def _target(method: Method, state: TrainState) -> float:
     matrices = network.wiring.mask(state.params, "matrix")
     measured = {
         "isometry_deviation": lambda: isometry_deviation(state.params, matrices).mean,
-        "weight_norm": lambda: weight_norm(state.params),
+        "weight_norm": lambda: weight_norm(state.params).total,
         "dormant_fraction": lambda: dormant(evaluate(state.params, batch.inputs)[1]).pooled,
-        "distance_from_init": lambda: weight_norm(jax.tree.map(jnp.subtract, state.params, first.params)),
+        "distance_from_init": lambda: distance(state.params, first.params).total,
         "penalty": penalty,
     }
     return float(measured[method.lowers]())

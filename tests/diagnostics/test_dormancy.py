@@ -118,14 +118,29 @@ def test_a_network_of_zeros_is_all_dormant(key, activation):
     network = mlp((3,), 2, widths=(4, 4), activation=activation)
     params, state = network.init(key)
     params = jax.tree.map(jnp.zeros_like, params)
-    assert measured(network, params, state, jnp.ones((4, 3))) == {"dormant_fraction": 1.0}
+    found = measured(network, params, state, jnp.ones((4, 3)))
+    pooled = ("dormant_fraction", "dormant_exact_fraction", "dormant_loose_fraction")
+    assert found == dict.fromkeys((*pooled, "dormant_fraction/dense_0", "dormant_fraction/dense_1"), 1.0)
+
+
+def test_the_numbers_of_a_run_are_at_three_thresholds(key):
+    """The units say 0, 0.0195, 0.078 and 3.9 times their mean, and the layer behind them always the same."""
+    network = mlp((1,), 2, widths=(4, 2))
+    params, state = network.init(key)
+    params["dense_0"]["kernel"] = jnp.array([[0.0, 0.005, 0.02, 1.0]])
+    params["dense_1"] = {"kernel": jnp.zeros((4, 2)), "bias": jnp.ones(2)}
+    wanted = {"dormant_exact_fraction": 1 / 6, "dormant_fraction": 2 / 6, "dormant_loose_fraction": 3 / 6}
+    wanted |= {"dormant_fraction/dense_0": 2 / 4, "dormant_fraction/dense_1": 0.0}
+    assert measured(network, params, state, jnp.ones((4, 1))) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("options", [{"activation": "maxmin"}, {"widths": ()}])
 def test_no_number_where_no_unit_owns_an_output(key, options):
     network = mlp((3,), 2, **({"widths": (4,)} | options))
     params, state = network.init(key)
-    assert np.isnan(measured(network, params, state, jnp.ones((4, 3)))["dormant_fraction"])
+    found = measured(network, params, state, jnp.ones((4, 3)))
+    assert set(found) == {"dormant_fraction", "dormant_exact_fraction", "dormant_loose_fraction"}
+    assert np.isnan(list(found.values())).all()
 
 
 def test_scaling_the_weights_in_front_of_a_norm_does_not_matter(key):

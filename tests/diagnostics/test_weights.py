@@ -14,8 +14,7 @@ DIAGONAL = jnp.diag(jnp.array([2.0, 1.0, 0.5]))
 
 
 def measured(name, network, params, state):
-    (value,) = measure(name, subject(network, params, state, jnp.ones((2, 3)))).numbers.values()
-    return value
+    return measure(name, subject(network, params, state, jnp.ones((2, 3)))).numbers[name.replace("-", "_")]
 
 
 def test_isometry_golden():
@@ -32,9 +31,15 @@ def test_isometry_of_orthogonal_kernels(key, shape):
 
 def test_isometry_divides_by_the_smaller_side(key):
     kernel = jax.random.normal(key, (3, 3, 8, 16)) / 8
-    sigma = np.linalg.svd(np.asarray(kernel, np.float64).reshape(72, 16), compute_uv=False)
+    columns = [np.asarray(kernel, np.float64)[..., out].ravel() for out in range(16)]
+    sigma = np.linalg.svd(np.stack(columns, axis=1), compute_uv=False)
     assert sigma.size == 16
     np.testing.assert_allclose(isometry_deviation(kernel).mean, ((sigma**2 - 1) ** 2).mean(), rtol=1e-5)
+
+
+def _sizes(kernel):
+    found = weight_norm({"kernel": kernel})
+    return found.total, found.by_leaf["kernel"], found.mean_absolute, found.max_absolute
 
 
 @given(st.permutations(range(4)), st.permutations(range(3)), st.integers(0, 2**31))
@@ -43,8 +48,9 @@ def test_order_of_units_does_not_matter(rows, columns, seed):
     kernel = jnp.asarray(np.random.default_rng(seed).standard_normal((4, 3)), jnp.float32)
     shuffled = kernel[jnp.array(rows)][:, jnp.array(columns)]
     np.testing.assert_allclose(isometry_deviation(shuffled).mean, isometry_deviation(kernel).mean, rtol=1e-5)
-    np.testing.assert_allclose(weight_norm(shuffled), weight_norm(kernel), rtol=1e-6)
-    np.testing.assert_allclose(weight_norm(-3 * kernel), 3 * weight_norm(kernel), rtol=1e-6)
+    for before, after, flipped in zip(*map(_sizes, (kernel, shuffled, -3 * kernel)), strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-6)
+        np.testing.assert_allclose(flipped, 3 * before, rtol=1e-6)
 
 
 def test_isometry_mask_selects():
@@ -74,23 +80,44 @@ def test_isometry_of_a_vector_is_refused():
 
 
 def test_norm_golden():
-    assert float(weight_norm({"bias": jnp.array([4.0]), "kernel": jnp.array([[3.0]])})) == 5.0
-    assert float(weight_norm({"kernel": jnp.zeros((2, 2))})) == 0.0
+    found = weight_norm({"layer": {"bias": jnp.array([-12.0]), "kernel": jnp.array([[3.0, 4.0]])}})
+    assert float(found.total) == 13.0
+    assert {path: float(norm) for path, norm in found.by_leaf.items()} == {"layer/bias": 12.0, "layer/kernel": 5.0}
+    np.testing.assert_allclose(found.mean_absolute, 19 / 3, rtol=1e-6)
+    assert float(found.max_absolute) == 12.0
+    assert all(float(size) == 0.0 for size in _sizes(jnp.zeros((2, 2))))
 
 
 def test_norm_of_nothing_is_refused():
-    with pytest.raises(UserError, match=r"got no parameters; wanted at least one array\. Pass the network"):
-        weight_norm({})
+    for nothing in ({}, {"kernel": jnp.ones((0, 3))}):
+        with pytest.raises(UserError, match=r"got no parameters; wanted at least one array\. Pass the network's param"):
+            weight_norm(nothing)
+
+
+def test_an_empty_leaf_beside_others_does_not_matter():
+    found = weight_norm({"empty": jnp.ones((0, 3)), "full": jnp.array([-2.0])})
+    assert (float(found.total), float(found.mean_absolute), float(found.max_absolute)) == (2.0, 2.0, 2.0)
+    assert float(found.by_leaf["empty"]) == 0.0
+
+
+def test_norms_of_several_seeds(key):
+    stacked = {"kernel": jax.random.normal(key, (3, 4, 2)), "bias": jnp.ones((3, 2))}
+    together = jax.jit(jax.vmap(weight_norm))(stacked)
+    for seed in range(3):
+        alone = weight_norm(jax.tree.map(lambda leaf, seed=seed: leaf[seed], stacked))
+        jax.tree.map(lambda a, b, seed=seed: np.testing.assert_allclose(a[seed], b, rtol=1e-6), together, alone)
 
 
 def test_norm_of_bfloat16_is_summed_in_float32():
     params = {"a": jnp.ones(1, jnp.bfloat16), "b": jnp.full((1,), 1 / 16, jnp.bfloat16)}
-    np.testing.assert_allclose(weight_norm(params), (1 + 1 / 256) ** 0.5, rtol=1e-6)
+    np.testing.assert_allclose(weight_norm(params).total, (1 + 1 / 256) ** 0.5, rtol=1e-6)
 
 
 def test_nan_in_nan_out():
     assert np.isnan(isometry_deviation({"a": DIAGONAL, "b": jnp.full((2, 2), jnp.nan)}).mean)
-    assert np.isnan(weight_norm({"a": DIAGONAL, "b": jnp.array([jnp.nan])}))
+    found = weight_norm({"a": DIAGONAL, "b": jnp.array([jnp.nan])})
+    assert np.isnan([found.total, found.by_leaf["b"], found.mean_absolute, found.max_absolute]).all()
+    assert np.isfinite(found.by_leaf["a"])
 
 
 def test_registered_measures_look_at_the_hidden_kernels(key):
@@ -102,10 +129,24 @@ def test_registered_measures_look_at_the_hidden_kernels(key):
     params["dense_1"]["kernel"] = 2**0.5 * params["dense_1"]["kernel"]
     assert measured("isometry-deviation", network, params, state) == pytest.approx(0.5, rel=1e-5)
     leaves = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
-    assert measured("weight-norm", network, params, state) == pytest.approx(np.linalg.norm(leaves), rel=1e-6)
+    numbers = measure("weight-norm", subject(network, params, state, jnp.ones((2, 3)))).numbers
+    assert numbers["weight_norm"] == pytest.approx(np.linalg.norm(leaves), rel=1e-6)
+    assert numbers["weight_mean_absolute"] == pytest.approx(np.abs(leaves).mean(), rel=1e-6)
+    assert numbers["weight_max_absolute"] == pytest.approx(np.abs(leaves).max(), rel=1e-6)
+    parts = {metric: value for metric, value in numbers.items() if metric.startswith("weight_norm/")}
+    assert {metric.removeprefix("weight_norm/") for metric in parts} == {
+        f"{layer}/{leaf}" for layer in ("dense_0", "dense_1", "head") for leaf in ("kernel", "bias")
+    }
+    assert np.linalg.norm(list(parts.values())) == pytest.approx(numbers["weight_norm"], rel=1e-6)
 
 
 def test_isometry_without_hidden_kernels_is_nan(key):
     network = mlp((3,), 2, widths=())
     params, state = network.init(key)
     assert np.isnan(measured("isometry-deviation", network, params, state))
+
+
+def test_isometry_of_a_conv_kernel_by_hand():
+    """Two output channels, each one entry of the window, so that σ are the entries: 2 and 1."""
+    kernel = jnp.zeros((3, 3, 2, 2)).at[1, 1, 0, 0].set(2.0).at[0, 2, 1, 1].set(1.0)
+    np.testing.assert_allclose(isometry_deviation({"kernel": kernel}).mean, (3**2 + 0**2) / 2, rtol=1e-6)

@@ -61,13 +61,21 @@ def test_metrics_are_complete(finished):
         "loss",
         "gradient_norm",
         "weight_norm",
+        "weight_mean_absolute",
+        "weight_max_absolute",
         "dormant_fraction",
+        "dormant_exact_fraction",
+        "dormant_loose_fraction",
         "effective_rank",
+        "effective_rank_squared",
+        "participation_ratio",
         "isometry_deviation",
         "diverged",
     }
-    assert set(metrics["metric"]) == names
-    assert len(metrics) == 2 * 3 * 3 * len(names)
+    found = set(metrics["metric"])
+    assert {metric for metric in found if "/" not in metric} == names
+    assert {metric.partition("/")[0] for metric in found} == names
+    assert len(metrics) == 2 * 3 * 3 * len(found)
     assert set(metrics["step"]) == {20, 40, 60}
     assert metrics["value"].notna().all()
 

@@ -1,24 +1,119 @@
 """Diagnostics: pure functions of arrays, and the registry of those that runs sample."""
 
 from pliant.diagnostics._brownian_twin import random_step
-from pliant.diagnostics._dormancy import DormantUnits, dormancy_scores, dormant, is_dormant
-from pliant.diagnostics._rank import effective_rank
+from pliant.diagnostics._churn import PolicyChurn, policy_churn, value_churn
+from pliant.diagnostics._dead import dead, firing_rates
+from pliant.diagnostics._distance import Distance, distance
+from pliant.diagnostics._dormancy import dormancy_scores, dormant, is_dormant
+from pliant.diagnostics._excess_loss import ExcessLossPlasticity, excess_loss_fraction, excess_loss_plasticity
+from pliant.diagnostics._gradient_cosine import GradientCosine, gradient_cosine, gradient_gram
+from pliant.diagnostics._gradient_norm import GradientNorm, gradient_norm
+from pliant.diagnostics._grama import gradient_scores, grama, incoming_gradients, zero_gradient
+from pliant.diagnostics._hessian import (
+    TopEigenvalues,
+    Tridiagonal,
+    hessian_vector_product,
+    lanczos,
+    probe_loss,
+    top_eigenvalues,
+    top_tridiagonal,
+)
+from pliant.diagnostics._hessian_density import HessianDensity, hessian_density
+from pliant.diagnostics._jacobian import input_output_jacobian, intermediate_jacobian, layer_jacobians
+from pliant.diagnostics._jacobian_moments import JacobianMoments, jacobian_moments
+from pliant.diagnostics._jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
+from pliant.diagnostics._layer_fractions import LayerFractions
+from pliant.diagnostics._ntk import NTK, ntk
+from pliant.diagnostics._ntk_spectrum import MeasuredNTK, NTKSpectrum, layer_traces, ntk_spectrum, rayleigh
+from pliant.diagnostics._probe_plasticity import ProbePlasticity, probe_plasticity, sine_targets
+from pliant.diagnostics._quadrature import Quadrature, quadrature
+from pliant.diagnostics._rank import effective_rank, feature_rank, participation_ratio, srank, stable_rank
 from pliant.diagnostics._registry import DIAGNOSTICS, SETS, choose
+from pliant.diagnostics._representation import RepresentationChange, representation_change
+from pliant.diagnostics._revival import Revival, revival
+from pliant.diagnostics._sample_plasticity import sample_plasticity
+from pliant.diagnostics._saturated import is_linearized, linearized, saturated
 from pliant.diagnostics._taps import tapped
-from pliant.diagnostics._weights import IsometryDeviation, isometry_deviation, weight_norm
+from pliant.diagnostics._update_norm import UpdateNorm, update_norm
+from pliant.diagnostics._weight_spectra import WeightSpectrum, weight_spectra
+from pliant.diagnostics._weights import IsometryDeviation, WeightNorm, isometry_deviation, weight_norm
 
 __all__ = [
     "DIAGNOSTICS",
+    "NTK",
     "SETS",
-    "DormantUnits",
+    "Distance",
+    "ExcessLossPlasticity",
+    "GradientCosine",
+    "GradientNorm",
+    "HessianDensity",
     "IsometryDeviation",
+    "JacobianMoments",
+    "JacobianSpectrum",
+    "LayerFractions",
+    "MeasuredNTK",
+    "NTKSpectrum",
+    "PolicyChurn",
+    "ProbePlasticity",
+    "Quadrature",
+    "RepresentationChange",
+    "Revival",
+    "TopEigenvalues",
+    "Tridiagonal",
+    "UpdateNorm",
+    "WeightNorm",
+    "WeightSpectrum",
     "choose",
+    "dead",
+    "distance",
     "dormancy_scores",
     "dormant",
     "effective_rank",
+    "excess_loss_fraction",
+    "excess_loss_plasticity",
+    "feature_rank",
+    "firing_rates",
+    "gradient_cosine",
+    "gradient_gram",
+    "gradient_norm",
+    "gradient_scores",
+    "grama",
+    "hessian_density",
+    "hessian_vector_product",
+    "incoming_gradients",
+    "input_output_jacobian",
+    "intermediate_jacobian",
     "is_dormant",
+    "is_linearized",
     "isometry_deviation",
+    "jacobian_moments",
+    "jacobian_spectrum",
+    "lanczos",
+    "layer_jacobians",
+    "layer_traces",
+    "linearized",
+    "ntk",
+    "ntk_spectrum",
+    "participation_ratio",
+    "policy_churn",
+    "probe_loss",
+    "probe_plasticity",
+    "quadrature",
     "random_step",
+    "rayleigh",
+    "representation_change",
+    "revival",
+    "sample_plasticity",
+    "saturated",
+    "sine_targets",
+    "srank",
+    "stable_rank",
     "tapped",
+    "top_eigenvalues",
+    "top_tridiagonal",
+    "update_norm",
+    "value_churn",
     "weight_norm",
+    "weight_spectra",
+    "zero_gradient",
 ]

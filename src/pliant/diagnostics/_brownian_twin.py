@@ -1,12 +1,20 @@
 """The Brownian twin: where random steps would have led that were as long as the optimizer's."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array
 
+from pliant.diagnostics._distance import distance
+from pliant.diagnostics._gradient_cosine import gradient_cosine, gradient_gram, several
+from pliant.diagnostics._hessian import top_eigenvalues, top_tridiagonal
+from pliant.diagnostics._subject import outputs
 from pliant.errors import UserError
-from pliant.types import Diagnostic, Key, Measured, Number, Params, Subject
+from pliant.types import Batch, Diagnostic, Key, Measured, Number, Params, Scalar, Subject
 
 
 def random_step(key: Key, params: Params, length: Number) -> Params:
@@ -19,7 +27,11 @@ def random_step(key: Key, params: Params, length: Number) -> Params:
     Args:
       key: for the direction.
       params: θ, at least one floating-point leaf.
-      length: ρ ≥ 0, such as the norm of an optimizer's update.
+      length: ρ ≥ 0, such as the norm of an optimizer's update. NaN gives NaN.
+
+    Returns:
+      θ′, of the structure and types of `params`. After n steps of length ρ the expected squared distance is n ρ², and
+      each leaf's share of it is its share of the numbers.
 
     Raises:
       UserError: if there are no parameters.
@@ -45,20 +57,70 @@ def random_step(key: Key, params: Params, length: Number) -> Params:
     return jax.tree.unflatten(structure, moved)
 
 
-def _measure(subject: Subject) -> dict[str, Array]:
+class _Landscape(NamedTuple):
+    """The loss around one network."""
+
+    alphas: Array
+    betas: Array
+    gram: Array
+
+
+def _landscape(subject: Subject, params: Params) -> _Landscape:
+    """Curvature and gradients of a regression of the network to its own output plus noise.
+
+    That is the `probe_loss`, taken apart into examples. Noise and start are the same whichever parameters it is of.
+    The noise is symmetric and decides the signs of the cosines: whatever the network, over many examples their mean is
+    about 0 and half of them are negative. How strongly examples interfere is in the mean absolute cosine.
+    """
+    apply = outputs(subject)
+    noise, start = jax.random.split(subject.key)
+    inputs = several(subject).inputs
+    output = apply(params, inputs)
+    targets = output + output.std() * jax.random.normal(noise, output.shape, output.dtype)
+    batch = Batch(inputs, jax.lax.stop_gradient(targets))
+
+    def loss(params: Params, batch: Batch) -> Scalar:
+        return jnp.square(apply(params, batch.inputs) - batch.targets).mean()
+
+    tridiagonal = top_tridiagonal(lambda params: loss(params, batch), params, start)
+    return _Landscape(*tridiagonal, gradient_gram(loss, params, batch))
+
+
+def _measure(subject: Subject) -> tuple[Mapping[str, Scalar], Mapping[str, _Landscape]]:
+    """Scalars of the twin, and what the loss is like around it and the network, with the network's running statistics.
+
+    Both are measured under a loss of the same kind: those that they were and were not trained on differ trivially.
+    """
     assert subject.twin is not None
-    return {"twin_weight_norm": optax.tree.norm(subject.twin)}
+    assert subject.initial is not None
+    scalars = {
+        "twin_distance_from_init": distance(subject.twin, subject.initial[0]).total,
+        "twin_weight_norm": optax.tree.norm(subject.twin),
+    }
+    networks = {"probe": subject.params, "twin": subject.twin}
+    return scalars, {name: _landscape(subject, params) for name, params in networks.items()}
 
 
-def _summarize(values: dict[str, np.ndarray]) -> Measured:
-    return Measured({name: float(value) for name, value in values.items()})
+def _summarize(arrays: tuple[Mapping[str, np.ndarray], Mapping[str, _Landscape]]) -> Measured:
+    scalars, landscapes = arrays
+    numbers = {name: float(value) for name, value in scalars.items()}
+    for name, landscape in landscapes.items():
+        cosine = gradient_cosine(np.asarray(landscape.gram))
+        top = top_eigenvalues(np.asarray(landscape.alphas), np.asarray(landscape.betas))
+        numbers |= {
+            f"{name}_hessian_top": top.algebraic,
+            f"{name}_gradient_cosine_mean": cosine.mean,
+            f"{name}_gradient_cosine_negative_fraction": cosine.negative_fraction,
+            f"{name}_gradient_cosine_mean_absolute": cosine.mean_absolute,
+        }
+    return Measured(numbers)
 
 
 BROWNIAN_TWIN = Diagnostic(
     name="brownian-twin",
-    summary="the same measurements after random steps of equal length",
+    summary="curvature and gradient cosines of a probe loss, beside those after random steps of equal length",
     cost="rare",
     measure=_measure,
     summarize=_summarize,
-    needs=("twin",),
+    needs=("twin", "initial"),
 )

@@ -1,23 +1,13 @@
 """Dormant units: which hidden units hardly ever say anything."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from pliant.diagnostics._layer_fractions import LayerFractions, as_measured, layer_fractions, named, require_features
 from pliant.diagnostics._subject import unit_features
-from pliant.errors import UserError
-from pliant.types import Diagnostic, Features, Measured, Number, Scalar, Subject
-
-
-class DormantUnits(NamedTuple):
-    """What `dormant` returns."""
-
-    pooled: Scalar
-    """Dormant units over all units of all layers, in [0, 1]."""
-    by_layer: Mapping[str, Scalar]
-    """Fraction in each layer."""
+from pliant.types import Diagnostic, Features, Number, Subject
 
 
 def dormancy_scores(
@@ -76,12 +66,13 @@ def is_dormant(
     return dormancy_scores(activations, num_units) <= threshold
 
 
-def dormant(features: Features, threshold: Number = 0.025, num_units: Mapping[str, int] | None = None) -> DormantUnits:
+def dormant(
+    features: Features, threshold: Number = 0.025, num_units: Mapping[str, int] | None = None
+) -> LayerFractions:
     """Measures the fraction of dormant units.
 
     Scores are relative to their layer: a layer in which all units shrink together shows none, one that is entirely
-      silent
-    shows all. Not meaningful where features mix units and are never near 0 (MaxMin).
+    silent shows all. Not meaningful where features mix units and are never near 0 (MaxMin).
 
     Args:
       features: post-activation arrays by hidden layer, (batch, …, width).
@@ -89,7 +80,7 @@ def dormant(features: Features, threshold: Number = 0.025, num_units: Mapping[st
       num_units: units by layer where the width holds each several times, see `dormancy_scores`.
 
     Returns:
-      `DormantUnits`, fractions in [0, 1]. NaN features give NaN.
+      `LayerFractions`, in [0, 1]. NaN features give NaN.
 
     Raises:
       UserError: if there is no layer or an empty batch, since nothing was measured.
@@ -105,32 +96,26 @@ def dormant(features: Features, threshold: Number = 0.025, num_units: Mapping[st
     Differs from:
       Libraries that publish the unweighted mean over layers under this name; that is the mean of `by_layer`.
     """
-    if not features or any(layer.size == 0 for layer in features.values()):
-        raise UserError(
-            got=f"features of {len(features)} layers, or an empty batch",
-            wanted="at least one hidden layer and one example",
-            do="Pass the features that the network's `apply` returns on a probe batch.",
-        )
+    require_features(features)
     units = num_units or {}
     flags = {name: is_dormant(layer, threshold, units.get(name)) for name, layer in features.items()}
-    by_layer = {
-        name: jnp.where(jnp.isfinite(features[name]).all(), flag.mean(), jnp.nan) for name, flag in flags.items()
-    }
-    sizes = jnp.array([flag.size for flag in flags.values()])
-    pooled = (jnp.stack(list(by_layer.values())) * sizes).sum() / sizes.sum()
-    return DormantUnits(pooled, by_layer)
+    return layer_fractions(flags, features)
 
 
-def _measure(subject: Subject) -> Array:
-    """The pooled fraction over the layers in which a unit owns its output and can be silent; NaN if there are none."""
+def _measure(subject: Subject) -> Mapping[str, Array]:
+    """Of the layers in which a unit owns its output and can be silent; NaN if there are none."""
     found, num_units = unit_features(subject)
-    return dormant(found, num_units=num_units).pooled if found else jnp.full((), jnp.nan)
+    pooled = {
+        metric: dormant(found, threshold, num_units).pooled if found else jnp.full((), jnp.nan)
+        for metric, threshold in (("dormant_exact_fraction", 0.0), ("dormant_loose_fraction", 0.1))
+    }
+    return named("dormant_fraction", dormant(found, num_units=num_units) if found else None) | pooled
 
 
 DORMANT = Diagnostic(
     name="dormant",
-    summary="fraction of hidden units with almost no activation (Sokar et al., τ = 0.025)",
+    summary="fraction of hidden units with almost no activation (Sokar et al., τ = 0.025; also 0 and 0.1)",
     cost="cheap",
     measure=_measure,
-    summarize=lambda value: Measured({"dormant_fraction": float(value)}),
+    summarize=as_measured,
 )

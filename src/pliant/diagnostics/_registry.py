@@ -3,15 +3,60 @@
 from collections.abc import Mapping, Sequence
 
 from pliant.diagnostics._brownian_twin import BROWNIAN_TWIN
+from pliant.diagnostics._churn import CHURN
+from pliant.diagnostics._dead import DEAD
+from pliant.diagnostics._distance import DISTANCE_FROM_INIT
 from pliant.diagnostics._dormancy import DORMANT
-from pliant.diagnostics._rank import EFFECTIVE_RANK
+from pliant.diagnostics._excess_loss import EXCESS_LOSS_PLASTICITY
+from pliant.diagnostics._gradient_cosine import GRADIENT_COSINE
+from pliant.diagnostics._gradient_norm import GRADIENT_NORM
+from pliant.diagnostics._grama import GRAMA
+from pliant.diagnostics._hessian import HESSIAN_TOP
+from pliant.diagnostics._hessian_density import HESSIAN_DENSITY
+from pliant.diagnostics._jacobian_spectrum import JACOBIAN
+from pliant.diagnostics._ntk_spectrum import NTK_SPECTRUM
+from pliant.diagnostics._probe_plasticity import PROBE_PLASTICITY
+from pliant.diagnostics._rank import EFFECTIVE_RANK, FEATURE_RANK, SRANK, STABLE_RANK
+from pliant.diagnostics._representation import REPRESENTATION_CHANGE
+from pliant.diagnostics._revival import REVIVAL
+from pliant.diagnostics._sample_plasticity import SAMPLE_PLASTICITY
+from pliant.diagnostics._saturated import SATURATED
+from pliant.diagnostics._update_norm import UPDATE_NORM
+from pliant.diagnostics._weight_spectra import WEIGHT_SPECTRA
 from pliant.diagnostics._weights import ISOMETRY_DEVIATION, WEIGHT_NORM
 from pliant.errors import unknown_name
 from pliant.types import Diagnostic
 
 DIAGNOSTICS: Mapping[str, Diagnostic] = {
     diagnostic.name: diagnostic
-    for diagnostic in (DORMANT, EFFECTIVE_RANK, ISOMETRY_DEVIATION, WEIGHT_NORM, BROWNIAN_TWIN)
+    for diagnostic in (
+        DORMANT,
+        DEAD,
+        REVIVAL,
+        SATURATED,
+        GRAMA,
+        EFFECTIVE_RANK,
+        SRANK,
+        STABLE_RANK,
+        FEATURE_RANK,
+        ISOMETRY_DEVIATION,
+        WEIGHT_SPECTRA,
+        WEIGHT_NORM,
+        DISTANCE_FROM_INIT,
+        GRADIENT_NORM,
+        UPDATE_NORM,
+        JACOBIAN,
+        NTK_SPECTRUM,
+        REPRESENTATION_CHANGE,
+        CHURN,
+        SAMPLE_PLASTICITY,
+        PROBE_PLASTICITY,
+        EXCESS_LOSS_PLASTICITY,
+        GRADIENT_COSINE,
+        HESSIAN_TOP,
+        HESSIAN_DENSITY,
+        BROWNIAN_TWIN,
+    )
 }
 
 SETS: Mapping[str, tuple[str, ...]] = {

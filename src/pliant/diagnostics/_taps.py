@@ -54,13 +54,15 @@ def tapped(
     """
 
     def run(inputs: PyTree, perturbations: Features) -> tuple[Array, Features]:
-        closed, shapes = jax.make_jaxpr(function, return_shape=True)(inputs)
+        traced, shapes = jax.make_jaxpr(function, return_shape=True)(inputs)
+        closed = _inlined(traced)
         structure = jax.tree.structure(shapes)
         _, variables = jax.tree.unflatten(structure, closed.jaxpr.outvars)
+        computed = {variable for equation in closed.jaxpr.eqns for variable in equation.outvars}
         taps = {
             variables[name]: perturbation
             for name, perturbation in perturbations.items()
-            if isinstance(variables.get(name), Var) and variables[name] not in closed.jaxpr.invars
+            if isinstance(variables.get(name), Var) and variables[name] in computed
         }
         if len(taps) < len(perturbations):
             raise UserError(
@@ -68,15 +70,38 @@ def tapped(
                 wanted=f"features that are computed, each by itself: {', '.join(sorted(shapes[1]))}",
                 do="Leave out what is an input, a constant, or the same array as another feature.",
             )
-        found = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(inputs), taps)
+        found = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(inputs), taps)
         output, features = jax.tree.unflatten(structure, found)
         return output, features
 
     return run
 
 
-def _evaluate(jaxpr: Jaxpr, constants: Any, arguments: Any, taps: Mapping[Var, Array]) -> list[Any]:
-    """Runs a program equation by equation and adds to the tapped variables as soon as they are there."""
+def flattened(function: Callable[..., Any], *arguments: Any) -> ClosedJaxpr:
+    """The program of a function with all compiled functions that it calls written out, so that each value has one name.
+
+    Args:
+      function: traceable.
+      arguments: pytrees of arrays or their shapes; the program takes their leaves.
+
+    Example:
+      >>> program = flattened(lambda x: jax.jit(jax.numpy.sin)(x), 1.0)
+      >>> [equation.primitive.name for equation in program.eqns]
+      ['sin']
+    """
+    return _inlined(jax.make_jaxpr(function)(*arguments))
+
+
+def _inlined(closed: ClosedJaxpr) -> ClosedJaxpr:
+    avals = closed.in_avals
+    return jax.make_jaxpr(lambda *leaves: evaluate(closed.jaxpr, closed.consts, leaves, {}))(*avals)
+
+
+def evaluate(jaxpr: Jaxpr, constants: Any, arguments: Any, taps: Mapping[Var, Array]) -> list[Any]:
+    """Runs a program equation by equation and adds to the tapped variables as soon as they are there.
+
+    Variables of compiled functions that it calls cannot be tapped: it wants a `flattened` program.
+    """
     values: dict[Var, Any] = {}
 
     def read(atom: Any) -> Any:
@@ -87,22 +112,17 @@ def _evaluate(jaxpr: Jaxpr, constants: Any, arguments: Any, taps: Mapping[Var, A
         inputs = [read(atom) for atom in equation.invars]
         if equation.primitive.name in _INLINED:
             inner: Any = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
-            below = {
-                inside: taps[outside]
-                for inside, outside in zip(inner.jaxpr.outvars, equation.outvars, strict=True)
-                if outside in taps and isinstance(inside, Var)
-            }
-            results = _evaluate(inner.jaxpr, inner.consts, inputs, below)
+            results = evaluate(inner.jaxpr, inner.consts, inputs, {})
         else:
             results = [
                 result + taps[variable] if variable in taps else result
-                for variable, result in zip(equation.outvars, _run_one(jaxpr, equation, inputs), strict=True)
+                for variable, result in zip(equation.outvars, run_one(jaxpr, equation, inputs), strict=True)
             ]
         values |= dict(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _run_one(whole: Jaxpr, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
+def run_one(whole: Jaxpr, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
     """Runs one equation as a program of its own: how functions with rules of their own are bound is JAX's affair."""
     known = {atom: value for atom, value in zip(equation.invars, inputs, strict=True) if isinstance(atom, Var)}
     program = whole.replace(

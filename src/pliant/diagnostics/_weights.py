@@ -1,5 +1,6 @@
 """Weights: their size, and their distance from isometry."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError
+from pliant.diagnostics._leaves import count, norms, widened
 from pliant.isometry import gram_deviation, matrix_view
 from pliant.masks import Mask, select
 from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
@@ -55,34 +56,67 @@ def isometry_deviation(params: Params, mask: Mask = None) -> IsometryDeviation:
     return IsometryDeviation(values.mean(), values)
 
 
-def weight_norm(params: Params) -> Scalar:
-    r"""Measures the global L2 norm of all parameters, :math:`\sqrt{\sum_l \lVert\theta_l\rVert^2}`.
+class WeightNorm(NamedTuple):
+    """What `weight_norm` returns."""
+
+    total: Scalar
+    """The L2 norm of all parameters together."""
+    by_leaf: Mapping[str, Scalar]
+    """The L2 norm of each leaf, by its path."""
+    mean_absolute: Scalar
+    """The mean of |θ| over all parameters."""
+    max_absolute: Scalar
+    """The largest |θ|."""
+
+
+def weight_norm(params: Params) -> WeightNorm:
+    r"""Measures how large the parameters are.
+
+    .. math:: \lVert\theta\rVert_2 = \sqrt{\textstyle\sum_l \lVert\theta_l\rVert^2}, \qquad
+              \frac1P \sum_i |\theta_i|, \qquad \max_i |\theta_i|
+
+    with P the number of parameters. Sums are in float32.
 
     Args:
       params: the parameters.
+
+    Returns:
+      `WeightNorm`, values ≥ 0; all 0 for parameters that are 0. NaN parameters give NaN.
 
     Raises:
       UserError: if there are no parameters, since nothing was measured.
 
     Example:
-      >>> float(weight_norm({"kernel": jnp.array([3.0]), "bias": jnp.array([4.0])}))
-      5.0
+      >>> found = weight_norm({"kernel": jnp.array([3.0]), "bias": jnp.array([-4.0])})
+      >>> float(found.total), float(found.mean_absolute), float(found.max_absolute)
+      (5.0, 3.5, 4.0)
 
     References:
       Lyle et al., `Understanding plasticity in neural networks <https://arxiv.org/abs/2303.01486>`_, 2023. Section 4.
+      Dohare et al., `Loss of plasticity in deep continual learning
+      <https://www.nature.com/articles/s41586-024-07711-7>`_, 2024: the mean absolute weight.
 
     Differs from:
-      Dohare et al. 2024, whose weight magnitude is the mean absolute weight.
+      Dohare et al., whose weight magnitude is `mean_absolute`, of the weights without biases.
     """
-    if not jax.tree.leaves(params):
-        raise UserError(got="no parameters", wanted="at least one array", do="Pass the network's parameters.")
-    return optax.tree.norm(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params))
+    wide = widened(params)
+    absolute = jax.tree.map(jnp.abs, wide)
+    largest = [leaf.max(initial=0.0) for leaf in jax.tree.leaves(absolute)]
+    return WeightNorm(
+        optax.tree.norm(wide), norms(wide), optax.tree.sum(absolute) / count(params), jnp.stack(largest).max()
+    )
 
 
 def _measure_isometry(subject: Subject) -> Array:
     """NaN for a network without hidden kernels."""
     mask = subject.network.wiring.mask(subject.params, "matrix")
     return isometry_deviation(subject.params, mask).mean if any(jax.tree.leaves(mask)) else jnp.full((), jnp.nan)
+
+
+def _summarize_norm(found: WeightNorm) -> Measured:
+    numbers = {"weight_norm": found.total} | {f"weight_norm/{path}": norm for path, norm in found.by_leaf.items()}
+    numbers |= {"weight_mean_absolute": found.mean_absolute, "weight_max_absolute": found.max_absolute}
+    return Measured({metric: float(value) for metric, value in numbers.items()})
 
 
 ISOMETRY_DEVIATION = Diagnostic(
@@ -94,8 +128,8 @@ ISOMETRY_DEVIATION = Diagnostic(
 )
 WEIGHT_NORM = Diagnostic(
     name="weight-norm",
-    summary="global L2 norm of all parameters",
+    summary="global L2 norm of all parameters, and their mean and largest absolute value",
     cost="cheap",
     measure=lambda subject: weight_norm(subject.params),
-    summarize=lambda value: Measured({"weight_norm": float(value)}),
+    summarize=_summarize_norm,
 )

@@ -58,7 +58,7 @@ def norm_moved(before: Params, after: Params) -> Scalar:
       5.0
     """
     wide = jax.tree.map(lambda old, new: new.astype(jnp.float32) - old.astype(jnp.float32), before, after)
-    return weight_norm(wide)
+    return weight_norm(wide).total
 
 
 def drawn(key: Key, params: Params, fresh: Fresh) -> tuple[Params, State]:

@@ -73,6 +73,6 @@ def pull_to_init(*, learning_rate: Number, strength: Number = 0.1, mask: Mask = 
         params = jax.tree.map(
             lambda now, pull: jnp.where(share > 0, (now - pull).astype(now.dtype), now), learned.params, pulls
         )
-        return learned._replace(params=params), state, {"norm_moved": weight_norm(pulls)}
+        return learned._replace(params=params), state, {"norm_moved": weight_norm(pulls).total}
 
     return Intervention(init, update)

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
+from pliant.diagnostics import gradient_scores, incoming_gradients
 from pliant.interventions._redo import recycling
-from pliant.interventions._surgery import Units, by_path, mean_magnitude, require_owned_outputs
-from pliant.types import HiddenLayer, Intervention, Key, Number, Params, Signals, Wiring
+from pliant.interventions._surgery import Units, require_owned_outputs
+from pliant.types import Intervention, Key, Number, Signals, Wiring
 
 
 def regrama(wiring: Wiring, *, threshold: Number = 0.01, every: Number = 1000) -> Intervention:
@@ -18,8 +19,8 @@ def regrama(wiring: Wiring, *, threshold: Number = 0.01, every: Number = 1000) -
               g_i = \operatorname{mean}_j \Big| \frac{\partial L}{\partial W_{ji}} \Big|
 
     with the gradient of the batch at hand, before the optimizer has made anything of it, and the mean over the unit's
-    slice of the kernel. The score has no scale, so loss scaling and clipping by norm leave it alone. A layer in which
-    no weight has a gradient is left alone too: it says nothing of its units.
+    slice of the kernel (`pliant.diagnostics.gradient_scores`). The score has no scale, so loss scaling and clipping by
+    norm leave it alone. A layer in which no weight has a gradient is left alone too: it says nothing of its units.
 
     Args:
       wiring: the network's layer graph.
@@ -57,13 +58,11 @@ def regrama(wiring: Wiring, *, threshold: Number = 0.01, every: Number = 1000) -
 
     def choose(key: Key, step: Any, signals: Signals) -> Units:
         del key, step
-        return {layer.name: _is_idle(layer, wiring, signals.gradients, threshold) for layer in wiring.layers}
+        kernels = incoming_gradients(wiring, signals.gradients)
+        return {name: _is_idle(gradient_scores(kernel), threshold) for name, kernel in kernels.items()}
 
     return recycling(wiring, choose, every=every)
 
 
-def _is_idle(layer: HiddenLayer, wiring: Wiring, gradients: Params, threshold: Number) -> Bool[Array, " width"]:
-    kernels = [feed.slot for feed in layer.feeds if wiring.roles[feed.slot.path] == "matrix"]
-    sizes = mean_magnitude(by_path(gradients), kernels, layer.width)
-    mean = sizes.mean()
-    return (mean > 0) & (sizes <= threshold * mean)
+def _is_idle(scores: Float[Array, " width"], threshold: Number) -> Bool[Array, " width"]:
+    return (scores <= threshold) & (scores > 0).any()

@@ -2,18 +2,28 @@
 
 from pliant.results._environment import environment
 from pliant.results._figures import headline_figure, save_figure
+from pliant.results._pictures import PICTURES, dormant_by_layer, draw_picture, gradient_cosine, probe_curves
 from pliant.results._run_folder import COLUMNS, RunFolder
+from pliant.results._spectrum_pictures import hessian_density, ntk_eigenvalues, spectra_over_time
 from pliant.results._statistics import Spread, spread, summarize_run
 from pliant.results._table import diagnosis_table, summary_table
 
 __all__ = [
     "COLUMNS",
+    "PICTURES",
     "RunFolder",
     "Spread",
     "diagnosis_table",
+    "dormant_by_layer",
+    "draw_picture",
     "environment",
+    "gradient_cosine",
     "headline_figure",
+    "hessian_density",
+    "ntk_eigenvalues",
+    "probe_curves",
     "save_figure",
+    "spectra_over_time",
     "spread",
     "summarize_run",
     "summary_table",

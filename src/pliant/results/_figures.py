@@ -53,7 +53,8 @@ def headline_figure(metrics: pd.DataFrame, headline: str, title: str, chance: fl
 
 def save_figure(figure: Figure, path: Path) -> tuple[Path, Path]:
     """Writes a figure as PNG and PDF; `path` without suffix. Returns both paths."""
-    png, pdf = path.with_suffix(".png"), path.with_suffix(".pdf")
+    name = path.stem if path.suffix in (".png", ".pdf") else path.name  # a dot may be in the name: adamo[b1=0.9]
+    png, pdf = path.with_name(f"{name}.png"), path.with_name(f"{name}.pdf")
     figure.savefig(png, dpi=160)
     figure.savefig(pdf, metadata={"CreationDate": None})
     return png, pdf

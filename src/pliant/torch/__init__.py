@@ -1,8 +1,11 @@
-"""The optimizer, layers and unit resets of pliant for PyTorch: `pip install 'pliant[torch]'`.
+"""The optimizer, layers, unit resets and diagnosis of pliant for PyTorch: `pip install 'pliant[torch]'`.
 
-Same mathematics as in `pliant.optimizers`, `pliant.networks` and `pliant.interventions`, without JAX. Nothing else of
-pliant imports this package.
+Same mathematics as in `pliant.optimizers`, `pliant.networks` and `pliant.interventions`, without JAX; `diagnose` alone
+brings it in, when it is first used. Nothing else of pliant imports this package.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 try:
     import torch  # noqa: F401
@@ -18,13 +21,23 @@ from pliant.torch._maxmin import MaxMin
 from pliant.torch._newton_schulz import newton_schulz, reproject_
 from pliant.torch._redo import HiddenLayer, Reader, ReDo
 
+if TYPE_CHECKING:
+    from pliant.torch._diagnose import diagnose
+
 __all__ = [
     "AdamO",
     "HiddenLayer",
     "MaxMin",
     "ReDo",
     "Reader",
+    "diagnose",
     "newton_schulz",
     "param_groups",
     "reproject_",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "diagnose":
+        return importlib.import_module("pliant.torch._diagnose").diagnose
+    raise AttributeError(f"module 'pliant.torch' has no attribute {name!r}")

@@ -76,7 +76,7 @@ def run(
       >>> with tempfile.TemporaryDirectory() as out:
       ...     folder = run(config, out)
       >>> sorted(folder.metrics.metric)[:3]
-      ['diverged', 'dormant_fraction', 'effective_rank']
+      ['diverged', 'dormant_exact_fraction', 'dormant_fraction']
     """
     plan = make_plan(config, data_dir)
     configuration = record(plan)

@@ -1,0 +1,80 @@
+"""Fractions of units: by layer, over all layers, and as the numbers of a run."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from pliant.errors import UserError
+from pliant.types import Features, Measured, Scalar
+
+
+class LayerFractions(NamedTuple):
+    """A fraction of the hidden units: what diagnostics of units return."""
+
+    pooled: Scalar
+    """Over all units of all layers together, in [0, 1]."""
+    by_layer: Mapping[str, Scalar]
+    """In each layer."""
+
+
+def require_features(features: Features) -> None:
+    """Raises unless there is a hidden layer, and every layer has units and examples.
+
+    Raises:
+      UserError: otherwise, since nothing was measured.
+
+    Example:
+      >>> require_features({"dense_0": jnp.zeros((1, 2))})
+    """
+    if not features or any(layer.size == 0 for layer in features.values()):
+        raise UserError(
+            got=f"features of {len(features)} layers, or an empty batch",
+            wanted="at least one hidden layer and one example",
+            do="Pass the features that the network's `apply` returns on a probe batch.",
+        )
+
+
+def layer_fractions(flags: Mapping[str, Bool[Array, "..."]], measured: Mapping[str, Array]) -> LayerFractions:
+    """How many flags are up; NaN in layers where what they were measured from is not finite, and in all together.
+
+    Args:
+      flags: by hidden layer, (…, units); axes before the last are averaged over.
+      measured: what each layer's flags were made of.
+
+    Example:
+      >>> found = layer_fractions({"a": jnp.array([True, False, False])}, {"a": jnp.zeros(3)})
+      >>> round(float(found.pooled), 4)
+      0.3333
+    """
+    by_layer = {
+        name: jnp.where(jnp.isfinite(measured[name]).all(), flag.mean(), jnp.nan) for name, flag in flags.items()
+    }
+    sizes = jnp.array([flag.shape[-1] for flag in flags.values()])
+    pooled = (jnp.stack(list(by_layer.values())) * sizes).sum() / sizes.sum()
+    return LayerFractions(pooled, by_layer)
+
+
+def named(metric: str, found: LayerFractions | None) -> dict[str, Scalar]:
+    """The fractions as metric and metric/layer; NaN if no layer could be measured.
+
+    Example:
+      >>> {name: float(value) for name, value in named("dead_fraction", None).items()}
+      {'dead_fraction': nan}
+    """
+    if found is None:
+        return {metric: jnp.full((), jnp.nan)}
+    return {metric: found.pooled} | {f"{metric}/{layer}": value for layer, value in found.by_layer.items()}
+
+
+def as_measured(numbers: Mapping[str, np.ndarray]) -> Measured:
+    """Numbers of one seed, from arrays that have their metrics' names already.
+
+    Example:
+      >>> import numpy as np
+      >>> as_measured({"dead_fraction": np.array(0.5)}).numbers
+      {'dead_fraction': 0.5}
+    """
+    return Measured({metric: float(value) for metric, value in numbers.items()})

@@ -1,0 +1,227 @@
+"""Probe plasticity: how well copies of the network still fit random functions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from pliant.diagnostics._fit import fit
+from pliant.diagnostics._subject import images_only, outputs, some
+from pliant.errors import UserError, require_range
+from pliant.types import Batch, Diagnostic, Key, Measured, Params, Scalar, State, Subject
+
+_FREQUENCY = 1e5
+_NUM_TARGETS, _NUM_STEPS = 10, 2000  # the authors'
+_NUM_SPANS = 20  # between the points of a learning curve
+_MOST = 512  # examples: ten copies train, and their whole curves are taken on all of them
+_SEED = 0  # of targets and batches: the same for all networks, tasks and seeds, whose results can so be compared
+
+
+class ProbePlasticity(NamedTuple):
+    """What `probe_plasticity` returns."""
+
+    plasticity: Scalar
+    """P = `baseline` − mean of `final_losses`; at most `baseline`."""
+    baseline: Scalar
+    """Mean variance of the targets, about 1/2: the loss of the best constant."""
+    final_losses: Float[Array, " targets"]
+    """Mean squared error of each copy on all examples, after its last update; ≥ 0."""
+    curves: Float[Array, "targets points"]
+    """The same at `steps`."""
+    steps: Int[Array, " points"]
+    """Numbers of updates, from 0 to the last."""
+
+
+def sine_targets(
+    function: Callable[[Params, Any], Array], params: Params, initial_params: Params, inputs: Float[Array, "batch ..."]
+) -> Float[Array, "batch *space out"]:
+    r"""Makes a regression target that asks a network to tell all inputs apart.
+
+    .. math:: g(x) = a + \sin(10^5 f(x; \theta')), \qquad a = \mathbb E_x f(x; \theta)
+
+    with one a and one sine for each output. Computed in float32, with products of matrices in full float32 too, since
+    an error ε of f is one of 10⁵ε in the phase. Even so nearly equal programs agree to two digits or so only.
+
+    Args:
+      function: `function(params, inputs) -> output`, (batch, …), in float32 or wider.
+      params: θ, of the network whose plasticity is asked.
+      initial_params: θ', drawn anew.
+      inputs: x.
+
+    Returns:
+      g, in [a − 1, a + 1]; no gradient flows through it. NaN where f(x; θ') is not finite, and throughout if a is not.
+
+    Raises:
+      UserError: for no inputs, or an output narrower than float32, of which the sine would be noise of rounding.
+
+    Example:
+      >>> def function(params, x):
+      ...     return params * x
+      >>> found = sine_targets(function, jnp.float32(2.0), jnp.float32(1e-5), jnp.array([[0.0], [1.0]]))
+      >>> [round(value, 4) for value in found[:, 0].tolist()]
+      [1.0, 1.8415]
+
+    References:
+      Lyle et al., `Understanding plasticity in neural networks <https://arxiv.org/abs/2303.01486>`_, 2023. Section 2.2.
+
+    Differs from:
+      The authors' text, which speaks of one output; here every output has its own sine and its own a.
+    """
+    if len(inputs) == 0:
+        raise UserError(got="no inputs", wanted="at least one example", do="Pass examples to fit.")
+    with jax.default_matmul_precision("float32"):
+        drawn, output = function(initial_params, inputs), function(params, inputs)
+    if jnp.finfo(drawn.dtype).bits < 32:
+        raise UserError(
+            got=f"an output of {drawn.dtype.name}",
+            wanted="float32 or wider",
+            do="Cast parameters and inputs to float32 first: the sine of 10⁵ times the output needs its digits.",
+        )
+    offset = output.astype(drawn.dtype).mean(axis=0, keepdims=True)
+    return jax.lax.stop_gradient(offset + jnp.sin(_FREQUENCY * drawn))
+
+
+def probe_plasticity(
+    function: Callable[[Params, Any], Array],
+    params: Params,
+    init: Callable[[Key], Params],
+    optimizer: optax.GradientTransformation,
+    inputs: Float[Array, "batch ..."],
+    key: Key,
+    *,
+    num_targets: int = 10,
+    num_steps: int = 2000,
+    batch_size: int = 32,
+) -> ProbePlasticity:
+    r"""Measures plasticity as how well the network can be trained to random targets.
+
+    .. math:: P(\theta) = \frac1n \sum_j \Big(\mathrm{Var}(g_j) - \mathbb E_x (f(x; \theta_j^*) - g_j(x))^2\Big)
+
+    where :math:`g_j` are `sine_targets` and :math:`\theta_j^*` is what the optimizer makes of a copy of θ; variance and
+    error are averaged over examples and outputs. Copies start with a fresh state of the optimizer, one after the other.
+    Targets and batches depend on the key alone, but for the offset a: compare networks under the same key.
+
+    Args:
+      function: `function(params, inputs) -> output`, (batch, …), deterministic.
+      params: θ; not changed.
+      init: `init(key) -> new parameters`, for the targets.
+      optimizer: that the network learns with; its update is handed `step` and `key` if it takes them.
+      inputs: examples.
+      key: for targets and batches.
+      num_targets: n ≥ 1.
+      num_steps: updates of each copy, ≥ 1.
+      batch_size: examples in an update, drawn with replacement.
+
+    Returns:
+      `ProbePlasticity`; P is at most about 1/2, about 0 for a network that fits no more than a constant, and below 0
+      for one that does not even get there. NaN parameters give NaN, and so does a copy that diverges.
+
+    Raises:
+      UserError: for no inputs, targets, updates or examples in an update, or an output narrower than float32.
+
+    Example:
+      >>> def table(params, x):
+      ...     return x @ params
+      >>> def init(key):
+      ...     return jax.random.normal(key, (4, 1))
+      >>> params, x = jnp.zeros((4, 1)), jnp.eye(4)
+      >>> found = probe_plasticity(table, params, init, optax.sgd(0.5), x, jax.random.key(0), num_steps=200)
+      >>> round(float(found.plasticity / found.baseline), 4)  # a table can be given any values
+      1.0
+
+    References:
+      Lyle et al., `Understanding plasticity in neural networks <https://arxiv.org/abs/2303.01486>`_, 2023. Equation 4
+      and section 2.2.
+
+    Differs from:
+      The authors' text leaves open what the final loss is (here: of all examples, not of the last batch), and whether
+      the optimizer keeps its state (here: not). They learn on a replay buffer, with one output. Outputs that stand for
+      a distribution over values (two-hot) are fitted as they are, not decoded.
+    """
+
+    def draw(key: Key) -> Array:
+        return sine_targets(function, params, init(key), inputs)
+
+    return _probe(
+        function, params, draw, optimizer, inputs, key, num_targets=num_targets, num_steps=num_steps, size=batch_size
+    )
+
+
+def _probe(
+    function: Callable[[Params, Any], Array],
+    params: Params,
+    draw: Callable[[Key], Array],
+    optimizer: optax.GradientTransformation,
+    inputs: Array,
+    key: Key,
+    *,
+    num_targets: int,
+    num_steps: int,
+    size: int,
+) -> ProbePlasticity:
+    """`probe_plasticity` for any way to draw targets."""
+    require_range("num_targets", num_targets, 1, do="10 is the authors'.")
+    require_range("num_steps", num_steps, 1, do="2000 is the authors'.")
+    points = tuple(np.unique(np.linspace(0, num_steps, _NUM_SPANS + 1).round().astype(int)).tolist())
+
+    def one(number: Int[Array, ""]) -> tuple[Scalar, Float[Array, " points"]]:
+        of_target, of_fit = jax.random.split(jax.random.fold_in(key, number))
+        targets = draw(of_target)
+        batch = Batch(inputs, targets)
+        found = fit(function, _squared_errors, params, optimizer, batch, of_fit, batch_size=size, points=points)
+        return targets.var(axis=0).mean(), found.losses
+
+    # One target after the other bounds the memory, and keeps QR decompositions in `draw` from being batched.
+    variances, curves = jax.lax.map(one, jnp.arange(num_targets))
+    final, baseline = curves[:, -1], variances.mean()
+    return ProbePlasticity(baseline - final.mean(), baseline, final, curves, jnp.asarray(points))
+
+
+def _squared_errors(output: Array, targets: Array) -> Float[Array, " batch"]:
+    return jnp.square(output - targets).reshape(len(output), -1).mean(axis=1)
+
+
+def _measure(subject: Subject) -> ProbePlasticity:
+    """Targets are of new networks with their own running statistics; copies keep the subject's, in eval mode."""
+    assert subject.rule is not None
+    inputs = images_only(subject._replace(probe=some(subject.probe, _MOST)))
+
+    def whole(both: tuple[Params, State], inputs: Array) -> Array:
+        return outputs(subject._replace(state=both[1]))(both[0], inputs)
+
+    def draw(key: Key) -> Array:
+        return sine_targets(whole, (subject.params, subject.state), subject.network.init(key), inputs)
+
+    return _probe(
+        outputs(subject),
+        subject.params,
+        draw,
+        subject.rule.optimizer,
+        inputs,
+        jax.random.key(_SEED),
+        num_targets=_NUM_TARGETS,
+        num_steps=_NUM_STEPS,
+        size=subject.rule.batch_size,
+    )
+
+
+def _summarize(found: ProbePlasticity) -> Measured:
+    numbers = {
+        "probe_plasticity": float(found.plasticity),
+        "probe_final_loss": float(found.final_losses.mean(dtype=np.float64)),
+    }
+    return Measured(numbers, {"curves": np.asarray(found.curves), "steps": np.asarray(found.steps)})
+
+
+PROBE_PLASTICITY = Diagnostic(
+    name="probe-plasticity",
+    summary="how much better than a constant copies of the network fit random functions (Lyle et al.)",
+    cost="rare",
+    measure=_measure,
+    summarize=_summarize,
+    needs=("rule",),
+)

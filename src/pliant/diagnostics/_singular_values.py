@@ -1,0 +1,80 @@
+"""Singular values on the host, and what only depends on them: shared by the ranks of features and of weights."""
+
+import numpy as np
+from jaxtyping import Float
+
+from pliant.errors import UserError
+
+
+def singular_values(
+    matrix: Float[np.ndarray, "rows columns"], *, centered: bool = False
+) -> Float[np.ndarray, " smaller"]:
+    """The singular values, descending, in float64; all NaN if an entry is not finite.
+
+    Args:
+      matrix: of any precision.
+      centered: whether the mean of each column is taken off first.
+
+    Raises:
+      UserError: for an empty matrix, since nothing was measured.
+
+    Example:
+      >>> singular_values(np.array([[0.0, 1.0], [2.0, 0.0]])).tolist()
+      [2.0, 1.0]
+    """
+    if matrix.size == 0:
+        raise UserError(
+            got=f"a matrix of shape {matrix.shape}",
+            wanted="at least one row and one column",
+            do="Pass a matrix with entries, such as the features of a non-empty probe batch.",
+        )
+    if not np.isfinite(matrix).all():
+        return np.full(min(matrix.shape), np.nan)
+    wide = np.asarray(matrix, np.float64)
+    return np.linalg.svd(wide - wide.mean(axis=0, keepdims=True) if centered else wide, compute_uv=False)
+
+
+def shares(singular: Float[np.ndarray, " smaller"], power: float = 1) -> Float[np.ndarray, " rank"]:
+    """σ^power over their sum, descending, without zeros: none for a matrix of zeros.
+
+    Example:
+      >>> shares(np.array([3.0, 1.0, 0.0])).tolist()
+      [0.75, 0.25]
+    """
+    _, exponent = np.frexp(singular[0])
+    relative = np.ldexp(singular, -exponent) ** power  # an exact scale, with which no power overflows
+    present = relative[relative != 0]
+    return present / present.sum()
+
+
+def entropy_rank(singular: Float[np.ndarray, " smaller"], power: float = 1) -> float:
+    """The exponential of the entropy of `shares`; 0 for a matrix of zeros.
+
+    Example:
+      >>> round(entropy_rank(np.array([3.0, 1.0])), 4)
+      1.7548
+    """
+    p = shares(singular, power)
+    return float(np.exp(-(p * np.log(p)).sum())) if p.size else 0.0
+
+
+def squares_over_largest(singular: Float[np.ndarray, " smaller"]) -> float:
+    """Σσ² / σ₁²; 0 for a matrix of zeros.
+
+    Example:
+      >>> squares_over_largest(np.array([2.0, 1.0]))
+      1.25
+    """
+    p = shares(singular, 2)
+    return float(1 / p[0]) if p.size else 0.0
+
+
+def squared_sum_over_squares(singular: Float[np.ndarray, " smaller"]) -> float:
+    """(Σσ)² / Σσ²; 0 for a matrix of zeros.
+
+    Example:
+      >>> squared_sum_over_squares(np.array([3.0, 1.0]))
+      1.6
+    """
+    p = shares(singular)
+    return float(1 / (p**2).sum()) if p.size else 0.0

@@ -1,0 +1,143 @@
+"""Spectra of weights: how kernels stretch and squash what passes through them."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from pliant.diagnostics._singular_values import entropy_rank, singular_values, squares_over_largest
+from pliant.errors import UserError
+from pliant.isometry import matrix_view
+from pliant.masks import Mask, select
+from pliant.types import Diagnostic, Measured, Params, Role, Subject, leaf_path
+
+_SMALLEST = 1e-12
+"""Singular values below this much of the largest are taken for this much: a condition number has to be finite."""
+
+
+class WeightSpectrum(NamedTuple):
+    """The singular values of one kernel, and what they say."""
+
+    singular_values: Float[np.ndarray, " smaller"]
+    """Descending, as many as the smaller side of the matrix view."""
+    sigma_min: float
+    sigma_max: float
+    mean: float
+    rms: float
+    """Root mean square: 1 for an isometry."""
+    condition_log10: float
+    """log₁₀(σ_max/σ_min), in [0, 12]."""
+    effective_rank: float
+    stable_rank: float
+    isometry_deviation: float
+    """The mean of (σ² − 1)²."""
+    log_spread: float
+    """The standard deviation of ln σ."""
+
+
+def weight_spectra(params: Params, mask: Mask = None) -> Mapping[str, WeightSpectrum]:
+    r"""Measures the singular values of kernels.
+
+    .. math:: \kappa = \frac{\sigma_{\max}}{\max(\sigma_{\min}, \epsilon\,\sigma_{\max})}, \qquad
+              \frac1m \sum_{i=1}^m (\sigma_i^2 - 1)^2, \qquad \mathrm{std}_i \ln \max(\sigma_i, \epsilon\,\sigma_{\max})
+
+    with :math:`\epsilon = 10^{-12}` and σ of `pliant.isometry.matrix_view`, m = min(in, out) values without padding; a
+    conv kernel (height, wide, in, out) has min(height · wide · in, out). Ranks as `effective_rank` and `stable_rank`.
+    Computed on the host in float64.
+
+    Args:
+      params: the parameters.
+      mask: True at the kernels to measure; by default all leaves with two or more axes.
+
+    Returns:
+      A `WeightSpectrum` for each kernel, by its path. Ranks of a kernel of zeros are 0; it has no condition and no
+      spread, which are NaN. All is NaN for a kernel with an entry that is not finite.
+
+    Raises:
+      UserError: if the mask selects nothing or a vector, since nothing was measured, and for an empty kernel.
+
+    Example:
+      >>> found = weight_spectra({"kernel": jnp.diag(jnp.array([2.0, 1.0, 0.5]))})["kernel"]
+      >>> round(10**found.condition_log10, 4), found.isometry_deviation
+      (4.0, 3.1875)
+
+    References:
+      Saxe, McClelland, Ganguli, `Exact solutions to the nonlinear dynamics of learning in deep linear neural networks
+      <https://arxiv.org/abs/1312.6120>`_, 2014: all singular values at 1 is dynamical isometry.
+      Rosseau et al. 2026 (arXiv 2606.09762). Equation 17, for the isometry deviation.
+
+    Differs from:
+      Stoix' code, whose effective rank is the participation ratio. The σ of a conv kernel are not those of the
+      convolution as a linear map of images.
+    """
+    chosen = select(mask, params, min_axes=2)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {
+        leaf_path(path): _spectrum(leaf)
+        for (path, leaf), take in zip(leaves, jax.tree.leaves(chosen), strict=True)
+        if take
+    }
+
+
+def _spectrum(kernel: Array | np.ndarray) -> WeightSpectrum:
+    shape = jax.eval_shape(matrix_view, kernel).shape  # the view itself would round what is float64 on the host
+    sigma = singular_values(np.asarray(kernel, np.float64).reshape(shape))
+    floored = np.maximum(sigma, _SMALLEST * sigma[0]) if sigma[0] != 0 else np.full_like(sigma, np.nan)
+    logarithms = np.log(floored)
+    return WeightSpectrum(
+        singular_values=sigma,
+        sigma_min=float(sigma[-1]),
+        sigma_max=float(sigma[0]),
+        mean=float(sigma.mean()),
+        rms=float(np.sqrt((sigma**2).mean())),
+        condition_log10=float((logarithms[0] - logarithms[-1]) / np.log(10)),
+        effective_rank=entropy_rank(sigma),
+        stable_rank=squares_over_largest(sigma),
+        isometry_deviation=float(((sigma**2 - 1) ** 2).mean()),
+        log_spread=float(logarithms.std()),
+    )
+
+
+class _Kernels(NamedTuple):
+    """By path."""
+
+    hidden: Mapping[str, Array]
+    head: Mapping[str, Array]
+
+
+def _measure(subject: Subject) -> _Kernels:
+    found = _Kernels(_kernels(subject, "matrix"), _kernels(subject, "head"))
+    if not any(found):
+        raise UserError(
+            got="a network without kernels", wanted="at least one matrix", do="Leave this diagnostic out: it has no σ."
+        )
+    return found
+
+
+def _kernels(subject: Subject, role: Role) -> dict[str, Array]:
+    chosen = jax.tree.leaves(subject.network.wiring.mask(subject.params, role))
+    leaves = jax.tree_util.tree_leaves_with_path(subject.params)
+    return {leaf_path(path): leaf for (path, leaf), take in zip(leaves, chosen, strict=True) if take}
+
+
+def _summarize(kernels: _Kernels) -> Measured:
+    hidden = weight_spectra(kernels.hidden) if kernels.hidden else {}
+    spectra = {**hidden, **(weight_spectra(kernels.head) if kernels.head else {})}
+    numbers: dict[str, float] = {}
+    for name in ("condition_log10", "sigma_min", "sigma_max", "effective_rank", "stable_rank", "log_spread"):
+        of_hidden = [getattr(spectrum, name) for spectrum in hidden.values()]
+        numbers[f"weight_{name}"] = float(np.mean(of_hidden)) if of_hidden else float("nan")
+        numbers |= {f"weight_{name}/{path}": getattr(spectrum, name) for path, spectrum in spectra.items()}
+    arrays = {f"singular_values/{path}": spectrum.singular_values for path, spectrum in spectra.items()}
+    return Measured(numbers, arrays)
+
+
+WEIGHT_SPECTRA = Diagnostic(
+    name="weight-spectra",
+    summary="singular values of hidden kernels: condition, extremes, ranks, spread; those of the head apart",
+    cost="spectral",
+    measure=_measure,
+    summarize=_summarize,
+)

@@ -1,0 +1,173 @@
+"""Pictures of what diagnostics found, drawn from stored arrays and metrics; nothing is measured again."""
+
+from collections.abc import Callable, Mapping
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pliant.results._picture_parts import (
+    Arrays,
+    framed,
+    fullest_seed,
+    missing,
+    naturally,
+    over_rows,
+    shades,
+    some,
+    stored,
+    task_lines,
+)
+from pliant.results._run_folder import RunFolder
+from pliant.results._spectrum_pictures import hessian_density, ntk_eigenvalues, spectra_over_time
+
+_DASHES = ("-", "--", ":", "-.")
+_MOST_PANELS = 3
+_MOST_CURVES = 6
+
+
+def gradient_cosine(arrays: Arrays, title: str = "") -> Figure:
+    """Draws the cosines between gradients of examples after the first, a middle and the last measured task.
+
+    Examples are in the stored order, by cluster; lines part the clusters. One seed.
+
+    Args:
+      arrays: of one method, see `RunFolder.arrays`.
+      title: above the panels.
+
+    Raises:
+      UserError: if the run has none.
+
+    Example:
+      >>> found = {"gradient-cosine/matrix": np.eye(2)[None], "gradient-cosine/labels": np.array([[0, 1]])}
+      >>> gradient_cosine({0: found}).axes[0].images[0].get_array().tolist()
+      [[1.0, 0.0], [0.0, 1.0]]
+    """
+    matrices = stored(arrays, "gradient-cosine/matrix")
+    labels = stored(arrays, "gradient-cosine/labels")
+    seed, tasks = fullest_seed(matrices)
+    chosen = some(tasks, _MOST_PANELS)
+    figure = Figure(figsize=(2.9 * len(chosen) + 1.4, 3.6), layout="constrained")
+    row = figure.subplots(1, len(chosen), squeeze=False)[0]
+    colors = matplotlib.colormaps["RdBu_r"].with_extremes(bad="0.85")
+    for axes, task in zip(row, chosen, strict=True):
+        image = axes.imshow(matrices[task][seed], cmap=colors, vmin=-1.0, vmax=1.0, interpolation="nearest")
+        for border in np.flatnonzero(np.diff(labels[task][seed])) + 0.5:
+            axes.axhline(border, color="0.35", linewidth=0.4)
+            axes.axvline(border, color="0.35", linewidth=0.4)
+        axes.set(title=f"task {task}", xlabel="example")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(4, integer=True))
+    row[0].set_ylabel("example")
+    figure.colorbar(image, ax=row, label="cosine of two gradients", shrink=0.75)
+    return framed(figure, title, f"at the end of tasks; seed {seed}; examples in order of clusters, parted by lines")
+
+
+def probe_curves(arrays: Arrays, title: str = "") -> Figure:
+    """Draws how copies of the network learn new targets, by the task after which they were made.
+
+    Lines are means over seeds and targets, bands go from the 10th to the 90th percentile. At most six tasks are drawn.
+
+    Args:
+      arrays: of one method, see `RunFolder.arrays`.
+      title: above the axes.
+
+    Raises:
+      UserError: if the run has none.
+
+    Example:
+      >>> found = {"curves": np.array([[[1.0, 0.5], [1.0, 0.1]]]), "steps": np.array([[0, 100]])}
+      >>> figure = probe_curves({0: {f"probe-plasticity/{name}": array for name, array in found.items()}})
+      >>> figure.axes[0].lines[0].get_xydata().tolist()
+      [[0.0, 1.0], [100.0, 0.3]]
+    """
+    curves, steps = stored(arrays, "probe-plasticity/curves"), stored(arrays, "probe-plasticity/steps")
+    chosen = some([task for task in curves if np.isfinite(curves[task]).any()], _MOST_CURVES)
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for task, color in zip(chosen, shades(len(chosen)), strict=True):
+        updates, rows = over_rows("nanmax", steps[task]), curves[task].reshape(-1, curves[task].shape[-1])
+        low, high = over_rows("nanpercentile", rows, 10), over_rows("nanpercentile", rows, 90)
+        axes.plot(updates, over_rows("nanmean", rows), color=color, label=f"task {task}", linewidth=1.5)
+        axes.fill_between(updates, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.set(yscale="log", xlabel="updates on the new targets", ylabel="mean squared error")
+    task_lines(axes, chosen)
+    return framed(
+        figure, title, "copies made at the end of tasks; mean over seeds and targets, band: 10th to 90th percentile"
+    )
+
+
+def dormant_by_layer(metrics: pd.DataFrame, title: str = "") -> Figure:
+    """Draws the fraction of dormant units against the task: a line a layer, mean over seeds, minimum to maximum shaded.
+
+    Args:
+      metrics: of one method, in long form as in `metrics.parquet`.
+      title: above the axes.
+
+    Raises:
+      UserError: if the table has no such fractions.
+
+    Example:
+      >>> rows = [(seed, task, "dormant_fraction/dense_0", 0.5) for seed in range(2) for task in range(3)]
+      >>> figure = dormant_by_layer(pd.DataFrame(rows, columns=["seed", "task", "metric", "value"]))
+      >>> figure.axes[0].lines[0].get_xydata().tolist()
+      [[1.0, 0.5], [2.0, 0.5], [3.0, 0.5]]
+    """
+    prefix = "dormant_fraction/"
+    chosen = metrics[metrics["metric"].str.startswith(prefix) & metrics["value"].notna()]
+    if chosen.empty:
+        raise missing(f"no {prefix}LAYER with a number in the metrics", "dormant")
+    layers = sorted({str(metric).removeprefix(prefix) for metric in chosen["metric"]}, key=naturally)
+    figure = Figure(figsize=(7.0, max(4.2, 0.22 * len(layers) + 1.2)), layout="constrained")
+    axes = figure.subplots()
+    for i, (layer, color) in enumerate(zip(layers, shades(len(layers)), strict=True)):
+        own = chosen[chosen["metric"] == prefix + layer]
+        table = own.pivot(index="seed", columns="task", values="value")
+        tasks, values = table.columns.to_numpy() + 1, table.to_numpy()
+        mean, low, high = (over_rows(name, values) for name in ("nanmean", "nanmin", "nanmax"))
+        dashes = _DASHES[i % len(_DASHES)]
+        axes.plot(tasks, mean, color=color, linestyle=dashes, label=layer, marker="o", markersize=3)
+        axes.fill_between(tasks, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.set(xlabel="task", ylabel="fraction of dormant units", ylim=(-0.02, 1.03))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return framed(figure, title, "at the end of tasks; mean over seeds, band: minimum to maximum")
+
+
+PICTURES: Mapping[str, Callable[[Arrays, pd.DataFrame, str], Figure]] = {
+    "spectra": lambda arrays, _, title: spectra_over_time(arrays, "weight-spectra", title),
+    "jacobian": lambda arrays, _, title: spectra_over_time(arrays, "jacobian", title),
+    "ntk": lambda arrays, _, title: ntk_eigenvalues(arrays, title),
+    "hessian": lambda arrays, _, title: hessian_density(arrays, title),
+    "gradient-cosine": lambda arrays, _, title: gradient_cosine(arrays, title),
+    "probes": lambda arrays, _, title: probe_curves(arrays, title),
+    "dormant": lambda _, metrics, title: dormant_by_layer(metrics, title),
+}
+"""Each picture by name, drawn from the arrays and the metrics of one method."""
+
+
+def draw_picture(folder: RunFolder, picture: str, label: str) -> Figure:
+    """Draws one of `PICTURES` of a run's method.
+
+    Args:
+      folder: of the run.
+      picture: its name.
+      label: the method as the metrics call it: its name, with the point of a grid if there is one.
+
+    Raises:
+      UserError: if the run has not stored what is drawn.
+    """
+    name = label.partition("[")[0]
+    metrics = folder.metrics
+    points = [each for each in metrics["method"].unique() if each.partition("[")[0] == name]
+    own = metrics[metrics["method"] == label]
+    num_seeds = own["seed"].nunique()
+    first = num_seeds * points.index(label)
+    arrays = {
+        task: {key: array[first : first + num_seeds] for key, array in of_task.items()}
+        for task, of_task in folder.arrays(name).items()
+    }
+    return PICTURES[picture](arrays, own, f"{label}: {folder.title}")

@@ -1,0 +1,136 @@
+import io
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+torch = pytest.importorskip("torch")
+
+import pliant
+from pliant.errors import UserError
+from pliant.torch import MaxMin, diagnose
+from pliant.torch import _diagnose as module_under_test
+from torch_twins import images, nchw, twins
+
+
+def report(*arguments, **options):
+    """The numbers and what was printed."""
+    console = Console(file=io.StringIO(), width=160)
+    found = diagnose(*arguments, console=console, **options)
+    return found, console.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def both():
+    """What JAX and what PyTorch finds in the same convolutional network."""
+    x, y = images(40)
+    x = x.astype(np.float32)
+    network = twins().network
+
+    def apply(params, x):
+        return network.apply(params, {}, x, train=False, key=None)[:2]
+
+    names = (*module_under_test.OBSERVED, *module_under_test.DERIVED)
+    quiet = Console(quiet=True)
+    ours = pliant.diagnose(apply, twins().params, jnp.asarray(x), y, network.wiring, diagnostics=names, console=quiet)
+    theirs = diagnose(twins().module, nchw(x), torch.tensor(y), head="head", console=quiet)
+    return ours, theirs
+
+
+def test_numbers_agree_with_those_of_jax(both):
+    ours, theirs = ({name: value for name, value in each.numbers.items() if "/" not in name} for each in both)
+    assert set(ours) == set(theirs)
+    near_singular = {"ntk_condition_log10", "ntk_smallest_normalized"}  # quotients with float32's smallest eigenvalue
+    for name in set(ours) - near_singular:
+        np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    assert theirs["ntk_condition_log10"] == pytest.approx(ours["ntk_condition_log10"], abs=0.05)
+
+
+def test_spectra_agree_with_those_of_jax(both):
+    ours, theirs = (each.arrays for each in both)
+    for name in ("ntk/eigenvalues", "jacobian/input_output"):
+        largest = ours[name].max()
+        np.testing.assert_allclose(theirs[name], ours[name], atol=1e-4 * largest, err_msg=name)
+    for layer, relu in (("conv_0", "conv_relu_0"), ("conv_1", "conv_relu_1"), ("dense_1", "dense_relu_1")):
+        wanted = ours[f"jacobian/singular_values/{layer}"]
+        found = theirs[f"jacobian/singular_values/{relu}"]
+        np.testing.assert_allclose(found, wanted, atol=1e-4 * wanted.max())
+
+
+def test_a_dead_unit_is_found():
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    with torch.no_grad():
+        net[0].bias[1] = -1e6
+    found, text = report(net, torch.randn(20, 3), torch.arange(20) % 2, head="2")
+    assert found.numbers["never_active_fraction"] == 0.25
+    assert found.numbers["ntk_trace/0"] > 0
+    assert "fraction of ReLU units that fire" in text
+
+
+def test_the_network_is_left_as_it_was():
+    net = torch.nn.Sequential(
+        torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Tanh(), torch.nn.Dropout(), torch.nn.Linear(4, 2)
+    )
+    net[3].eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    found, _ = report(net, torch.randn(20, 3), torch.arange(20) % 2)
+    assert [part.training for part in net] == [True, True, True, False, True]
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert not any(part._forward_hooks for part in net)
+    assert np.isfinite(found.numbers["ntk_trace"])
+    assert np.isfinite(found.numbers["saturated_fraction"])
+
+
+def test_without_targets_what_needs_a_loss_is_left_out():
+    found, text = report(torch.nn.Sequential(torch.nn.Linear(3, 4), MaxMin(), torch.nn.Linear(4, 2)), torch.randn(9, 3))
+    assert "ntk_trace" not in found.numbers
+    assert np.isnan(found.numbers["dormant_fraction"])  # MaxMin
+    assert np.isfinite(found.numbers["jacobian_sigma_max"])
+    assert "needs targets: give y" in text
+
+
+def test_values_are_targets_too():
+    net = torch.nn.Linear(3, 1)
+    x, y = torch.randn(9, 3), torch.randn(9)
+    found, _ = report(torch.nn.Sequential(net, torch.nn.Tanh()), x, y)
+    residual = torch.tanh(net(x))[:, 0] - y
+    slopes = 2 * residual * (1 - torch.tanh(net(x))[:, 0] ** 2) / 9
+    gradient = torch.cat([slopes @ x, slopes.sum()[None]])
+    assert found.numbers["probe_gradient_norm"] == pytest.approx(gradient.norm().item(), rel=1e-5)
+
+
+def test_the_kernel_in_blocks_is_the_kernel(monkeypatch):
+    net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.GELU(), torch.nn.Linear(8, 2))
+    x, y = torch.randn(12, 3), torch.arange(12) % 2
+    for rows in (1024, 4):  # full, and its trace over outputs
+        monkeypatch.setattr(module_under_test, "_MOST_ROWS", rows)
+        whole = report(net, x, y)[0].arrays["ntk/eigenvalues"]
+        monkeypatch.setattr(module_under_test, "_LARGEST_BLOCK", 100)
+        np.testing.assert_allclose(report(net, x, y)[0].arrays["ntk/eigenvalues"], whole, atol=1e-5 * whole.max())
+        monkeypatch.undo()
+
+
+class Shared(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.relu = torch.nn.Linear(3, 3), torch.nn.Linear(3, 2), torch.nn.ReLU()
+
+    def forward(self, x):
+        return self.two(self.relu(self.one(self.relu(self.one(x)))))
+
+
+@pytest.mark.parametrize(
+    ("net", "number", "options", "message"),
+    [
+        (torch.nn.Linear(3, 2), 0, {}, r"got x of shape \(0, 3\); wanted at least one example"),
+        (torch.nn.Linear(3, 2), 4, {"head": "x"}, r"got the module 'x'; wanted some of"),
+        (torch.nn.Linear(3, 2), 4, {"layers": ["relu"]}, r"got the module 'relu'"),
+        (Shared(), 4, {}, r"of which relu, relu were called; wanted each called once"),
+        (torch.nn.Flatten(0), 4, {}, r"got an output of shape \(12,\) for 4 examples; wanted \(batch, out\)"),
+    ],
+)
+def test_errors(net, number, options, message):
+    with pytest.raises(UserError, match=message):
+        report(net, torch.ones(number, 3), **options)
