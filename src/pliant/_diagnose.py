@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array
 from rich.console import Console
 
-from pliant.diagnostics import DIAGNOSTICS, choose
+from pliant.diagnostics import DIAGNOSTICS, choose, one_blas_thread
 from pliant.errors import UserError
 from pliant.results import diagnosis_table
 from pliant.types import (
@@ -207,4 +207,5 @@ def _measure(subject: Subject, names: Sequence[str]) -> dict[str, Measured]:
         return {name: DIAGNOSTICS[name].measure(subject._replace(params=params)) for name in names}
 
     arrays = jax.tree.map(np.asarray, jax.jit(device)(subject.params))
-    return {name: DIAGNOSTICS[name].summarize(arrays[name]) for name in names}
+    with one_blas_thread():
+        return {name: DIAGNOSTICS[name].summarize(arrays[name]) for name in names}

@@ -30,8 +30,8 @@ def cast(name: str, value: Any, default: Any, annotation: Any = float) -> Value:
       name: the option, for the message.
       value: text or a value.
       default: the option's default.
-      annotation: for the default None: `int | None` makes a whole number, `Sequence[int] | None` several, anything else a
-        number.
+      annotation: for the default None: `int | None` makes a whole number, `Sequence[int] | None` several, anything else
+        a number.
 
     Raises:
       UserError: if the value is of another kind.

@@ -1,5 +1,6 @@
 """Diagnostics: pure functions of arrays, and the registry of those that runs sample."""
 
+from pliant.diagnostics._blas import one_blas_thread
 from pliant.diagnostics._brownian_twin import random_step
 from pliant.diagnostics._churn import PolicyChurn, policy_churn, value_churn
 from pliant.diagnostics._dead import dead, firing_rates
@@ -94,6 +95,7 @@ __all__ = [
     "linearized",
     "ntk",
     "ntk_spectrum",
+    "one_blas_thread",
     "participation_ratio",
     "policy_churn",
     "probe_loss",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional
 
-from pliant.diagnostics import DIAGNOSTICS, NTK, MeasuredNTK, gradient_norm
+from pliant.diagnostics import DIAGNOSTICS, NTK, MeasuredNTK, gradient_norm, one_blas_thread
 from pliant.errors import UserError
 from pliant.results import diagnosis_table
 from pliant.torch._adamo import KERNEL_LAYERS
@@ -109,7 +109,7 @@ def diagnose(
         raise UserError(
             got=f"the module {unknown[0]!r}", wanted=f"some of {', '.join(named)}", do="See named_modules()."
         )
-    with _in_eval_mode(module):
+    with _in_eval_mode(module), one_blas_thread():
         subject = _subject(module, x, watched, head)
         found = {name: _observe(name, subject) for name in OBSERVED}
         if x.is_floating_point():

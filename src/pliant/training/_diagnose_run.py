@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pliant.diagnostics import DIAGNOSTICS, choose
+from pliant.diagnostics import DIAGNOSTICS, choose, one_blas_thread
 from pliant.errors import UserError
 from pliant.methods import as_arrays, build
 from pliant.results import RunFolder
@@ -72,7 +72,10 @@ def diagnose_run(
             got=f"no method {unknown.pop()!r} in {path}", wanted=f"some of {known}", do="Leave --methods out for all."
         )
     found = []
-    with RunFolder.opened(folder.path, folder.configuration, fingerprint(folder.configuration)) as folder:
+    with (
+        RunFolder.opened(folder.path, folder.configuration, fingerprint(folder.configuration)) as folder,
+        one_blas_thread(),
+    ):
         for method in own:
             with Checkpoints(folder.checkpoints(method.method.name), sys.maxsize, keep="all") as checkpoints:
                 task = _kept_task(checkpoints, folder, method, task)

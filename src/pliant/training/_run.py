@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pandas as pd
-import threadpoolctl
 from jaxtyping import Int
 
+from pliant.diagnostics import one_blas_thread
 from pliant.methods import as_arrays, users_code
 from pliant.results import COLUMNS, RunFolder, environment, summarize_run
 from pliant.training._checkpoint import Checkpoints
@@ -85,8 +85,7 @@ def run(
     path = Path(out) if out is not None else Path("runs") / f"{name}-{identity}"
     with (
         RunFolder.opened(path, configuration, identity) as folder,
-        # NumPy's BLAS gets one thread: several that wait for each other make a small SVD take seconds on busy cores.
-        threadpoolctl.threadpool_limits(1, user_api="blas"),
+        one_blas_thread(),
     ):
         folder.record_environment(environment())
         folder.log(f"start: {folder.title}")
