@@ -26,8 +26,8 @@ MEASURES = {
     "dormant_fraction": "dormant units",
     "effective_rank": "effective rank",
     "ntk_condition_log10": "NTK condition, log₁₀",
-    "jacobian_zero_fraction": "zero singular values of layers' Jacobians",
-    "jacobian_condition_log10": "layers' Jacobian condition, log₁₀",
+    "jacobian_zero_fraction": "layers' Jacobians: zero σ",
+    "jacobian_condition_log10": "layers' Jacobians: condition, log₁₀",
     "hessian_top": "top Hessian eigenvalue",
     "probe_plasticity": "probe plasticity",
 }
@@ -50,13 +50,15 @@ def courses(metrics: pd.DataFrame, method: str, metric: str) -> np.ndarray:
 def half_way(values: np.ndarray) -> np.ndarray:
     """The first task (from 1) of each seed with half the way from its first value to its last five's mean behind it.
 
-    NaN for a seed that goes nowhere.
+    The last five are numbers: a network that has died has no condition. NaN for a seed that goes nowhere.
     """
-    start, end = values[:, :1], np.nanmean(values[:, -LAST:], axis=1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = (values - start) / (end - start)
-    is_there = share >= 0.5
-    return np.where(is_there.any(axis=1), is_there.argmax(axis=1) + 1.0, np.nan)
+    found = []
+    for of_seed in values:
+        end = of_seed[np.isfinite(of_seed)][-LAST:].mean()
+        way = end - of_seed[0]
+        behind = (of_seed - of_seed[0]) / way >= 0.5 if way else np.zeros(len(of_seed), bool)
+        found.append(behind.argmax() + 1.0 if behind.any() else np.nan)
+    return np.array(found)
 
 
 def table(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -94,9 +96,10 @@ def draw(metrics: pd.DataFrame) -> Figure:
         axes.axvline(fell, color="0.5", linestyle=":", linewidth=1)
         axes.set(title=name, xlabel="task")
         if metric == "hessian_top":
-            axes.set_yscale("symlog", linthresh=1e-3)
+            axes.set_yscale("symlog", linthresh=1e-2)
+            axes.set_ylim(bottom=0.0)
         axes.spines[["top", "right"]].set_visible(False)
-    panels.flat[0].legend(frameon=False)
+    panels.flat[1].legend(frameon=False, loc="center right")
     return figure
 
 

@@ -11,8 +11,9 @@ EXAMPLE = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "what_moves_fi
 def test_half_way():
     down = np.array([0.9, 0.9, 0.8, 0.4, 0.1, 0.1, 0.1, 0.1, 0.1])
     rising = np.array([0.0, 3.0, 5.0, 7.0, 10.0, 10.0, 10.0, 10.0, 10.0])
-    values = np.stack([down, rising, np.full(9, 2.0)])
-    np.testing.assert_array_equal(EXAMPLE["half_way"](values), [4.0, 3.0, np.nan])
+    dies = np.array([3.0, 4.0, 7.0, 10.0, 10.0, 10.0, 10.0, 10.0, np.nan])
+    values = np.stack([down, rising, np.full(9, 2.0), dies])
+    np.testing.assert_array_equal(EXAMPLE["half_way"](values), [4.0, 3.0, np.nan, 3.0])
 
 
 @pytest.fixture
