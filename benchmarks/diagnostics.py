@@ -40,8 +40,7 @@ def make_subject(name: str) -> Subject:
     inputs = jnp.asarray(generator.standard_normal((number, *shape)), jnp.float32)
     batch = Batch(inputs, jnp.asarray(generator.integers(0, 10, number), jnp.int32))
     losses = optax.softmax_cross_entropy_with_integer_labels
-    optimizer = optax.with_extra_args_support(optax.adam(1e-3))
-    rule = Rule(optimizer, optimizer.init(params), 32)
+    rule = Rule(optax.with_extra_args_support(optax.adam(1e-3)), 32)
     subject = Subject(network, params, state, batch, losses, jax.random.key(2))
     return subject._replace(initial=(before, state), previous=(before, state), rule=rule, twin=before)
 

@@ -151,13 +151,39 @@ def test_rare_diagnostics_want_to_be_asked_for(extra):
     ("arguments", "message"),
     [
         ((plain, PARAMS, X[:0], Y[:0]), r"got x of shape \(0, 6\); wanted at least one example"),
-        ((plain, PARAMS, X, Y[:7]), r"got 40 examples and 7 targets; wanted one each"),
+        ((plain, PARAMS, X, Y[:7]), r"got y of shape \(7,\); wanted one class for each example, \(40,\)"),
+        ((plain, PARAMS, X, Y[:, None]), r"got y of shape \(40, 1\); wanted one class for each example"),
+        ((plain, PARAMS, X, Y + 5), r"got classes 5 to 7; wanted 0 to 2, for 3 outputs"),
+        ((plain, PARAMS, X, X[:, 0]), r"got y of shape \(40,\); wanted values \(40, 3\)"),
         ((lambda p, x: x.sum(), PARAMS, X, Y), r"got an output of shape \(\) for 40 examples; wanted \(batch, out\)"),
     ],
 )
 def test_errors(arguments, message):
     with pytest.raises(UserError, match=message):
         quiet(*arguments, diagnostics=QUICK)
+
+
+def test_parameters_of_another_network_are_refused():
+    with pytest.raises(UserError, match=r"got previous= of another structure or other shapes"):
+        quiet(plain, PARAMS, X, Y, previous={"one": PARAMS["one"]})
+
+
+def test_layers_are_in_the_order_in_which_they_are_returned():
+    """JAX sorts the names of dictionaries; the last layer is the one that the output reads."""
+
+    def apply(params, x):
+        first = jax.nn.relu(x @ params["one"])
+        second = first[:, :1]
+        return second @ jnp.ones((1, 3)), {"z": first, "a": second}
+
+    found, _ = quiet(apply, PARAMS, X, Y, diagnostics=["effective-rank"])
+    assert found.numbers["effective_rank"] in (0.0, pytest.approx(1.0))
+
+
+def test_without_features_there_is_no_rank_of_them():
+    found, report = quiet(lambda p, x: plain(p, x)[0], PARAMS, X, Y, diagnostics=["effective-rank", "weight-norm"])
+    assert "effective_rank" not in found.numbers
+    assert "wanted those that the output layer reads" in " ".join(report.replace("│", " ").split())
 
 
 def test_nothing_to_measure_is_refused(extra):

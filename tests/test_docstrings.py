@@ -13,7 +13,8 @@ FUNCTIONS = {
     for name in package.__all__
     if inspect.isfunction(getattr(package, name))
 } | {"isometry.gram_deviation": isometry.gram_deviation}
-SMALL = {"activation", "choose", "slot_mask", "spell", "shifted"}  # lookups and index arithmetic have no literature
+# Lookups and index arithmetic have no literature.
+SMALL = {"activation", "choose", "measure", "slot_mask", "spell", "shifted", "summarize"}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array
 from rich.console import Console
 
-from pliant.diagnostics import DIAGNOSTICS, choose, one_blas_thread
+from pliant.diagnostics import DIAGNOSTICS, choose, measure, one_blas_thread, summarize
 from pliant.errors import UserError
 from pliant.results import diagnosis_table
 from pliant.types import (
@@ -95,9 +95,9 @@ def diagnose(
     """
     subject = _subject(apply, params, jnp.asarray(x), y, wiring)
     subject = subject._replace(
-        initial=None if initial is None else (initial, {}),
-        previous=None if previous is None else (previous, {}),
-        rule=_rule(optimizer, params),
+        initial=_same(params, initial, "initial"),
+        previous=_same(params, previous, "previous"),
+        rule=Rule(optax.with_extra_args_support(optimizer), _BATCH_SIZE) if optimizer else None,
         network=subject.network._replace(init=_initializer(init)),
     )
     names = choose(diagnostics) if diagnostics else tuple(d.name for d in DIAGNOSTICS.values() if d.cost != "rare")
@@ -129,22 +129,28 @@ def _subject(apply: Callable[[Any, Any], Any], params: Params, x: Array, y: Any,
         output, features = result if isinstance(result, tuple) else (result, {})
         return output, features, state
 
-    output, features, _ = jax.eval_shape(lambda params, x: named(params, {}, x, train=False), params, x)
+    order: list[str] = []
+
+    def shapes(params: Params, x: Array) -> Any:
+        output, features, _ = named(params, {}, x, train=False)
+        order.extend(features)  # as they were returned: JAX sorts dictionaries
+        return output, features
+
+    output, features = jax.eval_shape(shapes, params, x)
     if len(output.shape) < 2 or output.shape[0] != len(x):
         raise UserError(
             got=f"an output of shape {output.shape} for {len(x)} examples",
             wanted="(batch, out)",
             do="Let `apply` keep the batch axis; a single value is (batch, 1).",
         )
-    network = Network(_initializer(None), named, wiring or _plain_wiring(params, features))
-    key = jax.random.key(0)
-    losses, targets = _objective(lambda: named(params, {}, x, train=False)[0], y, key)
-    if len(targets) != len(x):
-        raise UserError(got=f"{len(x)} examples and {len(targets)} targets", wanted="one each", do="Check x and y.")
-    return Subject(network, params, {}, Batch(x, targets), losses, key)
+    network = Network(_initializer(None), named, wiring or _plain_wiring(params, features, order))
+    losses, targets = _objective(lambda: named(params, {}, x, train=False)[0], y, output.shape)
+    return Subject(network, params, {}, Batch(x, targets), losses, jax.random.key(0))
 
 
-def _objective(output: Callable[[], Array], y: Any, key: Key) -> tuple[Callable[[Array, Any], Array], Array]:
+def _objective(
+    output: Callable[[], Array], y: Any, shape: tuple[int, ...]
+) -> tuple[Callable[[Array, Any], Array], Array]:
     """Cross-entropy for classes, squared error for values, or for no targets that to the output with noise."""
 
     def squared(output: Array, targets: Array) -> Array:
@@ -152,28 +158,48 @@ def _objective(output: Callable[[], Array], y: Any, key: Key) -> tuple[Callable[
 
     if y is None:
         now = output()
-        return squared, now + now.std() * jax.random.normal(key, now.shape, now.dtype)
+        return squared, now + now.std() * jax.random.normal(jax.random.key(1), now.shape, now.dtype)
     targets = jnp.asarray(y)
-    if jnp.issubdtype(targets.dtype, jnp.integer):
-        return optax.softmax_cross_entropy_with_integer_labels, targets
-    return squared, targets
+    if not jnp.issubdtype(targets.dtype, jnp.integer):
+        _require(targets.shape in (shape, shape[:1] if shape[1:] == (1,) else shape), targets, f"values {shape}")
+        return squared, targets
+    _require(targets.shape == shape[:1], targets, f"one class for each example, {shape[:1]}")
+    _require(
+        int(targets.min()) >= 0 and int(targets.max()) < shape[1],
+        f"classes {targets.min()} to {targets.max()}",
+        f"0 to {shape[1] - 1}, for {shape[1]} outputs",
+    )
+    return optax.softmax_cross_entropy_with_integer_labels, targets
 
 
-def _plain_wiring(params: Params, features: Any) -> Wiring:
+def _require(is_so: bool, got: Array | str, wanted: str) -> None:
+    if not is_so:
+        text = got if isinstance(got, str) else f"y of shape {got.shape}"
+        raise UserError(got=text, wanted=wanted, do="Integers are classes, floating-point numbers are values.")
+
+
+def _plain_wiring(params: Params, features: Any, order: Sequence[str]) -> Wiring:
     """What can be said without a wiring: kernels have two axes or more, and every feature is a layer."""
     layers = tuple(
-        HiddenLayer(name, feature.shape[-1], (), (), activation="unknown", elementwise=True)
-        for name, feature in features.items()
+        HiddenLayer(name, features[name].shape[-1], (), (), activation="unknown", elementwise=True) for name in order
     )
     leaves = jax.tree_util.tree_leaves_with_path(params)
     roles: Any = {leaf_path(path): "matrix" if leaf.ndim >= 2 else "other" for path, leaf in leaves}
-    return Wiring(layers, roles, head_input=layers[-1].name if layers else None)
+    return Wiring(layers, roles, head_input=layers[-1].name if layers else "features")
 
 
-def _rule(optimizer: optax.GradientTransformation | None, params: Params) -> Rule | None:
-    if optimizer is None:
+def _same(params: Params, other: Params | None, name: str) -> tuple[Params, State] | None:
+    """Parameters of another moment, with no running statistics."""
+    if other is None:
         return None
-    return Rule(optax.with_extra_args_support(optimizer), optimizer.init(params), _BATCH_SIZE)
+    shapes = [jax.tree.map(jnp.shape, each) for each in (params, other)]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            got=f"{name}= of another structure or other shapes than params",
+            wanted="parameters of the same network",
+            do="Give what `apply` was called with at that moment.",
+        )
+    return other, {}
 
 
 def _initializer(init: Callable[[Key], Params] | None) -> Callable[[Key], tuple[Params, State]]:
@@ -194,7 +220,7 @@ def _reason(name: str, subject: Subject) -> str | None:
     if missing:
         return f"needs {missing[0]}"
     try:
-        jax.eval_shape(lambda params: diagnostic.measure(subject._replace(params=params)), subject.params)
+        jax.eval_shape(lambda params: measure(subject._replace(params=params), [name]), subject.params)
     except UserError as error:
         return str(error)
     return None
@@ -202,10 +228,7 @@ def _reason(name: str, subject: Subject) -> str | None:
 
 def _measure(subject: Subject, names: Sequence[str]) -> dict[str, Measured]:
     """All in one program: what they share, such as the forward pass, is computed once."""
-
-    def device(params: Params) -> Any:
-        return {name: DIAGNOSTICS[name].measure(subject._replace(params=params)) for name in names}
-
-    arrays = jax.tree.map(np.asarray, jax.jit(device)(subject.params))
+    device = jax.jit(lambda params: measure(subject._replace(params=params), names))
+    arrays = jax.tree.map(np.asarray, device(subject.params))
     with one_blas_thread():
-        return {name: DIAGNOSTICS[name].summarize(arrays[name]) for name in names}
+        return summarize(names, arrays)

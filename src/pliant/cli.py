@@ -213,11 +213,11 @@ class Diagnose:
         _xla.use_every_core()
         _xla.cache_compilations()
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        task, found = training.diagnose_run(self.dir, self.task, self.diagnostics, self.methods, self.data_dir)
+        found = training.diagnose_run(self.dir, self.task, self.diagnostics, self.methods, self.data_dir)
         summaries = {each.name: each.summary for each in DIAGNOSTICS.values()}
         console = _console()
         for each in found:
-            title = f"{each.label}, end of task {task}, mean over seeds"
+            title = f"{each.label}, end of task {each.task}, mean over seeds"
             console.print(results.diagnosis_table(title, each.numbers, summaries, each.reasons))
 
 

@@ -333,8 +333,7 @@ class Rule(NamedTuple):
     """How a network learns: what copies of it are trained with where a diagnostic asks how well it still can."""
 
     optimizer: optax.GradientTransformationExtraArgs
-    """Its update is handed `step` and `key`."""
-    state: optax.OptState
+    """Its update is handed `step` and `key`. Penalties, interventions and schedules of a method are not in it."""
     batch_size: int
 
 

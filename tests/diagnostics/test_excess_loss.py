@@ -37,7 +37,7 @@ def adapted(key, params=None, optimizer=None, draw=towards, **options):
 
 
 def of_network(network, params, state, inputs, targets, *, learning_rate=1e-2):
-    rule = Rule(optax.with_extra_args_support(optax.adam(learning_rate)), None, 8)
+    rule = Rule(optax.with_extra_args_support(optax.adam(learning_rate)), 8)
     return subject(network, params, state, inputs, targets, rule=rule)
 
 

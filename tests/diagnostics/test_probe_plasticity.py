@@ -42,7 +42,7 @@ def probed_quickly(key, params=None, learning_rate=0.01):
 
 
 def of_network(network, params, state, inputs, *, batch_size=8, learning_rate=1e-2, **fields):
-    rule = Rule(optax.with_extra_args_support(optax.adam(learning_rate)), None, batch_size)
+    rule = Rule(optax.with_extra_args_support(optax.adam(learning_rate)), batch_size)
     return subject(network, params, state, inputs, rule=rule, **fields)
 
 

@@ -88,7 +88,7 @@ def test_without_targets_what_needs_a_loss_is_left_out():
     assert "ntk_trace" not in found.numbers
     assert np.isnan(found.numbers["dormant_fraction"])  # MaxMin
     assert np.isfinite(found.numbers["jacobian_sigma_max"])
-    assert "needs targets: give y" in text
+    assert "got no targets; wanted one for each example. Give y." in " ".join(text.replace("│", " ").split())
 
 
 def test_values_are_targets_too():
@@ -110,6 +110,34 @@ def test_the_kernel_in_blocks_is_the_kernel(monkeypatch):
         monkeypatch.setattr(module_under_test, "_LARGEST_BLOCK", 100)
         np.testing.assert_allclose(report(net, x, y)[0].arrays["ntk/eigenvalues"], whole, atol=1e-5 * whole.max())
         monkeypatch.undo()
+
+
+def test_what_does_not_fit_is_said_and_the_rest_measured():
+    class Odd(torch.nn.Module):
+        """No layer with kernels; a parameter that is not used."""
+
+        def __init__(self):
+            super().__init__()
+            self.scale, self.unused = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))
+
+        def forward(self, x):
+            return x * self.scale
+
+    found, text = report(Odd(), torch.randn(6, 3), torch.arange(6) % 3)
+    assert found.numbers["ntk_trace/scale"] > 0
+    assert found.numbers["probe_gradient_norm/unused"] == 0.0
+    assert "effective_rank" not in found.numbers
+    assert "not measured" in text
+    frozen = torch.nn.Linear(3, 2).requires_grad_(False)
+    found, text = report(frozen, torch.randn(6, 3), torch.tensor([0, 1, 7, 0, 1, 0]))
+    assert "probe_gradient_norm" not in found.numbers
+    assert "from 0 to 7" in text
+
+
+def test_half_precision_is_measured():
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)).to(torch.bfloat16)
+    found, _ = report(net, torch.randn(6, 3, dtype=torch.bfloat16))
+    assert np.isfinite(found.numbers["weight_norm"])
 
 
 class Shared(torch.nn.Module):

@@ -90,11 +90,31 @@ def test_an_interrupted_run_measures_the_same(extra, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "run", report=interrupt)
+    assert [(each.label, each.task) for each in diagnose_run(tmp_path / "run", None, ("dormant",))] == [
+        ("adam", 3),
+        ("hare-tortoise", 1),
+    ]
     folder = run(config, tmp_path / "run")
     pd.testing.assert_frame_equal(_table(folder), _table(whole), check_exact=True)
     for task, arrays in whole.arrays("hare-tortoise").items():
         for name, array in arrays.items():
             np.testing.assert_array_equal(folder.arrays("hare-tortoise")[task][name], array)
+
+
+def test_what_several_share_is_measured_once(monkeypatch, tmp_path):
+    traced = []
+
+    def shared(subject):
+        traced.append(1)
+        return jnp.float32(len(traced))
+
+    for name in ("one", "two"):
+        diagnostic = Diagnostic(name, "", "cheap", shared, lambda value, name=name: Measured({name: float(value)}))
+        monkeypatch.setitem(DIAGNOSTICS, name, diagnostic)
+    folder = run(_change(methods=("adam",), diagnostics=("two,one",)), tmp_path / "run")
+    values = folder.metrics.set_index("metric")["value"].sort_index()
+    assert (values["one"].to_numpy() == values["two"].to_numpy()).all()
+    assert len(traced) == 3  # each is traced to see whether it can be measured, then both together
 
 
 @pytest.mark.parametrize(
@@ -122,6 +142,12 @@ def test_what_cannot_be_measured_is_left_out_of_a_set_and_refused_by_name(extra,
         make_plan(_change(diagnostics=("dormant,refuses",)))
 
 
+@pytest.mark.parametrize("after", [(0,), (1, 4)])
+def test_tasks_that_do_not_exist_are_refused(after):
+    with pytest.raises(UserError, match=r"got diagnose_after=\(.*\); wanted tasks from 1 to 3"):
+        make_plan(_change(diagnose_after=after))
+
+
 def test_unknown_words_are_refused():
     with pytest.raises(UserError, match=r"got the diagnostic 'dormand'; wanted one of .*Did you mean 'dormant'"):
         make_plan(_change(diagnostics=("basic,dormand",)))
@@ -136,9 +162,8 @@ def kept(tmp_path_factory):
 
 def test_a_diagnosis_finds_what_the_run_found(kept):
     before = kept.metrics.copy()
-    task, found = diagnose_run(kept.path, 2, ("basic", "brownian-twin"))
-    assert task == 2
-    assert [each.label for each in found] == ["adam", "hare-tortoise"]
+    found = diagnose_run(kept.path, 2, ("basic", "brownian-twin"))
+    assert [(each.label, each.task) for each in found] == [("adam", 2), ("hare-tortoise", 2)]
     of_task = before.query("task == 1").groupby(["method", "metric"])["value"].mean()
     for each in found:
         assert not each.reasons
@@ -149,7 +174,7 @@ def test_a_diagnosis_finds_what_the_run_found(kept):
 
 
 def test_a_diagnosis_of_what_the_run_did_not_measure(kept, extra):
-    _, found = diagnose_run(kept.path, 3, ("since-last,refuses", "follows"), methods=("adam",))
+    found = diagnose_run(kept.path, 3, ("since-last,refuses", "follows"), methods=("adam",))
     assert found[0].numbers["since-last"]["since_last"] > 0
     assert found[0].reasons["refuses"].startswith("got this network")
     assert found[0].reasons["follows"].startswith("follows training")
@@ -158,8 +183,8 @@ def test_a_diagnosis_of_what_the_run_did_not_measure(kept, extra):
 
 def test_without_the_checkpoint_before_there_is_no_comparison_with_it(extra, tmp_path):
     folder = run(_change(methods=("adam",)), tmp_path / "run")
-    task, found = diagnose_run(folder.path, None, ("since-last", "since-start", "brownian-twin"))
-    assert task == 3
+    found = diagnose_run(folder.path, None, ("since-last", "since-start", "brownian-twin"))
+    assert found[0].task == 3
     assert list(found[0].numbers) == ["since-start"]
     assert "checkpoint of the task before" in found[0].reasons["since-last"]
     assert "--diagnostics brownian-twin" in found[0].reasons["brownian-twin"]

@@ -24,6 +24,7 @@ from pliant.diagnostics._jacobian import input_output_jacobian, intermediate_jac
 from pliant.diagnostics._jacobian_moments import JacobianMoments, jacobian_moments
 from pliant.diagnostics._jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
 from pliant.diagnostics._layer_fractions import LayerFractions
+from pliant.diagnostics._measure import measure, summarize
 from pliant.diagnostics._ntk import NTK, ntk
 from pliant.diagnostics._ntk_spectrum import MeasuredNTK, NTKSpectrum, layer_traces, ntk_spectrum, rayleigh
 from pliant.diagnostics._probe_plasticity import ProbePlasticity, probe_plasticity, sine_targets
@@ -93,6 +94,7 @@ __all__ = [
     "layer_jacobians",
     "layer_traces",
     "linearized",
+    "measure",
     "ntk",
     "ntk_spectrum",
     "one_blas_thread",
@@ -110,6 +112,7 @@ __all__ = [
     "sine_targets",
     "srank",
     "stable_rank",
+    "summarize",
     "tapped",
     "top_eigenvalues",
     "top_tridiagonal",

@@ -126,7 +126,10 @@ def excess_loss_plasticity(
       Rosseau et al. 2026 (arXiv 2606.09762). Definition 2.1.
 
     Differs from:
-      Nothing known. The authors follow their benchmarks' own tasks and assume L* = 0.
+      The authors, who follow their benchmarks' own tasks. In runs the tasks are the probe's targets dealt anew with
+      L* = 0, which is true where they can be memorised: not for targets that are distributions (two-hot), and not where
+      inputs repeat (slowly-changing-regression); there all fractions are too low. Copies are trained with the method's
+      optimizer alone: its penalties, interventions and schedules take no part.
     """
     require_range("num_tasks", num_tasks, 1, do="Use 10.")
     require_range("the first of num_steps", min(num_steps, default=0), 1, do="Use (100, 500, 2000).")

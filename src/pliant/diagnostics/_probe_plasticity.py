@@ -140,7 +140,8 @@ def probe_plasticity(
     Differs from:
       The authors' text leaves open what the final loss is (here: of all examples, not of the last batch), and whether
       the optimizer keeps its state (here: not). They learn on a replay buffer, with one output. Outputs that stand for
-      a distribution over values (two-hot) are fitted as they are, not decoded.
+      a distribution over values (two-hot) are fitted as they are, not decoded. In runs copies are trained with the
+      method's optimizer alone: its penalties, interventions and schedules take no part.
     """
 
     def draw(key: Key) -> Array:

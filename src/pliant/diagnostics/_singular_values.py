@@ -1,9 +1,15 @@
 """Singular values on the host, and what only depends on them: shared by the ranks of features and of weights."""
 
+import weakref
+from collections import deque
+
 import numpy as np
 from jaxtyping import Float
 
 from pliant.errors import UserError
+
+_last: deque[tuple[weakref.ref[np.ndarray], np.ndarray]] = deque(maxlen=1)
+"""The last matrix that cannot change, and its singular values."""
 
 
 def singular_values(
@@ -31,7 +37,15 @@ def singular_values(
     if not np.isfinite(matrix).all():
         return np.full(min(matrix.shape), np.nan)
     wide = np.asarray(matrix, np.float64)
-    return np.linalg.svd(wide - wide.mean(axis=0, keepdims=True) if centered else wide, compute_uv=False)
+    if centered:
+        return np.linalg.svd(wide - wide.mean(axis=0, keepdims=True), compute_uv=False)
+    if _last and _last[-1][0]() is matrix:
+        return _last[-1][1]
+    singular = np.linalg.svd(wide, compute_uv=False)
+    if not matrix.flags.writeable:  # several ranks of one matrix are asked for in a row: it is decomposed once
+        singular.setflags(write=False)
+        _last.append((weakref.ref(matrix), singular))
+    return singular
 
 
 def shares(singular: Float[np.ndarray, " smaller"], power: float = 1) -> Float[np.ndarray, " rank"]:

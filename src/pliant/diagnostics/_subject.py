@@ -29,14 +29,24 @@ def unit_features(subject: Subject, at: tuple[Params, State] | None = None) -> t
     return {layer.name: found[layer.name] for layer in layers}, {layer.name: layer.width for layer in layers}
 
 
-def head_features(subject: Subject, at: tuple[Params, State] | None = None) -> Array:
-    """What the head reads, (examples, width): positions of texts are examples too; the inputs of a linear model."""
+def head_features(subject: Subject) -> Array:
+    """What the head reads, (examples, width): positions of texts are examples too; the inputs of a linear model.
+
+    Raises:
+      UserError: if that is not among the features.
+    """
     read = subject.network.wiring.head_input
     if read is None:
         images = images_only(subject)
         return images.reshape(len(images), -1)
-    found = features(subject, at)[read]
-    return found.reshape(-1, found.shape[-1])
+    found = features(subject)
+    if read not in found:
+        raise UserError(
+            got=f"features {', '.join(found) or 'of no layer'}",
+            wanted="those that the output layer reads",
+            do="Return the hidden layers' activations beside the output, the last layer's as the last.",
+        )
+    return found[read].reshape(-1, found[read].shape[-1])
 
 
 def loss(subject: Subject) -> Callable[[Params, Batch], Scalar]:

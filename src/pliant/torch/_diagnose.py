@@ -1,6 +1,7 @@
 """One call that measures a PyTorch network: PyTorch observes and differentiates, `pliant.diagnostics` does the rest."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -111,15 +112,20 @@ def diagnose(
         )
     with _in_eval_mode(module), one_blas_thread():
         subject = _subject(module, x, watched, head)
-        found = {name: _observe(name, subject) for name in OBSERVED}
-        if x.is_floating_point():
-            found |= {"jacobian": _jacobian(module, x, watched)}
-        if y is not None:
-            found |= {"gradient-norm": _gradient_norm(module, x, _loss(y)), "ntk": _ntk(module, x, _loss(y))}
-    summaries = {name: DIAGNOSTICS[name].summary for name in (*OBSERVED, *DERIVED)}
-    wants = {"jacobian": "needs inputs that are numbers"}
-    reasons = {name: wants.get(name, "needs targets: give y") for name in DERIVED if name not in found}
-    numbers = {name: found[name].numbers for name in (*OBSERVED, *DERIVED) if name in found}
+        makers: dict[str, Callable[[], Measured]] = {
+            name: functools.partial(_observe, name, subject) for name in OBSERVED
+        }
+        makers["jacobian"] = lambda: _jacobian(module, x, watched)
+        makers["gradient-norm"] = lambda: _gradient_norm(module, x, _loss(y))
+        makers["ntk"] = lambda: _ntk(module, x, _loss(y))
+        found, reasons = {}, {}
+        for name, make in makers.items():
+            try:
+                found[name] = make()
+            except UserError as error:
+                reasons[name] = str(error)
+    summaries = {name: DIAGNOSTICS[name].summary for name in makers}
+    numbers = {name: each.numbers for name, each in found.items()}
     (console or Console()).print(diagnosis_table(title, numbers, summaries, reasons))
     arrays = {f"{name}/{key}": array for name, each in found.items() for key, array in each.arrays.items()}
     return Measured({metric: value for each in numbers.values() for metric, value in each.items()}, arrays)
@@ -185,7 +191,7 @@ def _subject(module: nn.Module, x: Tensor, layers: Sequence[str], head: str | No
         HiddenLayer(name, seen[1][name].shape[-1], (), (), *_activation(module.get_submodule(name)))
         for name in features
     )
-    wiring = Wiring(hidden, roles, head_input=hidden[-1].name if hidden else None)  # type: ignore[arg-type]
+    wiring = Wiring(hidden, roles, head_input=hidden[-1].name if hidden else "features")  # type: ignore[arg-type]
     network = Network(lambda _: (params, {}), lambda *_, **__: (*seen, {}), wiring)
     batch = Batch(jnp.asarray(_array(x)), jnp.zeros(len(x)))
     return Subject(network, params, {}, batch, lambda output, _: output.sum(axis=1), jax.random.key(0))
@@ -206,8 +212,10 @@ def _observe(name: str, subject: Subject) -> Measured:
 
 def _gradient_norm(module: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Measured:
     trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    if not trained:
+        raise UserError(got="no trainable parameters", wanted="at least one", do="Set requires_grad.")
     with torch.enable_grad():
-        gradients = torch.autograd.grad(loss(module(x)).mean(), list(trained.values()))
+        gradients = torch.autograd.grad(loss(module(x)).mean(), list(trained.values()), materialize_grads=True)
     found = gradient_norm({name: jnp.asarray(_array(g)) for name, g in zip(trained, gradients, strict=True)})
     return _summary("gradient-norm", found)
 
@@ -221,12 +229,12 @@ def _ntk(module: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Meas
         (gradient,) = torch.autograd.grad(of_chosen(output).mean(), output)
     rows = output.numel()
     is_full = rows <= _MOST_ROWS
-    total, traces = torch.zeros(*[rows if is_full else len(x)] * 2, dtype=output.dtype), {}
+    total, traces = output.new_zeros([rows if is_full else len(x)] * 2), {}
     for name in params:
         own = _ntk_of_leaf(module, params, name, x, output.shape[1], is_full=is_full)
         total += own
         owner, _, last = name.rpartition(".")
-        traces[f"{owner}/{last}"] = float(own.trace() / len(own))
+        traces[f"{owner}/{last}" if owner else last] = float(own.trace() / len(own))
     kernel = NTK(jnp.asarray(_array(total)), {name: jnp.float32(trace) for name, trace in traces.items()})
     return _summary("ntk", MeasuredNTK(kernel, jnp.asarray(_array(gradient))))
 
@@ -253,6 +261,8 @@ def _ntk_of_leaf(
 
 
 def _jacobian(module: nn.Module, x: Tensor, layers: Sequence[str]) -> Measured:
+    if not x.is_floating_point():
+        raise UserError(got=f"x of {x.dtype}", wanted="inputs that are numbers", do="Tokens have no derivatives.")
     with torch.no_grad():
         output, features = _run(module, x[:1], layers)
     names = list(features)
@@ -262,6 +272,12 @@ def _jacobian(module: nn.Module, x: Tensor, layers: Sequence[str]) -> Measured:
         for name, start, rows, columns in zip(names, [None, *names], sizes[1:], sizes, strict=False)
     ]
     steps = [step for step in steps if step[2] <= _LARGE]
+    if output.numel() * sizes[0] > _LARGE:
+        raise UserError(
+            got=f"a Jacobian of {output.numel()} × {sizes[0]}",
+            wanted=f"at most {_LARGE} entries",
+            do="Use smaller inputs.",
+        )
     entries = sum(size for _, _, size in steps) + output.numel() * sizes[0]
     inputs = x[_evenly(len(x), max(1, min(_MOST_EXAMPLES, _ENTRIES // entries)))]
     found = {name: _segment(module, inputs, start, name, features) for name, start, _ in steps}
@@ -283,17 +299,28 @@ def _segment(
         return (output if end is None else seen[0])[0].flatten()
 
     shape = inputs[0].shape if start is None else features[start][0].shape
-    jacobians = vmap(jacrev(one), in_dims=(None, 0))(torch.zeros(shape, dtype=inputs.dtype), inputs)
+    jacobians = vmap(jacrev(one), in_dims=(None, 0))(inputs.new_zeros(shape), inputs)
     return _array(jacobians.flatten(2))
 
 
-def _loss(y: Tensor) -> Callable[..., Tensor]:
+def _loss(y: Tensor | None) -> Callable[..., Tensor]:
     """The loss of examples, by default of all."""
+    if y is None:
+        raise UserError(got="no targets", wanted="one for each example", do="Give y.")
 
     def loss(output: Tensor, chosen: Any = slice(None)) -> Tensor:
-        if not y.is_floating_point():
-            return functional.cross_entropy(output, y[chosen], reduction="none")
-        return (output - y[chosen].reshape(output.shape)).square().mean(dim=1)
+        targets = y[chosen]
+        is_class = not y.is_floating_point()
+        fits = targets.shape == output.shape[:1] if is_class else targets.numel() == output.numel()
+        if not fits or (is_class and not 0 <= int(y.min()) <= int(y.max()) < output.shape[1]):
+            raise UserError(
+                got=f"y of shape {tuple(y.shape)} from {y.min().item()} to {y.max().item()}",
+                wanted=f"a class below {output.shape[1]}, or {output.shape[1]} value(s), for every example",
+                do="Integers are classes, floating-point numbers are values.",
+            )
+        if is_class:
+            return functional.cross_entropy(output, targets, reduction="none")
+        return (output - targets.reshape(output.shape)).square().mean(dim=1)
 
     return loss
 
@@ -310,7 +337,8 @@ def _evenly(number: int, most: int = _MOST_EXAMPLES) -> np.ndarray:
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+    """In float32 what NumPy has no name for."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
 
 
 def _kernel(weight: np.ndarray) -> np.ndarray:

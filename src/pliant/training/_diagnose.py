@@ -1,6 +1,5 @@
 """Diagnostics of a run: what they look at, which can be measured, and when."""
 
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,11 +7,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int
 
-from pliant.diagnostics import DIAGNOSTICS
+from pliant.diagnostics import DIAGNOSTICS, measure, summarize
 from pliant.errors import UserError
 from pliant.methods import Parts
 from pliant.training._step import SeedKeys, TrainState, init_state, seed_keys
-from pliant.types import Batch, Diagnostic, Key, Measured, Network, Params, Rule, State, Stream, Subject
+from pliant.types import Batch, Diagnostic, Key, Network, Params, Rule, State, Stream, Subject
 
 _PROBE_SEED = 0  # the probe examples are the same for all seeds, tasks and methods
 ALWAYS = ("cheap", "spectral")  # classes that are measured after every task
@@ -95,39 +94,23 @@ def make_subject(
         return stream.objective.losses(output, targets, task)
 
     (params, state), initial, previous = map(reported, states)
-    rule = Rule(parts.optimizer, states[0].optimizer, batch_size)
+    rule = Rule(parts.optimizer, batch_size)
     batch: Batch = stream.train_batch(data, task, probe)
     twin = states[0].twin or None
     return Subject(network, params, state, batch, losses, key, initial, previous, rule, twin)
 
 
-def measure(subject: Subject, names: Sequence[str]) -> dict[str, Any]:
-    """The device part of diagnostics, each with a key of its own."""
-    found = {}
-    for name in names:
-        key = jax.random.fold_in(subject.key, zlib.crc32(name.encode()))
-        of_name = DIAGNOSTICS[name].measure
-        assert of_name is not None
-        found[name] = of_name(subject._replace(key=key))
-    return found
-
-
-def summarize(
-    measured: Mapping[str, Any], num_slots: int
+def summarize_slots(
+    names: Sequence[str], measured: Mapping[str, Any], num_slots: int
 ) -> tuple[list[dict[str, Mapping[str, float]]], dict[str, np.ndarray]]:
     """Numbers of each slot by diagnostic and metric, and arrays by DIAGNOSTIC/ARRAY with a slot axis."""
     numbers, arrays = [], []
     for slot in range(num_slots):
-        found = {name: _summarize_one(name, measured[name], slot) for name in DIAGNOSTICS if name in measured}
+        of_slot = jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), dict(measured))
+        found = summarize(names, of_slot)
         numbers.append({name: each.numbers for name, each in found.items()})
         arrays.append({f"{name}/{key}": array for name, each in found.items() for key, array in each.arrays.items()})
     return numbers, {name: np.stack([of_slot[name] for of_slot in arrays]) for name in arrays[0]}
-
-
-def _summarize_one(name: str, values: Any, slot: int) -> Measured:
-    of_name = DIAGNOSTICS[name].summarize
-    assert of_name is not None
-    return of_name(jax.tree.map(lambda leaf: np.asarray(leaf[slot]), values))
 
 
 def unmeasurable(

@@ -11,11 +11,11 @@ import numpy as np
 
 from pliant.diagnostics import DIAGNOSTICS, choose, one_blas_thread
 from pliant.errors import UserError
-from pliant.methods import as_arrays, build
+from pliant.methods import as_arrays, build, users_code
 from pliant.results import RunFolder
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._config import RunConfig
-from pliant.training._diagnose import has_twin, probe_indices, summarize, unmeasurable
+from pliant.training._diagnose import has_twin, probe_indices, summarize_slots, unmeasurable
 from pliant.training._evaluate import Sizes
 from pliant.training._learner import make_learner
 from pliant.training._plan import MethodPlan, Plan, make_plan, probe_size
@@ -28,6 +28,8 @@ class Diagnosis(NamedTuple):
 
     label: str
     """The method, with the point of the grid if there is one."""
+    task: int
+    """Counted from 1."""
     numbers: Mapping[str, Mapping[str, float]]
     """By diagnostic and metric; means over the seeds in which there is a number."""
     reasons: Mapping[str, str]
@@ -40,7 +42,7 @@ def diagnose_run(
     diagnostics: Sequence[str] = ("full",),
     methods: Sequence[str] = (),
     data_dir: str | None = None,
-) -> tuple[int, list[Diagnosis]]:
+) -> list[Diagnosis]:
     """Measures the networks of a run as they were at the end of a task, from its checkpoints.
 
     The spectra, matrices and curves go to the run's `arrays/`, beside those of the run itself; its metrics stay as they
@@ -48,14 +50,14 @@ def diagnose_run(
 
     Args:
       path: the run folder.
-      task: counted from 1; by default the last that has a checkpoint. Others than the last have one if the run was
-        made with `checkpoints="all"`.
+      task: counted from 1; by default the last of each method that has a checkpoint. Others than the last have one if
+        the run was made with `checkpoints="all"`.
       diagnostics: names or sets. Those that compare with the task before want its checkpoint too.
       methods: names; by default all of the run.
       data_dir: see `pliant.streams.load_dataset`.
 
     Returns:
-      The task, and what was found, by method and point of the grid.
+      What was found, by method and point of the grid; without methods that have no checkpoint yet.
 
     Raises:
       UserError: if the folder is no run, was made with other data or another version, or has no such checkpoint or
@@ -76,12 +78,11 @@ def diagnose_run(
         RunFolder.opened(folder.path, folder.configuration, fingerprint(folder.configuration)) as folder,
         one_blas_thread(),
     ):
-        for method in own:
-            with Checkpoints(folder.checkpoints(method.method.name), sys.maxsize, keep="all") as checkpoints:
-                task = _kept_task(checkpoints, folder, method, task)
-                found += _diagnose_method(checkpoints, folder, plan, method, task, chosen)
-    assert task is not None
-    return task, found
+        for method, of_method in _tasks(folder, own, task):
+            kept = Checkpoints(folder.checkpoints(method.method.name), sys.maxsize, keep="all")
+            with kept as checkpoints, users_code(method.source):
+                found += _diagnose_method(checkpoints, folder, plan, method, of_method, chosen)
+    return found
 
 
 def _plan(folder: RunFolder, data_dir: str | None) -> Plan:
@@ -101,15 +102,27 @@ def _plan(folder: RunFolder, data_dir: str | None) -> Plan:
     return plan
 
 
-def _kept_task(checkpoints: Checkpoints, folder: RunFolder, method: MethodPlan, task: int | None) -> int:
-    kept = checkpoints.kept()
-    if kept and task in (None, *kept):
-        return task or kept[-1]
-    raise UserError(
-        got=f"no checkpoint of {method.method.name} after {'any task' if task is None else f'task {task}'}",
-        wanted=f"one of {', '.join(map(str, kept))}" if kept else "at least one finished task",
-        do=f"Choose another --task of {folder.path}; runs with --checkpoints all keep one of every task.",
-    )
+def _tasks(folder: RunFolder, methods: Sequence[MethodPlan], task: int | None) -> list[tuple[MethodPlan, int]]:
+    """Which task of each method is looked at: known before anything is measured."""
+    found = []
+    for method in methods:
+        with Checkpoints(folder.checkpoints(method.method.name), sys.maxsize, keep="all") as checkpoints:
+            kept = checkpoints.kept()
+        if task is not None and task not in kept:
+            raise UserError(
+                got=f"no checkpoint of {method.method.name} after task {task}",
+                wanted=f"one of {', '.join(map(str, kept))}" if kept else "at least one finished task",
+                do=f"Choose another --task of {folder.path}; runs with --checkpoints all keep one of every task.",
+            )
+        if kept:
+            found.append((method, task or kept[-1]))
+    if not found:
+        raise UserError(
+            got=f"{folder.path}, in which no task is finished",
+            wanted="at least one finished task",
+            do="Start the run again with the same command.",
+        )
+    return found
 
 
 def _diagnose_method(
@@ -135,10 +148,10 @@ def _diagnose_method(
     _, measured = learner.evaluate(item, shared)
     for of_name in learner.measure.values():
         measured |= of_name(item, shared)
-    numbers, arrays = summarize(axis.get(measured), len(seeds))
+    numbers, arrays = summarize_slots(method.diagnostics, axis.get(measured), len(seeds))
     folder.record_arrays(method.method.name, index, arrays)
     return [
-        Diagnosis(label, _means(numbers[point * config.seeds : (point + 1) * config.seeds]), reasons)
+        Diagnosis(label, task, _means(numbers[point * config.seeds : (point + 1) * config.seeds]), reasons)
         for point, label in enumerate(method.labels)
     ]
 

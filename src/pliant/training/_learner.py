@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pliant.diagnostics import DIAGNOSTICS, choose
+from pliant.diagnostics import DIAGNOSTICS, choose, measure
 from pliant.methods import build
 from pliant.training._config import RunConfig
-from pliant.training._diagnose import ALWAYS, followed, has_twin, make_subject, measure
+from pliant.training._diagnose import ALWAYS, followed, has_twin, make_subject
 from pliant.training._evaluate import evaluate
 from pliant.training._plan import MethodPlan
 from pliant.training._seeds import Batching, SeedAxis, seed_axis

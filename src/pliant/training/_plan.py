@@ -186,6 +186,12 @@ def _check(config: RunConfig) -> None:
     require_range("steps", config.steps, 1, do="Leave it out to count in epochs.")
     for drop in config.rate_drops:
         require_range("rate_drops", drop, 0, 1, do="Give fractions of a task, such as 0.3 0.6 0.8.")
+    if any(not 1 <= task <= config.tasks for task in config.diagnose_after):
+        raise UserError(
+            got=f"diagnose_after={config.diagnose_after}",
+            wanted=f"tasks from 1 to {config.tasks}",
+            do="Leave it out for 1, 2, 5, 10, 20, 50, … and the last.",
+        )
     if not config.methods:
         raise UserError(got="no methods", wanted="at least one", do="See `pliant list methods`.")
     if config.stream not in STREAMS:

@@ -16,7 +16,7 @@ from pliant.methods import as_arrays, users_code
 from pliant.results import COLUMNS, RunFolder, environment, summarize_run
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._config import RunConfig
-from pliant.training._diagnose import due, probe_indices, summarize
+from pliant.training._diagnose import due, probe_indices, summarize_slots
 from pliant.training._evaluate import Sizes, scores
 from pliant.training._learner import Learner, make_learner
 from pliant.training._order import batch_indices
@@ -139,7 +139,8 @@ def _run_method(
             sizes = Sizes(np.int32(stream.num_train(index)), np.int32(stream.num_test(index)))
             probe = probe_indices(stream.num_train(index), probe_size(config, plan.stream))
             item = ((state, initial, previous), slot, task)
-            found, arrays = _measure(config, learner, item, (*shared, probe, np.int32(index), sizes), index)
+            more = (*shared, probe, np.int32(index), sizes)
+            found, arrays = _measure(config, learner, method.diagnostics, item, more, index)
             rows = _rows(plan, method, index, means | told, found)
             now = time.perf_counter()
             folder.record_arrays(name, index, arrays)
@@ -245,15 +246,16 @@ def _rows(
 
 
 def _measure(
-    config: RunConfig, learner: Learner, item: Any, shared: Any, index: int
+    config: RunConfig, learner: Learner, diagnostics: Sequence[str], item: Any, shared: Any, index: int
 ) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
     """Scores and diagnostics at the end of a task: numbers of each slot, and arrays with a slot axis."""
     results, measured = learner.evaluate(item, shared)
-    for name, of_name in learner.measure.items():
-        if due(name, index + 1, config.tasks, config.diagnose_after):
-            measured |= of_name(item, shared)
+    names = [name for name in diagnostics if due(name, index + 1, config.tasks, config.diagnose_after)]
+    for name in names:
+        if name in learner.measure:
+            measured |= learner.measure[name](item, shared)
     results, measured = learner.axis.get((results, measured))
-    numbers, arrays = summarize(measured, learner.axis.num_seeds)
+    numbers, arrays = summarize_slots(names, measured, learner.axis.num_seeds)
     found = []
     for slot, of_slot in enumerate(numbers):
         scored = scores(jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), results))
