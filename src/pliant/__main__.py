@@ -18,8 +18,15 @@ class _Interrupt:
         raise KeyboardInterrupt
 
 
+def _report_dropped(dropped: Any) -> None:
+    """Reports what Python drops, but for an interrupt: that is answered after the next chunk."""
+    if not issubclass(dropped.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
+
+
 def main() -> None:
     """Runs the command line and ends the process with its exit code."""
+    sys.unraisablehook = _report_dropped
     try:
         signal.signal(signal.SIGINT, _Interrupt())
         from pliant import cli

@@ -16,12 +16,27 @@ START = {"bias": jnp.full(3, 7.0), "kernel": jnp.full((2, 3), 7.0)}
 
 
 def updated(params=PARAMS, *, seed=0, step=1, opt_state=(), **options):
+    return update(jax.random.key(seed), params, step=step, opt_state=opt_state, **options)
+
+
+def of_seeds(num_seeds, params=PARAMS, **options):
+    """The new kernels and the numbers of weights reset, by seed."""
+
+    def one(key):
+        new, _, info = update(key, params, **options)
+        return new.params["kernel"], info["weights_reset"]
+
+    keys = jnp.stack([jax.random.key(seed) for seed in range(num_seeds)])
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(keys))
+
+
+def update(key, params, *, step=1, opt_state=(), **options):
     method = selective_reinit(**({"every": 1, "fraction": 1 / 3} | options))
     fresh = Fresh(lambda key: (START, {}), None)
     gradients = {"bias": jnp.zeros(3), "kernel": GRADIENT}
     learned = Learned(params, {}, opt_state)
     state = method.init(learned)
-    return method.update(jax.random.key(seed), step, learned, state, Signals(gradients, {}, None, fresh))
+    return method.update(key, step, learned, state, Signals(gradients, {}, None, fresh))
 
 
 @pytest.mark.parametrize(
@@ -52,28 +67,25 @@ def test_moments_of_these_weights_are_cleared_and_no_others():
 
 
 def test_small_kernels_lose_the_fraction_on_average():
-    numbers = [int(updated(fraction=0.05, seed=seed)[2]["weights_reset"]) for seed in range(200)]
-    assert set(numbers) == {0, 1}
+    _, numbers = of_seeds(200, fraction=0.05)
+    assert set(numbers.tolist()) == {0, 1}
     assert 0.2 < np.mean(numbers) < 0.4  # of 6 weights 0.3
 
 
 @pytest.mark.parametrize(("fraction", "number"), [(0.0, 0), (1.0, 6)])
 def test_none_and_all(fraction, number):
-    for seed in range(20):
-        new, _, info = updated(fraction=fraction, seed=seed)
-        assert int(info["weights_reset"]) == number
-        np.testing.assert_array_equal(new.params["kernel"], KERNEL if number == 0 else START["kernel"])
+    kernels, numbers = of_seeds(20, fraction=fraction)
+    assert (numbers == number).all()
+    for kernel in kernels:
+        np.testing.assert_array_equal(kernel, KERNEL if number == 0 else START["kernel"])
 
 
 def test_chance_decides_between_equal_utilities():
     """In the order of the kernel the same weights of silent units would be drawn for ever, and the others never."""
     params = {"bias": jnp.zeros(3), "kernel": jnp.zeros((2, 3))}
-    hit = np.zeros((2, 3), int)
-    for seed in range(60):
-        new, _, info = updated(params, seed=seed)
-        assert int(info["weights_reset"]) == 2
-        hit += np.asarray(new.params["kernel"] == 7.0)
-    assert hit.min() > 5
+    kernels, numbers = of_seeds(60, params)
+    assert (numbers == 2).all()
+    assert (kernels == 7.0).sum(axis=0).min() > 5
 
 
 def test_it_fires_at_its_period_only():

@@ -70,3 +70,13 @@ def norms(tree: Params) -> Mapping[str, Scalar]:
       {'head/bias': 5.0}
     """
     return {leaf_path(path): optax.tree.norm(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def total_norm(tree: Params) -> Scalar:
+    """The L2 norm over all leaves, by dot products: XLA:CPU runs them several times as fast as sums of squares.
+
+    Example:
+      >>> float(total_norm({"a": jnp.array([[3.0]]), "b": jnp.array([0.0, 4.0])}))
+      5.0
+    """
+    return jnp.sqrt(jnp.stack([jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)]).sum())

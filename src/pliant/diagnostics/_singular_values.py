@@ -57,8 +57,9 @@ def shares(singular: Float[np.ndarray, " smaller"], power: float = 1) -> Float[n
     """
     _, exponent = np.frexp(singular[0])
     relative = np.ldexp(singular, -exponent) ** power  # an exact scale, with which no power overflows
-    present = relative[relative != 0]
-    return present / present.sum()
+    total = relative.sum()
+    p = relative / total if total else relative
+    return p[p != 0]
 
 
 def entropy_rank(singular: Float[np.ndarray, " smaller"], power: float = 1) -> float:

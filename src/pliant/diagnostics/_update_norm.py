@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import optax
 
-from pliant.diagnostics._leaves import require_same, widened
+from pliant.diagnostics._leaves import require_same, total_norm, widened
 from pliant.types import Diagnostic, Info, Params, Scalar, Update
 
 
@@ -50,7 +49,7 @@ def update_norm(change: Params, params: Params) -> UpdateNorm:
       optimizer's settings and not from the update that was made.
     """
     require_same(change, params)
-    norm, length = optax.tree.norm(widened(change)), optax.tree.norm(widened(params))
+    norm, length = total_norm(widened(change)), total_norm(widened(params))
     return UpdateNorm(norm, jnp.where(length == 0, jnp.nan, norm / length))
 
 
