@@ -3,19 +3,21 @@ r"""How far a kernel is from an isometry: the Gram deviation and its gradient, i
 AdamO descends it, the coupled penalty adds it to the loss, the diagnostic reports it.
 """
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from pliant.errors import UserError
 from pliant.types import Number, Scalar
 
 Rectangular: TypeAlias = Literal["none", "fan"]
+_Kernel = TypeVar("_Kernel", Array, np.ndarray)
 
 
-def matrix_view(kernel: Float[Array, "*axes out"]) -> Float[Array, "in out"]:
-    """The kernel as a matrix: all axes but the last flattened, so a conv kernel becomes (kh·kw·c_in, c_out).
+def matrix_view(kernel: _Kernel) -> _Kernel:
+    """The kernel (…, out) as a matrix: all axes but the last flattened, so a conv kernel becomes (kh·kw·c_in, c_out).
 
     Raises:
       UserError: for a vector or a scalar.

@@ -397,4 +397,4 @@ class Diagnostic(NamedTuple):
     needs: tuple[Literal["initial", "previous", "rule", "twin"], ...] = ()
     """Fields of the subject that must be there."""
     follow: Callable[[Update], Info] | None = None
-    """Scalars of every update, averaged over a task."""
+    """Scalars of an update; in a run the mean over 16 updates of each task, evenly spread."""

@@ -6,9 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from pliant.diagnostics._leaves import count, norms, require_same, widened
+from pliant.diagnostics._leaves import count, norms, require_same, total_norm, widened
 from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
 
 
@@ -58,7 +57,7 @@ def distance(params: Params, initial: Params) -> Distance:
     require_same(params, initial)
     now, start = widened(params), widened(initial)
     moved = jax.tree.map(jnp.subtract, now, start)
-    total, length = optax.tree.norm(moved), optax.tree.norm(start)
+    total, length = total_norm(moved), total_norm(start)
     relative = jnp.where(length == 0, jnp.nan, total / length)
     return Distance(total, relative, total / np.sqrt(count(params)), norms(moved))
 

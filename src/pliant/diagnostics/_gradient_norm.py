@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pliant.diagnostics._leaves import count, norms, widened
+from pliant.diagnostics._leaves import count, norms, total_norm, widened
 from pliant.diagnostics._subject import loss
 from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
 
@@ -57,7 +57,7 @@ def gradient_norm(gradients: Params) -> GradientNorm:
     wide = widened(gradients, "gradients")
     l1 = optax.tree.sum(jax.tree.map(jnp.abs, wide))
     zeros = optax.tree.sum(jax.tree.map(lambda leaf: (leaf == 0).sum(), wide)) / count(wide)
-    return GradientNorm(optax.tree.norm(wide), l1, jnp.where(jnp.isnan(l1), jnp.nan, zeros), norms(wide))
+    return GradientNorm(total_norm(wide), l1, jnp.where(jnp.isnan(l1), jnp.nan, zeros), norms(wide))
 
 
 def _measure(subject: Subject) -> GradientNorm:

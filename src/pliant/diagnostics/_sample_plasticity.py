@@ -45,7 +45,7 @@ def _follow(update: Update) -> Info:
 
 SAMPLE_PLASTICITY = Diagnostic(
     name="sample-plasticity",
-    summary="share of a batch's loss that the update on it removes, averaged over a task (Elsayed and Mahmood)",
-    cost="per-task",
+    summary="share of a batch's loss that the update on it removes (mean over 16 updates of a task; UPGD paper)",
+    cost="cheap",
     follow=_follow,
 )

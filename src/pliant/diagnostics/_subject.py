@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
+from pliant._evenly import evenly
 from pliant.errors import UserError
 from pliant.types import Batch, Features, Inputs, Params, Scalar, State, Subject, Text
 
@@ -60,8 +60,7 @@ def some(batch: Batch, most: int) -> Batch:
     number = len(jax.tree.leaves(batch.inputs)[0])
     if number == 0:
         raise UserError(got="an empty batch", wanted="at least one example", do="Pass examples to measure on.")
-    chosen = np.linspace(0, number - 1, min(most, number)).round().astype(np.int32)
-    return jax.tree.map(lambda leaf: leaf[chosen], batch)
+    return jax.tree.map(lambda leaf: leaf[evenly(number, most)], batch)
 
 
 def images_only(subject: Subject) -> Array:

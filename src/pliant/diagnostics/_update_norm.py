@@ -60,7 +60,7 @@ def _follow(update: Update) -> Info:
 
 UPDATE_NORM = Diagnostic(
     name="update-norm",
-    summary="L2 norm of every update, and over that of the parameters (mean over a task)",
+    summary="L2 norm of every update, and over that of the parameters (mean over 16 updates of each task)",
     cost="cheap",
     follow=_follow,
 )

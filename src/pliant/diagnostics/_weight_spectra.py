@@ -82,8 +82,7 @@ def weight_spectra(params: Params, mask: Mask = None) -> Mapping[str, WeightSpec
 
 
 def _spectrum(kernel: Array | np.ndarray) -> WeightSpectrum:
-    shape = jax.eval_shape(matrix_view, kernel).shape  # the view itself would round what is float64 on the host
-    sigma = singular_values(np.asarray(kernel, np.float64).reshape(shape))
+    sigma = singular_values(matrix_view(np.asarray(kernel, np.float64)))
     floored = np.maximum(sigma, _SMALLEST * sigma[0]) if sigma[0] != 0 else np.full_like(sigma, np.nan)
     logarithms = np.log(floored)
     return WeightSpectrum(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from pliant.diagnostics._leaves import count, norms, widened
+from pliant.diagnostics._leaves import count, norms, total_norm, widened
 from pliant.isometry import gram_deviation, matrix_view
 from pliant.masks import Mask, select
 from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
@@ -102,9 +102,7 @@ def weight_norm(params: Params) -> WeightNorm:
     wide = widened(params)
     absolute = jax.tree.map(jnp.abs, wide)
     largest = [leaf.max(initial=0.0) for leaf in jax.tree.leaves(absolute)]
-    return WeightNorm(
-        optax.tree.norm(wide), norms(wide), optax.tree.sum(absolute) / count(params), jnp.stack(largest).max()
-    )
+    return WeightNorm(total_norm(wide), norms(wide), optax.tree.sum(absolute) / count(params), jnp.stack(largest).max())
 
 
 def _measure_isometry(subject: Subject) -> Array:

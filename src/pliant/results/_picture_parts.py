@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pliant._evenly import evenly
 from pliant.errors import UserError
 
 Arrays = Mapping[int, Mapping[str, np.ndarray]]
@@ -55,8 +56,7 @@ def some(tasks: Sequence[int], most: int) -> list[int]:
       >>> some([1, 2, 5, 10, 20], 3)
       [1, 5, 20]
     """
-    places = np.linspace(0, len(tasks) - 1, min(most, len(tasks))).round().astype(int)
-    return [tasks[place] for place in places]
+    return [tasks[place] for place in evenly(len(tasks), most)]
 
 
 def over_rows(statistic: str, rows: np.ndarray, *arguments: float) -> np.ndarray:

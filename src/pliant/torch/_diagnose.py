@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional
 
+from pliant._evenly import evenly
 from pliant.diagnostics import DIAGNOSTICS, NTK, MeasuredNTK, gradient_norm, one_blas_thread
 from pliant.errors import UserError
 from pliant.results import diagnosis_table
@@ -221,7 +222,7 @@ def _gradient_norm(module: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor
 
 
 def _ntk(module: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Measured:
-    chosen = _evenly(len(x))
+    chosen = evenly(len(x), _MOST_EXAMPLES)
     x, of_chosen = x[chosen], lambda output: loss(output, chosen)  # type: ignore[call-arg]
     params = {name: parameter.detach() for name, parameter in module.named_parameters()}
     output = module(x).detach().requires_grad_()
@@ -279,7 +280,7 @@ def _jacobian(module: nn.Module, x: Tensor, layers: Sequence[str]) -> Measured:
             do="Use smaller inputs.",
         )
     entries = sum(size for _, _, size in steps) + output.numel() * sizes[0]
-    inputs = x[_evenly(len(x), max(1, min(_MOST_EXAMPLES, _ENTRIES // entries)))]
+    inputs = x[evenly(len(x), max(1, min(_MOST_EXAMPLES, _ENTRIES // entries)))]
     found = {name: _segment(module, inputs, start, name, features) for name, start, _ in steps}
     return _summary("jacobian", found | {"input_output": _segment(module, inputs, None, None, features)})
 
@@ -329,11 +330,6 @@ def _summary(name: str, arrays: Any) -> Measured:
     summarize = DIAGNOSTICS[name].summarize
     assert summarize is not None
     return summarize(jax.tree.map(np.asarray, arrays))
-
-
-def _evenly(number: int, most: int = _MOST_EXAMPLES) -> np.ndarray:
-    """The examples that `pliant.diagnose` takes: data sets may be sorted by class."""
-    return np.linspace(0, number - 1, min(most, number)).round().astype(np.int64)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -11,7 +11,7 @@ from pliant.diagnostics import DIAGNOSTICS, measure, summarize
 from pliant.errors import UserError
 from pliant.methods import Parts
 from pliant.training._step import SeedKeys, TrainState, init_state, seed_keys
-from pliant.types import Batch, Diagnostic, Key, Network, Params, Rule, State, Stream, Subject
+from pliant.types import Batch, Diagnostic, Key, Measured, Network, Params, Rule, State, Stream, Subject
 
 _PROBE_SEED = 0  # the probe examples are the same for all seeds, tasks and methods
 ALWAYS = ("cheap", "spectral")  # classes that are measured after every task
@@ -104,34 +104,36 @@ def summarize_slots(
     names: Sequence[str], measured: Mapping[str, Any], num_slots: int
 ) -> tuple[list[dict[str, Mapping[str, float]]], dict[str, np.ndarray]]:
     """Numbers of each slot by diagnostic and metric, and arrays by DIAGNOSTIC/ARRAY with a slot axis."""
-    numbers, arrays = [], []
-    for slot in range(num_slots):
-        of_slot = jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), dict(measured))
-        found = summarize(names, of_slot)
-        numbers.append({name: each.numbers for name, each in found.items()})
-        arrays.append({f"{name}/{key}": array for name, each in found.items() for key, array in each.arrays.items()})
-    return numbers, {name: np.stack([of_slot[name] for of_slot in arrays]) for name in arrays[0]}
+
+    def of_slot(slot: int) -> dict[str, Measured]:
+        return summarize(names, jax.tree.map(lambda leaf: np.asarray(leaf[slot]), dict(measured)))
+
+    found = list(map(of_slot, range(num_slots)))
+    numbers = [{name: each.numbers for name, each in of_one.items()} for of_one in found]
+    arrays = [
+        {f"{name}/{key}": array for name, each in of_one.items() for key, array in each.arrays.items()}
+        for of_one in found
+    ]
+    return numbers, {name: np.stack([of_one[name] for of_one in arrays]) for name in arrays[0]}
 
 
 def unmeasurable(
     names: Sequence[str], network: Network, parts: Callable[[], Parts], stream: Stream, probe_size: int, batch_size: int
 ) -> dict[str, str]:
     """Why diagnostics cannot measure a network on a stream; found by tracing them, nothing is computed."""
+    reasons = {}
 
-    def trace(name: str, probe: Array) -> Any:
+    def trace(probe: Array) -> None:
         keys: SeedKeys = seed_keys(0)
-        state = init_state(network, parts(), keys.network, has_twin=has_twin([name]))
+        state = init_state(network, parts(), keys.network, has_twin=has_twin(names))
         task = stream.task(keys.tasks, 0)
         subject = make_subject(network, parts(), stream, (state,) * 3, keys.probe, stream.data, task, probe, batch_size)
-        return measure(subject, [name])
+        for name in names:
+            if DIAGNOSTICS[name].measure:
+                try:
+                    measure(subject, [name])
+                except UserError as error:
+                    reasons[name] = str(error)
 
-    reasons = {}
-    probe = jax.ShapeDtypeStruct((probe_size,), np.int32)
-    for name in names:
-        if DIAGNOSTICS[name].measure is None:
-            continue
-        try:
-            jax.eval_shape(lambda probe, name=name: trace(name, probe), probe)
-        except UserError as error:
-            reasons[name] = str(error)
+    jax.eval_shape(trace, jax.ShapeDtypeStruct((probe_size,), np.int32))
     return reasons

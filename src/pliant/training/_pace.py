@@ -3,9 +3,12 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+from pliant._evenly import evenly
 from pliant.errors import UserError
 from pliant.training._config import RunConfig
 from pliant.types import Stream
+
+_FOLLOWED = 16  # updates of a task: norms of all parameters at each of them cost a small network half its training
 
 
 def num_steps(config: RunConfig, stream: Stream, index: int) -> int:
@@ -61,6 +64,20 @@ def rates(config: RunConfig, total: int) -> Float[np.ndarray, " step"]:
     """
     drops = np.sort(np.asarray(config.rate_drops, float))
     return config.rate_drop_factor ** np.searchsorted(drops, np.arange(total) / total, side="right")
+
+
+def followed_weights(total: int) -> Float[np.ndarray, " step"]:
+    """The weight of every update of a task in means over those that diagnostics follow: 16, evenly spread, or all.
+
+    The sum over the task divided by `total` is the mean over those followed.
+
+    Example:
+      >>> followed_weights(46).nonzero()[0].tolist()
+      [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36, 39, 42, 45]
+    """
+    weights = np.zeros(total)
+    weights[evenly(total, _FOLLOWED)] = total / min(total, _FOLLOWED)
+    return weights
 
 
 def _is_long(config: RunConfig, index: int) -> bool:

@@ -76,12 +76,12 @@ def make_plan(config: RunConfig, data_dir: str | None = None) -> Plan:
     _check_names(config, names)
     settings, grid = _parse(config, names), _parse_grid(config, names)
     stream, stream_options = _make_stream(config, data_dir, settings)
-    plans = []
+    plans: list[MethodPlan] = []
     for source, method in zip(config.methods, methods, strict=True):
         with users_code(source):
-            planned = _plan_method(config, stream, source, method, settings)
+            planned = _plan_method(config, stream, source, method, settings, plans)
             planned = planned._replace(points=_points(planned, grid[method.name]))
-            plans.append(_with_diagnostics(config, planned))
+            plans.append(_with_diagnostics(config, planned, plans))
     return Plan(config, stream, stream_options, tuple(plans))
 
 
@@ -283,18 +283,23 @@ def _points(plan: MethodPlan, grid: Mapping[str, str]) -> tuple[dict[str, Value]
     return points
 
 
-def _with_diagnostics(config: RunConfig, plan: MethodPlan) -> MethodPlan:
+def _with_diagnostics(config: RunConfig, plan: MethodPlan, earlier: Sequence[MethodPlan]) -> MethodPlan:
     """What is measured: of a set what can be, of what is named everything."""
     chosen = choose(config.diagnostics)
     if set(chosen) <= set(SETS["basic"]):  # these fit everywhere
         return plan._replace(diagnostics=chosen)
-    reasons = unmeasurable(
-        chosen,
-        plan.network,
-        lambda: build(plan.method, plan.network.wiring, plan.static | plan.traced),
-        plan.stream,
-        probe_size(config, plan.stream),
-        config.batch_size,
+    same = [other for other in earlier if other.network is plan.network and other.stream is plan.stream]
+    reasons = (
+        same[0].unmeasured
+        if same
+        else unmeasurable(
+            chosen,
+            plan.network,
+            lambda: build(plan.method, plan.network.wiring, plan.static | plan.traced),
+            plan.stream,
+            probe_size(config, plan.stream),
+            config.batch_size,
+        )
     )
     named = [name for word in config.diagnostics for name in word.split(",") if name in reasons]
     if named:
@@ -326,8 +331,14 @@ def _with_settings(
 
 
 def _plan_method(
-    config: RunConfig, stream: Stream, source: str, method: Method, settings: Mapping[str, Mapping[str, str]]
+    config: RunConfig,
+    stream: Stream,
+    source: str,
+    method: Method,
+    settings: Mapping[str, Mapping[str, str]],
+    earlier: Sequence[MethodPlan],
 ) -> MethodPlan:
+    """One method's plan; a network that an earlier method has is not made again."""
     values = with_settings(method, settings[method.name], config.learning_rate)
     static, traced = split_static(method, values)
     stream = reshape(method, stream, static)
@@ -345,7 +356,14 @@ def _plan_method(
     network_options |= {flag: value for flag, value in own_flags.items() if flag not in missing}
     network_options |= _network_changes(method, name)
     _check_inputs(config, stream)
-    network = factory(stream.input_shape, stream.num_outputs, **network_options)
+    same = [
+        other.network
+        for other in earlier
+        if (other.network_name, other.network_options) == (name, network_options)
+        and other.stream is stream
+        and not other.method.wrap
+    ]
+    network = same[0] if same else factory(stream.input_shape, stream.num_outputs, **network_options)
     _check_head(config, network)
     network = wrapped(method, network, static)
     build(method, network.wiring, values)  # numbers are checked here: inside a compiled program they are traced

@@ -20,7 +20,7 @@ from pliant.training._diagnose import due, probe_indices, summarize_slots
 from pliant.training._evaluate import Sizes, scores
 from pliant.training._learner import Learner, make_learner
 from pliant.training._order import batch_indices
-from pliant.training._pace import micro_steps, num_steps, rates
+from pliant.training._pace import followed_weights, micro_steps, num_steps, rates
 from pliant.training._plan import MethodPlan, Plan, make_plan, probe_size
 from pliant.training._record import fingerprint, record
 from pliant.training._step import Pace
@@ -192,6 +192,7 @@ def _run_task(
     axis = learner.axis
     total, num_train = num_steps(config, stream, index), stream.num_train(index)
     moments, factors = micro_steps(config, stream, index), rates(config, total)
+    weights = followed_weights(total)
     before = sum(num_steps(config, stream, earlier) for earlier in range(index))
     sums: dict[str, np.ndarray] = {}
     state, slot, task = carry
@@ -207,6 +208,7 @@ def _run_task(
             _padded(moments[start:stop], np.int32),
             _padded(factors[start:stop], np.float32),
             _padded(np.arange(start, stop) / total, np.float32),
+            _padded(weights[start:stop], np.float32),
             np.int32(before + start),
             np.int32(stop - start),
             np.int32(num_train),

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Shaped
 
-from pliant.diagnostics import random_step
+from pliant.diagnostics import random_step, total_norm
 from pliant.methods import Parts
 from pliant.training._rounding import rounded, with_rounded_gradient
 from pliant.types import (
@@ -18,6 +18,7 @@ from pliant.types import (
     Features,
     Forward,
     Fresh,
+    Info,
     Inputs,
     Key,
     Learned,
@@ -94,6 +95,7 @@ def train_step(
     keys: SeedKeys,
     probe_batch: Any,
     followed: Sequence[Diagnostic] = (),
+    weight: Float[Array, ""] | float = 1.0,
 ) -> tuple[TrainState, dict[str, Shaped[Array, ""]]]:
     """Gradients of loss and penalty → optimizer → apply → intervention.
 
@@ -108,6 +110,7 @@ def train_step(
       keys: of the seed.
       probe_batch: `(indices' key, number) -> Batch` of the current task.
       followed: diagnostics that look at the update.
+      weight: what their numbers are multiplied by; where it is 0 they are not computed.
 
     Returns:
       The state after the step, and scalars of the step: the online score and `loss` before the update, the global norm
@@ -140,21 +143,22 @@ def train_step(
     metrics = {
         f"online_{objective.score}": objective.scores(output, batch.targets, task).mean(),
         "loss": loss,
-        "gradient_norm": _global_norm(gradients),
+        "gradient_norm": total_norm(gradients),
     }
     if parts.penalty:
         metrics["penalty"] = penalty
-    for diagnostic in followed:
-        assert diagnostic.follow is not None
 
-        def loss_after() -> Scalar:
-            after, _, _ = network.apply(params, state.network, batch.inputs, train=True, key=noise)
-            return objective.losses(after, batch.targets, task).mean()
+    def loss_after() -> Scalar:
+        after, _, _ = network.apply(params, state.network, batch.inputs, train=True, key=noise)
+        return objective.losses(after, batch.targets, task).mean()
 
-        metrics |= diagnostic.follow(Update(state.params, updates, loss, loss_after))
+    def update() -> Update:
+        return Update(state.params, jax.tree.map(jnp.subtract, params, state.params), loss, loss_after)
+
+    metrics |= _follow(followed, update, weight)
     twin = state.twin
     if twin:
-        twin = random_step(_method_key(keys, _TWIN, step), twin, _global_norm(updates))
+        twin = random_step(_method_key(keys, _TWIN, step), twin, total_norm(updates))
     learned, intervention = Learned(params, network_state, optimizer), state.intervention
     if parts.intervention and parts.intervention.update:
         signals = Signals(
@@ -178,6 +182,8 @@ class Pace(NamedTuple):
     """What the learning rate is multiplied by."""
     fraction: Float[np.ndarray | Array, " step"]
     """The share of the task's updates done before this one, in [0, 1)."""
+    weight: Float[np.ndarray | Array, " step"]
+    """Of the update in a mean over those that diagnostics follow, times all updates of the task; 0 for the others."""
     first_step: Int[Array, ""] | np.int32
     """Updates before this chunk."""
     num_steps: Int[Array, ""] | np.int32
@@ -190,7 +196,15 @@ class Pace(NamedTuple):
         """The first `num_steps` updates of a stream that changes abruptly, all at the full learning rate."""
         moments, rates = np.ones(num_steps, np.int32), np.ones(num_steps, np.float32)
         fractions = np.arange(num_steps, dtype=np.float32) / num_steps
-        return cls(moments, rates, fractions, np.int32(0), np.int32(num_steps), np.int32(num_train))
+        return cls(
+            moments,
+            rates,
+            fractions,
+            np.ones(num_steps, np.float32),
+            np.int32(0),
+            np.int32(num_steps),
+            np.int32(num_train),
+        )
 
 
 def train_chunk(
@@ -217,7 +231,7 @@ def train_chunk(
       task: the current one.
       indices: of the examples in each batch.
       pace: see there.
-      followed: diagnostics that look at every update.
+      followed: diagnostics that look at the updates whose weight is not 0.
 
     Returns:
       The state, and the metrics of every step, 0 beyond `num_steps`.
@@ -237,7 +251,19 @@ def train_chunk(
             return stream.train_batch(data, current, jax.random.randint(key, (num_examples,), 0, pace.num_train))
 
         parts = build_parts(pace.rate[i], pace.fraction[i])
-        return train_step(network, parts, stream.objective, state, batch, current, step, keys, probe_batch, followed)
+        return train_step(
+            network,
+            parts,
+            stream.objective,
+            state,
+            batch,
+            current,
+            step,
+            keys,
+            probe_batch,
+            followed,
+            pace.weight[i],
+        )
 
     def body(i: Int[Array, ""], carry: Any) -> Any:
         state, metrics = carry
@@ -249,10 +275,17 @@ def train_chunk(
     return jax.lax.fori_loop(0, pace.num_steps, body, (state, zeros))
 
 
-def _global_norm(tree: Params) -> Scalar:
-    """The L2 norm over all leaves, by dot products: XLA:CPU runs them several times as fast as sums of squares."""
-    squares = [jnp.vdot(leaf, leaf, preferred_element_type=jnp.float32) for leaf in jax.tree.leaves(tree)]
-    return jnp.sqrt(jnp.stack(squares).sum())
+def _follow(followed: Sequence[Diagnostic], update: Callable[[], Update], weight: Float[Array, ""] | float) -> Info:
+    """What diagnostics say of an update, times its weight."""
+
+    def told() -> Info:  # the change is taken here: as an operand it would be stored at every step
+        found = [each.follow(update()) for each in followed if each.follow]
+        return {name: weight * value for info in found for name, value in info.items()}
+
+    if not followed:
+        return {}
+    zeros = jax.tree.map(lambda value: jnp.zeros(value.shape, value.dtype), jax.eval_shape(told))
+    return jax.lax.cond(jnp.asarray(weight) > 0, told, lambda: zeros)
 
 
 def _method_key(keys: SeedKeys, part: int, step: Int[Array, ""]) -> Key:

@@ -1,0 +1,14 @@
+"""A few of many, evenly spread."""
+
+import numpy as np
+from jaxtyping import Int
+
+
+def evenly(number: int, most: int) -> Int[np.ndarray, " chosen"]:
+    """At most `most` of the indices 0, …, number − 1, evenly spread and ascending; with more than one the ends are.
+
+    Example:
+      >>> evenly(10, 4).tolist(), evenly(3, 4).tolist()
+      ([0, 3, 6, 9], [0, 1, 2])
+    """
+    return np.linspace(0, number - 1, min(most, number)).round().astype(np.int32)
