@@ -9,6 +9,7 @@ the rare ones, of which probes of plasticity alone are tens of thousands of trai
 """
 
 import contextlib
+import sys
 import time
 from typing import Any
 
@@ -86,6 +87,7 @@ def measure(repeats: int) -> list[dict[str, object]]:
             row |= {f"{case} {unit}": value for unit, value in found.items()}
             jax.clear_caches()
         rows.append(row)
+        print(name, file=sys.stderr, flush=True)
     return rows
 
 

@@ -317,6 +317,9 @@ class Stream(NamedTuple):
     train_batch: Callable[[PyTree[Array], PyTree[Array], Int[Array, " batch"]], Batch]
     """`train_batch(data, task, indices) -> Batch`."""
     test_batch: Callable[[PyTree[Array], PyTree[Array], Int[Array, " batch"]], Batch] | None = None
+    num_validation: Callable[[int], int] | None = None
+    """Validation examples in task number `index`: held out of training, apart from the test; None for none."""
+    validation_batch: Callable[[PyTree[Array], PyTree[Array], Int[Array, " batch"]], Batch] | None = None
     keeps: Literal["inputs", "targets"] | None = None
     """What training example number i has in common from task to task: transitions that interpolate need to know."""
     micro_steps: int = 1

@@ -25,7 +25,7 @@ PUBLISHED = {
     "kumar/continual-pairs": ("class-pairs", "tiny-imagenet", None, 100, 10, 500, 10, 1e-3, "kumar-cnn"),
     "dohare/permuted-mnist": ("permuted-pixels", "mnist", None, 1, 1, 800, 10, 3e-3, "mlp"),
     "dohare/slowly-changing-regression": ("slowly-changing-regression", None, None, 1, 1, 100, 100, 0.01, "mlp"),
-    "dohare/class-incremental-cifar100": ("class-incremental", "cifar100", 45_000, 90, 200, 20, 10, 0.1, "resnet18"),
+    "dohare/class-incremental-cifar100": ("class-incremental", "cifar100", None, 90, 200, 20, 10, 0.1, "resnet18"),
     "lyle/optimizer-instability": ("random-labels", "mnist", 5000, 512, "1000 updates", 100, 4, 1e-3, "mlp"),
 } | {
     f"gradual/{name}/{transition}": numbers
@@ -94,7 +94,9 @@ def test_protocols_as_published():
     kumar = [preset.configs["paper"] for name, preset in PRESETS.items() if name.startswith("kumar/")]
     assert {(config.standardize, config.headline) for config in kumar} == {("half", "online_accuracy")}
     incremental = PRESETS["dohare/class-incremental-cifar100"].configs["paper"]
-    assert incremental.settings == ("sgd.momentum=0.9", "sgd.weight_decay=0.0005")
+    validation = "class-incremental.validation_per_class=50"
+    assert incremental.settings == ("sgd.momentum=0.9", "sgd.weight_decay=0.0005", validation)
+    assert incremental.weights_at_end == "best-validation"
     assert (incremental.rate_drops, incremental.rate_drop_factor) == ((0.3, 0.6, 0.8), 0.2)
     assert incremental.augment == "crop-flip-rotate"
     lyle = PRESETS["lyle/optimizer-instability"].configs["paper"]

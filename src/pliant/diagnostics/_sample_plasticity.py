@@ -46,6 +46,6 @@ def _follow(update: Update) -> Info:
 SAMPLE_PLASTICITY = Diagnostic(
     name="sample-plasticity",
     summary="share of a batch's loss that the update on it removes (mean over 16 updates of a task; UPGD paper)",
-    cost="cheap",
+    cost="per-task",
     follow=_follow,
 )

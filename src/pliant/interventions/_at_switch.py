@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from pliant.diagnostics import weight_norm
+from pliant.diagnostics import total_norm
 from pliant.errors import require_range
 from pliant.types import Fresh, Info, Key, Learned, Number, Params, Scalar, State
 
@@ -58,7 +58,7 @@ def norm_moved(before: Params, after: Params) -> Scalar:
       5.0
     """
     wide = jax.tree.map(lambda old, new: new.astype(jnp.float32) - old.astype(jnp.float32), before, after)
-    return weight_norm(wide).total
+    return total_norm(wide)
 
 
 def drawn(key: Key, params: Params, fresh: Fresh) -> tuple[Params, State]:

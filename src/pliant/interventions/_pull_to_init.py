@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from pliant.diagnostics import weight_norm
+from pliant.diagnostics import total_norm
 from pliant.errors import require_range
 from pliant.masks import Mask, select
 from pliant.types import Info, Intervention, Key, Learned, Number, Signals, State
@@ -73,6 +73,6 @@ def pull_to_init(*, learning_rate: Number, strength: Number = 0.1, mask: Mask = 
         params = jax.tree.map(
             lambda now, pull: jnp.where(share > 0, (now - pull).astype(now.dtype), now), learned.params, pulls
         )
-        return learned._replace(params=params), state, {"norm_moved": weight_norm(pulls).total}
+        return learned._replace(params=params), state, {"norm_moved": total_norm(pulls)}
 
     return Intervention(init, update)

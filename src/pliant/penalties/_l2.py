@@ -52,7 +52,7 @@ def l2(strength: Number = 1e-3, *, mask: Mask = None) -> Penalty:
 
         def square(selected: bool, leaf: Array) -> Array | float:
             wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-            return jnp.sum(wide**2) if selected else 0.0
+            return jnp.vdot(wide, wide) if selected else 0.0
 
         squares = jax.tree.map(square, select(mask, params), params)
         return strength * 0.5 * jnp.float32(sum(jax.tree.leaves(squares))), state

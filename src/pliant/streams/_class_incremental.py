@@ -38,6 +38,7 @@ def class_incremental(
     num_tasks: int = 20,
     classes_per_task: int = 5,
     order: Literal["random", "natural"] = "random",
+    validation_per_class: int = 0,
 ) -> Stream:
     """Classification among more and more classes: task t has all images of the first (t + 1)·`classes_per_task` ones.
 
@@ -49,12 +50,14 @@ def class_incremental(
       num_tasks: ≥ 1.
       classes_per_task: classes that a task adds, ≥ 1; `num_tasks`·`classes_per_task` is at most the number of classes.
       order: "random" draws the order of the classes for each seed; "natural" is that of their numbers.
+      validation_per_class: training images of every class, the last ones, that are held out for `weights_at_end` of a
+        run, ≥ 0 and fewer than there are.
 
     Returns:
       A `Stream`; a task is `SeenClasses`.
 
     Raises:
-      UserError: for an unknown order, numbers below 1, too few classes, or a class without images.
+      UserError: for an unknown order, numbers below 1, too few classes, a class without images, or too many held out.
 
     Example:
       >>> from pliant.streams import load_dataset
@@ -69,8 +72,7 @@ def class_incremental(
       <https://www.nature.com/articles/s41586-024-07711-7>`_, 2024, class-incremental CIFAR-100.
 
     Differs from:
-      Dohare et al., who keep 50 of the 500 training images of a class for validation, and continue each task from the
-      parameters that were the best on them.
+      Nothing known; Dohare et al. hold out 50 of the 500 training images of a class.
     """
     if order not in ("random", "natural"):
         raise UserError(got=f"order={order!r}", wanted="'random' or 'natural'", do="Leave it out for 'random'.")
@@ -84,6 +86,13 @@ def class_incremental(
             do="Lower --tasks, or set class-incremental.classes_per_task.",
         )
     data = class_data(dataset)
+    num_kept = data.train.shape[1] - validation_per_class
+    if not 0 <= validation_per_class < data.train.shape[1]:
+        raise UserError(
+            got=f"validation_per_class={validation_per_class}",
+            wanted=f"0 to {data.train.shape[1] - 1}, fewer than the training images of a class of {dataset.name!r}",
+            do="Leave it out for none.",
+        )
 
     def task(key: Key, index: Int[Array, ""] | int) -> SeenClasses:
         classes = jnp.arange(num_classes)
@@ -92,7 +101,10 @@ def class_incremental(
         return SeenClasses(classes, jnp.argsort(classes) < (index + 1) * classes_per_task)
 
     def train_batch(data: ClassData, task: SeenClasses, indices: Int[Array, " batch"]) -> Batch:
-        return class_batch(data.images, data.images.train, data.train, task.order, indices)
+        return class_batch(data.images, data.images.train, data.train[:, :num_kept], task.order, indices)
+
+    def validation_batch(data: ClassData, task: SeenClasses, indices: Int[Array, " batch"]) -> Batch:
+        return class_batch(data.images, data.images.train, data.train[:, num_kept:], task.order, indices)
 
     def test_batch(data: ClassData, task: SeenClasses, indices: Int[Array, " batch"]) -> Batch:
         return class_batch(data.images, data.images.test, data.test, task.order, indices)
@@ -103,7 +115,7 @@ def class_incremental(
         num_tasks=num_tasks,
         num_outputs=num_classes,
         input_shape=dataset.train.images.shape[1:],
-        num_train=lambda index: (index + 1) * classes_per_task * data.train.shape[1],
+        num_train=lambda index: (index + 1) * classes_per_task * num_kept,
         num_test=lambda index: (index + 1) * classes_per_task * data.test.shape[1],
         objective=masked_classification(lambda task: task.seen),
         headline="test_accuracy",
@@ -112,6 +124,10 @@ def class_incremental(
         task=task,
         train_batch=train_batch,
         test_batch=test_batch,
+        num_validation=(lambda index: (index + 1) * classes_per_task * validation_per_class)
+        if validation_per_class
+        else None,
+        validation_batch=validation_batch if validation_per_class else None,
     )
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 from pliant.streams import text_scores
 from pliant.training._decode import beam_search, greedy
-from pliant.types import Batch, Scalar, Stream, Subject, Text
+from pliant.types import Batch, Inputs, Scalar, Stream, Subject, Text
 
 _BLOCK = 1000  # examples evaluated at once
 _TEXTS = 128  # texts written at once: a block takes as many passes as its slowest text
@@ -28,6 +28,10 @@ def evaluate(stream: Stream, subject: Subject, data: Any, task: Any, sizes: Size
 
     Of text streams also what the network writes, for the test examples, or the training ones if there are no others.
     """
+
+    def apply(inputs: Inputs) -> Array:
+        return subject.network.apply(subject.params, subject.state, inputs, train=False, key=None)[0]
+
     score = stream.objective.score
     largest_train, largest_test = (max(map(of, range(stream.num_tasks))) for of in (stream.num_train, stream.num_test))
     splits = {"train": (stream.train_batch, sizes.num_train, largest_train)}
@@ -35,7 +39,7 @@ def evaluate(stream: Stream, subject: Subject, data: Any, task: Any, sizes: Size
         splits["test"] = (stream.test_batch, sizes.num_test, largest_test)
     results: dict[str, Any] = {}
     for split, (batch_of, number, largest) in splits.items():
-        results[f"{split}_{score}"] = _mean_score(stream, subject, batch_of, number, largest, data, task)
+        results[f"{split}_{score}"] = mean_score(stream, apply, batch_of, number, largest, data, task)
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(subject.params)]
     results["diverged"] = ~jnp.stack(finite).all()
     if isinstance(subject.probe.inputs, Text):
@@ -53,9 +57,9 @@ def scores(results: dict[str, Any]) -> dict[str, float]:
     return metrics
 
 
-def _mean_score(
+def mean_score(
     stream: Stream,
-    subject: Subject,
+    apply: Callable[[Inputs], Array],
     batch_of: Callable[[Any, Any, Array], Batch],
     num_examples: Int[Array, ""] | np.int32,
     largest: int,
@@ -68,8 +72,7 @@ def _mean_score(
     def add(block: Int[Array, ""], total: Scalar) -> Scalar:
         indices = block * size + jnp.arange(size)
         batch = batch_of(data, task, jnp.minimum(indices, num_examples - 1))
-        output, _, _ = subject.network.apply(subject.params, subject.state, batch.inputs, train=False, key=None)
-        scores = stream.objective.scores(output, batch.targets, task)
+        scores = stream.objective.scores(apply(batch.inputs), batch.targets, task)
         return total + jnp.where(indices < num_examples, scores, 0.0).sum()
 
     num_blocks = -(-num_examples // size)

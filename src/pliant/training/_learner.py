@@ -7,6 +7,7 @@ import jax
 
 from pliant.diagnostics import DIAGNOSTICS, choose, measure
 from pliant.methods import build
+from pliant.training._best import better, no_epoch
 from pliant.training._config import RunConfig
 from pliant.training._diagnose import ALWAYS, followed, has_twin, make_subject
 from pliant.training._evaluate import evaluate
@@ -36,6 +37,10 @@ class Learner(NamedTuple):
     """((state, slot), (traced, task index)) -> state, what the method reports"""
     train: Callable[[Any, Any], Any]
     """((state, slot, task, indices), (traced, data, pace)) -> state, metrics of every step"""
+    no_epoch: Callable[[Any, Any], Any]
+    """(state, ()) -> best"""
+    better: Callable[[Any, Any], Any]
+    """((best, state, task), (data, number of validation examples)) -> best"""
     evaluate: Callable[[Any, Any], Any]
     """((states, slot, task), (traced, data, probe indices, task index, numbers of examples)) -> scores, and the
     diagnostics that are measured after every task; states are of now, of the start, and of the end of the task before
@@ -87,6 +92,10 @@ def make_learner(
 
         return train_chunk(network, now, stream, state, slot.keys, data, task, indices, pace, followed(names))
 
+    def improve(item: Any, shared: Any) -> Any:
+        (best, state, task), (data, number) = item, shared
+        return better(network, stream, best, state, data, task, number)
+
     def subject_of(item: Any, shared: Any) -> Any:
         states, slot, task = item
         traced, data, probe, index, _ = shared
@@ -110,6 +119,8 @@ def make_learner(
         make_task=axis.over_seeds(lambda slot, index: stream.task(slot.keys.tasks, index)),
         switch=axis.over_seeds(switch),
         train=axis.over_seeds(train),
+        no_epoch=axis.over_seeds(lambda state, _: no_epoch(state)),
+        better=axis.over_seeds(improve),
         evaluate=axis.over_seeds(score),
         measure={name: measure_one(name) for name in measured if name not in always},
     )

@@ -1,5 +1,7 @@
 """How many updates a task gets, and what the host decides for each of them: all in integers."""
 
+import itertools
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -22,6 +24,19 @@ def num_steps(config: RunConfig, stream: Stream, index: int) -> int:
     """
     whole = config.steps or config.epochs * stream.num_train(index) // config.batch_size
     return whole * (stream.micro_steps if _is_long(config, index) else 1)
+
+
+def epoch_ends(config: RunConfig, stream: Stream, index: int) -> list[int]:
+    """After which updates of task number `index` an epoch ends; the last is the end of the task.
+
+    Example:
+      >>> from pliant.streams import load_dataset, random_labels
+      >>> epoch_ends(RunConfig(epochs=3, batch_size=100), random_labels(load_dataset("digits")), 0)
+      [16, 32, 48]
+    """
+    total, num_train = num_steps(config, stream, index), stream.num_train(index)
+    ends = (epoch * num_train // config.batch_size for epoch in itertools.count(1))
+    return [*itertools.takewhile(lambda end: end < total, ends), total]
 
 
 def micro_steps(config: RunConfig, stream: Stream, index: int) -> Int[np.ndarray, " step"]:

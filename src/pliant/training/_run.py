@@ -20,7 +20,7 @@ from pliant.training._diagnose import due, probe_indices, summarize_slots
 from pliant.training._evaluate import Sizes, scores
 from pliant.training._learner import Learner, make_learner
 from pliant.training._order import batch_indices
-from pliant.training._pace import followed_weights, micro_steps, num_steps, rates
+from pliant.training._pace import epoch_ends, followed_weights, micro_steps, num_steps, rates
 from pliant.training._plan import MethodPlan, Plan, make_plan, probe_size
 from pliant.training._record import fingerprint, record
 from pliant.training._step import Pace
@@ -196,9 +196,12 @@ def _run_task(
     before = sum(num_steps(config, stream, earlier) for earlier in range(index))
     sums: dict[str, np.ndarray] = {}
     state, slot, task = carry
+    is_selecting = config.weights_at_end == "best-validation"
+    ends = epoch_ends(config, stream, index) if is_selecting else [total]
+    best = learner.no_epoch(state, ()) if is_selecting else None
     start = 0
     while start < total:
-        began, stop = time.perf_counter(), min(start + chunk.size, total)
+        began, stop = time.perf_counter(), min(start + chunk.size, *(end for end in ends if end > start))
         order = np.zeros((config.seeds, _CHUNK, config.batch_size), np.int32)
         for seed in range(config.seeds):
             order[seed, : stop - start] = batch_indices(
@@ -217,10 +220,18 @@ def _run_task(
         for name, values in axis.get(metrics).items():
             kind = np.int64 if values.dtype.kind == "i" else np.float64
             sums[name] = _added(sums.get(name, np.zeros(len(seeds), kind)), values[:, : stop - start])
+        if is_selecting and stop in ends:
+            assert stream.num_validation is not None
+            held_out = (arguments[1], np.int32(stream.num_validation(index)))
+            best = learner.better((best, state, task), held_out)
         start = stop
         chunk.took(time.perf_counter() - began)
         progress(stop / total, float(sums[f"online_{stream.objective.score}"].mean() / stop))
-    return state, {name: each if each.dtype.kind == "i" else each / total for name, each in sums.items()}
+    means = {name: each if each.dtype.kind == "i" else each / total for name, each in sums.items()}
+    if best is not None:
+        state = state._replace(params=best.params, network=best.network)
+        means[f"validation_{stream.objective.score}"] = axis.get(best.score)
+    return state, means
 
 
 def _added(totals: np.ndarray, values: np.ndarray) -> np.ndarray:

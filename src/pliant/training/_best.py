@@ -1,0 +1,51 @@
+"""The weights that were the best on validation examples."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from pliant.training._evaluate import mean_score
+from pliant.training._step import TrainState
+from pliant.types import Network, Params, State, Stream
+
+
+class Best(NamedTuple):
+    """Of the epochs so far the one with the highest validation score, the first of those."""
+
+    score: Float[Array, ""]
+    params: Params
+    network: State
+
+
+def no_epoch(state: TrainState) -> Best:
+    """Before the first epoch: every score is higher."""
+    return Best(jnp.float32(-jnp.inf), state.params, state.network)
+
+
+def better(
+    network: Network, stream: Stream, best: Best, state: TrainState, data: Any, task: Any, number: Int[Array, ""]
+) -> Best:
+    """The better of the best epoch so far and the weights now; for one seed, pure.
+
+    Args:
+      network: what learns.
+      stream: which holds out examples.
+      best: so far.
+      state: at the end of an epoch.
+      data: the stream's.
+      task: the current one.
+      number: of its validation examples.
+    """
+    assert stream.num_validation is not None
+    assert stream.validation_batch is not None
+    largest = max(map(stream.num_validation, range(stream.num_tasks)))
+
+    def apply(inputs: Any) -> Array:
+        return network.apply(state.params, state.network, inputs, train=False, key=None)[0]
+
+    now = Best(
+        mean_score(stream, apply, stream.validation_batch, number, largest, data, task), state.params, state.network
+    )
+    return jax.tree.map(lambda new, old: jnp.where(now.score > best.score, new, old), now, best)

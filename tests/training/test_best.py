@@ -1,0 +1,103 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pliant.errors import UserError
+from pliant.networks import mlp
+from pliant.streams import class_incremental, load_dataset
+from pliant.training import RunConfig, make_plan, run
+from pliant.training._best import better, no_epoch
+from pliant.training._step import TrainState
+
+STREAM = class_incremental(load_dataset("digits"), num_tasks=3, classes_per_task=3, validation_per_class=10)
+CONFIG = RunConfig(
+    stream="class-incremental",
+    settings=("class-incremental.validation_per_class=10", "class-incremental.classes_per_task=3"),
+    weights_at_end="best-validation",
+    methods=("adam",),
+    learning_rate=0.03,
+    widths=(16,),
+    train_size=300,
+    tasks=2,
+    seeds=2,
+)
+
+
+def _state(network, key, factor=1.0):
+    params, state = network.init(key)
+    return TrainState(jax.tree.map(lambda leaf: factor * leaf, params), state, (), (), ())
+
+
+def test_the_held_out_images_are_in_neither_training_nor_test(key):
+    task = STREAM.task(key, 1)
+    train = STREAM.train_batch(STREAM.data, task, jnp.arange(STREAM.num_train(1)))
+    held_out = STREAM.validation_batch(STREAM.data, task, jnp.arange(STREAM.num_validation(1)))
+    test = STREAM.test_batch(STREAM.data, task, jnp.arange(STREAM.num_test(1)))
+    assert np.bincount(held_out.targets, minlength=10)[np.asarray(task.seen)].tolist() == [10] * 6
+    whole = class_incremental(load_dataset("digits"), num_tasks=3, classes_per_task=3)
+    assert STREAM.num_train(1) == whole.num_train(1) - 60
+    assert set(np.unique(held_out.targets)) == set(np.unique(train.targets)) == set(np.unique(test.targets))
+    images = [{image.tobytes() for image in np.asarray(batch.inputs)} for batch in (held_out, train, test)]
+    assert len(images[0]) == 60
+    assert not images[0] & (images[1] | images[2])
+
+
+def test_the_better_score_stays_and_the_first_of_two_equals(key):
+    network, task = mlp((8, 8, 1), 10, widths=(16,)), STREAM.task(key, 2)
+    number = STREAM.num_validation(2)
+    batch = STREAM.validation_batch(STREAM.data, task, jnp.arange(number))
+
+    def accuracy(state):
+        output = network.apply(state.params, state.network, batch.inputs, train=False, key=None)[0]
+        return float((jnp.where(task.seen, output, -jnp.inf).argmax(1) == batch.targets).mean())
+
+    states = [_state(network, jax.random.key(seed)) for seed in range(4)]
+    scores = [accuracy(state) for state in states]
+    assert len(set(scores)) > 1
+    best = no_epoch(states[0])
+    for state in states:
+        best = better(network, STREAM, best, state, STREAM.data, task, number)
+    assert float(best.score) == pytest.approx(max(scores))
+    winner = states[int(np.argmax(scores))]
+    jax.tree.map(np.testing.assert_array_equal, best.params, winner.params)
+    doubled = _state(network, jax.random.key(int(np.argmax(scores))), factor=2.0)  # answers the same
+    again = better(network, STREAM, best, doubled, STREAM.data, task, number)
+    jax.tree.map(np.testing.assert_array_equal, again.params, winner.params)
+
+
+def test_a_task_ends_with_the_best_epoch(tmp_path):
+    """The weights are those of a run that stopped after that epoch."""
+    last = {"weights_at_end": "last"}
+    runs = {epochs: _table(tmp_path, epochs) for epochs in range(1, 7)}
+    of_seed = {seed: [runs[epochs]["validation_accuracy", seed] for epochs in runs] for seed in range(2)}
+    best = {seed: int(np.argmax(scores)) + 1 for seed, scores in of_seed.items()}
+    assert all((np.diff(scores) >= 0).all() for scores in of_seed.values())
+    assert min(best.values()) < 6
+    for seed, epochs in best.items():
+        stopped = _table(tmp_path, epochs, **last)
+        for metric in ("train_accuracy", "test_accuracy", "weight_norm"):
+            assert runs[6][metric, seed] == stopped[metric, seed]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stream": "random-labels", "settings": ()}, ("holds out no examples", "validation_per_class=50")),
+        ({"settings": ()}, ("holds out no examples",)),
+        ({"steps": 10}, ("with steps", "epochs")),
+        ({"settings": ("class-incremental.validation_per_class=30",)}, ("validation_per_class=30", "0 to 29")),
+    ],
+)
+def test_errors(changes, words):
+    with pytest.raises(UserError) as caught:
+        make_plan(dataclasses.replace(CONFIG, **changes))
+    assert all(word in str(caught.value) for word in words)
+
+
+def _table(tmp_path, epochs, **changes):
+    config = dataclasses.replace(CONFIG, tasks=1, epochs=epochs, **changes)
+    name = "-".join(map(str, (epochs, *changes.values())))
+    return run(config, tmp_path / name).metrics.set_index(["metric", "seed"])["value"]
