@@ -47,7 +47,7 @@ def test_the_held_out_images_are_in_neither_training_nor_test(key):
 
 def test_the_better_score_stays_and_the_first_of_two_equals(key):
     network, task = mlp((8, 8, 1), 10, widths=(16,)), STREAM.task(key, 2)
-    number = STREAM.num_validation(2)
+    number = np.int32(STREAM.num_validation(2))
     batch = STREAM.validation_batch(STREAM.data, task, jnp.arange(number))
 
     def accuracy(state):

@@ -7,8 +7,6 @@ from pliant.networks import mlp
 from pliant.streams import load_dataset, permuted_pixels
 from pliant.training._diagnose import probe_indices
 from pliant.training._evaluate import Sizes, evaluate, scores
-from pliant.training._step import _global_norm
-from subjects import subject
 
 DIGITS = load_dataset("digits")
 STREAM = permuted_pixels(DIGITS)
@@ -19,10 +17,8 @@ NETWORK = mlp(STREAM.input_shape, 10, widths=(16,))
 def measured():
     params, _ = NETWORK.init(jax.random.key(0))
     task = STREAM.task(jax.random.key(1), 0)
-    probe = jnp.asarray(probe_indices(STREAM.num_train(0), 50))
     sizes = Sizes(jnp.int32(STREAM.num_train(0)), jnp.int32(STREAM.num_test(0)))
-    batch = STREAM.train_batch(STREAM.data, task, probe)
-    return params, task, evaluate(STREAM, subject(NETWORK, params, {}, *batch), STREAM.data, task, sizes)
+    return params, task, evaluate(STREAM, NETWORK, (params, {}), STREAM.data, task, sizes)
 
 
 @pytest.mark.parametrize(("name", "batch_of", "size"), [("train", "train_batch", 1621), ("test", "test_batch", 176)])
@@ -38,12 +34,6 @@ def test_scores_of_one_seed(measured):
     found = scores(jax.tree.map(np.asarray, measured[2]))
     assert set(found) == {"train_accuracy", "test_accuracy", "diverged"}
     assert found["diverged"] == 0.0
-
-
-def test_global_norm():
-    tree = {"a": jnp.array([[3.0, 0.0]]), "b": jnp.full((2, 2), 2.0, jnp.bfloat16)}
-    assert float(_global_norm(tree)) == 5.0
-    assert np.isnan(float(_global_norm({"a": jnp.array([jnp.nan])})))
 
 
 def test_probe_examples_are_fixed_and_distinct():

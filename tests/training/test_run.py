@@ -282,7 +282,7 @@ def _watched(monkeypatch):
         learner = make_learner(method, num_seeds, **options)
 
         def evaluate(item, shared):
-            watched.states.append(learner.axis.get(item[0][0]))
+            watched.states.append(learner.axis.get(item[0]))
             return learner.evaluate(item, shared)
 
         def train(item, shared):

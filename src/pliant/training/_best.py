@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pliant.training._evaluate import mean_score
@@ -25,7 +26,13 @@ def no_epoch(state: TrainState) -> Best:
 
 
 def better(
-    network: Network, stream: Stream, best: Best, state: TrainState, data: Any, task: Any, number: Int[Array, ""]
+    network: Network,
+    stream: Stream,
+    best: Best,
+    state: TrainState,
+    data: Any,
+    task: Any,
+    number: Int[Array, ""] | np.int32,
 ) -> Best:
     """The better of the best epoch so far and the weights now; for one seed, pure.
 

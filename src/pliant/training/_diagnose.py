@@ -1,7 +1,7 @@
 """Diagnostics of a run: what they look at, which can be measured, and when."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -60,44 +60,52 @@ def probe_indices(num_train: int, probe_size: int) -> Int[np.ndarray, " probe"]:
     return np.sort(order[:probe_size]).astype(np.int32)
 
 
+class View(NamedTuple):
+    """What is measured of a learner: the network that the method reports."""
+
+    params: Params
+    state: State
+    twin: Params = ()
+    """See `TrainState`."""
+
+
+def view(parts: Parts, state: TrainState) -> View:
+    """The parameters and running statistics that a method is scored by."""
+    if parts.intervention and parts.intervention.reported:
+        return View(*parts.intervention.reported(state.learned(), state.intervention), state.twin)
+    return View(state.params, state.network, state.twin)
+
+
 def make_subject(
     network: Network,
-    parts: Parts,
     stream: Stream,
-    states: tuple[TrainState, TrainState, TrainState],
+    views: tuple[View, View, View],
     key: Key,
     data: Any,
     task: Any,
     probe: Int[Array, " probe"],
-    batch_size: int,
+    rule: Rule | None = None,
 ) -> Subject:
-    """What diagnostics look at: the network that the method reports, on fixed training examples of a task.
+    """What diagnostics look at: a network on fixed training examples of a task.
 
     Args:
       network: with the method's changes.
-      parts: the method, built.
       stream: the stream.
-      states: of training: now, at its start, and at the end of the task before.
+      views: of it: now, at the start of training, and at the end of the task before.
       key: for measurements.
       data: the stream's.
       task: the current one.
       probe: indices of the examples.
-      batch_size: of training.
+      rule: of training; for the diagnostics that need it.
     """
-
-    def reported(state: TrainState) -> tuple[Params, State]:
-        if parts.intervention and parts.intervention.reported:
-            return parts.intervention.reported(state.learned(), state.intervention)
-        return state.params, state.network
 
     def losses(output: Array, targets: Any) -> Array:
         return stream.objective.losses(output, targets, task)
 
-    (params, state), initial, previous = map(reported, states)
-    rule = Rule(parts.optimizer, batch_size)
+    now, initial, previous = views
     batch: Batch = stream.train_batch(data, task, probe)
-    twin = states[0].twin or None
-    return Subject(network, params, state, batch, losses, key, initial, previous, rule, twin)
+    before = (initial.params, initial.state), (previous.params, previous.state)
+    return Subject(network, now.params, now.state, batch, losses, key, *before, rule, now.twin or None)
 
 
 def summarize_slots(
@@ -127,7 +135,9 @@ def unmeasurable(
         keys: SeedKeys = seed_keys(0)
         state = init_state(network, parts(), keys.network, has_twin=has_twin(names))
         task = stream.task(keys.tasks, 0)
-        subject = make_subject(network, parts(), stream, (state,) * 3, keys.probe, stream.data, task, probe, batch_size)
+        made = parts()
+        rule, seen = Rule(made.optimizer, batch_size), view(made, state)
+        subject = make_subject(network, stream, (seen,) * 3, keys.probe, stream.data, task, probe, rule)
         for name in names:
             if DIAGNOSTICS[name].measure:
                 try:

@@ -16,7 +16,6 @@ from pliant.results import RunFolder
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._config import RunConfig
 from pliant.training._diagnose import has_twin, probe_indices, summarize_slots, unmeasurable
-from pliant.training._evaluate import Sizes
 from pliant.training._learner import make_learner
 from pliant.training._plan import MethodPlan, Plan, make_plan, probe_size
 from pliant.training._record import fingerprint, record
@@ -142,10 +141,9 @@ def _diagnose_method(
     state = axis.put(checkpoints.restore(like, task))
     previous = axis.put(checkpoints.restore(like, task - 1)) if task > 1 and has_previous else initial
     item = (state, initial, previous), slot, learner.make_task(slot, np.int32(index))
-    sizes = Sizes(np.int32(stream.num_train(index)), np.int32(stream.num_test(index)))
     probe = probe_indices(stream.num_train(index), size)
-    shared = (traced, axis.share(stream.data), probe, np.int32(index), sizes)
-    _, measured = learner.evaluate(item, shared)
+    shared = (traced, axis.share(stream.data), probe, np.int32(index))
+    measured: dict[str, Any] = {}
     for of_name in learner.measure.values():
         measured |= of_name(item, shared)
     numbers, arrays = summarize_slots(method.diagnostics, axis.get(measured), len(seeds))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 from pliant.streams import text_scores
 from pliant.training._decode import beam_search, greedy
-from pliant.types import Batch, Inputs, Scalar, Stream, Subject, Text
+from pliant.types import Batch, Inputs, Network, Params, Scalar, State, Stream, Text
 
 _BLOCK = 1000  # examples evaluated at once
 _TEXTS = 128  # texts written at once: a block takes as many passes as its slowest text
@@ -23,14 +23,16 @@ class Sizes(NamedTuple):
     num_test: Int[Array, ""] | np.int32
 
 
-def evaluate(stream: Stream, subject: Subject, data: Any, task: Any, sizes: Sizes) -> dict[str, Any]:
-    """Scores over all examples of the task; for one seed, pure.
+def evaluate(
+    stream: Stream, network: Network, weights: tuple[Params, State], data: Any, task: Any, sizes: Sizes
+) -> dict[str, Any]:
+    """Scores over all examples of the task with parameters and running statistics; for one seed, pure.
 
     Of text streams also what the network writes, for the test examples, or the training ones if there are no others.
     """
 
     def apply(inputs: Inputs) -> Array:
-        return subject.network.apply(subject.params, subject.state, inputs, train=False, key=None)[0]
+        return network.apply(*weights, inputs, train=False, key=None)[0]
 
     score = stream.objective.score
     largest_train, largest_test = (max(map(of, range(stream.num_tasks))) for of in (stream.num_train, stream.num_test))
@@ -40,11 +42,11 @@ def evaluate(stream: Stream, subject: Subject, data: Any, task: Any, sizes: Size
     results: dict[str, Any] = {}
     for split, (batch_of, number, largest) in splits.items():
         results[f"{split}_{score}"] = mean_score(stream, apply, batch_of, number, largest, data, task)
-    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(subject.params)]
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(weights[0])]
     results["diverged"] = ~jnp.stack(finite).all()
-    if isinstance(subject.probe.inputs, Text):
+    if len(stream.input_shape) == 2:
         split = next(reversed(splits))
-        results["texts"] = {split: _texts(stream, subject, *splits[split][::2], data, task)}
+        results["texts"] = {split: _texts(stream, apply, *splits[split][::2], data, task)}
     return results
 
 
@@ -81,16 +83,13 @@ def mean_score(
 
 def _texts(
     stream: Stream,
-    subject: Subject,
+    logits: Callable[[Text], Array],
     batch_of: Callable[[Any, Any, Array], Batch],
     num_examples: int,
     data: Any,
     task: Any,
 ) -> tuple[Array, Array]:
     """What is written and what is wanted, int32 (examples, tokens)."""
-
-    def logits(inputs: Text) -> Array:
-        return subject.network.apply(subject.params, subject.state, inputs, train=False, key=None)[0]
 
     def write(indices: Int[Array, " block"]) -> tuple[Array, Array]:
         batch = batch_of(data, task, indices)

@@ -1,5 +1,6 @@
 """One method's learning as compiled functions over all seeds."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,12 +10,13 @@ from pliant.diagnostics import DIAGNOSTICS, choose, measure
 from pliant.methods import build
 from pliant.training._best import better, no_epoch
 from pliant.training._config import RunConfig
-from pliant.training._diagnose import ALWAYS, followed, has_twin, make_subject
+from pliant.training._diagnose import ALWAYS, View, followed, has_twin, make_subject, view
 from pliant.training._evaluate import evaluate
 from pliant.training._plan import MethodPlan
 from pliant.training._seeds import Batching, SeedAxis, seed_axis
-from pliant.training._step import SeedKeys, init_state, seed_keys, train_chunk
+from pliant.training._step import SeedKeys, TrainState, init_state, seed_keys, train_chunk
 from pliant.training._switch import switch_task
+from pliant.types import Rule
 
 
 class Slot(NamedTuple):
@@ -42,11 +44,11 @@ class Learner(NamedTuple):
     better: Callable[[Any, Any], Any]
     """((best, state, task), (data, number of validation examples)) -> best"""
     evaluate: Callable[[Any, Any], Any]
-    """((states, slot, task), (traced, data, probe indices, task index, numbers of examples)) -> scores, and the
-    diagnostics that are measured after every task; states are of now, of the start, and of the end of the task before
-    """
-    measure: Mapping[str, Callable[[Any, Any], Any]]
-    """The other diagnostics, each by itself, with the same arguments."""
+    """((state, slot, task), (traced, data, numbers of examples)) -> scores"""
+    measure: Mapping[tuple[str, ...], Callable[[Any, Any], Any]]
+    """((states, slot, task), (traced, data, probe indices, task index)) -> what diagnostics found, of those that are
+    measured after every task together, and of each other one; states are of now, of the start, and of the end of the
+    task before"""
 
 
 def make_learner(
@@ -55,6 +57,7 @@ def make_learner(
     batching: Batching | None = None,
     *,
     config: RunConfig | None = None,
+    programs: dict[Any, Callable[[Any, Any], Any]] | None = None,
 ) -> Learner:
     """Compiles (on first use) what one method needs. Hyperparameters are arguments, so other values reuse the programs.
 
@@ -63,9 +66,11 @@ def make_learner(
       num_slots: ≥ 1: seeds, or points of a grid with as many seeds each.
       batching: see `seed_axis`.
       config: what happens when the task changes, by default nothing, and the size of a batch.
+      programs: those that depend on the network and the stream alone; methods that have these in common share them.
     """
     network, stream = method.network, method.stream
     config = config or RunConfig()
+    programs = {} if programs is None else programs
 
     def parts(traced: Any, **moment: Any) -> Any:
         return build(method.method, network.wiring, method.static | traced, **moment)
@@ -90,29 +95,55 @@ def make_learner(
         def now(rate: Any, fraction: Any) -> Any:
             return parts(traced | slot.own, rate=rate, fraction=fraction)
 
-        return train_chunk(network, now, stream, state, slot.keys, data, task, indices, pace, followed(names))
+        return train_chunk(
+            network, now, stream, state, slot.keys, data, task, indices, pace, followed(method.diagnostics)
+        )
 
     def improve(item: Any, shared: Any) -> Any:
         (best, state, task), (data, number) = item, shared
         return better(network, stream, best, state, data, task, number)
 
-    def subject_of(item: Any, shared: Any) -> Any:
-        states, slot, task = item
-        traced, data, probe, index, _ = shared
-        now, key = parts(traced | slot.own), jax.random.fold_in(slot.keys.probe, index)
-        return make_subject(network, now, stream, states, key, data, task, probe, config.batch_size)
+    def look(state: TrainState, slot: Slot, traced: Any) -> View:
+        """Without a program if nothing is to be computed."""
+        made = parts(method.traced)
+        if made.intervention and made.intervention.reported:
+            seen: View = reported((state, slot), traced)
+            return seen
+        return view(made, state)
 
     def score(item: Any, shared: Any) -> Any:
-        (_, data, _, _, sizes), subject = shared, subject_of(item, shared)
-        return evaluate(stream, subject, data, item[2], sizes), measure(subject, always)
+        (state, slot, task), (traced, *rest) = item, shared
+        return score_view((look(state, slot, traced)._replace(twin=()), task), rest)
 
-    def measure_one(name: str) -> Any:
-        return axis.over_seeds(lambda item, shared: measure(subject_of(item, shared), (name,)))
+    def measure_group(group: tuple[str, ...], item: Any, shared: Any) -> Any:
+        (views, slot, task), (traced, data, probe, index) = item, shared
+        key = jax.random.fold_in(slot.keys.probe, index)
+        rule = Rule(parts(traced | slot.own).optimizer, config.batch_size) if traced else None
+        return measure(make_subject(network, stream, views, key, data, task, probe, rule), group)
 
-    names = method.diagnostics
-    measured = [name for name in names if DIAGNOSTICS[name].measure]
-    always = [name for name in measured if DIAGNOSTICS[name].cost in ALWAYS]
+    def measuring(group: tuple[str, ...]) -> Callable[[Any, Any], Any]:
+        has_rule = any("rule" in DIAGNOSTICS[name].needs for name in group)
+        measure_views = (axis.over_seeds if has_rule else sharing(*group))(functools.partial(measure_group, group))
+
+        def measure_states(item: Any, shared: Any) -> Any:
+            (states, slot, task), (traced, *rest) = item, shared
+            views = tuple(look(state, slot, traced) for state in states)
+            return measure_views((views, slot, task), (traced if has_rule else {}, *rest))
+
+        return measure_states
+
+    def sharing(*names: str) -> Callable[[Any], Callable[[Any, Any], Any]]:
+        """Compiles a function of the network and the stream alone, once for all methods that have these."""
+        return lambda f: programs.setdefault((names, id(network), id(stream), num_slots), axis.over_seeds(f))
+
     axis = seed_axis(num_slots, network, batching)
+    reported = axis.over_seeds(lambda item, traced: view(parts(traced | item[1].own), item[0]))
+    score_view = sharing("evaluate")(
+        lambda item, shared: evaluate(stream, network, item[0][:2], shared[0], item[1], shared[1])
+    )
+    measured = [name for name in method.diagnostics if DIAGNOSTICS[name].measure]
+    always = tuple(name for name in measured if DIAGNOSTICS[name].cost in ALWAYS)
+    groups = [*([always] if always else []), *((name,) for name in measured if name not in always)]
     return Learner(
         axis,
         init=axis.over_seeds(init),
@@ -121,6 +152,6 @@ def make_learner(
         train=axis.over_seeds(train),
         no_epoch=axis.over_seeds(lambda state, _: no_epoch(state)),
         better=axis.over_seeds(improve),
-        evaluate=axis.over_seeds(score),
-        measure={name: measure_one(name) for name in measured if name not in always},
+        evaluate=score,
+        measure={group: measuring(group) for group in groups},
     )

@@ -89,16 +89,22 @@ def run(
     ):
         folder.record_environment(environment())
         folder.log(f"start: {folder.title}")
+        programs: dict[Any, Callable[[Any, Any], Any]] = {}
         for number, method in enumerate(plan.methods):
             with users_code(method.source):
-                _run_method(plan, method, folder, report, number / len(plan.methods))
+                _run_method(plan, method, folder, report, number / len(plan.methods), programs)
         summarize_run(folder.metrics, folder.headline).to_csv(folder.path / "summary.csv", index=False)
         folder.log("done")
     return folder
 
 
 def _run_method(
-    plan: Plan, method: MethodPlan, folder: RunFolder, report: Callable[[Progress], None], done: float
+    plan: Plan,
+    method: MethodPlan,
+    folder: RunFolder,
+    report: Callable[[Progress], None],
+    done: float,
+    programs: dict[Any, Callable[[Any, Any], Any]],
 ) -> None:
     """Trains one method on all tasks that are still to do."""
     config, stream, name = plan.config, method.stream, method.method.name
@@ -111,7 +117,7 @@ def _run_method(
         seeds, own = slots(config, method)
         for diagnostic, reason in method.unmeasured.items():
             folder.log(f"{name}: without {diagnostic}: {reason}")
-        learner = make_learner(method, len(seeds), config=config)
+        learner = make_learner(method, len(seeds), config=config, programs=programs)
         axis = learner.axis
         traced = axis.share(as_arrays(method.traced))
         shared = (traced, axis.share(stream.data))
@@ -138,9 +144,9 @@ def _run_method(
             )
             sizes = Sizes(np.int32(stream.num_train(index)), np.int32(stream.num_test(index)))
             probe = probe_indices(stream.num_train(index), probe_size(config, plan.stream))
+            results = learner.evaluate((state, slot, task), (*shared, sizes))
             item = ((state, initial, previous), slot, task)
-            more = (*shared, probe, np.int32(index), sizes)
-            found, arrays = _measure(config, learner, method.diagnostics, item, more, index)
+            found, arrays = _measure(config, learner, results, item, (*shared, probe, np.int32(index)))
             rows = _rows(plan, method, index, means | told, found)
             now = time.perf_counter()
             folder.record_arrays(name, index, arrays)
@@ -259,14 +265,15 @@ def _rows(
 
 
 def _measure(
-    config: RunConfig, learner: Learner, diagnostics: Sequence[str], item: Any, shared: Any, index: int
+    config: RunConfig, learner: Learner, results: Any, item: Any, shared: Any
 ) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
     """Scores and diagnostics at the end of a task: numbers of each slot, and arrays with a slot axis."""
-    results, measured = learner.evaluate(item, shared)
-    names = [name for name in diagnostics if due(name, index + 1, config.tasks, config.diagnose_after)]
-    for name in names:
-        if name in learner.measure:
-            measured |= learner.measure[name](item, shared)
+    task, names = int(shared[-1]) + 1, list[str]()
+    measured: dict[str, Any] = {}
+    for group, of_group in learner.measure.items():
+        if due(group[0], task, config.tasks, config.diagnose_after):
+            names += group
+            measured |= of_group(item, shared)
     results, measured = learner.axis.get((results, measured))
     numbers, arrays = summarize_slots(names, measured, learner.axis.num_seeds)
     found = []
