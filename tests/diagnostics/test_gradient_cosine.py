@@ -211,6 +211,8 @@ def test_contradictory_labels_are_found(key):
     against = measure("gradient-cosine", conflicted(key, [0, 1, 1, 0] * 2)).numbers
     same, other = itertools.repeat(1.0, 24), itertools.repeat(-0.5, 32)
     np.testing.assert_allclose(agreeing["gradient_cosine_mean"], np.mean([*same, *other]), atol=1e-6)
+    np.testing.assert_allclose(agreeing["gradient_cosine_within_cluster"], 1.0, atol=1e-6)
+    np.testing.assert_allclose(agreeing["gradient_cosine_between_cluster"], -0.5, atol=1e-6)
     np.testing.assert_allclose(against["gradient_cosine_mean"], -8 / 56, atol=1e-6)
     np.testing.assert_allclose(against["gradient_cosine_strongly_negative_fraction"], 32 / 56, atol=1e-6)
     assert against["gradient_cosine_negative_fraction"] == against["gradient_cosine_strongly_negative_fraction"]

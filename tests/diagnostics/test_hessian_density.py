@@ -161,6 +161,7 @@ def test_diagnostic_has_its_numbers_and_arrays(net):
         "hessian_negative_mass",
         "hessian_epsilon_rank",
         "hessian_trace",
+        "hessian_num_outliers",
     ]
     assert num_params < 90
     assert {name: array.shape for name, array in found.arrays.items()} == {
@@ -170,6 +171,7 @@ def test_diagnostic_has_its_numbers_and_arrays(net):
         "weights": (10, num_params),
     }
     assert np.isfinite(list(found.numbers.values())).all()
+    assert 1 <= found.numbers["hessian_num_outliers"] <= num_params
     np.testing.assert_allclose(found.arrays["weights"].sum(axis=1), 1.0, rtol=1e-9)
     assert DIAGNOSTICS["hessian-density"].cost == "rare"
 

@@ -147,6 +147,7 @@ def test_sorting_and_orthogonal_weights_are_an_isometry(key):
     for array in found.arrays.values():
         np.testing.assert_allclose(array, np.ones((5, 6)), atol=1e-5)
     assert found.numbers["jacobian_near_one_fraction"] == 1.0
+    assert found.numbers["jacobian_effective_rank"] == pytest.approx(6)
     assert found.numbers["jacobian_isometry_deviation"] == pytest.approx(0, abs=1e-5)
     assert found.numbers["input_output_condition_log10"] == pytest.approx(0, abs=1e-5)
 
@@ -162,6 +163,7 @@ def test_a_relu_that_half_the_inputs_do_not_pass(key):
     for where in ("", "/dense_0"):
         assert found.numbers[f"jacobian_zero_fraction{where}"] == 0.5
         assert found.numbers[f"jacobian_near_one_fraction{where}"] == 0.5
+        assert found.numbers[f"jacobian_effective_rank{where}"] == pytest.approx(4)
         assert found.numbers[f"jacobian_condition_log10{where}"] == 0.0
         assert found.numbers[f"jacobian_isometry_deviation{where}"] == pytest.approx(np.sqrt(0.5))
 

@@ -128,6 +128,8 @@ def test_every_metric_of_an_mlp(key):
     assert set(numbers) == {
         "ntk_condition_log10",
         "ntk_effective_rank",
+        "ntk_participation_ratio",
+        "ntk_is_saturated",
         "ntk_isotropy_deviation",
         "ntk_smallest_normalized",
         "ntk_rayleigh",
@@ -137,6 +139,9 @@ def test_every_metric_of_an_mlp(key):
         "ntk_trace/head",
     }
     assert all(np.isfinite(value) for value in numbers.values())
+    assert numbers["ntk_is_saturated"] == 0.0
+    shares = arrays["eigenvalues"] / arrays["eigenvalues"].sum()
+    np.testing.assert_allclose(numbers["ntk_participation_ratio"], 1 / (shares**2).sum(), rtol=1e-6)
     assert set(arrays) == {"eigenvalues"}
     assert arrays["eigenvalues"].shape == (24,)
     np.testing.assert_allclose(numbers["ntk_trace"], arrays["eigenvalues"].mean(), rtol=1e-5)

@@ -229,6 +229,8 @@ def _summarize(gram: np.ndarray) -> Measured:
         "gradient_cosine_strongly_negative_fraction": found.strongly_negative_fraction,
         "gradient_cosine_effective_rank": found.effective_rank,
         "gradient_cosine_mean_absolute": found.mean_absolute,
+        "gradient_cosine_within_cluster": found.within_cluster,
+        "gradient_cosine_between_cluster": found.between_cluster,
         "num_zero_gradients": float(found.num_zero),
     }
     return Measured(numbers, {"matrix": found.matrix, "labels": found.labels, "order": found.order})

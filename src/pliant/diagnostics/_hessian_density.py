@@ -179,6 +179,7 @@ def _summarize(arrays: dict[str, np.ndarray]) -> Measured:
         "hessian_negative_mass": found.negative_mass,
         "hessian_epsilon_rank": found.epsilon_rank,
         "hessian_trace": found.trace,
+        "hessian_num_outliers": found.num_outliers,
     }
     curves = {"grid": found.grid, "density": found.density, "nodes": found.nodes, "weights": found.weights}
     return Measured(numbers, curves)

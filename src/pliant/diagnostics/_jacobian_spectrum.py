@@ -32,6 +32,7 @@ _METRICS = {
     "condition_log10": "condition_nonzero_log10",
     "near_one_fraction": "near_one_fraction",
     "zero_fraction": "zero_fraction",
+    "effective_rank": "effective_rank",
     "isometry_deviation": "isometry_deviation",
 }
 _IO_METRICS = {"sigma_max": "sigma_max", "condition_log10": "condition_log10", "rms": "sigma_rms"}

@@ -206,6 +206,8 @@ def _summarize(found: MeasuredNTK) -> Measured:
     numbers = {
         "ntk_condition_log10": spectrum.condition_log10,
         "ntk_effective_rank": spectrum.effective_rank,
+        "ntk_participation_ratio": spectrum.participation_ratio,
+        "ntk_is_saturated": float(spectrum.is_saturated),
         "ntk_isotropy_deviation": spectrum.isotropy_deviation,
         "ntk_smallest_normalized": spectrum.smallest_normalized,
         "ntk_rayleigh": rayleigh(matrix, gradient) if is_full else float("nan"),
