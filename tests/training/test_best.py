@@ -87,7 +87,6 @@ def test_a_task_ends_with_the_best_epoch(tmp_path):
     [
         ({"stream": "random-labels", "settings": ()}, ("holds out no examples", "validation_per_class=50")),
         ({"settings": ()}, ("holds out no examples",)),
-        ({"steps": 10}, ("with steps", "epochs")),
         ({"settings": ("class-incremental.validation_per_class=30",)}, ("validation_per_class=30", "0 to 29")),
     ],
 )

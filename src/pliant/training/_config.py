@@ -43,8 +43,9 @@ class RunConfig:
     head_at_switch: Literal["keep", "zero", "fresh"] = "keep"
     """What becomes of the output layer when the task changes: kept, zero, or drawn anew."""
     weights_at_end: Literal["last", "best-validation"] = "last"
-    """Which weights each task ends with, and the next begins with: the last, or those of the epoch whose validation
-    score was the highest. Only of streams that hold out examples, such as class-incremental.validation_per_class=50."""
+    """Which weights each task ends with, and the next begins with: the last, or those with the highest validation score
+    at the end of an epoch or of the task. Only of streams that hold out examples, such as
+    class-incremental.validation_per_class=50."""
     transition: Transition = "abrupt"
     """How each task goes over into the next."""
     micro_steps: int = 1
