@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from pliant.diagnostics._distance import distance
 from pliant.diagnostics._gradient_cosine import gradient_cosine, gradient_gram, several
-from pliant.diagnostics._hessian import top_eigenvalues, top_tridiagonal
+from pliant.diagnostics._hessian import probe_targets, top_eigenvalues, top_tridiagonal
 from pliant.diagnostics._subject import outputs
 from pliant.errors import UserError
 from pliant.types import Batch, Diagnostic, Key, Measured, Number, Params, Scalar, Subject
@@ -75,9 +75,7 @@ def _landscape(subject: Subject, params: Params) -> _Landscape:
     apply = outputs(subject)
     noise, start = jax.random.split(subject.key)
     inputs = several(subject).inputs
-    output = apply(params, inputs)
-    targets = output + output.std() * jax.random.normal(noise, output.shape, output.dtype)
-    batch = Batch(inputs, jax.lax.stop_gradient(targets))
+    batch = Batch(inputs, probe_targets(apply(params, inputs), noise))
 
     def loss(params: Params, batch: Batch) -> Scalar:
         return jnp.square(apply(params, batch.inputs) - batch.targets).mean()

@@ -248,13 +248,26 @@ def probe_loss(
     Differs from:
       Nothing known: the authors do not say how large their perturbation is.
     """
-    output = jax.lax.stop_gradient(function(params, inputs))
+    targets = probe_targets(function(params, inputs), key, scale)
+    return lambda params: jnp.square(function(params, inputs) - targets).mean()
+
+
+def probe_targets(output: Array, key: Key, scale: Number = 1.0) -> Array:
+    """The targets y of `probe_loss`, from what the network says now.
+
+    Raises:
+      UserError: for an empty batch.
+
+    Example:
+      >>> probe_targets(jnp.array([[1.0], [3.0]]), jax.random.key(0), scale=0.0).tolist()
+      [[1.0], [3.0]]
+    """
     if output.size == 0:
         raise UserError(
             got=f"an output of shape {output.shape}", wanted="at least one example", do="Pass a non-empty probe batch."
         )
-    targets = output + scale * output.std() * jax.random.normal(key, output.shape, output.dtype)
-    return lambda params: jnp.square(function(params, inputs) - targets).mean()
+    noise = jax.random.normal(key, output.shape, output.dtype)
+    return jax.lax.stop_gradient(output + scale * output.std() * noise)
 
 
 def _require_params(params: Params) -> None:

@@ -115,15 +115,17 @@ def make_learner(
         (state, slot, task), (traced, *rest) = item, shared
         return score_view((look(state, slot, traced)._replace(twin=()), task), rest)
 
-    def measure_group(group: tuple[str, ...], item: Any, shared: Any) -> Any:
+    def measure_group(group: tuple[str, ...], has_rule: bool, item: Any, shared: Any) -> Any:
         (views, slot, task), (traced, data, probe, index) = item, shared
         key = jax.random.fold_in(slot.keys.probe, index)
-        rule = Rule(parts(traced | slot.own).optimizer, config.batch_size) if traced else None
+        rule = Rule(parts(traced | slot.own).optimizer, config.batch_size) if has_rule else None
         return measure(make_subject(network, stream, views, key, data, task, probe, rule), group)
 
     def measuring(group: tuple[str, ...]) -> Callable[[Any, Any], Any]:
         has_rule = any("rule" in DIAGNOSTICS[name].needs for name in group)
-        measure_views = (axis.over_seeds if has_rule else sharing(*group))(functools.partial(measure_group, group))
+        measure_views = (axis.over_seeds if has_rule else sharing(*group))(
+            functools.partial(measure_group, group, has_rule)
+        )
 
         def measure_states(item: Any, shared: Any) -> Any:
             (states, slot, task), (traced, *rest) = item, shared
