@@ -9,7 +9,7 @@ import pliant
 
 ROOT = Path(pliant.__file__).parent
 LAYERS = [
-    {"errors", "_xla"},
+    {"errors", "_xla", "sampling"},
     {"types", "settings"},
     {"isometry", "masks", "targets"},
     {"networks", "optimizers", "penalties", "diagnostics", "streams", "results"},

@@ -79,6 +79,12 @@ def total_norm(tree: Params) -> Scalar:
     Example:
       >>> float(total_norm({"a": jnp.array([[3.0]]), "b": jnp.array([0.0, 4.0])}))
       5.0
+
+    References:
+      None: the definition.
+
+    Differs from:
+      `optax.tree.norm`, which adds squares up, but for rounding.
     """
     return jnp.sqrt(
         jnp.stack([jnp.vdot(leaf, leaf, preferred_element_type=jnp.float32) for leaf in jax.tree.leaves(tree)]).sum()

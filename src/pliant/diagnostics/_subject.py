@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from pliant._evenly import evenly
 from pliant.errors import UserError
+from pliant.sampling import evenly
 from pliant.types import Batch, Features, Inputs, Params, Scalar, State, Subject, Text
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pliant._evenly import evenly
 from pliant.errors import UserError
+from pliant.sampling import evenly
 
 Arrays = Mapping[int, Mapping[str, np.ndarray]]
 """What a run stored of one method: by task (from 0) and DIAGNOSTIC/ARRAY; the first axis of an array is the seed."""

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional
 
-from pliant._evenly import evenly
 from pliant.diagnostics import DIAGNOSTICS, NTK, MeasuredNTK, gradient_norm, one_blas_thread
 from pliant.errors import UserError
 from pliant.results import diagnosis_table
+from pliant.sampling import evenly
 from pliant.torch._adamo import KERNEL_LAYERS
 from pliant.torch._maxmin import MaxMin
 from pliant.types import Batch, HiddenLayer, Measured, Network, Subject, Wiring

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 from jaxtyping import Float, Int
 
-from pliant._evenly import evenly
 from pliant.errors import UserError
+from pliant.sampling import evenly
 from pliant.training._config import RunConfig
 from pliant.types import Stream
 

@@ -10,5 +10,11 @@ def evenly(number: int, most: int) -> Int[np.ndarray, " chosen"]:
     Example:
       >>> evenly(10, 4).tolist(), evenly(3, 4).tolist()
       ([0, 3, 6, 9], [0, 1, 2])
+
+    References:
+      None.
+
+    Differs from:
+      A random choice: data sets may be sorted by class, and evenly spread examples are of all of them.
     """
     return np.linspace(0, number - 1, min(most, number)).round().astype(np.int32)
