@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import pliant.training._run as run_module
 from pliant.errors import UserError
 from pliant.networks import mlp
 from pliant.streams import class_incremental, load_dataset
-from pliant.training import RunConfig, make_plan, run
+from pliant.training import RunConfig, make_learner, make_plan, run
 from pliant.training._best import better, no_epoch
 from pliant.training._step import TrainState
 
@@ -80,6 +81,30 @@ def test_a_task_ends_with_the_best_epoch(tmp_path):
         stopped = _table(tmp_path, epochs, **last)
         for metric in ("train_accuracy", "test_accuracy", "weight_norm"):
             assert runs[6][metric, seed] == stopped[metric, seed]
+
+
+def test_the_next_task_begins_with_them(tmp_path, monkeypatch):
+    ended, begun, last = {}, {}, {}
+
+    def watching(method, num_seeds, **options):
+        learner = make_learner(method, num_seeds, **options)
+
+        def evaluate(item, shared):
+            ended[len(ended)] = item[0].params
+            return learner.evaluate(item, shared)
+
+        def train(item, shared):
+            begun.setdefault(len(ended), item[0].params)
+            trained = learner.train(item, shared)
+            last[len(ended)] = trained[0].params
+            return trained
+
+        return learner._replace(evaluate=evaluate, train=train)
+
+    monkeypatch.setattr(run_module, "make_learner", watching)
+    run(dataclasses.replace(CONFIG, epochs=6, learning_rate=0.3), tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, begun[1], ended[0])
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(last[0]), jax.tree.leaves(ended[0]), strict=True))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from pliant.errors import UserError
 from pliant.streams import load_dataset, output_interpolation, random_labels, task_sampling, warm_start
 from pliant.training import RunConfig, num_steps
-from pliant.training._pace import micro_steps, rates
+from pliant.training._pace import epoch_ends, followed_weights, micro_steps, rates
 
 DIGITS = load_dataset("digits", train_size=100)
 ABRUPT = random_labels(DIGITS)
@@ -144,3 +144,30 @@ def test_fractions_are_exact(total):
     """0.3, 0.6 and 0.7 are no binary fractions, and yet no update is too early or late."""
     found = rates(RunConfig(rate_drops=(0.3, 0.6, 0.7), rate_drop_factor=0.5), total)
     assert np.bincount((-np.log2(found)).astype(int)).tolist() == [3 * total // 10] * 2 + [total // 10, 3 * total // 10]
+
+
+@pytest.mark.parametrize("total", [1, 15, 16, 17, 500])
+def test_followed_updates_weigh_as_much_as_all(total):
+    weights = followed_weights(total)
+    (chosen,) = weights.nonzero()
+    assert len(weights) == total
+    assert len(chosen) == min(total, 16)
+    assert chosen[0] == 0
+    assert chosen[-1] == total - 1
+    assert len(set(weights[chosen])) == 1
+    assert weights.sum() == pytest.approx(total)
+    gaps = np.diff(chosen)
+    assert total == 1 or gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("config", "ends"),
+    [
+        (RunConfig(epochs=3, batch_size=30), [3, 6, 10]),  # 100 examples: batches run on across the ends of epochs
+        (RunConfig(epochs=2, batch_size=50), [2, 4]),
+        (RunConfig(steps=7, batch_size=30), [3, 6, 7]),
+        (RunConfig(steps=2, batch_size=30), [2]),
+    ],
+)
+def test_epochs_end_after_whole_passes_and_at_the_end_of_the_task(config, ends):
+    assert epoch_ends(config, ABRUPT, 0) == ends

@@ -49,7 +49,7 @@ def extra(monkeypatch):
             "follows",
             "",
             "cheap",
-            follow=lambda update: {"loss_drop": update.loss - update.loss_after()},
+            follow=lambda update: {"loss_drop": update.loss - update.loss_after(), "loss_seen": update.loss},
         ),
     ]
     for diagnostic in added:
@@ -64,6 +64,19 @@ def test_training_is_the_same_to_the_bit_with_and_without(extra, tmp_path):
     assert {"since_start", "since_last", "draw", "loss_drop", "twin_weight_norm"} <= set(table["metric"])
     shared = table[table["metric"].isin(without["metric"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(shared, without, check_exact=True)
+
+
+def test_followed_numbers_are_means_over_the_chosen_updates(extra, tmp_path):
+    """Over all updates of a task that has no more than 16, over 16 of a longer one."""
+    for steps in (16, 40):
+        folder = run(_change(methods=("adam",), steps=steps, diagnostics=(",".join(extra),)), tmp_path / str(steps))
+        table = folder.metrics.pivot_table(index=["task", "seed"], columns="metric", values="value")
+        if steps == 16:
+            np.testing.assert_allclose(table["loss_seen"], table["loss"], rtol=1e-5)
+        else:
+            assert (table["loss_seen"] != table["loss"]).all()
+            np.testing.assert_allclose(table["loss_seen"], table["loss"], rtol=0.2)
+        assert (table["loss_drop"] != 0).all()
 
 
 def test_what_subjects_know(extra, tmp_path):

@@ -46,7 +46,8 @@ def update_norm(change: Params, params: Params) -> UpdateNorm:
 
     Differs from:
       Lyle et al., whose effective learning rate is η/‖θ‖² (for gradient descent) or η/‖θ‖ (for Adam), from the
-      optimizer's settings and not from the update that was made.
+      optimizer's settings and not from the update that was made. Runs take the mean over 16 updates of each task,
+      evenly spread, not over all.
     """
     require_same(change, params)
     norm, length = total_norm(widened(change)), total_norm(widened(params))
@@ -60,7 +61,7 @@ def _follow(update: Update) -> Info:
 
 UPDATE_NORM = Diagnostic(
     name="update-norm",
-    summary="L2 norm of every update, and over that of the parameters (mean over 16 updates of each task)",
+    summary="L2 norm of updates, and over that of the parameters (mean over 16 updates of each task)",
     cost="cheap",
     follow=_follow,
 )

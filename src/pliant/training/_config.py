@@ -45,7 +45,7 @@ class RunConfig:
     weights_at_end: Literal["last", "best-validation"] = "last"
     """Which weights each task ends with, and the next begins with: the last, or those with the highest validation score
     at the end of an epoch or of the task. Only of streams that hold out examples, such as
-    class-incremental.validation_per_class=50."""
+    class-incremental.validation_per_class=50. What the optimizer and the method remember stays as it is."""
     transition: Transition = "abrupt"
     """How each task goes over into the next."""
     micro_steps: int = 1

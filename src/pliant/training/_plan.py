@@ -3,22 +3,20 @@
 import dataclasses
 import inspect
 import itertools
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
 from pliant.diagnostics import SETS, choose
-from pliant.errors import UserError, require_range, unknown_name
+from pliant.errors import UserError, unknown_name
 from pliant.methods import build, find, reshape, split_static, users_code, with_settings, wrapped
 from pliant.networks import NETWORKS, TEXT_NETWORKS
 from pliant.settings import Value, cast, options
 from pliant.streams import STREAMS, TRANSITIONS, Dataset, augmented, load_dataset
+from pliant.training._check import check, check_names, parse_grid, parse_settings
 from pliant.training._config import RunConfig
 from pliant.training._diagnose import unmeasurable
 from pliant.training._pace import micro_steps
 from pliant.types import Method, Network, Stream
-
-_HINTS = get_type_hints(RunConfig)
 
 
 class MethodPlan(NamedTuple):
@@ -69,12 +67,11 @@ def make_plan(config: RunConfig, data_dir: str | None = None) -> Plan:
     Raises:
       UserError: for unknown names, numbers out of range, and combinations that make no sense.
     """
-    _check_kinds(config)
-    _check(config)
+    check(config)
     methods = [find(source) for source in config.methods]
     names = [method.name for method in methods]
-    _check_names(config, names)
-    settings, grid = _parse(config, names), _parse_grid(config, names)
+    check_names(config, names)
+    settings, grid = parse_settings(config, names), parse_grid(config, names)
     stream, stream_options = _make_stream(config, data_dir, settings)
     plans: list[MethodPlan] = []
     for source, method in zip(config.methods, methods, strict=True):
@@ -186,90 +183,6 @@ def _dataset(config: RunConfig, data_dir: str | None) -> Dataset:
         test_size=config.test_size,
         standardize=config.standardize,
     )
-
-
-def _check(config: RunConfig) -> None:
-    for name in ("seeds", "tasks", "epochs", "batch_size", "probe_size"):
-        require_range(name, getattr(config, name), 1, do=f"Leave it out for {getattr(RunConfig, name)}.")
-    require_range("learning_rate", config.learning_rate, 0, do="Use a step size such as 1e-3.")
-    require_range("rate_drop_factor", config.rate_drop_factor, 0, do="Use a factor such as 0.2.")
-    require_range("transition_share", config.transition_share, 0, 1, do="Use a fraction such as 0.5.")
-    require_range("steps", config.steps, 1, do="Leave it out to count in epochs.")
-    for drop in config.rate_drops:
-        require_range("rate_drops", drop, 0, 1, do="Give fractions of a task, such as 0.3 0.6 0.8.")
-    if any(not 1 <= task <= config.tasks for task in config.diagnose_after):
-        raise UserError(
-            got=f"diagnose_after={config.diagnose_after}",
-            wanted=f"tasks from 1 to {config.tasks}",
-            do="Leave it out for 1, 2, 5, 10, 20, 50, … and the last.",
-        )
-    if not config.methods:
-        raise UserError(got="no methods", wanted="at least one", do="See `pliant list methods`.")
-    if config.stream not in STREAMS:
-        raise unknown_name("stream", config.stream, STREAMS, do="See `pliant list streams`.")
-    if config.network not in NETWORKS:
-        raise unknown_name("network", config.network, NETWORKS, do="See `pliant list networks`.")
-
-
-def _check_kinds(config: RunConfig) -> None:
-    """Literals and whole numbers are checked by the command line; a configuration made in Python comes by here."""
-    for field in dataclasses.fields(RunConfig):
-        hint, value, do = _HINTS[field.name], getattr(config, field.name), f"Leave it out for {field.default}."
-        allowed = get_args(hint) if get_origin(hint) is Literal else ()
-        if allowed and value not in allowed:
-            raise unknown_name(field.name, str(value), allowed, do)
-        if hint in (int, int | None) and type(value) not in (int, *get_args(hint)):
-            raise UserError(got=f"{field.name}={value!r}", wanted="a whole number", do=do)
-
-
-def _check_names(config: RunConfig, names: list[str]) -> None:
-    """Names of methods are folders, and what settings go by."""
-    if len(set(names)) < len(names):
-        raise UserError(
-            got=f"methods {' '.join(names)}", wanted="every name once", do="Rename or drop the repeated one."
-        )
-    for name in names:
-        if not re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*", name) or name in (config.stream, config.network):
-            raise UserError(
-                got=f"a method named {name!r}",
-                wanted="letters, digits and _.+- (it names a folder), other than the stream and the network",
-                do="Rename the method.",
-            )
-
-
-def _parse(config: RunConfig, methods: list[str]) -> dict[str, dict[str, str]]:
-    """Settings by the name of what they set."""
-    known = [*methods, config.stream, config.network]
-    parsed: dict[str, dict[str, str]] = {name: {} for name in known}
-    for setting in config.settings:
-        target, _, value = setting.partition("=")
-        name, _, option = target.rpartition(".")
-        if not (name and option and value):
-            raise UserError(
-                got=f"--set {setting}",
-                wanted="NAME.OPTION=VALUE",
-                do="For example adamo.isometry_strength=0.03.",
-            )
-        if name not in parsed:
-            do = "Set options of the methods, the stream and the network of this run."
-            raise unknown_name("name", name, known, do)
-        parsed[name][option] = value
-    return parsed
-
-
-def _parse_grid(config: RunConfig, methods: list[str]) -> dict[str, dict[str, str]]:
-    """Values to try, with commas between, by method and option."""
-    parsed: dict[str, dict[str, str]] = {name: {} for name in methods}
-    for entry in config.grid:
-        target, _, values = entry.partition("=")
-        name, _, option = target.rpartition(".")
-        if not (name and option and values):
-            do = "For example adamo.isometry_strength=0.01,0.1,1."
-            raise UserError(got=f"--grid {entry}", wanted="METHOD.OPTION=VALUE,VALUE,…", do=do)
-        if name not in parsed:
-            raise unknown_name("method", name, methods, do="Give options of the methods of this run.")
-        parsed[name][option] = values
-    return parsed
 
 
 def _points(plan: MethodPlan, grid: Mapping[str, str]) -> tuple[dict[str, Value], ...]:

@@ -19,6 +19,7 @@ from pliant.training._config import RunConfig
 from pliant.training._diagnose import due, probe_indices, summarize_slots
 from pliant.training._evaluate import Sizes, scores
 from pliant.training._learner import Learner, make_learner
+from pliant.training._observe import Program
 from pliant.training._order import batch_indices
 from pliant.training._pace import epoch_ends, followed_weights, micro_steps, num_steps, rates
 from pliant.training._plan import MethodPlan, Plan, make_plan, probe_size
@@ -89,7 +90,7 @@ def run(
     ):
         folder.record_environment(environment())
         folder.log(f"start: {folder.title}")
-        programs: dict[Any, Callable[[Any, Any], Any]] = {}
+        programs: dict[Any, Program] = {}
         for number, method in enumerate(plan.methods):
             with users_code(method.source):
                 _run_method(plan, method, folder, report, number / len(plan.methods), programs)
@@ -104,7 +105,7 @@ def _run_method(
     folder: RunFolder,
     report: Callable[[Progress], None],
     done: float,
-    programs: dict[Any, Callable[[Any, Any], Any]],
+    programs: dict[Any, Program],
 ) -> None:
     """Trains one method on all tasks that are still to do."""
     config, stream, name = plan.config, method.stream, method.method.name

@@ -66,6 +66,14 @@ class SeedKeys(NamedTuple):
     """For measurements."""
 
 
+class Slot(NamedTuple):
+    """What tells one learner from the next: its random streams, and its point of a grid."""
+
+    keys: SeedKeys
+    own: dict[str, Any]
+    """Hyperparameters that replace the shared ones."""
+
+
 def seed_keys(seed: Int[Array, ""] | int) -> SeedKeys:
     """Derives the streams of a seed."""
     root = jax.random.key(seed)
