@@ -85,10 +85,8 @@ def summarize_run(metrics: pd.DataFrame, headline: str) -> pd.DataFrame:
     """
     rows = []
     for method, own in metrics.groupby("method", sort=False):
-        by_metric = {
-            str(metric): part.pivot(index="seed", columns="task", values="value").to_numpy()
-            for metric, part in own.groupby("metric", sort=False)
-        }
+        wide = own.pivot(index="seed", columns=["metric", "task"], values="value").sort_index(axis=1)
+        by_metric = {str(metric): wide[metric].to_numpy() for metric in own["metric"].unique()}
         scores = by_metric.pop(headline)
         diverged = by_metric.pop("diverged", np.zeros_like(scores))
         rows.append(
