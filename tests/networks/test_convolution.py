@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
+from pliant.networks import _convolution
 from pliant.networks._convolution import conv, convolution, max_pool
 
 # (height, wide), (rows, columns), strides, padding
@@ -96,9 +97,16 @@ def test_computes_what_it_says(size, kernel_size, strides, padding):
         assert_near(got, stock(x, kernel, strides=strides, padding=padding))
 
 
+@pytest.fixture
+def rounds_of_eight(monkeypatch):
+    """Gradients of kernels are summed over eight examples after others, even of such small images."""
+    monkeypatch.setattr(_convolution, "_POSITIONS", 1)
+
+
+@pytest.mark.parametrize("batch", [3, 8, 19, 24])
 @pytest.mark.parametrize(("size", "kernel_size", "strides", "padding"), CASES)
-def test_gradients_by_hand(size, kernel_size, strides, padding):
-    x, kernel = arrays(size, kernel_size)
+def test_gradients_by_hand(rounds_of_eight, size, kernel_size, strides, padding, batch):
+    x, kernel = arrays(size, kernel_size, batch=batch)
     y, back = jax.vjp(functools.partial(convolution, strides=strides, padding=padding), x, kernel)
     g = jnp.float32(np.random.default_rng(1).normal(size=y.shape))
     assert_near(back(g), gradients_by_hand(g, x, kernel, strides, padding))
@@ -180,11 +188,12 @@ TRANSFORMATIONS = {
 }
 
 
+@pytest.mark.parametrize(("batch", "channels"), [(2, 2), (2, 4), (11, 4)])  # by patches, at once, in rounds
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
-def test_transformations_are_those_of_the_stock_convolution(name):
+def test_transformations_are_those_of_the_stock_convolution(rounds_of_eight, name, batch, channels):
     transform = TRANSFORMATIONS[name]
     for size, kernel_size, strides, padding in FEW:
-        x, kernel = arrays(size, kernel_size, batch=2, channels=2, out=3)
+        x, kernel = arrays(size, kernel_size, batch=batch, channels=channels, out=3)
         options = {"strides": strides, "padding": padding}
         got = jax.jit(transform(functools.partial(convolution, **options)))(x, kernel)
         wanted = jax.jit(transform(functools.partial(stock, **options)))(x, kernel)
@@ -258,9 +267,10 @@ LOOPS = {
 }
 
 
+@pytest.mark.parametrize("batch", [4, 16])
 @pytest.mark.parametrize("size", [(11, 10), (4, 4)])
 @pytest.mark.parametrize("name", LOOPS)
-def test_all_convolutions_in_loops_are_canonical(key, name, size):
+def test_all_convolutions_in_loops_are_canonical(rounds_of_eight, key, name, size, batch):
     """What XLA:CPU has no fast kernel for in a loop is any other order of dimensions, and groups.
 
     In the smaller images there is a kernel with more rows and columns than its image.
@@ -272,7 +282,7 @@ def test_all_convolutions_in_loops_are_canonical(key, name, size):
                 0, 3, lambda _, k: jax.tree.map(lambda a, b: a - 0.1 * b, k, LOOPS[name](k, x, run)), kernels
             )
 
-        return jax.jit(loop).lower(kernels_of(key), jnp.ones((4, *size, 4))).compile()
+        return jax.jit(loop).lower(kernels_of(key), jnp.ones((batch, *size, 4))).compile()
 
     numbers, grouped = forms(compiled(convolution))
     assert len(numbers) >= 6  # of three forward, two to the inputs, three to the kernels; 1 × 1 ones become products

@@ -8,6 +8,7 @@ gradients from that. Elsewhere it is the stock convolution, whose gradients the 
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +23,8 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 Padding = Literal["SAME", "VALID"]
 Pair = tuple[int, int]
 _FEW_CHANNELS = 3
+_POSITIONS = 1024
+"""That a kernel's gradient is summed over at once, at least."""
 
 
 class _Window(NamedTuple):
@@ -256,15 +259,29 @@ def _to_input(g: Array, x: Any, kernel: Array, *, window: _Window) -> Array:
 
 
 def _to_kernel(g: Array, x: Array, kernel: Any, *, window: _Window) -> Array:
-    """The kernel's gradient: x convolved with g as the kernel, examples in the place of channels."""
+    """The kernel's gradient: x convolved with g as the kernel, examples in the place of channels.
+
+    A few examples after the others: g of all of them is larger than a core's cache, and would be read anew for every
+    few of x's channels (with the transposes up to 2.5 times as slow, measured).
+    """
     padding = []
     for i in (0, 1):
         before = window.padding[i][0]
         reach = _span(kernel.aval.shape[i], window.kernel_dilation[i]) + _span(g.shape[1 + i], window.strides[i])
         padding.append((before, reach - 1 - _span(x.shape[1 + i], window.input_dilation[i]) - before))
     across = _Window(window.kernel_dilation, (padding[0], padding[1]), window.input_dilation, window.strides)
-    result = _convolution_p.bind(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), window=across)
-    return result.transpose(1, 2, 0, 3)
+
+    def of_some(x: Array, g: Array) -> Array:
+        result = _convolution_p.bind(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), window=across)
+        return result.transpose(1, 2, 0, 3)
+
+    few = 8 * math.ceil(_POSITIONS / 8 / max(1, g.shape[1] * g.shape[2]))
+    if len(x) <= few:
+        return of_some(x, g)
+    rest = len(x) % few
+    rounds = tuple(part[rest:].reshape(len(x) // few, few, *part.shape[1:]) for part in (x, g))
+    first = of_some(x[:rest], g[:rest]) if rest else jnp.zeros(kernel.aval.shape, g.dtype)
+    return jax.lax.scan(lambda total, some: (total + of_some(*some), None), first, rounds)[0]
 
 
 def _batch(arguments: Any, axes: Any, *, window: _Window) -> tuple[Array, int]:

@@ -17,6 +17,7 @@ from pliant.networks._attention import (
     Drop,
     FeedForward,
     Initializer,
+    dense,
     dense_roles,
     dropping,
     feed_forward_wiring,
@@ -185,9 +186,7 @@ class T5(nnx.Module):
         self.encoder = stack(num_encoder_blocks, is_decoder=False)
         self.decoder = stack(num_decoder_blocks, is_decoder=True)
         self.head = (
-            None
-            if tie_embeddings
-            else nnx.Linear(width, num_outputs, use_bias=False, kernel_init=_normal(width), rngs=rngs)
+            None if tie_embeddings else dense(width, num_outputs, use_bias=False, kernel_init=_normal(width), rngs=rngs)
         )
 
     def __call__(

@@ -15,6 +15,7 @@ from pliant.networks._attention import (
     Attention,
     Drop,
     FeedForward,
+    dense,
     dense_roles,
     dropping,
     feed_forward_wiring,
@@ -99,9 +100,7 @@ class ViT(nnx.Module):
         self.patch_size, self.num_blocks, self.pool, self.dropout = patch_size, num_blocks, pool, dropout
         height, wide, channels = input_shape
         num_tokens = -(-height // patch_size) * -(-wide // patch_size)
-        self.patch = nnx.Linear(
-            patch_size**2 * channels, width, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs
-        )
+        self.patch = dense(patch_size**2 * channels, width, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)
         if pool == "token":
             num_tokens += 1
             self.class_token = nnx.Param(jnp.zeros((1, width)))
