@@ -11,7 +11,7 @@ ROOT = Path(pliant.__file__).parent
 LAYERS = [
     {"errors", "_xla", "sampling"},
     {"types", "settings"},
-    {"isometry", "masks", "targets"},
+    {"isometry", "masks", "squares", "targets"},
     {"networks", "optimizers", "penalties", "diagnostics", "streams", "results"},
     {"_diagnose", "interventions"},
     {"methods"},

@@ -8,6 +8,7 @@ from jaxtyping import Array
 
 from pliant.errors import UserError, require_range
 from pliant.interventions._at_switch import norm_moved
+from pliant.squares import sum_of_squares
 from pliant.types import Info, Intervention, Key, Learned, Number, Params, Signals, State, Wiring, leaf_path
 
 
@@ -63,14 +64,14 @@ def weight_clipping(wiring: Wiring, *, kappa: Number = 2.0, include_head: bool =
         key: Key, step: Any, learned: Learned, state: State, signals: Signals | None
     ) -> tuple[Learned, State, Info]:
         del key, step, signals
-        bounds, num_clipped, total = _bounds(wiring, learned.params, include_head), jnp.int32(0), 0
+        bounds, num_clipped, total = _bounds(wiring, learned.params, include_head), jnp.float32(0), 0
 
         def clip(path: Any, leaf: Array) -> Array:
             nonlocal num_clipped, total
             if leaf_path(path) not in bounds:
                 return leaf
             bound = jnp.asarray(kappa * bounds[leaf_path(path)], leaf.dtype)
-            num_clipped += jnp.sum(jnp.abs(leaf) > bound, dtype=jnp.int32)
+            num_clipped += sum_of_squares((jnp.abs(leaf) > bound).astype(jnp.float32))  # of zeros and ones
             total += leaf.size
             return jnp.clip(leaf, -bound, bound)
 

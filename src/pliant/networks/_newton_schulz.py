@@ -11,6 +11,7 @@ from pliant.errors import require_range, unknown_name
 from pliant.isometry import matrix_view
 from pliant.networks._convolution import Padding, Pair
 from pliant.networks._spectral_norm import PowerIterated
+from pliant.squares import sum_of_squares
 
 OrthogonalKind: TypeAlias = Literal["newton-schulz", "cans"]
 
@@ -324,7 +325,7 @@ def _scaled(matrix: Array) -> Array:
     """The matrix over ‖AᵀA‖_F^(1/2), which is at least its largest singular value; float32 or wider."""
     matrix = matrix.astype(_wide(matrix))
     gram = _gram(matrix)
-    return matrix / jnp.maximum(jnp.vdot(gram, gram, precision="highest"), _TINY) ** 0.25
+    return matrix / jnp.maximum(sum_of_squares(gram), _TINY) ** 0.25
 
 
 def _iterate(matrix: Array, steps: Sequence[Sequence[float]]) -> Array:

@@ -6,6 +6,7 @@ from jaxtyping import Array
 
 from pliant.errors import require_range
 from pliant.masks import Mask, select
+from pliant.squares import sum_of_squares
 from pliant.types import Forward, Number, Params, Penalty, Scalar, State
 
 
@@ -51,8 +52,7 @@ def l2(strength: Number = 1e-3, *, mask: Mask = None) -> Penalty:
         del forward
 
         def square(selected: bool, leaf: Array) -> Array | float:
-            wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-            return jnp.vdot(wide, wide) if selected else 0.0
+            return sum_of_squares(leaf) if selected else 0.0
 
         squares = jax.tree.map(square, select(mask, params), params)
         return strength * 0.5 * jnp.float32(sum(jax.tree.leaves(squares))), state

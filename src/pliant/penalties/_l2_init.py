@@ -8,6 +8,7 @@ from jaxtyping import Array
 
 from pliant.errors import UserError, require_range
 from pliant.masks import Mask, select
+from pliant.squares import sum_of_squares
 from pliant.types import Forward, Number, Params, Penalty, Scalar, State
 
 
@@ -66,7 +67,7 @@ def l2_init(strength: Number = 1e-2, *, norm: Literal["l2", "l1"] = "l2", mask: 
             wide = jnp.promote_types(now.dtype, jnp.float32)
             moved = now.astype(wide) - start.astype(wide)
             sign = jax.lax.stop_gradient(jnp.sign(moved))  # the gradient of jnp.abs is 1 at 0
-            return jnp.vdot(moved, moved) if norm == "l2" else jnp.sum(sign * moved)
+            return sum_of_squares(moved) if norm == "l2" else jnp.sum(sign * moved)
 
         distances = jax.tree.map(distance, select(mask, params), params, state)
         return strength * jnp.float32(sum(jax.tree.leaves(distances))), state
