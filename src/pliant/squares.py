@@ -15,8 +15,7 @@ def sum_of_squares(x: Float[Array, "..."]) -> Scalar:
     r"""Adds up the squares of all entries, :math:`\sum_i x_i^2`, in float32 or wider.
 
     As the trace of a matrix of four long rows times its transpose: XLA:CPU makes a vector's dot product with itself a
-    loop that multiplies and more that add, which take four times as long (256 × 256, measured; a plain sum twelve
-    times).
+    loop that multiplies and more that add, which take several times as long.
 
     Args:
       x: of any shape and floating type.

@@ -262,7 +262,7 @@ def _to_kernel(g: Array, x: Array, kernel: Any, *, window: _Window) -> Array:
     """The kernel's gradient: x convolved with g as the kernel, examples in the place of channels.
 
     A few examples after the others: g of all of them is larger than a core's cache, and would be read anew for every
-    few of x's channels (with the transposes up to 2.5 times as slow, measured).
+    few of x's channels: up to twice as slow (`benchmarks/convolutions.py`).
     """
     padding = []
     for i in (0, 1):

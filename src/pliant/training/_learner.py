@@ -11,7 +11,7 @@ from pliant.training._diagnose import followed, has_twin
 from pliant.training._observe import Program, observe
 from pliant.training._plan import MethodPlan
 from pliant.training._seeds import Batching, SeedAxis, seed_axis
-from pliant.training._step import Slot, init_state, seed_keys, train_chunk
+from pliant.training._step import SeedSlot, init_state, seed_keys, train_chunk
 from pliant.training._switch import switch_task
 
 
@@ -64,7 +64,7 @@ def make_learner(
         keys = seed_keys(seed)
         return init_state(
             network, parts(traced | own), keys.network, has_twin=has_twin(choose(config.diagnostics))
-        ), Slot(keys, own)
+        ), SeedSlot(keys, own)
 
     def switch(item: Any, shared: Any) -> Any:
         state, slot = item

@@ -12,7 +12,7 @@ from pliant.training._diagnose import ALWAYS, View, make_subject, view
 from pliant.training._evaluate import evaluate
 from pliant.training._plan import MethodPlan
 from pliant.training._seeds import SeedAxis
-from pliant.training._step import Slot, TrainState
+from pliant.training._step import SeedSlot, TrainState
 from pliant.types import Rule
 
 Program: TypeAlias = Callable[[Any, Any], Any]
@@ -53,7 +53,7 @@ def observe(
         lambda item, shared: evaluate(stream, network, item[0][:2], shared[0], item[1], shared[1])
     )
 
-    def look(state: TrainState, slot: Slot, traced: Any) -> View:
+    def look(state: TrainState, slot: SeedSlot, traced: Any) -> View:
         """Without a program if nothing is to be computed."""
         made = parts(method.traced)
         if made.intervention and made.intervention.reported:

@@ -66,7 +66,7 @@ class SeedKeys(NamedTuple):
     """For measurements."""
 
 
-class Slot(NamedTuple):
+class SeedSlot(NamedTuple):
     """What tells one learner from the next: its random streams, and its point of a grid."""
 
     keys: SeedKeys

@@ -1,0 +1,53 @@
+"""Speed of convolutions and of their gradients on the CPU, at the sizes of a CNN and of ResNet-18's four stages.
+
+    python benchmarks/convolutions.py
+
+GFLOP/s on one device, 3 × 3 kernels, batch 64: forward, to the input, to the kernel, and to the kernel if all examples
+are taken at once.
+"""
+
+from collections.abc import Callable
+
+import jax
+
+from _timing import alternate, arguments, report
+from pliant import _xla
+from pliant.networks import _convolution
+from pliant.networks._convolution import convolution
+
+BATCH = 64
+SIZES = ((32, 32), (32, 64), (16, 128), (8, 256), (4, 512))
+
+
+def compiled(f: Callable[..., jax.Array], *arguments: jax.Array) -> Callable[[], jax.Array]:
+    program = jax.jit(f).lower(*arguments).compile()
+    return lambda: jax.block_until_ready(program(*arguments))
+
+
+def to_kernel(x: jax.Array, kernel: jax.Array, g: jax.Array) -> Callable[[], jax.Array]:
+    return compiled(lambda x, g: jax.vjp(lambda k: convolution(x, k), kernel)[1](g)[0], x, g)
+
+
+def measure(repeats: int) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for side, channels in SIZES:
+        x, g = jax.random.normal(jax.random.key(0), (2, BATCH, side, side, channels))
+        kernel = jax.random.normal(jax.random.key(1), (3, 3, channels, channels))
+        candidates = {
+            "forward": compiled(convolution, x, kernel),
+            "to input": compiled(lambda k, g, x=x: jax.vjp(lambda x: convolution(x, k), x)[1](g)[0], kernel, g),
+            "to kernel": to_kernel(x, kernel, g),
+        }
+        positions, _convolution._POSITIONS = _convolution._POSITIONS, BATCH * side * side
+        candidates["to kernel at once"] = to_kernel(x, kernel, g)
+        _convolution._POSITIONS = positions
+        work = 2 * BATCH * side**2 * 9 * channels**2 / 1e9
+        seconds = alternate(candidates, repeats)
+        rows.append({"images": f"{side}×{side}×{channels}"} | {name: work / of_one for name, of_one in seconds.items()})
+    return rows
+
+
+if __name__ == "__main__":
+    _xla.guard_reductions()
+    chosen = arguments(__doc__ or "")
+    report(measure(chosen.repeats), chosen.json)
