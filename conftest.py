@@ -1,8 +1,11 @@
 """Strict flags for every test: warnings are errors (pyproject), shapes are checked, nothing reaches the network."""
 
+import atexit
 import importlib.util
 import os
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 
 import jax
@@ -13,6 +16,13 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# What two files compile is compiled once. Each process has a cache of its own: JAX writes its files while others read.
+_CACHE = tempfile.mkdtemp(prefix="pliant-tests-")
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", _CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 collect_ignore = [] if importlib.util.find_spec("torch") else ["src/pliant/torch"]
 

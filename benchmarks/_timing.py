@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """Options that all benchmarks share."""
+def options(description: str) -> argparse.ArgumentParser:
+    """The options that all benchmarks share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--repeats", type=int, default=9, help="rounds; the median is reported")
     parser.add_argument("--json", type=Path, help="write the results here as well")
-    return parser.parse_args()
+    return parser
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """What was chosen, for a benchmark without options of its own."""
+    return options(description).parse_args()
 
 
 def alternate(candidates: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What every method costs a step, against Adam on the same network.
 
     python benchmarks/method_overhead.py
+    python benchmarks/method_overhead.py --methods redo snr
 
 Milliseconds a step and seed of the whole training step (256 × 4 units, batch 32, digits with random labels), and the
 ratio to plain Adam's. Periodic work runs at its default period; what a method does when the task changes is not in it.
@@ -12,23 +13,23 @@ import functools
 import jax
 
 from _learner import chunk
-from _timing import alternate, arguments, report
+from _timing import alternate, options, report
 from pliant import _xla
+from pliant.diagnostics import one_blas_thread
 from pliant.methods import METHODS
 from pliant.networks import mlp
 from pliant.streams import load_dataset, random_labels
 
 STEPS, SEEDS = 500, 2
+MEASURED = [name for name, method in METHODS.items() if not (method.targets or method.replaces)]
 
 
-def measure(repeats: int) -> list[dict[str, object]]:
+def measure(names: list[str], repeats: int) -> list[dict[str, object]]:
     stream = random_labels(load_dataset("digits"))
     network = functools.partial(mlp, widths=(256,) * 4)
     common = {"network": network, "batch_size": 32, "num_seeds": SEEDS, "num_steps": STEPS}
     rows = []
-    for name, method in METHODS.items():
-        if method.targets or method.replaces:
-            continue
+    for name in names:
         jax.clear_caches()
         candidates = {"adam": chunk(stream, "adam", **common), name: chunk(stream, name, **common)}
         seconds = alternate(candidates, repeats)
@@ -44,5 +45,9 @@ def measure(repeats: int) -> list[dict[str, object]]:
 
 if __name__ == "__main__":
     _xla.use_every_core()
-    chosen = arguments(__doc__ or "")
-    report(measure(chosen.repeats), chosen.json)
+    parser = options(__doc__ or "")
+    parser.add_argument("--methods", nargs="+", choices=MEASURED, default=MEASURED)
+    chosen = parser.parse_args()
+    with one_blas_thread():  # as `pliant run` does: a new draw of a network has QR decompositions in it
+        rows = measure(chosen.methods, chosen.repeats)
+    report(rows, chosen.json)

@@ -133,11 +133,16 @@ def run_steps(
         step = jnp.int32(i + 1)
         return train_step(network, parts(i), stream.objective, state, batch, (), step, keys, probe_batch)[0]
 
-    for start in range(first, num_steps, TASK_STEPS):
-        if start > first:
-            state, _ = switch_task(network, parts(0), state, keys, jnp.int32(start // TASK_STEPS))
-        state = jax.lax.fori_loop(start, min(start + TASK_STEPS, num_steps), body, state)
-    return state
+    def switched(index: Any, state: TrainState) -> TrainState:
+        return switch_task(network, parts(0), state, keys, jnp.int32(index))[0]
+
+    def task(index: Any, state: TrainState) -> TrainState:
+        """In a loop, so that XLA compiles the step once."""
+        state = jax.lax.cond(index > first // TASK_STEPS, switched, lambda _, state: state, index, state)
+        start, stop = jnp.maximum(first, index * TASK_STEPS), jnp.minimum(num_steps, (index + 1) * TASK_STEPS)
+        return jax.lax.fori_loop(start, stop, body, state)
+
+    return jax.lax.fori_loop(first // TASK_STEPS, -(-num_steps // TASK_STEPS), task, state)
 
 
 def _with_noise(keys: SeedKeys, noise: Any) -> SeedKeys:

@@ -124,14 +124,17 @@ def snr(
         )
         units = {name: (now.silence >= now.threshold) & (quantile < 1) for name, now in state.items()}
         num_reset = num_selected(units)
-        learned = jax.lax.cond(
+        learned, state = jax.lax.cond(
             anywhere(num_reset > 0),
-            lambda learned: reset_units(key, learned, wiring, units),
-            lambda learned: learned,
+            lambda learned, state: (
+                reset_units(key, learned, wiring, units),
+                {name: _begun_again(now, units[name]) for name, now in state.items()},
+            ),
+            lambda learned, state: (learned, state),
             learned,
+            state,
         )
         mean_threshold = jnp.concatenate([now.threshold for now in state.values()]).mean()
-        state = {name: _begun_again(now, units[name]) for name, now in state.items()}
         return learned, state, {"units_reset": num_reset, "mean_threshold": mean_threshold}
 
     return Intervention(init, update)
@@ -142,9 +145,13 @@ def _begun_again(now: SNRState, units: Array) -> SNRState:
 
 
 def _with(histogram: Array, silence: Array, units: Bool[Array, " width"]) -> Int[Array, "width bins"]:
-    """The histogram with the silences of some units in it; longer ones than it has room for are its last."""
-    bins = jnp.minimum(silence, histogram.shape[1] - 1)
-    return histogram.at[jnp.arange(silence.size), bins].add(units.astype(jnp.int32))
+    """The histogram with the silences of some units in it; longer ones than it has room for are its last.
+
+    Compares all bins: XLA:CPU scatters one unit after the other.
+    """
+    last = histogram.shape[1] - 1
+    is_bin = jnp.minimum(silence, last)[:, None] == jnp.arange(last + 1)[None]
+    return histogram + (is_bin & units[:, None]).astype(jnp.int32)
 
 
 def _quantile(histogram: Array, quantile: Number) -> Float[Array, " width"]:

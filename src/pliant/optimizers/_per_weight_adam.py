@@ -1,11 +1,11 @@
-"""Adam that counts the updates of every weight by itself, so that a weight which is reset starts like a new one."""
+"""Adam with a bias correction of every weight's own, so that a weight which is reset starts like a new one."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from pliant.errors import require_adam
 from pliant.types import Number
@@ -14,8 +14,10 @@ from pliant.types import Number
 class ScaleByAdamPerWeightState(NamedTuple):
     """State of `scale_by_adam_per_weight`."""
 
-    age: PyTree[Int[Array, "..."]]
-    """Updates of each weight since its moments were last cleared."""
+    mu_mass: PyTree[Float[Array, "..."]]
+    """What `mu` would be if all gradients had been 1 since the weight's moments were last cleared: 1 − β₁ᵃ, float32."""
+    nu_mass: PyTree[Float[Array, "..."]]
+    """The same of `nu`: 1 − β₂ᵃ."""
     mu: optax.Updates
     nu: optax.Updates
 
@@ -26,14 +28,14 @@ def scale_by_adam_per_weight(
     r"""Rescales gradients as Adam does, with a bias correction for every weight.
 
     .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \qquad
-              a \leftarrow a + 1, \qquad
-              u = \frac{m / (1 - \beta_1^a)}{\sqrt{v / (1 - \beta_2^a)} + \epsilon}
+              c_i \leftarrow \beta_i c_i + (1 - \beta_i), \qquad
+              u = \frac{m / c_1}{\sqrt{v / c_2} + \epsilon}
 
-    where m, v and the age a belong to a single weight. Whoever resets weights sets all three to 0, as
-    `pliant.interventions.clear_moments` does; from then on the weight is updated as by an Adam that begins with it,
-    first by one learning rate. Adam has one count for all weights: there the first update after a reset is up to
-    (1 − b1)/√(1 − b2) ≈ 3.2 learning rates, for the usual decay rates. As long as nothing is reset both are the same,
-    but for rounding.
+    where m, v and both c belong to a single weight, so that :math:`c_i = 1 - \beta_i^a` after a updates. Whoever resets
+    weights sets all four to 0, as `pliant.interventions.clear_moments` does; from then on the weight is updated as by
+    an Adam that begins with it, first by one learning rate. Adam has one count for all weights: there the first update
+    after a reset is up to (1 − b1)/√(1 − b2) ≈ 3.2 learning rates, for the usual decay rates. As long as nothing is
+    reset both are the same, but for rounding.
 
     Args:
       b1: β₁, decay rate of the first moment, in [0, 1).
@@ -41,7 +43,7 @@ def scale_by_adam_per_weight(
       eps: ϵ ≥ 0, outside the root.
 
     Returns:
-      A transformation to chain in front of the learning rate. Memory: Adam's and one int32 a weight.
+      A transformation to chain in front of the learning rate. Memory: twice Adam's, the c in float32.
 
     Raises:
       UserError: for numbers out of range.
@@ -55,8 +57,8 @@ def scale_by_adam_per_weight(
       ...     _, state = tx.update(jnp.ones(2), state)
       >>> state = clear_moments(state, {"": jnp.array([True, False])})
       >>> updates, state = tx.update(jnp.ones(2), state)
-      >>> [round(float(u), 4) for u in updates], state[0].age.tolist()
-      ([-0.1, -0.1], [1, 101])
+      >>> [round(float(u), 4) for u in updates], [round(float(c), 4) for c in state[0].nu_mass]
+      ([-0.1, -0.1], [0.001, 0.0961])
 
     References:
       Kingma, Ba, `Adam <https://arxiv.org/abs/1412.6980>`_, 2015. Algorithm 1, for every weight.
@@ -71,26 +73,26 @@ def scale_by_adam_per_weight(
     require_adam(0.0, b1, b2, eps)
 
     def init_fn(params: Any) -> ScaleByAdamPerWeightState:
-        ages = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.int32), params)
-        return ScaleByAdamPerWeightState(ages, optax.tree.zeros_like(params), optax.tree.zeros_like(params))
+        masses = (optax.tree.zeros_like(params, dtype=jnp.float32) for _ in range(2))
+        moments = (optax.tree.zeros_like(params) for _ in range(2))
+        return ScaleByAdamPerWeightState(*masses, *moments)
 
     def update_fn(
         updates: Any, state: ScaleByAdamPerWeightState, params: Any = None, **extra: Any
     ) -> tuple[Any, ScaleByAdamPerWeightState]:
         del params, extra
-        age = jax.tree.map(optax.safe_increment, state.age)
+        mu_mass, nu_mass = _grown(state.mu_mass, b1), _grown(state.nu_mass, b2)
         mu = optax.tree.update_moment(updates, state.mu, b1, 1)
         nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
 
-        def scaled(m: Array, v: Array, age: Array) -> Array:
-            return (m / _correction(b1, age, m)) / (jnp.sqrt(v / _correction(b2, age, v)) + eps)
+        def scaled(m: Array, v: Array, m_mass: Array, v_mass: Array) -> Array:
+            return (m / m_mass.astype(m.dtype)) / (jnp.sqrt(v / v_mass.astype(v.dtype)) + eps)
 
         moments = optax.tree.cast_like(mu, state.mu), optax.tree.cast_like(nu, state.nu)
-        return jax.tree.map(scaled, mu, nu, age), ScaleByAdamPerWeightState(age, *moments)
+        return jax.tree.map(scaled, mu, nu, mu_mass, nu_mass), ScaleByAdamPerWeightState(mu_mass, nu_mass, *moments)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _correction(decay: Number, age: Array, moment: Array) -> Array:
-    """1 − decay^age, precise where it is small."""
-    return -jnp.expm1(age * jnp.log(jnp.asarray(decay, jnp.float32))).astype(moment.dtype)
+def _grown(masses: PyTree[Float[Array, "..."]], decay: Number) -> PyTree[Float[Array, "..."]]:
+    return jax.tree.map(lambda mass: (decay * mass + (1 - decay)).astype(jnp.float32), masses)
