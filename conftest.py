@@ -76,7 +76,7 @@ def data_dir(monkeypatch):
 
 @pytest.fixture
 def compilations():
-    """A list that grows by one for every program that XLA compiles."""
+    """A list that grows by one for every program that XLA compiles, or would if it were not in the cache."""
     compiled = []
 
     def listen(event, duration, **details):

@@ -61,7 +61,7 @@ def test_counts_of_schedules_stay():
     same(after[1], used[1])
 
 
-def test_weights_that_count_for_themselves_are_told():
+def test_weights_with_corrections_of_their_own_are_told():
     tx = optax.chain(scale_by_adam_per_weight(), optax.scale(-0.1))
     used = _used(tx, steps=7)
     after = _reset(tx, used, keep_moments=True)[0].optimizer

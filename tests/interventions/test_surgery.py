@@ -260,7 +260,7 @@ def adam_moments(state):
 
 
 def per_weight(state, *leaves):
-    """The moments and the counts of single weights."""
+    """The moments of single weights, and what tells how long these have been updated."""
     return [
         field[leaf]
         for field in (state.mu_mass, state.nu_mass, state.mu, state.nu)
@@ -415,7 +415,7 @@ def test_layers_that_share_a_leaf_are_both_reset(key):
     same(new["out"], [[0.0, 0.0], [5.0, 5.0], [0.0, 0.0]])
 
 
-def test_a_reset_clears_the_counts_of_the_same_weights_as_their_moments(key):
+def test_a_reset_clears_the_masses_of_the_same_weights_as_their_moments(key):
     network, params, _, _ = network_with_statistics()
     opt_state = trained(params, scale_by_adam_per_weight(), num_updates=5)
     new = reset_units(key, Learned(params, {}, opt_state), network.wiring, UNITS).optimizer
@@ -466,6 +466,14 @@ def test_lowest_is_a_stable_sort():
     several = jax.vmap(lowest)(jnp.stack([scores, -scores]), jnp.array([17, 3]))
     assert several.sum(axis=1).tolist() == [17, 3]
     same(np.flatnonzero(several[0]), np.sort(order[:17]))
+
+
+def test_lowest_with_a_key_sorts_equal_ones_by_chance(key):
+    scores = jax.random.randint(key, (300,), 0, 4).astype(jnp.float32)
+    order = np.lexsort((jax.random.uniform(key, (300,)), scores))
+    for number in (-1, 0, 40, 299, 1000):
+        found = jax.jit(lambda number: lowest(scores, number, key=key))(number)
+        same(np.flatnonzero(found), np.sort(order[: max(number, 0)]))
 
 
 def test_lowest_with_a_key_decides_between_equal_ones_only():

@@ -72,7 +72,7 @@ def redo(
     Differs from:
       Dopamine's code: incoming weights come from the layer's own initialiser, not always Xavier uniform; the bias'
       moments and the unit's own norm are reset as well. The code of L2 Init, which resets to the initial weights.
-      PyTorch ports that set the whole tensor's step count to zero; for a count of every weight see
+      PyTorch ports that set the whole tensor's step count to zero; for a correction of every weight's own see
       `pliant.optimizers.scale_by_adam_per_weight`.
     """
     require_range("num_examples", num_examples, 1, do="Use 64, as published.")

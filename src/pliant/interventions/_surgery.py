@@ -55,7 +55,7 @@ def reset_units(
     at 0, and a unit that was silent leaves the network's output as it was. Adam's `mu` and `nu` (and relatives, see
     `MOMENTS`) become 0 at the same entries. Adam's count is shared by all weights and stays: a reset weight's first
     update is up to (1 − b1)/√(1 − b2) ≈ 3.2 learning rates for the usual decay rates. An optimizer with a
-    bias correction of every weight's own (`pliant.optimizers.scale_by_adam_per_weight`) begins again with one.
+    bias correction of every weight's own (`pliant.optimizers.scale_by_adam_per_weight`) makes that one.
 
     Args:
       key: for the fresh draws; every leaf gets its own.
@@ -110,7 +110,7 @@ def reset_units(
 def clear_moments(opt_state: optax.OptState, where: Mapping[str, Bool[Array, "..."]]) -> optax.OptState:
     """Zeroes an optimizer's gradient statistics at chosen weights, and nothing else.
 
-    Statistics are found by field name (`MOMENTS`, and `COUNTERS` for counts of single weights) and by the path of their
+    Statistics are found by field name (`MOMENTS`, and `COUNTERS` for the age of a weight) and by the path of their
     parameter, wherever they sit: in chains, masks, partitions, `MultiSteps`, `inject_hyperparams`, schedule-free.
     Counts that weights share, accumulated gradients and stored copies of parameters are left alone.
 
@@ -183,14 +183,16 @@ def _sums(leaf: Float[Array, "..."], axis: int) -> Float[Array, " units"]:
     """Sums over all axes but one, as products with ones: those of a matrix's rows or columns are slow on a CPU."""
     axis %= leaf.ndim
     num_units, after = leaf.shape[axis], math.prod(leaf.shape[axis + 1 :])
-    over_after = jnp.matmul(leaf.reshape(-1, after), jnp.ones(after), precision="highest") if after > 1 else leaf
-    return jnp.matmul(jnp.ones(math.prod(leaf.shape[:axis])), over_after.reshape(-1, num_units), precision="highest")
+    if after > 1:
+        leaf = jnp.matmul(leaf.reshape(-1, after), jnp.ones(after, leaf.dtype), precision="highest")
+    rows = leaf.reshape(-1, num_units)
+    return jnp.matmul(jnp.ones(len(rows), leaf.dtype), rows, precision="highest")
 
 
 def lowest(scores: Float[Array, " n"], number: Int[Array, ""] | int, *, key: Key | None = None) -> Bool[Array, " n"]:
     """True at the `number` lowest scores, NaN last; equal ones in their order, or by chance if there is a key.
 
-    Finds the threshold instead of sorting: of the weights of a kernel that takes a hundredth of the time on a CPU.
+    Finds the threshold bit by bit, since XLA:CPU is slow to sort the weights of a kernel.
     """
     ranks = [_as_integers(scores), jnp.arange(scores.size, dtype=jnp.uint32)]
     if key is not None:
