@@ -9,6 +9,7 @@ names a folder that has it. Goal: at most a tenth.
 
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,17 @@ SETS = ("basic", "standard")
 def command(run: str, diagnostics: str) -> Callable[[], None]:
     def start() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            words = ["pliant", "run", *run.split(), "--diagnostics", diagnostics, "--out", str(Path(folder) / "run")]
+            words = [
+                sys.executable,
+                "-m",
+                "pliant",
+                "run",
+                *run.split(),
+                "--diagnostics",
+                diagnostics,
+                "--out",
+                str(Path(folder) / "run"),
+            ]
             subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     return start
