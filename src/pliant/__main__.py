@@ -5,41 +5,29 @@ import signal
 import sys
 from typing import Any
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
+_MESSAGE = b"pliant: interrupted. A run keeps its finished tasks; the same command continues it.\n"
+_SHOW_CURSOR = b"\r\x1b[K\x1b[?25h"  # progress bars hide it
 
 
-class _Interrupt:
-    """Raises KeyboardInterrupt, and remembers it: Python drops one that is raised in a finaliser or a callback."""
+def _leave(_number: int, _frame: Any) -> None:
+    """Ends the process where it stands, as `kill -9` may at any moment: a run folder stays whole.
 
-    seen = False
-
-    def __call__(self, _number: int, _frame: Any) -> None:
-        self.seen = True
-        raise KeyboardInterrupt
-
-
-def _report_dropped(dropped: Any) -> None:
-    """Reports what Python drops, but for an interrupt: that is answered after the next chunk."""
-    if not issubclass(dropped.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(dropped)
+    A KeyboardInterrupt would be raised wherever Python happens to be, also below C++: jaxlib ends the process with
+    SIGABRT or SIGSEGV when one comes while it is imported, and Python drops those that come in a finaliser.
+    """
+    if sys.stderr.isatty():
+        os.write(2, _SHOW_CURSOR)
+    os.write(2, _MESSAGE)  # sys.stderr may be in the middle of a line of its own
+    os._exit(INTERRUPTED)
 
 
 def main() -> None:
-    """Runs the command line and ends the process with its exit code."""
-    sys.unraisablehook = _report_dropped
-    try:
-        signal.signal(signal.SIGINT, _Interrupt())
-        from pliant import cli
+    """Runs the command line and ends the process with its exit code: 0 done, 2 user error, 130 interrupted."""
+    signal.signal(signal.SIGINT, _leave)
+    from pliant import cli
 
-        code = cli.main()
-    except KeyboardInterrupt:  # while importing
-        print("pliant: interrupted.", file=sys.stderr)
-        code = _INTERRUPTED
-    if code == _INTERRUPTED:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # XLA's threads may be in the middle of a program, and crash when Python is taken down
-    sys.exit(code)
+    sys.exit(cli.main())
 
 
 if __name__ == "__main__":

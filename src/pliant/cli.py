@@ -3,9 +3,7 @@
 import dataclasses
 import inspect
 import itertools
-import logging
 import re
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,7 +28,7 @@ from pliant.settings import options
 from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 from pliant.training import RunConfig
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR = 2
 _ALL = ("all",)
 _WIDTH_OF_FILES = 120
 
@@ -63,13 +61,10 @@ class Run(RunConfig):
             for name, reason in left_out.items():
                 Console(highlight=False).print(f"without {name}: {reason}", markup=False, soft_wrap=True)
         _xla.cache_compilations()
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs an interrupt as an error of its own
         progress = _progress()
         bar = progress.add_task("", total=1.0, method="", task="", score="")
 
         def report(now: training.Progress) -> None:
-            if getattr(signal.getsignal(signal.SIGINT), "seen", False):  # see __main__: the interrupt was dropped
-                raise KeyboardInterrupt
             if progress.console.is_terminal:  # the first report starts it: errors of the configuration come before
                 progress.start()
             progress.update(
@@ -212,7 +207,6 @@ class Diagnose:
         """Prints a table for each method; spectra and matrices go to the run's arrays/."""
         _xla.use_every_core()
         _xla.cache_compilations()
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
         found = training.diagnose_run(self.dir, self.task, self.diagnostics, self.methods, self.data_dir)
         summaries = {each.name: each.summary for each in DIAGNOSTICS.values()}
         console = _console()
@@ -225,7 +219,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {"run": Run, "list": List, "show": Sh
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0 done, 2 user error, 130 interrupted."""
+    """Runs a command; returns the exit code: 0 done, 2 user error."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:
         print(f"pliant {pliant.__version__}")
@@ -253,9 +247,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             soft_wrap=True,
         )
         return USER_ERROR
-    except KeyboardInterrupt:
-        errors.print("pliant: interrupted. Finished tasks are kept; the same command continues.")
-        return INTERRUPTED
     return 0
 
 
