@@ -53,14 +53,6 @@ def _free_programs():
 
 
 @pytest.fixture
-def quick_compilation():
-    """XLA leaves most optimisations out: for tests that mostly compile, and do not look at the last bit."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
 def key():
     return jax.random.key(0)
 

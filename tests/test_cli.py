@@ -18,6 +18,8 @@ from pliant.__main__ import INTERRUPTED
 from pliant.presets import PRESETS
 from pliant.results import RunFolder
 
+pytestmark = pytest.mark.exact
+
 COMMAND = [sys.executable, "-m", "pliant"]
 SMALL = "--methods adam adamo --seeds 2 --tasks 6 --epochs 6 --widths 32 32 --train-size 400".split()
 

@@ -9,7 +9,7 @@ import pliant
 
 ROOT = Path(pliant.__file__).parent
 LAYERS = [
-    {"errors", "_xla", "sampling"},
+    {"errors", "_xla", "sampling", "branches"},
     {"types", "settings"},
     {"isometry", "masks", "squares", "targets"},
     {"networks", "optimizers", "penalties", "diagnostics", "streams", "results"},

@@ -8,6 +8,8 @@ import pytest
 
 from pliant import _xla
 
+pytestmark = pytest.mark.exact
+
 GRID = Path(__file__).parent / "xla_grid.py"
 
 

@@ -40,6 +40,7 @@ def test_contract(name, check):
     check(ALL[name])
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("check", checks.OF_MECHANISMS, ids=lambda check: check.__name__)
 @MECHANISMS
 def test_contract_of_mechanisms(name, check):

@@ -58,9 +58,6 @@ def _close(a, b):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4 * scale)
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 def test_every_network_is_here():
     assert set(SMALL) == set(NAMES)
 

@@ -10,7 +10,7 @@ from optax import contrib
 
 from pliant.errors import UserError
 from pliant.interventions import COUNTERS, MOMENTS, clear_moments, reset_units, slot_mask
-from pliant.interventions._surgery import anywhere, lowest, mean_magnitude, require_owned_outputs
+from pliant.interventions._surgery import lowest, mean_magnitude, require_owned_outputs
 from pliant.networks import mlp
 from pliant.optimizers import ScaleByAdamPerWeightState, adamo, scale_by_adam_per_weight
 from pliant.penalties import l2_init
@@ -483,22 +483,6 @@ def test_lowest_with_a_key_decides_between_equal_ones_only():
     assert not chosen[:, :2].any()
     assert chosen.sum(axis=1).tolist() == [2] * 40
     assert chosen[:, 2:5].sum(axis=0).min() > 3
-
-
-def test_anywhere_is_one_flag_for_all_of_a_batch():
-    flags = jnp.array([[False, False, True], [False, False, False]])
-    assert bool(anywhere(jnp.array(True)))
-    assert jax.vmap(anywhere)(flags[0]).tolist() == [True] * 3
-    assert jax.vmap(anywhere)(flags[1]).tolist() == [False] * 3
-    assert jax.jit(jax.vmap(jax.vmap(anywhere)))(flags).tolist() == [[True] * 3] * 2
-    assert jax.lax.map(anywhere, flags[0]).tolist() == flags[0].tolist()
-
-    def body(flag):
-        return jax.lax.fori_loop(0, 3, lambda i, n: jax.lax.cond(anywhere(flag), lambda n: n + i, lambda n: n, n), 0)
-
-    looped = jax.jit(jax.vmap(body))
-    assert "stablehlo.case" in looped.lower(flags[0]).as_text()
-    assert looped(flags[0]).tolist() == [3] * 3
 
 
 @pytest.mark.parametrize(

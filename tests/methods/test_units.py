@@ -37,14 +37,14 @@ HURRIED = {
 }
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize(
     "check",
     [
         checks.check_off_is_adam,
         checks.check_touches_parameters,
         checks.check_noise_follows_the_key,
-        checks.check_vmapped_seeds_are_a_loop,
-        checks.check_jit_changes_nothing,
+        checks.check_jit_and_vmap_change_nothing,
         checks.check_no_recompilation,
     ],
     ids=lambda check: check.__name__,

@@ -124,7 +124,6 @@ def test_smoke_configurations_make_sense(name):
     assert 1 <= total * used.seeds * len(used.methods) <= 100_000
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_few_steps(name, tmp_path):
     config = PRESETS[name].configs["smoke"]

@@ -5,6 +5,8 @@ import pytest
 
 from pliant.training._rounding import rounded, with_rounded_gradient
 
+pytestmark = pytest.mark.exact
+
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_numbers_are_unchanged(dtype):

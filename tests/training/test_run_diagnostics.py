@@ -13,6 +13,8 @@ from pliant.training import RunConfig, diagnose_run, make_plan, run
 from pliant.training._diagnose import due
 from pliant.types import Diagnostic, Measured
 
+pytestmark = pytest.mark.exact
+
 SMALL = RunConfig(methods=("adam", "hare-tortoise"), seeds=2, tasks=3, steps=6, widths=(8,), train_size=100)
 
 

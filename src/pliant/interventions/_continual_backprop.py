@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from pliant.branches import anywhere
 from pliant.errors import UserError, require_range
 from pliant.interventions._surgery import (
     Units,
-    anywhere,
     by_path,
     lowest,
     mean_magnitude,

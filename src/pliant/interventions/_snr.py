@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from pliant.branches import anywhere
 from pliant.errors import require_range
-from pliant.interventions._surgery import anywhere, num_selected, require_owned_outputs, reset_units
+from pliant.interventions._surgery import num_selected, require_owned_outputs, reset_units
 from pliant.types import Info, Intervention, Key, Learned, Number, Signals, State, Wiring
 
 

@@ -228,26 +228,5 @@ def num_selected(units: Units) -> Int[Array, ""]:
     return jnp.stack([jnp.sum(flags, dtype=jnp.int32) for flags in units.values()]).sum()
 
 
-def anywhere(flag: Bool[Array, ""]) -> Bool[Array, ""]:
-    """The flag; inside `vmap` whether it is up for any member of the batch, as one flag for all of them.
-
-    So a `lax.cond` on it stays a branch where a decision depends on the data. Its body must change nothing for members
-    whose own flag is down.
-    """
-    raised: Array = _anywhere(flag)
-    return raised
-
-
-@jax.custom_batching.custom_vmap
-def _anywhere(flag: Array) -> Array:
-    return flag
-
-
-@_anywhere.def_vmap
-def _anywhere_in_batch(axis_size: int, in_batched: Any, flag: Array) -> tuple[Array, bool]:
-    del axis_size, in_batched
-    return _anywhere(flag.any(axis=0)), False
-
-
 def _mark(masks: dict[str, Array], slot: Slot, units: Array, leaf: Array) -> None:
     masks[slot.path] = masks.get(slot.path, False) | slot_mask(slot, units, leaf)

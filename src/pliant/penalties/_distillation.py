@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from pliant.branches import anywhere
 from pliant.errors import UserError, require_range, unknown_name
 from pliant.types import Forward, Number, Params, Penalty, Scalar
 
@@ -97,7 +98,7 @@ def distillation(
             teacher, _ = forward.evaluate(state.teacher, forward.inputs)
             return weight * _DISTANCES[distance](_wide(teacher), _wide(output)).mean()
 
-        value = jax.lax.cond(weight > 0, compared, lambda _: jnp.float32(0.0), forward.output)
+        value = jax.lax.cond(anywhere(weight > 0), compared, lambda _: jnp.float32(0.0), forward.output)
         taught = jnp.where(state.taught >= 0, optax.safe_increment(state.taught), state.taught)
         return value, state._replace(taught=taught)
 
