@@ -8,8 +8,8 @@ from jaxtyping import Float
 
 from pliant.errors import UserError
 
-_recent: deque[tuple[weakref.ref[np.ndarray], np.ndarray]] = deque(maxlen=64)
-"""The last matrices that cannot change, and their singular values: several, since threads measure several networks."""
+_last: deque[tuple[weakref.ref[np.ndarray], np.ndarray]] = deque(maxlen=1)
+"""The last matrix that cannot change, and its singular values."""
 
 
 def singular_values(
@@ -39,13 +39,12 @@ def singular_values(
     wide = np.asarray(matrix, np.float64)
     if centered:
         return np.linalg.svd(wide - wide.mean(axis=0, keepdims=True), compute_uv=False)
-    for known, singular in tuple(_recent):
-        if known() is matrix:
-            return singular
+    if _last and _last[-1][0]() is matrix:
+        return _last[-1][1]
     singular = np.linalg.svd(wide, compute_uv=False)
     if not matrix.flags.writeable:  # several ranks of one matrix are asked for in a row: it is decomposed once
         singular.setflags(write=False)
-        _recent.append((weakref.ref(matrix), singular))
+        _last.append((weakref.ref(matrix), singular))
     return singular
 
 

@@ -1,7 +1,6 @@
 """Diagnostics of a run: what they look at, which can be measured, and when."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -117,8 +116,7 @@ def summarize_slots(
     def of_slot(slot: int) -> dict[str, Measured]:
         return summarize(names, jax.tree.map(lambda leaf: np.asarray(leaf[slot]), dict(measured)))
 
-    with ThreadPoolExecutor() as pool:  # a decomposition leaves Python to other slots meanwhile
-        found = list(pool.map(of_slot, range(num_slots)))
+    found = list(map(of_slot, range(num_slots)))
     numbers = [{name: each.numbers for name, each in of_one.items()} for of_one in found]
     arrays = [
         {f"{name}/{key}": array for name, each in of_one.items() for key, array in each.arrays.items()}
