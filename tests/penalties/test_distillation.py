@@ -52,6 +52,21 @@ def test_golden_square():
     np.testing.assert_allclose(gradient["w"], -0.5 * 2 * TEACHER["w"] / 6, rtol=1e-6)
 
 
+def test_batched_students_of_different_age_hear_what_single_ones_do():
+    """The teacher's forward pass is a branch that nobody takes once all are done."""
+    penalty = distillation(0.3, distill_steps=4)
+    states = [taught(penalty)._replace(taught=jnp.int32(age)) for age in (1, 9)]
+    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    batched = jax.jit(jax.vmap(lambda state: value_and_gradient(penalty, state)))
+    (values, _), gradients = batched(together)
+    for i, state in enumerate(states):
+        (value, _), gradient = value_and_gradient(penalty, state)
+        np.testing.assert_allclose(values[i], value, rtol=1e-6)
+        np.testing.assert_allclose(gradients["w"][i], gradient["w"], rtol=1e-5)
+    assert values[1] == 0 < values[0]
+    assert "stablehlo.case" in batched.lower(together).as_text()
+
+
 def test_a_student_that_is_the_teacher_has_nothing_to_learn():
     (value, _), gradient = value_and_gradient(distillation(), taught(distillation()), TEACHER)
     np.testing.assert_allclose(value, 0.0, atol=1e-7)
