@@ -123,6 +123,34 @@ def test_ctrl_c_at_any_time_exits_with_130(tmp_path, seconds):
     assert "Traceback" not in printed
 
 
+def test_ctrl_c_is_answered_where_nobody_reads_the_answer(tmp_path):
+    """As in `pliant run 2>&1 | tee log`: the interrupt ends tee as well."""
+    reads, writes = os.pipe()
+    command = [*COMMAND, "run", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, env=_environment(tmp_path), stderr=writes)
+    os.close(writes)
+    os.close(reads)
+    time.sleep(2.0)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == INTERRUPTED
+
+
+def test_ctrl_c_does_not_wait_for_a_compiled_program(tmp_path):
+    program = """
+import jax, jax.numpy as jnp
+from pliant.__main__ import _answer_interrupts
+_answer_interrupts()
+print("computes", flush=True)
+jax.jit(lambda: jax.lax.while_loop(lambda x: x < 1, lambda x: 0.5 * x, jnp.float32(0.5)))().block_until_ready()
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "computes\n"
+    time.sleep(2.0)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == INTERRUPTED
+    process.stdout.close()
+
+
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"pliant {pliant.__version__}\n"

@@ -3,28 +3,40 @@
 import os
 import signal
 import sys
-from typing import Any
+import threading
 
 INTERRUPTED = 130
 _MESSAGE = b"pliant: interrupted. A run keeps its finished tasks; the same command continues it.\n"
 _SHOW_CURSOR = b"\r\x1b[K\x1b[?25h"  # progress bars hide it
 
 
-def _leave(_number: int, _frame: Any) -> None:
-    """Ends the process where it stands, as `kill -9` may at any moment: a run folder stays whole.
+def _answer_interrupts() -> None:
+    """Ends the process where it stands when SIGINT comes, as `kill -9` may at any moment: a run folder stays whole.
 
     A KeyboardInterrupt would be raised wherever Python happens to be, also below C++: jaxlib ends the process with
-    SIGABRT or SIGSEGV when one comes while it is imported, and Python drops those that come in a finaliser.
+    SIGABRT or SIGSEGV when one comes while it is imported, and Python drops those that come in a finaliser. A thread
+    of its own also answers while the main one waits for XLA.
     """
-    if sys.stderr.isatty():
-        os.write(2, _SHOW_CURSOR)
-    os.write(2, _MESSAGE)  # sys.stderr may be in the middle of a line of its own
-    os._exit(INTERRUPTED)
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell)
+    signal.signal(signal.SIGINT, lambda *_: None)  # in the place of KeyboardInterrupt
+    threading.Thread(target=_leave_when_told, args=(told,), daemon=True).start()
+
+
+def _leave_when_told(told: int) -> None:
+    os.read(told, 1)
+    try:
+        if os.isatty(2):
+            os.write(2, _SHOW_CURSOR)
+        os.write(2, _MESSAGE)  # sys.stderr may be in the middle of a line of its own
+    finally:  # stderr may be closed, or a pipe that nobody reads
+        os._exit(INTERRUPTED)
 
 
 def main() -> None:
     """Runs the command line and ends the process with its exit code: 0 done, 2 user error, 130 interrupted."""
-    signal.signal(signal.SIGINT, _leave)
+    _answer_interrupts()
     from pliant import cli
 
     sys.exit(cli.main())

@@ -152,7 +152,7 @@ def _with_noise(keys: SeedKeys, noise: Any) -> SeedKeys:
 
 @once_a_method
 def program(method: Method) -> Any:
-    """`(seeds, keys for method noise, traced values, first, num_steps) -> final states`; all but the values stacked.
+    """`(seeds, keys for method noise, traced values, num_steps) -> final states`; seeds, keys, states stacked.
 
     Compiled once a method, with seeds batched as in runs of small networks. They begin one by one, since batched QR
     decompositions may hang.
@@ -170,13 +170,13 @@ def _program(method: Method, over_seeds: Any) -> Any:
     static, _ = split_static(method, values_of(method))
 
     @jax.jit
-    def train(seeds: Any, noises: Any, traced: Any, first: Any, num_steps: Any) -> TrainState:
+    def train(seeds: Any, noises: Any, traced: Any, num_steps: Any) -> TrainState:
         def begin(item: Any) -> tuple[TrainState, SeedKeys]:
             state, keys = start(method, static | traced, item[0])
             return state, _with_noise(keys, item[1])
 
         def go_on(state: TrainState, keys: SeedKeys) -> TrainState:
-            return run_steps(method, static, traced, state, keys, num_steps, first)
+            return run_steps(method, static, traced, state, keys, num_steps)
 
         return over_seeds(go_on, jax.lax.map(begin, (seeds, noises)))
 
@@ -184,12 +184,12 @@ def _program(method: Method, over_seeds: Any) -> Any:
 
 
 def arguments_of(
-    method: Method, seed: int = 0, noise: int = 0, first: int = 0, num_steps: int = NUM_STEPS, **settings: Any
+    method: Method, seed: int = 0, noise: int = 0, num_steps: int = NUM_STEPS, **settings: Any
 ) -> tuple[Any, ...]:
     """Of the method's program: a seed and the one before it, both with the same key for noise."""
     _, traced = split_static(method, values_of(method, **settings))
     seeds, noises = jnp.array([seed - 1, seed]), jnp.array([noise, noise])
-    return seeds, noises, as_arrays(traced), jnp.int32(first), jnp.int32(num_steps)
+    return seeds, noises, as_arrays(traced), jnp.int32(num_steps)
 
 
 def train(method: Method, compiled: Any = program, **choices: Any) -> TrainState:
@@ -286,12 +286,16 @@ def check_noise_follows_the_key(method: Method) -> None:
 
 
 def check_jit_and_vmap_change_nothing(method: Method) -> None:
-    """One seed of a batched program and the same alone, operation by operation, at the step with periodic work."""
+    """One seed of a batched program and the same alone, operation by operation, through the end of a task.
+
+    Update 12 does periodic work, then the task changes.
+    """
     static, traced = split_static(method, values_of(method))
-    state, keys = start(method, static | traced, 2)
+    _, keys = start(method, static | traced, 2)
+    state = jax.tree.map(jnp.asarray, train(method, seed=2, num_steps=TASK_STEPS - 1))
     with jax.disable_jit():
-        alone = run_steps(method, static, traced, state, _with_noise(keys, 0), 4, first=3)
-    together = train(method, seed=2, first=3, num_steps=4)
+        alone = run_steps(method, static, traced, state, _with_noise(keys, 0), TASK_STEPS + 1, first=TASK_STEPS - 1)
+    together = train(method, seed=2, num_steps=TASK_STEPS + 1)
     for x, y in zip(*map(jax.tree.leaves, (together.params, alone.params)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 

@@ -112,6 +112,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("defect", BROKEN)
 def test_a_broken_method_fails(defect):
     method, check = BROKEN[defect]

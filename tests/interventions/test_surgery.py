@@ -9,7 +9,7 @@ import pytest
 from optax import contrib
 
 from pliant.errors import UserError
-from pliant.interventions import COUNTERS, MOMENTS, clear_moments, reset_units, slot_mask
+from pliant.interventions import MASSES, MOMENTS, clear_moments, reset_units, slot_mask
 from pliant.interventions._surgery import lowest, mean_magnitude, require_owned_outputs
 from pliant.networks import mlp
 from pliant.optimizers import ScaleByAdamPerWeightState, adamo, scale_by_adam_per_weight
@@ -379,14 +379,14 @@ def test_moment_names_are_those_of_optax():
     assert set(MOMENTS) == {"mu", "nu", "nu_max", "trace"}
     assert set(optax.ScaleByAmsgradState._fields) == {"count", "mu", "nu", "nu_max"}
     assert optax.TraceState._fields == ("trace",)
-    assert set(ScaleByAdamPerWeightState._fields) <= {*MOMENTS, *COUNTERS}
+    assert set(ScaleByAdamPerWeightState._fields) <= {*MOMENTS, *MASSES}
 
 
 def test_no_state_of_optax_has_a_field_named_like_a_counter():
     """Else `clear_moments` would take it for one."""
     states = [state for state in vars(optax).values() if isinstance(state, type) and hasattr(state, "_fields")]
     assert len(states) > 10
-    assert not {field for state in states for field in state._fields} & set(COUNTERS)
+    assert not {field for state in states for field in state._fields} & set(MASSES)
 
 
 def test_first_step_after_a_partial_reset_is_three_learning_rates():

@@ -267,6 +267,7 @@ LOOPS = {
 }
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("batch", [4, 16])
 @pytest.mark.parametrize("size", [(11, 10), (4, 4)])
 @pytest.mark.parametrize("name", LOOPS)

@@ -44,6 +44,7 @@ print(jax.block_until_ready(params)["dense_4"]["kernel"].shape)
 """
 
 
+@pytest.mark.exact
 def test_many_networks_in_one_program_do_not_wait_for_ever():
     """In a process of its own: the failure is a deadlock of batched QR decompositions inside XLA:CPU."""
     done = subprocess.run(

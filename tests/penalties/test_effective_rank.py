@@ -199,6 +199,7 @@ print(jax.block_until_ready(jax.jit(jax.vmap(gradient))(x)).shape)
 """
 
 
+@pytest.mark.exact
 def test_many_layers_in_one_program_do_not_wait_for_ever():
     """In a process of its own: the failure is a deadlock of batched decompositions inside XLA:CPU."""
     done = subprocess.run([sys.executable, "-c", MANY_LAYERS], capture_output=True, text=True, timeout=120, check=True)

@@ -16,12 +16,12 @@ from pliant.interventions._reprojection import reprojection
 from pliant.interventions._selective_reinit import selective_reinit
 from pliant.interventions._shrink_perturb import shrink_perturb
 from pliant.interventions._snr import SNRState, snr
-from pliant.interventions._surgery import COUNTERS, MOMENTS, clear_moments, reset_units, slot_mask
+from pliant.interventions._surgery import MASSES, MOMENTS, clear_moments, reset_units, slot_mask
 from pliant.interventions._unit_sphere import unit_sphere
 from pliant.interventions._weight_clipping import weight_clipping
 
 __all__ = [
-    "COUNTERS",
+    "MASSES",
     "MOMENTS",
     "ContinualBackpropState",
     "DashState",

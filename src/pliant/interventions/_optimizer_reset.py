@@ -8,7 +8,7 @@ import optax
 
 from pliant.errors import UserError
 from pliant.interventions._at_switch import at_switch
-from pliant.interventions._surgery import COUNTERS, MOMENTS
+from pliant.interventions._surgery import MASSES, MOMENTS
 from pliant.types import Fresh, Intervention, Key, Learned, Number, State
 
 
@@ -76,7 +76,7 @@ def optimizer_reset(*, keep_moments: bool = False, every_tasks: Number = 1) -> I
 def _counters(node: Any) -> list[str]:
     """The fields of an optimizer's state that count updates, if it has moments as well."""
     fields = getattr(node, "_fields", ())
-    return [name for name in ("count", *COUNTERS) if name in fields and set(MOMENTS) & set(fields)]
+    return [name for name in ("count", *MASSES) if name in fields and set(MOMENTS) & set(fields)]
 
 
 def _is_adam(node: Any) -> bool:

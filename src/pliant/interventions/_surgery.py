@@ -18,8 +18,8 @@ from pliant.types import Key, Learned, Slot, Wiring, leaf_path
 
 MOMENTS = ("mu", "nu", "nu_max", "trace")
 """Field names of optax states that hold statistics of a parameter's gradients, one entry a weight."""
-COUNTERS = ("mu_mass", "nu_mass")
-"""Field names of states that tell how long each weight has been updated, see
+MASSES = ("mu_mass", "nu_mass")
+"""Field names of states by which each weight's moments are divided to correct their bias, see
 `pliant.optimizers.scale_by_adam_per_weight`."""
 
 Units: TypeAlias = Mapping[str, Bool[Array, " width"]]
@@ -55,7 +55,7 @@ def reset_units(
     at 0, and a unit that was silent leaves the network's output as it was. Adam's `mu` and `nu` (and relatives, see
     `MOMENTS`) become 0 at the same entries. Adam's count is shared by all weights and stays: a reset weight's first
     update is up to (1 − b1)/√(1 − b2) ≈ 3.2 learning rates for the usual decay rates. An optimizer with a
-    bias correction of every weight's own (`pliant.optimizers.scale_by_adam_per_weight`) makes that one.
+    bias correction of every weight's own (`pliant.optimizers.scale_by_adam_per_weight`) makes it one learning rate.
 
     Args:
       key: for the fresh draws; every leaf gets its own.
@@ -110,7 +110,7 @@ def reset_units(
 def clear_moments(opt_state: optax.OptState, where: Mapping[str, Bool[Array, "..."]]) -> optax.OptState:
     """Zeroes an optimizer's gradient statistics at chosen weights, and nothing else.
 
-    Statistics are found by field name (`MOMENTS`, and `COUNTERS` for the age of a weight) and by the path of their
+    Statistics are found by field name (`MOMENTS`, and `MASSES` for a weight's bias correction) and by the path of their
     parameter, wherever they sit: in chains, masks, partitions, `MultiSteps`, `inject_hyperparams`, schedule-free.
     Counts that weights share, accumulated gradients and stored copies of parameters are left alone.
 
@@ -138,7 +138,7 @@ def clear_moments(opt_state: optax.OptState, where: Mapping[str, Bool[Array, "..
 
     def clear(path: PyTree, leaf: Any) -> Any:
         for i, entry in enumerate(path):
-            if getattr(entry, "name", None) in MOMENTS + COUNTERS and leaf_path(path[i + 1 :]) in where:
+            if getattr(entry, "name", None) in MOMENTS + MASSES and leaf_path(path[i + 1 :]) in where:
                 return jnp.where(where[leaf_path(path[i + 1 :])], jnp.zeros_like(leaf), leaf)
         return leaf
 
@@ -180,7 +180,7 @@ def mean_magnitude(leaves: Mapping[str, Array], slots: Sequence[Slot], num_units
 
 
 def _sums(leaf: Float[Array, "..."], axis: int) -> Float[Array, " units"]:
-    """Sums over all axes but one, as products with ones: those of a matrix's rows or columns are slow on a CPU."""
+    """Sums over all axes but one, as products with ones: XLA:CPU is slow to add up rows or columns of a matrix."""
     axis %= leaf.ndim
     num_units, after = leaf.shape[axis], math.prod(leaf.shape[axis + 1 :])
     if after > 1:

@@ -50,7 +50,7 @@ def distillation(
 
     Returns:
       A `Penalty` with a `switch`. Its `loss` needs the `Forward`. The state is a `DistillationState`; memory: one copy
-      of the parameters. The teacher's pass is made only while it counts, unless seeds are vmapped: then always.
+      of the parameters. The teacher's pass is made only while it counts; of vmapped seeds, while it counts for any.
 
     Raises:
       UserError: for numbers out of range, an unknown distance, and for "kl" between outputs of size 1, which is 0.
