@@ -25,7 +25,8 @@ def _answer_interrupts() -> None:
 
 
 def _leave_when_told(told: int) -> None:
-    os.read(told, 1)
+    while os.read(told, 1) != bytes([signal.SIGINT]):
+        pass  # another signal that somebody handles
     try:
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR)
