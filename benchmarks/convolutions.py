@@ -12,7 +12,7 @@ import jax
 
 from _timing import alternate, arguments, report
 from pliant import _xla
-from pliant.networks import _convolution
+from pliant.networks import _convolution_cpu
 from pliant.networks._convolution import convolution
 
 BATCH = 64
@@ -38,9 +38,9 @@ def measure(repeats: int) -> list[dict[str, object]]:
             "to input": compiled(lambda k, g, x=x: jax.vjp(lambda x: convolution(x, k), x)[1](g)[0], kernel, g),
             "to kernel": to_kernel(x, kernel, g),
         }
-        positions, _convolution._POSITIONS = _convolution._POSITIONS, BATCH * side * side
+        positions, _convolution_cpu._POSITIONS = _convolution_cpu._POSITIONS, BATCH * side * side
         candidates["to kernel at once"] = to_kernel(x, kernel, g)
-        _convolution._POSITIONS = positions
+        _convolution_cpu._POSITIONS = positions
         work = 2 * BATCH * side**2 * 9 * channels**2 / 1e9
         seconds = alternate(candidates, repeats)
         rows.append({"images": f"{side}×{side}×{channels}"} | {name: work / of_one for name, of_one in seconds.items()})

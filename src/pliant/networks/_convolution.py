@@ -2,15 +2,15 @@
 
 XLA:CPU sends a convolution to its fast kernel only in the form NHWC × HWIO → NHWC. It rewrites other forms into that
 one, but not inside loops (jax-ml/jax#12868), where JAX's own gradients of a convolution then run about fifty times
-slower. So on the CPU the convolution is a primitive of its own, which is lowered to the stock one, and whose two
-gradients are stated as convolutions of the same form. It is bilinear, so JAX derives forward mode and gradients of
-gradients from that. Elsewhere it is the stock convolution, whose gradients the GPU's libraries know.
+slower. So on the CPU a convolution and its two gradients are primitives of their own, computed in `_convolution_cpu`.
+Of images x, kernel k and the output's gradient g, the number ⟨g, x ∗ k⟩ is linear in each. Each primitive is its
+gradient to one of the three, so they are each other's gradients, and JAX derives forward mode and all orders from that.
+Elsewhere it is the stock convolution, whose gradients the GPU's libraries know.
 """
 
 import functools
-import math
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,22 +19,11 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
+from pliant.networks import _convolution_cpu
+from pliant.networks._convolution_cpu import Pair, Window
+
 Padding = Literal["SAME", "VALID"]
-Pair = tuple[int, int]
 _FEW_CHANNELS = 3
-_POSITIONS = 1024
-"""That a kernel's gradient is summed over at once, at least."""
-
-
-class _Window(NamedTuple):
-    """How a kernel moves over an image; one entry for height and one for wide."""
-
-    strides: Pair
-    padding: tuple[Pair, Pair]
-    """(before, after); negative numbers crop."""
-    input_dilation: Pair
-    kernel_dilation: Pair
 
 
 def convolution(
@@ -73,12 +62,13 @@ def convolution(
     """
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    window = _Window(_pair(strides), (_pair(padding[0]), _pair(padding[1])), (1, 1), (1, 1))
+    pads = (_pair(padding[0]), _pair(padding[1]))
     if jax.default_backend() != "cpu":
-        return _stock(x, kernel, window)
+        return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    window = Window(_pair(strides), pads, _pair(x.shape[1:3]), _pair(kernel.shape[:2]))
     if kernel.shape[2] <= _FEW_CHANNELS:
         return _by_patches(x, kernel, window)
-    return _convolution_p.bind(x, kernel, window=window)
+    return _output_p.bind(x, kernel, window=window)
 
 
 def conv(
@@ -163,148 +153,97 @@ def _pair(values: Sequence[int]) -> Pair:
     return int(first), int(second)
 
 
-def _stock(x: Array, kernel: Array, window: _Window) -> Array:
-    return jax.lax.conv_general_dilated(
-        x, kernel, *window[:2], lhs_dilation=window[2], rhs_dilation=window[3], dimension_numbers=_LAYOUT
-    )
-
-
-def _by_patches(x: Array, kernel: Array, window: _Window) -> Array:
+def _by_patches(x: Array, kernel: Array, window: Window) -> Array:
     """Every patch as a row, times the kernel as a matrix: of pixels with few channels a fifth of the time.
 
     The kernel's gradient is then a product of matrices too; as a convolution its examples would be those few channels.
     """
-    result = _shape(x, kernel, window=window)
-    if 0 in result.shape:
-        return jnp.zeros(result.shape, result.dtype)
+    height, wide = window.output
+    if 0 in (len(x), height, wide):
+        return jnp.zeros((len(x), height, wide, kernel.shape[3]), x.dtype)
     config = [(0, 0, 0), *((*pads, 0) for pads in window.padding), (0, 0, 0)]
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), config)
-    rows, columns, _, out = kernel.shape
-    reach = [(size - 1) * stride + 1 for size, stride in zip(result.shape[1:3], window.strides, strict=True)]
+    reach = [(size - 1) * stride + 1 for size, stride in zip(window.output, window.strides, strict=True)]
     shifted = [
         x[:, r : r + reach[0] : window.strides[0], c : c + reach[1] : window.strides[1]]
-        for r in range(rows)
-        for c in range(columns)
+        for r in range(window.kernel[0])
+        for c in range(window.kernel[1])
     ]
-    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, out)
+    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[3])
 
 
-def _on_cpu(x: Array, kernel: Array, window: _Window) -> Array:
-    """The stock convolution, in a form that XLA:CPU leaves as it is and computes rightly.
+_output_p = Primitive("pliant_convolution")
+"""x ∗ k, of the images and the kernel."""
+_input_p = Primitive("pliant_convolution_to_input")
+"""The gradient to the images, of g and the kernel."""
+_kernel_p = Primitive("pliant_convolution_to_kernel")
+"""The gradient to the kernel, of the images and g."""
 
-    Rows and columns that negative padding takes away are cut off before: with less than nothing before and something
-    after an image, XLA:CPU reads beyond it (openxla/xla#48713).
 
-    Of a kernel with more rows times columns than the image, XLA makes the image, and of the image the kernel. That is
-    less work, but not in the form of its fast kernel, in loops and out of them (up to 70 times slower, measured). Here
-    it is done in the right form: both flipped, examples and output channels in each other's places.
+def _define(
+    primitive: Primitive, run: Callable[..., Array], shape: Callable[..., Any], joins: tuple[Pair, Pair]
+) -> None:
+    """Says how a primitive is computed, and what it makes of the axes that `vmap` adds.
+
+    Args:
+      primitive: bilinear.
+      run: computes it.
+      shape: of its result, from its arguments and the window.
+      joins: for each argument, the axis that its own new axis joins, and which axis of the result that makes longer.
     """
-    result = _shape(x, kernel, window=window)
-    x, window = _cropped(x, window)
-    if 0 in (x.size, kernel.size, result.size):
-        return jnp.zeros(result.shape, result.dtype)
-    if kernel.shape[0] * kernel.shape[1] <= x.shape[1] * x.shape[2]:
-        return _stock(x, kernel, window)
-    pads = []
-    for i in (0, 1):
-        more = _span(x.shape[1 + i], window.input_dilation[i]) - _span(kernel.shape[i], window.kernel_dilation[i])
-        pads.append((window.padding[i][0] + more, window.padding[i][1] + more))
-    swapped = _Window(window.strides, (pads[0], pads[1]), window.kernel_dilation, window.input_dilation)
-    image, small = kernel[::-1, ::-1].transpose(3, 0, 1, 2), x[:, ::-1, ::-1].transpose(1, 2, 3, 0)
-    return _on_cpu(image, small, swapped).transpose(3, 1, 2, 0)
+
+    def abstract(a: Any, b: Any, *, window: Window) -> Any:
+        return jax.core.ShapedArray(shape(a, b, window), jnp.result_type(a, b))
+
+    def batch(arguments: Any, axes: Any, *, window: Window) -> tuple[Array, int]:
+        """With new axes of both one after the other: as groups of channels they are two to four times as slow."""
+        bind = functools.partial(primitive.bind, window=window)
+        if None not in axes:
+            pairs = tuple(jnp.moveaxis(x, axis, 0) for x, axis in zip(arguments, axes, strict=True))
+            return jax.lax.map(lambda pair: bind(*pair), pairs), 0
+        which = 0 if axes[1] is None else 1
+        joined, longer = joins[which]
+        x = jnp.moveaxis(arguments[which], axes[which], joined)
+        flat = x.reshape(*x.shape[:joined], -1, *x.shape[joined + 2 :])
+        y = bind(flat, arguments[1]) if which == 0 else bind(arguments[0], flat)
+        return y.reshape(*y.shape[:longer], *x.shape[joined : joined + 2], *y.shape[longer + 1 :]), longer
+
+    primitive.def_impl(jax.jit(run, static_argnames="window"))
+    primitive.def_abstract_eval(abstract)
+    batching.primitive_batchers[primitive] = batch
+    mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=False))
 
 
-def _cropped(x: Array, window: _Window) -> tuple[Array, _Window]:
-    """The same without negative padding. Of a dilated image, zeros between its entries may be left at the ends."""
-    parts, pads = [], []
-    for i in (0, 1):
-        dilation = window.input_dilation[i]
-        lost = [-(min(0, pad) // dilation) for pad in window.padding[i]]
-        first, last = (pad + n * dilation for pad, n in zip(window.padding[i], lost, strict=True))
-        pads.append((first, last))
-        parts.append(slice(lost[0], max(lost[0], x.shape[1 + i] - lost[1])))
-    return x[:, parts[0], parts[1]], window._replace(padding=(pads[0], pads[1]))
-
-
-_convolution_p = Primitive("pliant_convolution")
-
-
-def _run(x: Array, kernel: Array, *, window: _Window) -> Array:
-    return jax.jit(_on_cpu, static_argnums=2)(x, kernel, window)
-
-
-def _shape(x: Any, kernel: Any, *, window: _Window) -> Any:
-    result = jax.eval_shape(lambda x, kernel: _stock(x, kernel, window), x, kernel)
-    return jax.core.ShapedArray(result.shape, result.dtype)
-
-
-def _span(size: int, dilation: int) -> int:
-    """Length of an axis after zeros were put between its entries."""
-    return (size - 1) * dilation + 1 if size else 0
-
-
-def _to_input(g: Array, x: Any, kernel: Array, *, window: _Window) -> Array:
-    """The input's gradient: y = Σ x k read backwards is the dilated g convolved with the flipped kernel.
-
-    With q = (span of the kernel − 1) − p before the first row, strides and dilations of input and output swapped.
-    """
-    before = [_span(kernel.shape[i], window.kernel_dilation[i]) - 1 - window.padding[i][0] for i in (0, 1)]
-    padding = []
-    for i in (0, 1):
-        reach = _span(x.aval.shape[1 + i], window.input_dilation[i]) + _span(kernel.shape[i], window.kernel_dilation[i])
-        padding.append((before[i], reach - 1 - _span(g.shape[1 + i], window.strides[i]) - before[i]))
-    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-    back = _Window(window.input_dilation, (padding[0], padding[1]), window.strides, window.kernel_dilation)
-    return _convolution_p.bind(g, flipped, window=back)
-
-
-def _to_kernel(g: Array, x: Array, kernel: Any, *, window: _Window) -> Array:
-    """The kernel's gradient: x convolved with g as the kernel, examples in the place of channels.
-
-    A few examples after the others: g of all of them is larger than a core's cache, and would be read anew for every
-    few of x's channels: up to twice as slow (`benchmarks/convolutions.py`).
-    """
-    padding = []
-    for i in (0, 1):
-        before = window.padding[i][0]
-        reach = _span(kernel.aval.shape[i], window.kernel_dilation[i]) + _span(g.shape[1 + i], window.strides[i])
-        padding.append((before, reach - 1 - _span(x.shape[1 + i], window.input_dilation[i]) - before))
-    across = _Window(window.kernel_dilation, (padding[0], padding[1]), window.input_dilation, window.strides)
-
-    def of_some(x: Array, g: Array) -> Array:
-        result = _convolution_p.bind(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), window=across)
-        return result.transpose(1, 2, 0, 3)
-
-    few = 8 * math.ceil(_POSITIONS / 8 / max(1, g.shape[1] * g.shape[2]))
-    if len(x) <= few:
-        return of_some(x, g)
-    rest = len(x) % few
-    rounds = tuple(part[rest:].reshape(len(x) // few, few, *part.shape[1:]) for part in (x, g))
-    first = of_some(x[:rest], g[:rest]) if rest else jnp.zeros(kernel.aval.shape, g.dtype)
-    return jax.lax.scan(lambda total, some: (total + of_some(*some), None), first, rounds)[0]
-
-
-def _batch(arguments: Any, axes: Any, *, window: _Window) -> tuple[Array, int]:
-    """Under `vmap`: an axis of the images joins the examples, one of the kernel the output channels.
-
-    With an axis of both, one convolution after the other: as groups of channels they are two to four times as slow.
-    """
-    x, kernel = arguments
-    x_axis, kernel_axis = axes
-    if kernel_axis is None:
-        x = jnp.moveaxis(x, x_axis, 0)
-        y = _convolution_p.bind(x.reshape(-1, *x.shape[2:]), kernel, window=window)
-        return y.reshape(*x.shape[:2], *y.shape[1:]), 0
-    if x_axis is None:
-        kernel = jnp.moveaxis(kernel, kernel_axis, 3)
-        y = _convolution_p.bind(x, kernel.reshape(*kernel.shape[:3], -1), window=window)
-        return y.reshape(*y.shape[:3], *kernel.shape[3:]), 3
-    pairs = jnp.moveaxis(x, x_axis, 0), jnp.moveaxis(kernel, kernel_axis, 0)
-    return jax.lax.map(lambda pair: _convolution_p.bind(*pair, window=window), pairs), 0
-
-
-_convolution_p.def_impl(_run)
-_convolution_p.def_abstract_eval(_shape)
-ad.defbilinear(_convolution_p, _to_input, _to_kernel)
-batching.primitive_batchers[_convolution_p] = _batch
-mlir.register_lowering(_convolution_p, mlir.lower_fun(lambda x, kernel, *, window: _on_cpu(x, kernel, window), False))
+_define(
+    _output_p,
+    _convolution_cpu.output,
+    lambda x, kernel, window: (x.shape[0], *window.output, kernel.shape[3]),
+    joins=((0, 0), (3, 3)),
+)
+_define(
+    _input_p,
+    _convolution_cpu.to_input,
+    lambda g, kernel, window: (g.shape[0], *window.image, kernel.shape[2]),
+    joins=((0, 0), (2, 3)),
+)
+_define(
+    _kernel_p,
+    _convolution_cpu.to_kernel,
+    lambda x, g, window: (*window.kernel, x.shape[3], g.shape[3]),
+    joins=((3, 2), (3, 3)),
+)
+ad.defbilinear(
+    _output_p,
+    lambda g, x, kernel, *, window: _input_p.bind(g, kernel, window=window),
+    lambda g, x, kernel, *, window: _kernel_p.bind(x, g, window=window),
+)
+ad.defbilinear(
+    _input_p,
+    lambda x, g, kernel, *, window: _output_p.bind(x, kernel, window=window),
+    lambda x, g, kernel, *, window: _kernel_p.bind(x, g, window=window),
+)
+ad.defbilinear(
+    _kernel_p,
+    lambda kernel, x, g, *, window: _input_p.bind(g, kernel, window=window),
+    lambda kernel, x, g, *, window: _output_p.bind(x, kernel, window=window),
+)
