@@ -234,16 +234,16 @@ _define(
 )
 ad.defbilinear(
     _output_p,
-    lambda g, x, kernel, *, window: _input_p.bind(g, kernel, window=window),
-    lambda g, x, kernel, *, window: _kernel_p.bind(x, g, window=window),
+    lambda g, _x, kernel, *, window: _input_p.bind(g, kernel, window=window),
+    lambda g, x, _kernel, *, window: _kernel_p.bind(x, g, window=window),
 )
 ad.defbilinear(
     _input_p,
-    lambda x, g, kernel, *, window: _output_p.bind(x, kernel, window=window),
-    lambda x, g, kernel, *, window: _kernel_p.bind(x, g, window=window),
+    lambda x, _g, kernel, *, window: _output_p.bind(x, kernel, window=window),
+    lambda x, g, _kernel, *, window: _kernel_p.bind(x, g, window=window),
 )
 ad.defbilinear(
     _kernel_p,
-    lambda kernel, x, g, *, window: _input_p.bind(g, kernel, window=window),
-    lambda kernel, x, g, *, window: _output_p.bind(x, kernel, window=window),
+    lambda kernel, _x, g, *, window: _input_p.bind(g, kernel, window=window),
+    lambda kernel, x, _g, *, window: _output_p.bind(x, kernel, window=window),
 )

@@ -59,9 +59,9 @@ def to_input(
     """The gradient of ⟨g, x ∗ k⟩ to x.
 
     With strides t and padding p before, row m = t·u + a of x meets the rows b, b + t, … of the kernel, where
-    a + p = t·s + b and 0 ≤ b < t. So for each of the t phases a there is one convolution of g, with those rows in reverse
-    order; the same with columns. One convolution of g with zeros between its entries would do, but XLA:CPU has no fast
-    kernel for that.
+    a + p = t·s + b and 0 ≤ b < t. So for each of the t phases a there is one convolution of g, with those rows in
+    reverse order; the same with columns. One convolution of g with zeros between its entries would do, but XLA:CPU has
+    no fast kernel for that.
 
     Example:
       >>> window = Window((2, 2), ((0, 0), (0, 0)), image=(2, 2), kernel=(1, 1))
@@ -71,7 +71,7 @@ def to_input(
     if g.size == 0:
         return jnp.zeros((len(g), *window.image, kernel.shape[2]), g.dtype)
     phases = [[_phase(window, axis, a) for a in range(window.strides[axis])] for axis in (0, 1)]
-    _, around = zip(phases[0][0], phases[1][0], strict=True)
+    around = phases[0][0][1], phases[1][0][1]
     swapped = (*window.kernel, g.shape[-1], kernel.shape[2])
     if window.strides == (1, 1) and _winograd.fits(g, swapped, around, fewest_channels=16):
         return _winograd.output(g, kernel[::-1, ::-1], around, transposed=True)

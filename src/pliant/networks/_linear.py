@@ -6,7 +6,8 @@ from flax import nnx
 from jaxtyping import Array
 
 from pliant.errors import UserError, require_range, unknown_name
-from pliant.networks._convolution import Padding, Pair, conv
+from pliant.networks._convolution import Padding, conv
+from pliant.networks._convolution_cpu import Pair
 from pliant.networks._kernel_layer import KernelLayer
 from pliant.networks._newton_schulz import OrthogonalConv, OrthogonalDense
 from pliant.networks._orthogonal import orthogonal

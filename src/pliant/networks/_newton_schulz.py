@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 
 from pliant.errors import require_range, unknown_name
 from pliant.isometry import matrix_view
-from pliant.networks._convolution import Padding, Pair
+from pliant.networks._convolution import Padding
+from pliant.networks._convolution_cpu import Pair
 from pliant.networks._spectral_norm import PowerIterated
 from pliant.squares import sum_of_squares
 

@@ -3,13 +3,13 @@ r"""Winograd's convolution with kernels of 3 × 3: 16 products where the definit
 .. math:: y = A^\top \left[ (G k G^\top) \odot (B^\top d B) \right] A
 
 for every tile d of 4 × 4 inputs, whose outputs y are 2 × 2. Over channels, each of the 16 entries is one product of
-matrices, (tiles, in) times (in, out). Tiles overlap by two; a few examples go through all steps before the next ones, so
-that what is in between stays in a core's cache. Rounding errors are those of a convolution in the same precision, a few
-10⁻⁷ of the largest output.
+matrices, (tiles, in) times (in, out). Tiles overlap by two. A few examples go through all steps before the next ones,
+so that what is in between stays in a core's cache. Rounding errors are about those of the definition, a few 10⁻⁷ of the
+largest output.
 
 References:
-  Lavin, Gray, `Fast Algorithms for Convolutional Neural Networks <https://arxiv.org/abs/1509.09308>`_, 2015. Section 4.1,
-  F(2 × 2, 3 × 3).
+  Lavin, Gray, `Fast Algorithms for Convolutional Neural Networks <https://arxiv.org/abs/1509.09308>`_, 2015. Section
+  4.1, F(2 × 2, 3 × 3).
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,8 @@ def fits(x: Any, kernel: tuple[int, ...], padding: Pads, *, fewest_channels: int
     """
     rows, columns, *channels = kernel
     height, wide = (x.shape[1 + i] + sum(padding[i]) - 2 for i in (0, 1))
-    if (rows, columns) != (3, 3) or min(height, wide) < 2 or height % 2 or wide % 2 or min(map(min, padding)) < 0 or not len(x):
+    tiled = min(height, wide) > 0 and height % 2 == wide % 2 == 0 and min(map(min, padding)) >= 0
+    if (rows, columns) != (3, 3) or not tiled or not len(x):
         return False
     tiles = _examples_at_once(len(x), x.shape[1:3], padding) * height * wide // 4
     return min(channels) >= fewest_channels and tiles >= _FEW and x.dtype in (jnp.float32, jnp.float64)
@@ -58,11 +59,11 @@ def fits(x: Any, kernel: tuple[int, ...], padding: Pads, *, fewest_channels: int
 
 def output(
     x: Float[Array, "batch height wide channels"],
-    kernel: Float[Array, "3 3 channels out"],
+    kernel: Float[Array, "3 3 _ _"],
     padding: Pads,
     *,
     transposed: bool = False,
-) -> Float[Array, "batch new_height new_wide out"]:
+) -> Float[Array, "batch new_height new_wide _"]:
     """The convolution with stride 1, of an even number of rows and columns.
 
     Args:
