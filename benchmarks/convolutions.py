@@ -2,17 +2,18 @@
 
     python benchmarks/convolutions.py
 
-GFLOP/s on one device, 3 × 3 kernels, batch 64: forward, to the input, to the kernel, and to the kernel if all examples
-are taken at once.
+GFLOP/s on one device, 3 × 3 kernels, batch 64, counted as the definition multiplies: forward, to the input, to the
+kernel; each as it is and without Winograd's algorithm; and to the kernel, without, if all examples are taken at once.
 """
 
+import unittest.mock
 from collections.abc import Callable
 
 import jax
 
 from _timing import alternate, arguments, report
 from pliant import _xla
-from pliant.networks import _convolution_cpu
+from pliant.networks import _convolution_cpu, _winograd
 from pliant.networks._convolution import convolution
 
 BATCH = 64
@@ -24,8 +25,12 @@ def compiled(f: Callable[..., jax.Array], *arguments: jax.Array) -> Callable[[],
     return lambda: jax.block_until_ready(program(*arguments))
 
 
-def to_kernel(x: jax.Array, kernel: jax.Array, g: jax.Array) -> Callable[[], jax.Array]:
-    return compiled(lambda x, g: jax.vjp(lambda k: convolution(x, k), kernel)[1](g)[0], x, g)
+def three(x: jax.Array, kernel: jax.Array, g: jax.Array) -> dict[str, Callable[[], jax.Array]]:
+    return {
+        "forward": compiled(convolution, x, kernel),
+        "to input": compiled(lambda k, g: jax.vjp(lambda x: convolution(x, k), x)[1](g)[0], kernel, g),
+        "to kernel": compiled(lambda x, g: jax.vjp(lambda k: convolution(x, k), kernel)[1](g)[0], x, g),
+    }
 
 
 def measure(repeats: int) -> list[dict[str, object]]:
@@ -33,14 +38,11 @@ def measure(repeats: int) -> list[dict[str, object]]:
     for side, channels in SIZES:
         x, g = jax.random.normal(jax.random.key(0), (2, BATCH, side, side, channels))
         kernel = jax.random.normal(jax.random.key(1), (3, 3, channels, channels))
-        candidates = {
-            "forward": compiled(convolution, x, kernel),
-            "to input": compiled(lambda k, g, x=x: jax.vjp(lambda x: convolution(x, k), x)[1](g)[0], kernel, g),
-            "to kernel": to_kernel(x, kernel, g),
-        }
-        positions, _convolution_cpu._POSITIONS = _convolution_cpu._POSITIONS, BATCH * side * side
-        candidates["to kernel at once"] = to_kernel(x, kernel, g)
-        _convolution_cpu._POSITIONS = positions
+        candidates = three(x, kernel, g)
+        with unittest.mock.patch.object(_winograd, "fits", return_value=False):
+            candidates |= {f"{name}, direct": run for name, run in three(x, kernel, g).items()}
+            with unittest.mock.patch.object(_convolution_cpu, "_POSITIONS", BATCH * side * side):
+                candidates["at once"] = three(x, kernel, g)["to kernel"]
         work = 2 * BATCH * side**2 * 9 * channels**2 / 1e9
         seconds = alternate(candidates, repeats)
         rows.append({"images": f"{side}×{side}×{channels}"} | {name: work / of_one for name, of_one in seconds.items()})
