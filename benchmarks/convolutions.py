@@ -27,7 +27,8 @@ def compiled(f: Callable[..., jax.Array], *arguments: jax.Array) -> Callable[[],
 
 def three(x: jax.Array, kernel: jax.Array, g: jax.Array) -> dict[str, Callable[[], jax.Array]]:
     return {
-        "forward": compiled(convolution, x, kernel),
+        # a function of its own each time: JAX would take the former program of `convolution`
+        "forward": compiled(lambda x, k: convolution(x, k), x, kernel),
         "to input": compiled(lambda k, g: jax.vjp(lambda x: convolution(x, k), x)[1](g)[0], kernel, g),
         "to kernel": compiled(lambda x, g: jax.vjp(lambda k: convolution(x, k), kernel)[1](g)[0], x, g),
     }
