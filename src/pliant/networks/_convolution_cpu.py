@@ -122,9 +122,8 @@ def to_kernel(
 
     def of_some(x: Array, g: Array) -> Array:
         images, kernel = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
-        return _fast_form(images, kernel, (padding[0], padding[1]), kernel_dilation=window.strides).transpose(
-            1, 2, 0, 3
-        )
+        y = _fast_form(images, kernel, (padding[0], padding[1]), kernel_dilation=window.strides)
+        return y.transpose(1, 2, 0, 3)
 
     few = 8 * math.ceil(_POSITIONS / 8 / max(1, math.prod(window.output)))
     if len(x) <= few:
