@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
 from pliant.networks import _convolution_cpu
-from pliant.networks._convolution import conv, convolution, max_pool
+from pliant.networks._convolution import Conv, convolution, max_pool
 
 # (height, wide), (rows, columns), strides, padding
 CASES = [
@@ -356,7 +356,7 @@ def test_keeps_narrow_types():
 @pytest.mark.parametrize(("strides", "padding"), [(1, "SAME"), (2, "VALID"), (2, ((1, 1), (1, 1)))])
 def test_layer(key, strides, padding, use_bias):
     options = {"strides": strides, "padding": padding, "use_bias": use_bias}
-    layer = conv(5, 3, (3, 2), **options, kernel_init=jax.nn.initializers.normal(1.0), rngs=nnx.Rngs(0))
+    layer = Conv(5, 3, (3, 2), **options, kernel_init=jax.nn.initializers.normal(1.0), rngs=nnx.Rngs(0))
     plain = nnx.Conv(5, 3, (3, 2), **options, kernel_init=jax.nn.initializers.normal(1.0), rngs=nnx.Rngs(0))
     x = jax.random.normal(key, (4, 7, 6, 5))
     assert "pliant_convolution" in str(jax.make_jaxpr(lambda x: layer(x))(x))

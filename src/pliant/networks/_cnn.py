@@ -13,6 +13,7 @@ from pliant.networks._convolution import Padding, max_pool
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._linear import Linear, LinearKind, linear_layers, through
+from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
 from pliant.networks._wiring import activation_for
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Slot, Wiring
@@ -61,7 +62,7 @@ class CNN(nnx.Module):
             )
             setattr(self, f"conv_{i}", new)
             if style.has_norm:
-                setattr(self, f"conv_norm_{i}", nnx.LayerNorm(layer.channels, rngs=rngs))
+                setattr(self, f"conv_norm_{i}", LayerNorm(layer.channels, rngs=rngs))
             setattr(self, f"conv_activation_{i}", LayerActivation(style.activation))
             in_features = layer.channels * style.activation.expansion
         height, wide = _size_behind(input_shape, convs, style.padding)
@@ -69,7 +70,7 @@ class CNN(nnx.Module):
         for i, width in enumerate(widths):
             setattr(self, f"dense_{i}", style.linears[len(convs) + i].dense(in_features, width, rngs=rngs))
             if style.has_norm:
-                setattr(self, f"dense_norm_{i}", nnx.LayerNorm(width, rngs=rngs))
+                setattr(self, f"dense_norm_{i}", LayerNorm(width, rngs=rngs))
             setattr(self, f"dense_activation_{i}", LayerActivation(style.activation))
             in_features = width * style.activation.expansion
         self.head = nnx.Linear(in_features, num_outputs, use_bias=style.use_bias, kernel_init=orthogonal(), rngs=rngs)

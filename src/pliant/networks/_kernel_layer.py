@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from pliant.networks._convolution import Padding, convolution
 from pliant.networks._orthogonal import orthogonal
+from pliant.networks._rows import spread
 
 
 class KernelLayer(nnx.Module):
@@ -48,4 +49,4 @@ class KernelLayer(nnx.Module):
         """The inputs times the applied kernel, or convolved with it."""
         kernel = self.applied_kernel(train=train)
         y = x @ kernel if kernel.ndim == 2 else convolution(x, kernel, strides=self.strides, padding=self.padding)
-        return y if self.bias is None else y + jnp.broadcast_to(self.bias[...], y.shape)
+        return y if self.bias is None else y + spread(self.bias[...], y)

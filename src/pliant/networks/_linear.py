@@ -6,7 +6,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from pliant.errors import UserError, require_range, unknown_name
-from pliant.networks._convolution import Padding, conv
+from pliant.networks._convolution import Conv, Padding
 from pliant.networks._convolution_cpu import Pair
 from pliant.networks._kernel_layer import KernelLayer
 from pliant.networks._newton_schulz import OrthogonalConv, OrthogonalDense
@@ -64,7 +64,7 @@ class Linear(NamedTuple):
         """
         options: dict[str, Any] = {"use_bias": self.use_bias, "strides": strides, "padding": padding, "rngs": rngs}
         if self.kind == "plain":
-            return conv(in_features, out_features, size, kernel_init=orthogonal(self.gain), **options)
+            return Conv(in_features, out_features, size, kernel_init=orthogonal(self.gain), **options)
         if self.kind in ("newton-schulz", "cans"):
             options |= {"kind": self.kind, "iterations": self.iterations}
             return OrthogonalConv(in_features, out_features, size, gain=self.gain, **options)

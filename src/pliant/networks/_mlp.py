@@ -12,6 +12,7 @@ from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, activation_roles, key_stream
 from pliant.networks._linear import Linear, LinearKind, linear_layers, through
+from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
 from pliant.networks._wiring import activation_for
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Slot, Wiring
@@ -36,7 +37,7 @@ class MLP(nnx.Module):
         for i, width in enumerate(widths):
             setattr(self, f"dense_{i}", linears[i].dense(input_size, width, rngs=rngs))
             if norm == "layer":
-                setattr(self, f"norm_{i}", nnx.LayerNorm(width, rngs=rngs))
+                setattr(self, f"norm_{i}", LayerNorm(width, rngs=rngs))
             setattr(self, f"activation_{i}", LayerActivation(activation))
             input_size = width * activation.expansion
         self.head = nnx.Linear(input_size, num_outputs, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)

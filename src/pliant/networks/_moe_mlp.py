@@ -13,6 +13,7 @@ from pliant.errors import UserError, require_range
 from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
+from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
 from pliant.networks._wiring import activation_for, owned
 from pliant.types import Features, Feed, HiddenLayer, Key, Network, Role, Slot, Wiring
@@ -49,7 +50,7 @@ class MoEMLP(nnx.Module):
         def add_units(name: str, size: int, width: int) -> None:
             setattr(self, name, linear(size, width, activation.gain))
             if norm == "layer":
-                setattr(self, f"{name}_norm", nnx.LayerNorm(width, rngs=rngs))
+                setattr(self, f"{name}_norm", LayerNorm(width, rngs=rngs))
             setattr(self, f"{name}_activation", LayerActivation(activation))
 
         for i, width in enumerate(widths):
@@ -61,7 +62,7 @@ class MoEMLP(nnx.Module):
             out = linear(expert_width * activation.expansion, mixture_width, activation.gain)
             setattr(self, f"expert_{i}_out", out)
         if norm == "layer":
-            self.mixture_norm = nnx.LayerNorm(mixture_width, rngs=rngs)
+            self.mixture_norm = LayerNorm(mixture_width, rngs=rngs)
         self.mixture_activation = LayerActivation(activation)
         self.head = linear(mixture_width * activation.expansion, num_outputs, 1.0)
 

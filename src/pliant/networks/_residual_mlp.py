@@ -11,6 +11,7 @@ from pliant.errors import UserError, require_range
 from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
+from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
 from pliant.networks._wiring import activation_for, owned
 from pliant.types import Features, HiddenLayer, Key, Network, Slot, Wiring
@@ -31,7 +32,7 @@ class ResidualBlock(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if norm == "layer":
-            self.norm = nnx.LayerNorm(width, rngs=rngs)
+            self.norm = LayerNorm(width, rngs=rngs)
         self.up = nnx.Linear(width, hidden_width, use_bias=use_bias, kernel_init=orthogonal(activation.gain), rngs=rngs)
         self.activation = LayerActivation(activation)
         self.down = nnx.Linear(
@@ -81,7 +82,7 @@ class ResidualMLP(nnx.Module):
             )
             setattr(self, f"block_{i}", block)
         if norm == "layer":
-            self.norm = nnx.LayerNorm(width, rngs=rngs)
+            self.norm = LayerNorm(width, rngs=rngs)
         self.head = nnx.Linear(width, num_outputs, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)
 
     def __call__(

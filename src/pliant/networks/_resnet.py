@@ -8,9 +8,10 @@ from jaxtyping import Array, Float
 
 from pliant.errors import UserError
 from pliant.networks._activations import Activation
-from pliant.networks._convolution import conv, max_pool
+from pliant.networks._convolution import Conv, max_pool
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
+from pliant.networks._norms import BatchNorm, LayerNorm
 from pliant.networks._orthogonal import orthogonal
 from pliant.networks._wiring import Owned, activation_for, owned
 from pliant.types import Features, HiddenLayer, Key, Network, Slot, Wiring
@@ -178,10 +179,10 @@ def _blocks(width: int, num_blocks: Sequence[int]) -> list[tuple[int, int]]:
     ]
 
 
-def _conv(in_features: int, width: int, size: int, stride: int, style: _Style, rngs: nnx.Rngs) -> nnx.Conv:
+def _conv(in_features: int, width: int, size: int, stride: int, style: _Style, rngs: nnx.Rngs) -> Conv:
     """A convolution whose kernel's centre starts on the first pixel."""
     around = (size // 2, size // 2)
-    return conv(
+    return Conv(
         in_features,
         width,
         (size, size),
@@ -195,8 +196,8 @@ def _conv(in_features: int, width: int, size: int, stride: int, style: _Style, r
 
 def _norm(width: int, style: _Style, rngs: nnx.Rngs) -> nnx.Module | None:
     if style.norm == "batch":
-        return nnx.BatchNorm(width, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
-    return nnx.LayerNorm(width, rngs=rngs) if style.norm == "layer" else None
+        return BatchNorm(width, momentum=0.9, epsilon=1e-5, rngs=rngs)
+    return LayerNorm(width, rngs=rngs) if style.norm == "layer" else None
 
 
 def _normalized(norm: nnx.Module | None, x: Array, train: bool) -> Array:

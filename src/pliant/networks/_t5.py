@@ -14,10 +14,10 @@ from pliant.networks._activations import Activation, activation
 from pliant.networks._attention import (
     PROJECTIONS,
     Attention,
+    Dense,
     Drop,
     FeedForward,
     Initializer,
-    dense,
     dense_roles,
     dropping,
     feed_forward_wiring,
@@ -186,7 +186,7 @@ class T5(nnx.Module):
         self.encoder = stack(num_encoder_blocks, is_decoder=False)
         self.decoder = stack(num_decoder_blocks, is_decoder=True)
         self.head = (
-            None if tie_embeddings else dense(width, num_outputs, use_bias=False, kernel_init=_normal(width), rngs=rngs)
+            None if tie_embeddings else Dense(width, num_outputs, use_bias=False, kernel_init=_normal(width), rngs=rngs)
         )
 
     def __call__(

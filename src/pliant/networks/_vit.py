@@ -13,15 +13,16 @@ from pliant.networks._activations import Activation, activation
 from pliant.networks._attention import (
     PROJECTIONS,
     Attention,
+    Dense,
     Drop,
     FeedForward,
-    dense,
     dense_roles,
     dropping,
     feed_forward_wiring,
 )
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import NextKey, key_stream
+from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Wiring
 
@@ -43,7 +44,7 @@ class ViTBlock(nnx.Module):
     ):
         self.skip = skip
         self.scale = (width // num_heads) ** -0.5
-        self.norm_attention = _layer_norm(width, rngs) if has_norm else None
+        self.norm_attention = LayerNorm(width, rngs=rngs) if has_norm else None
         self.attention = Attention(
             width,
             num_heads,
@@ -52,7 +53,7 @@ class ViTBlock(nnx.Module):
             use_bias=use_bias,
             rngs=rngs,
         )
-        self.norm_mlp = _layer_norm(width, rngs) if has_norm else None
+        self.norm_mlp = LayerNorm(width, rngs=rngs) if has_norm else None
         self.mlp = FeedForward(
             width,
             mlp_width,
@@ -100,7 +101,7 @@ class ViT(nnx.Module):
         self.patch_size, self.num_blocks, self.pool, self.dropout = patch_size, num_blocks, pool, dropout
         height, wide, channels = input_shape
         num_tokens = -(-height // patch_size) * -(-wide // patch_size)
-        self.patch = dense(patch_size**2 * channels, width, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)
+        self.patch = Dense(patch_size**2 * channels, width, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)
         if pool == "token":
             num_tokens += 1
             self.class_token = nnx.Param(jnp.zeros((1, width)))
@@ -117,7 +118,7 @@ class ViT(nnx.Module):
                 rngs=rngs,
             )
             setattr(self, f"block_{i}", block)
-        self.norm = _layer_norm(width, rngs) if has_norm else None
+        self.norm = LayerNorm(width, rngs=rngs) if has_norm else None
         self.head = nnx.Linear(width, num_outputs, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)
 
     def __call__(
@@ -296,11 +297,6 @@ def lyle_vit(
         dropout=dropout,
         norm=norm,
     )
-
-
-def _layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """A LayerNorm that takes the variance about the mean: the mean of squares loses digits where tokens have a mean."""
-    return nnx.LayerNorm(width, use_fast_variance=False, rngs=rngs)
 
 
 def _patches(

@@ -1,0 +1,87 @@
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pliant.networks._rows import num_rows, spread, total
+
+SHAPES = [(1, 3), (512, 3), (513, 3), (7, 11, 13, 2), (64, 32, 1)]
+
+
+def normal(shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=st.integers(1, 3000))
+def test_any_number_of_rows(rows):
+    x = normal((rows, 2))
+    np.testing.assert_allclose(total(x), np.float64(x).sum(0), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_is_the_others_gradient(shape):
+    row, x = normal(shape[-1:]), normal(shape, seed=1)
+    _, to_row = jax.vjp(lambda row: spread(row, x), row)
+    _, to_x = jax.vjp(total, x)
+    np.testing.assert_allclose(to_row(x)[0], np.float64(x).reshape(-1, shape[-1]).sum(0), rtol=1e-5, atol=1e-4)
+    np.testing.assert_array_equal(to_x(row)[0], jnp.broadcast_to(row, shape))
+    assert num_rows(x) == x.size // shape[-1]
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3])
+def test_all_orders_and_forward_mode(shape):
+    def function(spread, total):
+        return lambda row, x: jnp.sin(total(jnp.cos(x * spread(row, x)) / num_rows(x))).sum()
+
+    def derivatives(f):
+        return jax.hessian(f, argnums=(0, 1)), jax.jacrev(jax.jacfwd(f)), jax.jacrev(jax.grad(f, argnums=1))
+
+    ours = function(spread, total)
+    stock = function(lambda row, x: jnp.broadcast_to(row, x.shape), lambda x: x.sum(0))
+    arguments = normal(shape[-1:]), normal(shape, seed=1)
+    for our, their in zip(derivatives(ours), derivatives(stock), strict=True):
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), our(*arguments), their(*arguments)
+        )
+
+
+@pytest.mark.parametrize("rows", [3, 600])
+def test_many_at_once(rows):
+    x, row = normal((5, rows, 2)), normal((5, 2), seed=1)
+    np.testing.assert_allclose(jax.vmap(total)(x), jnp.stack([total(one) for one in x]), rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(jax.vmap(total, in_axes=1)(x), x.sum(0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(jax.vmap(spread)(row, x), jnp.broadcast_to(row[:, None], x.shape))
+    np.testing.assert_array_equal(jax.vmap(spread, in_axes=(None, 0))(row[0], x), jnp.broadcast_to(row[0], x.shape))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_short_numbers_are_summed_as_long_ones(dtype):
+    """4,096 ones: a sum in the type itself would stop at 256 or 2,048 where ones are added one after the other."""
+    y = total(jnp.ones((4096, 2), dtype))
+    assert y.dtype == dtype
+    assert y.tolist() == [4096.0, 4096.0]
+
+
+def test_exact_where_there_are_many_rows():
+    """A million rows with a mean: adding one after the other loses a thousand times as much."""
+    x = 1 + normal((2**20, 1))
+    np.testing.assert_allclose(total(x), np.float64(x).sum(0), rtol=2e-7)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere the stock sum")
+def test_long_sums_go_by_halves():
+    """The compiled gradient of a row has no reduction of XLA's, which is slow."""
+    row, x = normal((8,)), normal((2048, 8), seed=1)
+
+    def reductions(along_rows):
+        _, gradient = jax.vjp(lambda row: jnp.sin(along_rows(row, x)), row)
+        return re.findall(r" reduce(?:-window)?\(", jax.jit(gradient).lower(x).compile().as_text())
+
+    assert not reductions(spread)
+    assert reductions(lambda row, x: jnp.broadcast_to(row, x.shape))
