@@ -97,17 +97,17 @@ class Attention(nnx.Module):
     ) -> Float[Array, "batch query width"]:
         """What each position of `x` reads from `memory`, where `mask` is True; weights are made in float32 or wider."""
         query, key, value = (
-            projection(y).reshape(*y.shape[:2], self.num_heads, -1)
+            projection(y).reshape(*y.shape[:2], self.num_heads, -1).swapaxes(1, 2)
             for projection, y in ((self.query, x), (self.key, memory), (self.value, memory))
         )
-        scores = jnp.einsum("bqhd,bmhd->bhqm", query * scale, key)
+        scores = query * scale @ key.swapaxes(2, 3)
         scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
         if bias is not None:
             scores = scores + bias
         if mask is not None:  # a finite number, so that a row without any True is uniform and not NaN
             scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
         weights = drop(jax.nn.softmax(scores)).astype(value.dtype)
-        return self.out(jnp.einsum("bhqm,bmhd->bqhd", weights, value).reshape(*x.shape[:2], -1))
+        return self.out((weights @ value).swapaxes(1, 2).reshape(*x.shape[:2], -1))
 
 
 class FeedForward(nnx.Module):
