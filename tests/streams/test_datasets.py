@@ -107,6 +107,13 @@ def test_wrong_column(tmp_path):
         load_dataset("mnist", data_dir=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_missing_folder(name, tmp_path):
+    """Also for the data that needs none: it is a typing mistake."""
+    with pytest.raises(UserError, match="got the data folder .*nowhere.*wanted a folder that exists.*--data-dir"):
+        load_dataset(name, data_dir=tmp_path / "nowhere")
+
+
 def test_truncated_parquet(folder):
     file = folder / "train-00000-of-00001.parquet"
     file.write_bytes(file.read_bytes()[:200])

@@ -52,7 +52,7 @@ class BatchNorm(nnx.BatchNorm):
             (x, self.scale[...], self.bias[...], self.mean[...], self.var[...]), dtype=self.dtype
         )
         if use_running_average:
-            centred = x - spread(mean, x)
+            centred = x + spread(-mean, x)
         else:
             centred, batch_mean, var = _moments(x)
             self.mean[...] = self.momentum * mean + (1 - self.momentum) * batch_mean
@@ -61,7 +61,10 @@ class BatchNorm(nnx.BatchNorm):
 
 
 def _moments(x: Array) -> tuple[Array, Array, Array]:
-    """The batch less its mean, the mean, and the variance."""
+    """The batch less its mean, the mean, and the variance.
+
+    The mean changes its sign as a row: after a subtraction, all of the gradient would, before it is summed.
+    """
     mean = total(x) / num_rows(x)
-    centred = x - spread(mean, x)
+    centred = x + spread(-mean, x)
     return centred, mean, total(centred * centred) / num_rows(x)

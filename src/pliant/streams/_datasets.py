@@ -93,8 +93,8 @@ def load_dataset(
       A `Dataset`.
 
     Raises:
-      UserError: for an unknown name, a folder without the data, unreadable files, missing columns, no network, or
-        subsets larger than the data.
+      UserError: for an unknown name, a folder that is missing or has not the data, unreadable files, missing columns,
+        no network, or subsets larger than the data.
 
     Example:
       >>> digits = load_dataset("digits", train_size=100)
@@ -109,6 +109,12 @@ def load_dataset(
     """
     if name not in DATASETS:
         raise unknown_name("data set", name, DATASETS, do="See `pliant list datasets`.")
+    if data_dir is not None and not Path(data_dir).is_dir():  # also for digits, which needs none: a typing mistake
+        raise UserError(
+            got=f"the data folder {str(data_dir)!r}",
+            wanted="a folder that exists",
+            do=f"Name another one with --data-dir, or leave it out for {DATA_VARIABLE} or the hub.",
+        )
     if name == "digits":
         splits: Sequence[_Split] = _digits()
     else:
