@@ -52,20 +52,29 @@ def test_all_orders_and_forward_mode(shape):
 
 
 @pytest.mark.parametrize("rows", [3, 600])
-def test_many_at_once(rows):
-    x, row = normal((5, rows, 2)), normal((5, 2), seed=1)
-    np.testing.assert_allclose(jax.vmap(total)(x), jnp.stack([total(one) for one in x]), rtol=1e-6, atol=1e-5)
-    np.testing.assert_allclose(jax.vmap(total, in_axes=1)(x), x.sum(0), rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(jax.vmap(spread)(row, x), jnp.broadcast_to(row[:, None], x.shape))
-    np.testing.assert_array_equal(jax.vmap(spread, in_axes=(None, 0))(row[0], x), jnp.broadcast_to(row[0], x.shape))
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_many_at_once(rows, axis):
+    many, like = normal((5, 2)), normal((5, rows, 2), seed=1)
+    x = jnp.moveaxis(like, 0, axis)
+    np.testing.assert_allclose(jax.vmap(total, axis)(x), jnp.stack(list(map(total, like))), rtol=1e-6, atol=1e-5)
+    np.testing.assert_array_equal(jax.vmap(spread, (0, axis))(many, x), jnp.broadcast_to(many[:, None], like.shape))
+    np.testing.assert_array_equal(jax.vmap(spread, (1, axis))(many.T, x), jnp.broadcast_to(many[:, None], like.shape))
+    np.testing.assert_array_equal(jax.vmap(spread, (None, axis))(many[0], x), jnp.broadcast_to(many[0], like.shape))
+
+    def gradient(row, x):
+        return jax.grad(lambda row: (jnp.sin(spread(row, x)) * x).sum())(row)
+
+    one_by_one = jnp.stack([gradient(*each) for each in zip(many, like, strict=True)])
+    np.testing.assert_allclose(jax.vmap(gradient, (0, axis))(many, x), one_by_one, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_short_numbers_are_summed_as_long_ones(dtype):
-    """4,096 ones: a sum in the type itself would stop at 256 or 2,048 where ones are added one after the other."""
-    y = total(jnp.ones((4096, 2), dtype))
-    assert y.dtype == dtype
-    assert y.tolist() == [4096.0, 4096.0]
+    """Rounded once: between 4,096 and 8,192 bfloat16 only has multiples of 32, which a sum in it soon is."""
+    x = (1 + normal((4095, 3))).astype(dtype)
+    exact = np.asarray(x, np.float64).sum(0)
+    assert total(x).dtype == dtype
+    np.testing.assert_array_equal(total(x), jnp.asarray(exact, jnp.float32).astype(dtype))
 
 
 def test_exact_where_there_are_many_rows():

@@ -110,8 +110,15 @@ def test_wrong_column(tmp_path):
 @pytest.mark.parametrize("name", ["digits", "mnist"])
 def test_missing_folder(name, tmp_path):
     """Also for the data that needs none: it is a typing mistake."""
-    with pytest.raises(UserError, match="got the data folder .*nowhere.*wanted a folder that exists.*--data-dir"):
+    with pytest.raises(UserError, match=r"got the data folder .*nowhere.*wanted a folder that exists.*--data-dir"):
         load_dataset(name, data_dir=tmp_path / "nowhere")
+
+
+def test_missing_folder_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLIANT_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"got the data folder .*nowhere.*PLIANT_DATA"):
+        load_dataset("mnist")
+    assert load_dataset("digits").num_classes == 10
 
 
 def test_truncated_parquet(folder):

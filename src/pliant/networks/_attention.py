@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from pliant.errors import UserError
 from pliant.networks._activations import Activation
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles
-from pliant.networks._rows import spread
+from pliant.networks._rows import num_rows, spread
 from pliant.types import Feed, HiddenLayer, Key, Role, Slot
 
 Initializer: TypeAlias = Callable[[Key, tuple[int, ...], Any], Array]
@@ -48,20 +48,26 @@ class Dense(nnx.Linear):
     and made anew from all layers above: a ViT's step takes nearly twice as long.
     """
 
+    def __init__(
+        self, in_features: int, out_features: int, *, use_bias: bool, kernel_init: Initializer, rngs: nnx.Rngs
+    ):
+        super().__init__(in_features, out_features, use_bias=use_bias, kernel_init=kernel_init, rngs=rngs)
+
     def __call__(  # type: ignore[override] # without Flax' options
         self, x: Float[Array, "*batch in"]
     ) -> Float[Array, "*batch out"]:
         """The inputs times the kernel, plus the bias."""
         bias = None if self.bias is None else self.bias[...]
         x, kernel, bias = self.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
-        y = (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+        y = (x.reshape(num_rows(x), x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
         return y if bias is None else y + spread(bias, y)
 
 
 class Attention(nnx.Module):
     """Multi-head attention: `query`, `key` and `value` of shape (width, heads · head width), and `out` back.
 
-    The kernels are matrices, as those of other dense layers; the heads are split off the activations.
+    The kernels are matrices, as those of other dense layers; the heads are split off the activations, and come before
+    the positions: XLA:CPU multiplies in that order, and made the rest of an `einsum` copies with a wider stride.
     """
 
     def __init__(
@@ -74,7 +80,7 @@ class Attention(nnx.Module):
         use_bias: bool,
         rngs: nnx.Rngs,
     ):
-        self.num_heads = num_heads
+        self.num_heads, self.head_width = num_heads, head_width
         inner = num_heads * head_width
 
         def projection(name: str, num_in: int, num_out: int) -> Dense:
@@ -97,17 +103,17 @@ class Attention(nnx.Module):
     ) -> Float[Array, "batch query width"]:
         """What each position of `x` reads from `memory`, where `mask` is True; weights are made in float32 or wider."""
         query, key, value = (
-            projection(y).reshape(*y.shape[:2], self.num_heads, -1).swapaxes(1, 2)
+            projection(y).reshape(*y.shape[:2], self.num_heads, self.head_width).swapaxes(1, 2)
             for projection, y in ((self.query, x), (self.key, memory), (self.value, memory))
         )
-        scores = query * scale @ key.swapaxes(2, 3)
+        scores = (query * scale) @ key.swapaxes(2, 3)
         scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
         if bias is not None:
             scores = scores + bias
         if mask is not None:  # a finite number, so that a row without any True is uniform and not NaN
             scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
         weights = drop(jax.nn.softmax(scores)).astype(value.dtype)
-        return self.out((weights @ value).swapaxes(1, 2).reshape(*x.shape[:2], -1))
+        return self.out((weights @ value).swapaxes(1, 2).reshape(*x.shape[:2], self.out.in_features))
 
 
 class FeedForward(nnx.Module):

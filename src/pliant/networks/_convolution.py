@@ -81,6 +81,9 @@ class Conv(nnx.Conv):
       (2, 5, 5, 8)
     """
 
+    strides: Pair
+    padding: Padding | tuple[Pair, Pair]
+
     def __init__(
         self,
         in_features: int,
@@ -97,9 +100,10 @@ class Conv(nnx.Conv):
             in_features,
             out_features,
             kernel_size,
+            strides=(strides, strides),
+            padding=padding if isinstance(padding, str) else (_pair(padding[0]), _pair(padding[1])),
             use_bias=use_bias,
             kernel_init=kernel_init,
-            conv_general_dilated=functools.partial(convolution, strides=(strides, strides), padding=padding),
             rngs=rngs,
         )
 
@@ -109,7 +113,7 @@ class Conv(nnx.Conv):
         """The convolved images, plus the bias."""
         bias = None if self.bias is None else self.bias[...]
         x, kernel, bias = self.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
-        y = self.conv_general_dilated(x, kernel)
+        y = convolution(x, kernel, strides=self.strides, padding=self.padding)
         return y if bias is None else y + spread(bias, y)
 
 
@@ -176,9 +180,9 @@ def _by_patches(x: Array, kernel: Array, window: Window) -> Array:
         for r in range(window.kernel[0])
         for c in range(window.kernel[1])
     ]
-    columns = kernel.reshape(-1, kernel.shape[3])
-    rows = jnp.concatenate(shifted, axis=-1).reshape(-1, len(columns))
-    return (rows @ columns).reshape(*shifted[0].shape[:3], -1)
+    rows = jnp.concatenate(shifted, axis=-1)
+    columns = kernel.reshape(rows.shape[-1], kernel.shape[3])
+    return (rows.reshape(-1, rows.shape[-1]) @ columns).reshape(*rows.shape[:3], kernel.shape[3])
 
 
 _output_p = Primitive("pliant_convolution")

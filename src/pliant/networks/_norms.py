@@ -1,6 +1,7 @@
 """Flax' normalisations, fast on the CPU where there are many positions.
 
-Variances are taken about the mean: the mean of squares loses digits where there is a mean.
+Variances are taken about the mean: the mean of squares loses digits where there is a mean. Numbers are computed in
+float32 or wider, and given in the type that Flax gives.
 """
 
 import jax
@@ -22,21 +23,46 @@ class LayerNorm(nnx.LayerNorm):
     scale: nnx.Param[Array]
     bias: nnx.Param[Array]
 
+    def __init__(self, num_features: int, *, rngs: nnx.Rngs):
+        super().__init__(num_features, rngs=rngs)
+
     def __call__(  # type: ignore[override] # without Flax' options
         self, x: Float[Array, "*batch channels"]
     ) -> Float[Array, "*batch channels"]:
         """The normalised channels."""
-        x, scale, bias = self.promote_dtype((x, self.scale[...], self.bias[...]), dtype=self.dtype)
+        dtype, (x, scale, bias) = _widened(x, self.scale[...], self.bias[...])
         centred = x - x.mean(-1, keepdims=True)
         inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
-        return centred * inverse * spread(scale, x) + spread(bias, x)
+        return (centred * inverse * spread(scale, x) + spread(bias, x)).astype(dtype)
+
+
+class RMSNorm(nnx.RMSNorm):
+    """`nnx.RMSNorm`: the channels of each position over the root of their mean square, times a scale.
+
+    Example:
+      >>> RMSNorm(4, rngs=nnx.Rngs(0))(jnp.array([[0.0, 2.0, 0.0, 0.0]])).round(3).tolist()
+      [[0.0, 2.0, 0.0, 0.0]]
+    """
+
+    scale: nnx.Param[Array]
+
+    def __init__(self, num_features: int, *, rngs: nnx.Rngs):
+        super().__init__(num_features, rngs=rngs)
+
+    def __call__(  # type: ignore[override] # without Flax' options
+        self, x: Float[Array, "*batch channels"]
+    ) -> Float[Array, "*batch channels"]:
+        """The scaled channels."""
+        dtype, (x, scale) = _widened(x, self.scale[...])
+        inverse = jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.epsilon)
+        return (x * inverse * spread(scale, x)).astype(dtype)
 
 
 class BatchNorm(nnx.BatchNorm):
     """`nnx.BatchNorm`: each channel less its mean, over its deviation, times a scale, plus a bias.
 
     Example:
-      >>> norm = BatchNorm(1, momentum=0.9, rngs=nnx.Rngs(0))
+      >>> norm = BatchNorm(1, momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0))
       >>> norm(jnp.array([[1.0], [3.0]]), use_running_average=False).round(3).tolist(), norm.var[...].round(3).tolist()
       ([[-1.0], [1.0]], [1.0])
     """
@@ -44,20 +70,29 @@ class BatchNorm(nnx.BatchNorm):
     scale: nnx.Param[Array]
     bias: nnx.Param[Array]
 
+    def __init__(self, num_features: int, *, momentum: float, epsilon: float, rngs: nnx.Rngs):
+        super().__init__(num_features, momentum=momentum, epsilon=epsilon, rngs=rngs)
+
     def __call__(  # type: ignore[override] # without Flax' options
         self, x: Float[Array, "*batch channels"], *, use_running_average: bool
     ) -> Float[Array, "*batch channels"]:
         """The channels, normalised by the batch, whose statistics join the running ones, or by the running ones."""
-        x, scale, bias, mean, var = self.promote_dtype(
-            (x, self.scale[...], self.bias[...], self.mean[...], self.var[...]), dtype=self.dtype
-        )
+        dtype, (x, scale, bias) = _widened(x, self.scale[...], self.bias[...])
         if use_running_average:
-            centred = x + spread(-mean, x)
+            var = self.var[...]
+            centred = x + spread(-self.mean[...], x)
         else:
-            centred, batch_mean, var = _moments(x)
-            self.mean[...] = self.momentum * mean + (1 - self.momentum) * batch_mean
+            centred, mean, var = _moments(x)
+            self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
             self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
-        return centred * spread(scale * jax.lax.rsqrt(var + self.epsilon), x) + spread(bias, x)
+        y = centred * spread(scale * jax.lax.rsqrt(var + self.epsilon), x) + spread(bias, x)
+        return y.astype(dtype)
+
+
+def _widened(*arrays: Array) -> tuple[jnp.dtype, list[Array]]:
+    """The type that they have in common, and all of them in that or float32, whichever is wider."""
+    dtype = jnp.result_type(*arrays)
+    return dtype, [x.astype(jnp.promote_types(dtype, jnp.float32)) for x in arrays]
 
 
 def _moments(x: Array) -> tuple[Array, Array, Array]:

@@ -2,7 +2,8 @@
 
 XLA:CPU sums the rows of a long matrix by windows. Halves added to halves, until few rows are left, take a tenth of the
 time and are more exact. Such sums are a batch's statistics, and the gradients of biases and scales. So `spread` and
-`total`, each the other's gradient, are primitives, from which JAX derives forward mode and all orders.
+`total`, each the other's gradient, are primitives, from which JAX derives forward mode and all orders. As convolutions
+do, they want `check_vma=False` under `shard_map`.
 """
 
 import functools
@@ -43,7 +44,7 @@ def total(x: Float[Array, "*rows columns"]) -> Float[Array, " columns"]:
     """
     if _are_few(x):
         return x.sum(range(x.ndim - 1))
-    return _total_p.bind(x.reshape(num_rows(x), -1))
+    return _total_p.bind(x.reshape(num_rows(x), x.shape[-1]))
 
 
 def num_rows(x: Float[Array, "*rows columns"]) -> int:

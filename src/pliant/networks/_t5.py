@@ -24,6 +24,7 @@ from pliant.networks._attention import (
 )
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import NextKey, key_stream
+from pliant.networks._norms import RMSNorm
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Text, Wiring
 
 
@@ -51,11 +52,11 @@ class T5Block(nnx.Module):
             }
             return Attention(width, num_heads, head_width, initializers=initializers, use_bias=False, rngs=rngs)
 
-        self.norm_attention = nnx.RMSNorm(width, rngs=rngs)
+        self.norm_attention = RMSNorm(width, rngs=rngs)
         self.attention = attention()
-        self.norm_cross = nnx.RMSNorm(width, rngs=rngs) if has_cross else None
+        self.norm_cross = RMSNorm(width, rngs=rngs) if has_cross else None
         self.cross = attention() if has_cross else None
-        self.norm_mlp = nnx.RMSNorm(width, rngs=rngs)
+        self.norm_mlp = RMSNorm(width, rngs=rngs)
         self.mlp = FeedForward(
             width,
             mlp_width,
@@ -119,7 +120,7 @@ class T5Stack(nnx.Module):
                 rngs=rngs,
             )
             setattr(self, f"block_{i}", block)
-        self.norm = nnx.RMSNorm(width, rngs=rngs)
+        self.norm = RMSNorm(width, rngs=rngs)
 
     def __call__(
         self,

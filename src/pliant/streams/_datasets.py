@@ -93,7 +93,7 @@ def load_dataset(
       A `Dataset`.
 
     Raises:
-      UserError: for an unknown name, a folder that is missing or has not the data, unreadable files, missing columns,
+      UserError: for an unknown name, a folder that is missing or lacks the data, unreadable files, missing columns,
         no network, or subsets larger than the data.
 
     Example:
@@ -109,12 +109,8 @@ def load_dataset(
     """
     if name not in DATASETS:
         raise unknown_name("data set", name, DATASETS, do="See `pliant list datasets`.")
-    if data_dir is not None and not Path(data_dir).is_dir():  # also for digits, which needs none: a typing mistake
-        raise UserError(
-            got=f"the data folder {str(data_dir)!r}",
-            wanted="a folder that exists",
-            do=f"Name another one with --data-dir, or leave it out for {DATA_VARIABLE} or the hub.",
-        )
+    if data_dir is not None:  # also for digits, which needs none: a typing mistake
+        _require_folder(data_dir)
     if name == "digits":
         splits: Sequence[_Split] = _digits()
     else:
@@ -126,6 +122,15 @@ def load_dataset(
     num_classes = 1 + max(int(split.labels.max()) for split in splits)  # of the whole set, whatever the subset
     mean, std = _statistics(train.images, DATASETS[name].standardize if standardize == "default" else standardize)
     return Dataset(name, num_classes, train, test, mean, std)
+
+
+def _require_folder(folder: str | os.PathLike[str]) -> None:
+    if not Path(folder).is_dir():
+        raise UserError(
+            got=f"the data folder {str(folder)!r}",
+            wanted="a folder that exists",
+            do=f"Name another one with --data-dir or {DATA_VARIABLE}, or leave both out to load from the hub.",
+        )
 
 
 def _statistics(images: np.ndarray, standardize: str) -> tuple[np.ndarray, np.ndarray]:
@@ -174,6 +179,8 @@ def _huggingface(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[_S
     datasets.logging.set_verbosity(logging.CRITICAL)  # what it would log as errors, it raises too
     source = DATASETS[name]
     folder = data_dir or os.environ.get(DATA_VARIABLE) or None
+    if folder is not None:
+        _require_folder(folder)
     try:
         if folder is not None:
             found = datasets.load_dataset("parquet", data_files=_parquet_files(name, Path(folder)))

@@ -1,0 +1,65 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from pliant.networks._attention import Attention, Dense
+
+
+def normal(shape, dtype=jnp.float32):
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype)
+
+
+def pair(use_bias):
+    """Ours and Flax', with the same numbers."""
+    options = {"use_bias": use_bias, "kernel_init": jax.nn.initializers.normal(1.0)}
+    ours, theirs = Dense(3, 5, **options, rngs=nnx.Rngs(0)), nnx.Linear(3, 5, **options, rngs=nnx.Rngs(0))
+    for layer in (ours, theirs):
+        if use_bias:
+            layer.bias[...] = jnp.arange(5.0)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 0, 3), (0, 5, 3), (6, 101, 3)])
+def test_dense_is_flax(use_bias, shape):
+    def value_and_gradients(layer):
+        graph, params = nnx.split(layer)
+        return jax.value_and_grad(lambda params, x: jnp.sin(nnx.merge(graph, params)(x)).sum(), argnums=(0, 1))(
+            params, normal(shape)
+        )
+
+    ours, theirs = map(value_and_gradients, pair(use_bias))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_types_are_flax(dtype):
+    ours, theirs = pair(use_bias=True)
+    x = normal((600, 3), dtype)
+    assert ours(x).dtype == theirs(x).dtype
+    np.testing.assert_allclose(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_attention_by_hand(batch):
+    """Of the definition, head by head, in float64."""
+    init = jax.nn.initializers.normal(0.5)
+    layer = Attention(
+        6, 2, 4, initializers=dict.fromkeys(("query", "key", "value", "out"), init), use_bias=True, rngs=nnx.Rngs(0)
+    )
+    x, memory = normal((batch, 5, 6)), normal((batch, 7, 6))
+    mask = jnp.arange(7)[None, None, None] < 6
+    y = layer(x, memory, scale=0.3, mask=mask)
+
+    def project(name, inputs):
+        part = getattr(layer, name)
+        return np.float64(inputs) @ np.float64(part.kernel[...]) + np.float64(part.bias[...])
+
+    query, key, value = project("query", x), project("key", memory), project("value", memory)
+    heads = []
+    for columns in (slice(0, 4), slice(4, 8)):
+        weights = np.exp(0.3 * query[..., columns] @ key[:, :6, columns].swapaxes(1, 2))
+        heads.append(weights / weights.sum(-1, keepdims=True) @ value[:, :6, columns])
+    np.testing.assert_allclose(y, project("out", np.concatenate(heads, axis=-1)), rtol=1e-4, atol=1e-5)
