@@ -80,7 +80,9 @@ def test_the_variance_is_taken_about_the_mean(name, options):
 
 
 @pytest.mark.parametrize(("name", "options"), CALLS)
-@pytest.mark.parametrize("kinds", [(jnp.bfloat16, jnp.bfloat16), (jnp.bfloat16, jnp.float32), (jnp.float16, jnp.float32)])
+@pytest.mark.parametrize(
+    "kinds", [(jnp.bfloat16, jnp.bfloat16), (jnp.bfloat16, jnp.float32), (jnp.float16, jnp.float32)]
+)
 def test_types_and_rounding_are_flax(name, options, kinds):
     """Numbers are rounded once, at the end: to within a unit of the last place of what Flax gives."""
     (ours, theirs), x = pair(name, kinds[1]), inputs(ROWS[1], kinds[0])

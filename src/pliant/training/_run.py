@@ -1,5 +1,6 @@
 """A run: every method learns the stream, task by task; the host has control between chunks of steps."""
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from pliant.training._config import RunConfig
 from pliant.training._diagnose import due, probe_indices, summarize_slots
 from pliant.training._evaluate import Sizes, scores
 from pliant.training._learner import Learner, make_learner
+from pliant.training._meanwhile import Meanwhile
 from pliant.training._observe import Program
 from pliant.training._order import batch_indices
 from pliant.training._pace import epoch_ends, followed_weights, micro_steps, num_steps, rates
@@ -110,7 +112,10 @@ def _run_method(
     """Trains one method on all tasks that are still to do."""
     config, stream, name = plan.config, method.stream, method.method.name
     stored = folder.num_tasks_stored(method.labels[0])
-    with Checkpoints(folder.checkpoints(name), stored, keep=config.checkpoints) as checkpoints:
+    with (
+        Checkpoints(folder.checkpoints(name), stored, keep=config.checkpoints) as checkpoints,
+        Meanwhile() as meanwhile,
+    ):
         first = checkpoints.num_tasks_done()
         if first >= config.tasks:
             return
@@ -147,14 +152,36 @@ def _run_method(
             probe = probe_indices(stream.num_train(index), probe_size(config, plan.stream))
             results = learner.evaluate((state, slot, task), (*shared, sizes))
             item = ((state, initial, previous), slot, task)
-            found, arrays = _measure(config, learner, results, item, (*shared, probe, np.int32(index)))
-            rows = _rows(plan, method, index, means | told, found)
+            seen = learner.axis.get((results, _measure(config, learner, item, (*shared, probe, np.int32(index)))))
             now = time.perf_counter()
-            folder.record_arrays(name, index, arrays)
-            folder.record_task(index, rows, now - started)
-            started = now
-            checkpoints.save(index + 1, axis.get(state))
-            folder.log(f"{name}: task {index + 1} of {config.tasks}, {_headline(rows, plan):.3f}")
+            seconds, started = now - started, now
+            done_task = _Task(index, means | told, seen, state, seconds)
+            meanwhile.do(functools.partial(_store, plan, method, learner, folder, checkpoints, done_task))
+
+
+class _Task(NamedTuple):
+    """A task that has been learned."""
+
+    number: int
+    """Counted from 0."""
+    means: dict[str, np.ndarray]
+    seen: tuple[Any, dict[str, Any]]
+    """Scores, and what was measured."""
+    state: Any
+    seconds: float
+
+
+def _store(
+    plan: Plan, method: MethodPlan, learner: Learner, folder: RunFolder, checkpoints: Checkpoints, task: _Task
+) -> None:
+    """Summarises and writes, metrics before the checkpoint: what is stored goes on from what is stored."""
+    name = method.method.name
+    found, arrays = _summarize(plan.config, learner, task.seen, task.number)
+    rows = _rows(plan, method, task.number, task.means, found)
+    folder.record_arrays(name, task.number, arrays)
+    folder.record_task(task.number, rows, task.seconds)
+    checkpoints.save(task.number + 1, learner.axis.get(task.state))
+    folder.log(f"{name}: task {task.number + 1} of {plan.config.tasks}, {_headline(rows, plan):.3f}")
 
 
 class _Chunk:
@@ -265,17 +292,25 @@ def _rows(
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _measure(
-    config: RunConfig, learner: Learner, results: Any, item: Any, shared: Any
-) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
-    """Scores and diagnostics at the end of a task: numbers of each slot, and arrays with a slot axis."""
-    task, names = int(shared[-1]) + 1, list[str]()
+def _measure(config: RunConfig, learner: Learner, item: Any, shared: Any) -> dict[str, Any]:
+    """What is due at the end of a task, of every slot."""
     measured: dict[str, Any] = {}
     for group, of_group in learner.measure.items():
-        if due(group[0], task, config.tasks, config.diagnose_after):
-            names += group
+        if _is_due(group, config, int(shared[-1])):
             measured |= of_group(item, shared)
-    results, measured = learner.axis.get((results, measured))
+    return measured
+
+
+def _is_due(group: tuple[str, ...], config: RunConfig, index: int) -> bool:
+    return due(group[0], index + 1, config.tasks, config.diagnose_after)
+
+
+def _summarize(
+    config: RunConfig, learner: Learner, seen: tuple[Any, dict[str, Any]], index: int
+) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
+    """Scores and diagnostics at the end of a task: numbers of each slot, and arrays with a slot axis."""
+    results, measured = seen
+    names = [name for group in learner.measure if _is_due(group, config, index) for name in group]
     numbers, arrays = summarize_slots(names, measured, learner.axis.num_seeds)
     found = []
     for slot, of_slot in enumerate(numbers):

@@ -1,0 +1,42 @@
+"""What the host has to do with a task is done while the next one is learned."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+
+class Meanwhile:
+    """Does one thing after another in a thread; a context manager, which ends when the last one is done.
+
+    Example:
+      >>> done = []
+      >>> with Meanwhile() as meanwhile:
+      ...     meanwhile.do(lambda: done.append(1))
+      ...     meanwhile.do(lambda: done.append(2))
+      >>> done
+      [1, 2]
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._last: Future[None] | None = None
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Begins work when the one before is done; raises what that one raised, and then does not begin."""
+        self._finish()
+        self._last = self._pool.submit(work)
+
+    def _finish(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def __enter__(self) -> "Meanwhile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+        if error is None:
+            self._finish()

@@ -1,0 +1,65 @@
+import threading
+
+import pytest
+
+from pliant.results import RunFolder
+from pliant.training import RunConfig, run
+from pliant.training._meanwhile import Meanwhile
+
+
+def test_goes_on_while_work_is_done():
+    may_end = threading.Event()
+    with Meanwhile() as meanwhile:
+        meanwhile.do(lambda: None if may_end.wait(60) else pytest.fail("was waited for"))
+        may_end.set()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_errors_are_raised(which):
+    """Of the first work when the second is to begin, which then does not; of the last at the end."""
+    done = []
+
+    def work(number):
+        if number == which:
+            raise OSError("disk full")
+        done.append(number)
+
+    def do_both():
+        with Meanwhile() as meanwhile:
+            for number in (0, 1):
+                meanwhile.do(lambda number=number: work(number))
+
+    with pytest.raises(OSError, match="disk full"):
+        do_both()
+    assert done == list(range(which))
+
+
+def test_the_first_error_wins():
+    def fail():
+        raise OSError("disk full")
+
+    def fail_twice():
+        with Meanwhile() as meanwhile:
+            meanwhile.do(fail)
+            raise ValueError("diverged")
+
+    with pytest.raises(ValueError, match="diverged"):
+        fail_twice()
+
+
+@pytest.mark.parametrize("task", [0, 1])
+def test_a_run_that_cannot_be_stored_fails_and_goes_on_later(task, tmp_path, monkeypatch):
+    config = RunConfig(methods=("adam",), seeds=1, tasks=2, epochs=1, widths=(8,))
+    record = RunFolder.record_task
+
+    def full(self, index, rows, seconds):
+        if index == task:
+            raise OSError("disk full")
+        record(self, index, rows, seconds)
+
+    monkeypatch.setattr(RunFolder, "record_task", full)
+    with pytest.raises(OSError, match="disk full"):
+        run(config, tmp_path / "run")
+    monkeypatch.undo()
+    whole, resumed = run(config, tmp_path / "other").metrics, run(config, tmp_path / "run").metrics
+    assert resumed.equals(whole)
