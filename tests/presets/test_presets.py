@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 
 from pliant.presets import PRESETS, SCALES
+from pliant.streams import load_dataset, random_labels
 from pliant.training import make_plan, num_steps, run, settings_in_use
+from pliant.training._pace import micro_steps
 
 # name: stream, data set, training images, batch, epochs (or updates) a task, tasks, seeds, learning rate, network
 PUBLISHED = {
@@ -48,6 +50,14 @@ GRADUAL = {
     "permuted-emnist": ("input-interpolation", 20, 20, 1),
     "seq2seq": ("output-interpolation", 100, 50, 2),
     "bigram-cipher": ("output-interpolation", 40, 20, 1),
+}
+
+ALL_IMAGES = {
+    "mnist": 60_000,
+    "cifar10": 50_000,
+    "tiny-imagenet": 100_000,
+    "emnist": 60_000,
+    "emnist-balanced": 112_800,
 }
 
 
@@ -122,6 +132,20 @@ def test_smoke_configurations_make_sense(name):
     total = sum(num_steps(used, plan.stream, index) for index in range(used.tasks))
     assert used.tasks >= 2
     assert 1 <= total * used.seeds * len(used.methods) <= 100_000
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("gradual/")])
+def test_transitions_have_updates_for_every_micro_step(name, scale):
+    """Also where the data are not at hand: then their number stands for them."""
+    config = PRESETS[name].configs[scale]
+    if config.dataset in ALL_IMAGES:
+        num_train = config.train_size or ALL_IMAGES[config.dataset]
+        stream = random_labels(load_dataset("digits"))
+        stream = stream._replace(num_train=lambda _: num_train, micro_steps=config.micro_steps)
+    else:
+        stream = make_plan(dataclasses.replace(config, settings=settings_in_use(config.settings, config))).stream
+    assert set(micro_steps(config, stream, 1)) == set(range(1, config.micro_steps + 1))
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -46,7 +46,7 @@ _PAPER: dict[str, dict[str, Any]] = {
 _CPU: dict[str, dict[str, Any]] = {
     "random-label-mnist": {"epochs": 40, "tasks": 30, "seeds": 2},
     "random-label-cifar10": {"train_size": 500, "batch_size": 50, "epochs": 12, "tasks": 6, "seeds": 2},
-    "random-label-tiny-imagenet": {"train_size": 200, "batch_size": 50, "epochs": 12, "tasks": 3, "seeds": 2},
+    "random-label-tiny-imagenet": {"train_size": 200, "batch_size": 50, "epochs": 24, "tasks": 3, "seeds": 2},
     "permuted-emnist": {
         "dataset": "emnist",
         "train_size": 2600,
