@@ -4,6 +4,7 @@ import pytest
 
 from pliant.results import RunFolder
 from pliant.training import RunConfig, run
+from pliant.training._checkpoint import Checkpoints
 from pliant.training._meanwhile import Meanwhile
 
 
@@ -34,7 +35,9 @@ def test_errors_are_raised(which):
     assert done == list(range(which))
 
 
-def test_the_first_error_wins():
+def test_no_error_is_lost():
+    """Of two, the one that ends the context is raised, with a note of the other."""
+
     def fail():
         raise OSError("disk full")
 
@@ -43,8 +46,9 @@ def test_the_first_error_wins():
             meanwhile.do(fail)
             raise ValueError("diverged")
 
-    with pytest.raises(ValueError, match="diverged"):
+    with pytest.raises(ValueError, match="diverged") as caught:
         fail_twice()
+    assert caught.value.__notes__ == ["Before that, what was done meanwhile failed: OSError: disk full"]
 
 
 @pytest.mark.parametrize("task", [0, 1])
@@ -63,3 +67,21 @@ def test_a_run_that_cannot_be_stored_fails_and_goes_on_later(task, tmp_path, mon
     monkeypatch.undo()
     whole, resumed = run(config, tmp_path / "other").metrics, run(config, tmp_path / "run").metrics
     assert resumed.equals(whole)
+
+
+def test_a_checkpoint_comes_after_its_metrics(tmp_path, monkeypatch):
+    calls = []
+
+    def spy(owner, name):
+        original = getattr(owner, name)
+
+        def call(*arguments, **options):
+            calls.append(name)
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for owner, name in ((RunFolder, "record_arrays"), (RunFolder, "record_task"), (Checkpoints, "save")):
+        spy(owner, name)
+    run(RunConfig(methods=("adam",), seeds=1, tasks=2, epochs=1, widths=(8,)), tmp_path / "run")
+    assert calls == ["record_arrays", "record_task", "save"] * 2

@@ -68,6 +68,25 @@ def test_training_is_the_same_to_the_bit_with_and_without(extra, tmp_path):
     pd.testing.assert_frame_equal(shared, without, check_exact=True)
 
 
+SMALL_RESNET = {"network": "resnet18", "settings": ("resnet18.width=4", "resnet18.num_blocks=1,1"), "batch_size": 20}
+
+
+@pytest.mark.parametrize("network", [{}, SMALL_RESNET], ids=["mlp", "resnet18"])
+def test_the_sets_leave_training_as_it_is(network, tmp_path):
+    """To the bit, also where batches are normalised; and what the set does not have is found from a checkpoint."""
+    common = {"methods": ("adam",), "tasks": 2, "probe_size": 32} | network
+    without = _table(run(_change(**common, diagnostics=("weight-norm",)), tmp_path / "a"))
+    names = ("standard", "sample-plasticity")
+    table = _table(run(_change(**common, diagnostics=names), tmp_path / "b"))
+    assert {"stable_rank", "update_norm", "sample_plasticity"} <= set(table["metric"])
+    shared = table[table["metric"].isin(without["metric"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(shared, without, check_exact=True)
+    (found,) = diagnose_run(tmp_path / "b", 2, ("ntk", "jacobian", "hessian-top"))
+    assert not found.reasons
+    assert found.numbers["ntk"]["ntk_participation_ratio"] >= 1
+    assert np.isfinite(found.numbers["hessian-top"]["hessian_top"])
+
+
 def test_followed_numbers_are_means_over_the_chosen_updates(extra, tmp_path):
     """Over all updates of a task that has no more than 16, over 16 of a longer one."""
     for steps in (16, 40):

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from pliant.diagnostics._distance import distance
 from pliant.diagnostics._gradient_cosine import gradient_cosine, gradient_gram, several
 from pliant.diagnostics._hessian import probe_targets, top_eigenvalues, top_tridiagonal
-from pliant.diagnostics._subject import outputs
+from pliant.diagnostics._subject import outputs_in_blocks
 from pliant.errors import UserError
 from pliant.types import Batch, Diagnostic, Key, Measured, Number, Params, Scalar, Subject
 
@@ -72,7 +72,7 @@ def _landscape(subject: Subject, params: Params) -> _Landscape:
     The noise is symmetric and decides the signs of the cosines: whatever the network, over many examples their mean is
     about 0 and half of them are negative. How strongly examples interfere is in the mean absolute cosine.
     """
-    apply = outputs(subject)
+    apply = outputs_in_blocks(subject)
     noise, start = jax.random.split(subject.key)
     inputs = several(subject).inputs
     batch = Batch(inputs, probe_targets(apply(params, inputs), noise))

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from pliant.diagnostics._hessian import MOST_EXAMPLES, lanczos, probe_loss
 from pliant.diagnostics._quadrature import quadrature
-from pliant.diagnostics._subject import outputs, some
+from pliant.diagnostics._subject import outputs_in_blocks, some
 from pliant.errors import UserError, require_range
 from pliant.types import Diagnostic, Measured, Subject
 
@@ -166,7 +166,7 @@ def _measure(subject: Subject) -> dict[str, Array]:
     inputs = some(subject.probe, MOST_EXAMPLES).inputs
     num_params = sum(leaf.size for leaf in jax.tree.leaves(subject.params))
     num_steps = max(1, min(_NUM_STEPS, _MOST_NUMBERS // max(1, num_params)))
-    of_probe = probe_loss(outputs(subject), subject.params, inputs, noise)
+    of_probe = probe_loss(outputs_in_blocks(subject), subject.params, inputs, noise)
     found = lanczos(of_probe, subject.params, starts, num_steps, _NUM_STARTS)
     return {"alphas": found.alphas, "betas": found.betas, "num_params": jnp.asarray(num_params)}
 

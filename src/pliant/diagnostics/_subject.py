@@ -4,16 +4,44 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from pliant.errors import UserError
 from pliant.sampling import evenly
 from pliant.types import Batch, Features, Inputs, Params, Scalar, State, Subject, Text
 
+_FEATURES_AT_ONCE = 2**24
+"""Numbers; what a network keeps of them for a derivative is a few times that: some hundred MiB."""
+
 
 def outputs(subject: Subject) -> Callable[[Params, Inputs], Array]:
     """The network as a function `(params, inputs) -> output`."""
     return lambda params, inputs: _apply(subject, params, subject.state, inputs)[0]
+
+
+def outputs_in_blocks(subject: Subject) -> Callable[[Params, Inputs], Array]:
+    """The same function, a few examples after others if the features of all are large.
+
+    Derivatives compute the features of a block anew, so that memory does not grow with the number of examples.
+    """
+    apply = outputs(subject)
+
+    def run(params: Params, inputs: Inputs) -> Array:
+        number = len(jax.tree.leaves(inputs)[0])
+        found: Features = jax.eval_shape(
+            lambda params, inputs: _apply(subject, params, subject.state, inputs)[1], params, inputs
+        )
+        num_blocks = -(-sum(leaf.size for leaf in found.values()) // _FEATURES_AT_ONCE)
+        if num_blocks <= 1 or number <= 1:
+            return apply(params, inputs)
+        size = -(-number // num_blocks)
+        filled = np.minimum(np.arange(-(-number // size) * size), number - 1)  # the last example fills the last block
+        blocks = jax.tree.map(lambda leaf: leaf[filled].reshape(-1, size, *leaf.shape[1:]), inputs)
+        output = jax.lax.map(jax.checkpoint(lambda block: apply(params, block)), blocks)
+        return output.reshape(-1, *output.shape[2:])[:number]
+
+    return run
 
 
 def features(subject: Subject, at: tuple[Params, State] | None = None) -> Features:
@@ -50,8 +78,8 @@ def head_features(subject: Subject) -> Array:
 
 
 def loss(subject: Subject) -> Callable[[Params, Batch], Scalar]:
-    """The mean loss of a batch as a function of the parameters."""
-    apply = outputs(subject)
+    """The mean loss of a batch as a function of the parameters; its memory is bounded as `outputs_in_blocks` says."""
+    apply = outputs_in_blocks(subject)
     return lambda params, batch: subject.losses(apply(params, batch.inputs), batch.targets).mean()
 
 

@@ -22,7 +22,7 @@ class Meanwhile:
         self._last: Future[None] | None = None
 
     def do(self, work: Callable[[], None]) -> None:
-        """Begins work when the one before is done; raises what that one raised, and then does not begin."""
+        """Waits until the work before is done, and begins this one; if that one failed, raises its error instead."""
         self._finish()
         self._last = self._pool.submit(work)
 
@@ -37,6 +37,11 @@ class Meanwhile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Waits for the last work. Its error is raised, or noted on the one that ends the context anyway."""
         self._pool.shutdown()
-        if error is None:
+        try:
             self._finish()
+        except Exception as failed:
+            if error is None:
+                raise
+            error.add_note(f"Before that, what was done meanwhile failed: {type(failed).__name__}: {failed}")

@@ -152,36 +152,42 @@ def _run_method(
             probe = probe_indices(stream.num_train(index), probe_size(config, plan.stream))
             results = learner.evaluate((state, slot, task), (*shared, sizes))
             item = ((state, initial, previous), slot, task)
-            seen = learner.axis.get((results, _measure(config, learner, item, (*shared, probe, np.int32(index)))))
+            names = _due(learner, config, index)
+            measured = _measure(learner, names, item, (*shared, probe, np.int32(index)))
+            results, measured = axis.get((results, measured))
             now = time.perf_counter()
-            seconds, started = now - started, now
-            done_task = _Task(index, means | told, seen, state, seconds)
-            meanwhile.do(functools.partial(_store, plan, method, learner, folder, checkpoints, done_task))
+            learned = _Learned(index, means | told, results, measured, names, state, now - started)
+            started = now
+            meanwhile.do(functools.partial(_store, plan, method, learner, folder, checkpoints, learned))
+            del learned, measured, results  # so that what one task leaves is gone before the next one's is fetched
 
 
-class _Task(NamedTuple):
+class _Learned(NamedTuple):
     """A task that has been learned."""
 
     number: int
     """Counted from 0."""
     means: dict[str, np.ndarray]
-    seen: tuple[Any, dict[str, Any]]
-    """Scores, and what was measured."""
+    scored: Any
+    measured: dict[str, Any]
+    names: list[str]
+    """Of the diagnostics that were measured."""
     state: Any
+    """At its end; it stays as it is while training goes on from it, since nothing is donated."""
     seconds: float
 
 
 def _store(
-    plan: Plan, method: MethodPlan, learner: Learner, folder: RunFolder, checkpoints: Checkpoints, task: _Task
+    plan: Plan, method: MethodPlan, learner: Learner, folder: RunFolder, checkpoints: Checkpoints, learned: _Learned
 ) -> None:
-    """Summarises and writes, metrics before the checkpoint: what is stored goes on from what is stored."""
-    name = method.method.name
-    found, arrays = _summarize(plan.config, learner, task.seen, task.number)
-    rows = _rows(plan, method, task.number, task.means, found)
-    folder.record_arrays(name, task.number, arrays)
-    folder.record_task(task.number, rows, task.seconds)
-    checkpoints.save(task.number + 1, learner.axis.get(task.state))
-    folder.log(f"{name}: task {task.number + 1} of {plan.config.tasks}, {_headline(rows, plan):.3f}")
+    """Summarises and writes a task; the checkpoint comes last, so that every checkpoint has its metrics."""
+    index, name = learned.number, method.method.name
+    found, arrays = _summarize(learned, learner.axis.num_seeds)
+    rows = _rows(plan, method, index, learned.means, found)
+    folder.record_arrays(name, index, arrays)
+    folder.record_task(index, rows, learned.seconds)
+    checkpoints.save(index + 1, learner.axis.get(learned.state))
+    folder.log(f"{name}: task {index + 1} of {plan.config.tasks}, {_headline(rows, plan):.3f}")
 
 
 class _Chunk:
@@ -292,29 +298,27 @@ def _rows(
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _measure(config: RunConfig, learner: Learner, item: Any, shared: Any) -> dict[str, Any]:
-    """What is due at the end of a task, of every slot."""
+def _due(learner: Learner, config: RunConfig, index: int) -> list[str]:
+    """The diagnostics that are measured at the end of a task; of a group all are, or none."""
+    groups = (group for group in learner.measure if due(group[0], index + 1, config.tasks, config.diagnose_after))
+    return [name for group in groups for name in group]
+
+
+def _measure(learner: Learner, names: Sequence[str], item: Any, shared: Any) -> dict[str, Any]:
+    """What those diagnostics find, of every slot."""
     measured: dict[str, Any] = {}
     for group, of_group in learner.measure.items():
-        if _is_due(group, config, int(shared[-1])):
+        if group[0] in names:
             measured |= of_group(item, shared)
     return measured
 
 
-def _is_due(group: tuple[str, ...], config: RunConfig, index: int) -> bool:
-    return due(group[0], index + 1, config.tasks, config.diagnose_after)
-
-
-def _summarize(
-    config: RunConfig, learner: Learner, seen: tuple[Any, dict[str, Any]], index: int
-) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
+def _summarize(learned: _Learned, num_slots: int) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
     """Scores and diagnostics at the end of a task: numbers of each slot, and arrays with a slot axis."""
-    results, measured = seen
-    names = [name for group in learner.measure if _is_due(group, config, index) for name in group]
-    numbers, arrays = summarize_slots(names, measured, learner.axis.num_seeds)
+    numbers, arrays = summarize_slots(learned.names, learned.measured, num_slots)
     found = []
     for slot, of_slot in enumerate(numbers):
-        scored = scores(jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), results))
+        scored = scores(jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), learned.scored))
         found.append(scored | {metric: value for each in of_slot.values() for metric, value in each.items()})
     return found, arrays
 
