@@ -68,7 +68,12 @@ def test_training_is_the_same_to_the_bit_with_and_without(extra, tmp_path):
     pd.testing.assert_frame_equal(shared, without, check_exact=True)
 
 
-SMALL_RESNET = {"network": "resnet18", "settings": ("resnet18.width=4", "resnet18.num_blocks=1,1"), "batch_size": 20}
+SMALL_RESNET = {
+    "network": "resnet18",
+    "settings": ("resnet18.width=4", "resnet18.num_blocks=1,1"),
+    "batch_size": 20,
+    "widths": None,
+}
 
 
 @pytest.mark.parametrize("network", [{}, SMALL_RESNET], ids=["mlp", "resnet18"])
