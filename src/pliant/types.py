@@ -253,6 +253,10 @@ class Method(NamedTuple):
     """The diagnostic, or "penalty", that the mechanism pushes down; the contract tests see to it that it does."""
     boundary_aware: bool = False
     """True if the method must be told when the task changes."""
+    redraws: bool = False
+    """True if the whole network is drawn anew when the task changes."""
+    remembers: str = ""
+    """What it keeps of the network from before, which means nothing for one that is drawn anew."""
 
 
 class Text(NamedTuple):

@@ -165,11 +165,26 @@ def test_options_of_the_network_are_joined():
     [
         ("adamo+sgd", "adamo and sgd both bring the optimizer; wanted at most one with an optimizer of its own"),
         ("redo+l2-init+redo", "redo and redo both bring the name; wanted every method once"),
+        ("full-reset+hare-tortoise", "full-reset draws .*, and hare-tortoise remembers a slow average of the weights"),
+        ("l2-init+redo+reset-distill", "reset-distill draws .*, and l2-init remembers the initial weights"),
     ],
 )
 def test_refused(names, message):
     with pytest.raises(UserError, match=message):
         find(names)
+
+
+def test_a_new_network_goes_with_what_remembers_nothing():
+    """Also where a combination is combined again."""
+    reset = combine(METHODS["full-reset"], METHODS["layernorm"])
+    assert combine(reset, METHODS["adamo"]).redraws
+    with pytest.raises(UserError, match="remembers how long units are usually silent"):
+        combine(reset, combine(METHODS["snr"], METHODS["layernorm"]))
+
+
+@pytest.mark.parametrize("name", ["redo+layernorm", "adamo+l2-init", "head-reset+l2-init"])
+def test_accepted(name):
+    assert find(name).name == name
 
 
 def test_two_values_for_one_option_are_refused():

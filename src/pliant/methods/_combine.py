@@ -32,7 +32,8 @@ def combine(*methods: Method) -> Method:
 
     Raises:
       UserError: for methods that cannot go together: a name twice, two optimizers, two values for one option of the
-        network, two that pose the tasks anew, two that are evaluated by another network than the trained one.
+        network, two that pose the tasks anew, two that are evaluated by another network than the trained one, one that
+        draws the network anew beside one that remembers something of the old one.
 
     Example:
       >>> from pliant.methods import METHODS, defaults
@@ -67,6 +68,8 @@ def combine(*methods: Method) -> Method:
         replaces={name: value for method in methods for name, value in method.replaces.items()},
         off={names[key]: off for m, names in zip(methods, renamed, strict=True) for key, off in m.off.items()},
         boundary_aware=any(method.boundary_aware for method in methods),
+        redraws=any(method.redraws for method in methods),
+        remembers=" and ".join(method.remembers for method in methods if method.remembers),
         **parts,
     )
 
@@ -107,6 +110,19 @@ def _check(methods: Sequence[Method]) -> None:
                 wanted=wanted.get(what, "at most one that changes it"),
                 do="Leave one of them out.",
             )
+    _check_memory(name, methods)
+
+
+def _check_memory(name: str, methods: Sequence[Method]) -> None:
+    redrawing = next((method.name for method in methods if method.redraws), None)
+    remembering = next((method for method in methods if method.remembers), None)
+    if redrawing and remembering:
+        raise UserError(
+            got=f"the combination {name!r}: {redrawing} draws a new network for every task, and {remembering.name} "
+            f"remembers {remembering.remembers} of the old one",
+            wanted="a new network only beside what remembers nothing",
+            do="Leave one of them out, or reset less, as with 'head-reset'.",
+        )
 
 
 def _hyperparameter_names(methods: Sequence[Method]) -> list[dict[str, str]]:

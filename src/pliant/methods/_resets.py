@@ -46,6 +46,7 @@ FULL_RESET = Method(
     intervention=_anywhere(full_reset),
     off={"every_tasks": 0},
     boundary_aware=True,
+    redraws=True,
 )
 RESET_DISTILL = Method(
     name="reset-distill",
@@ -56,6 +57,7 @@ RESET_DISTILL = Method(
     intervention=_anywhere(full_reset),
     off={"every_tasks": 0, "strength": 0.0},
     boundary_aware=True,
+    redraws=True,
 )
 HEAD_RESET = Method(
     name="head-reset",
@@ -100,6 +102,7 @@ HARE_TORTOISE = Method(
     optimizer=adam_optimizer,
     intervention=_anywhere(hare_tortoise),
     off={"momentum": 0.0},
+    remembers="a slow average of the weights",
 )
 PLASTICITY_INJECTION = Method(
     name="plasticity-injection",
@@ -110,6 +113,7 @@ PLASTICITY_INJECTION = Method(
     intervention=plasticity_injection,
     off={"at_task": 0},
     boundary_aware=True,
+    remembers="the head that it froze",
 )
 SOFT_RESET = Method(
     name="soft-reset",

@@ -15,6 +15,7 @@ L2_INIT = Method(
     penalty=on_roles(l2_init, *_PULLED),
     off={"strength": 0.0},
     lowers="distance_from_init",
+    remembers="the initial weights",
 )
 L2_INIT_DECOUPLED = Method(
     name="l2-init-decoupled",
@@ -23,6 +24,7 @@ L2_INIT_DECOUPLED = Method(
     optimizer=adam_optimizer,
     intervention=on_roles(pull_to_init, *_PULLED),
     off={"strength": 0.0},
+    remembers="the initial weights",
 )
 WASSERSTEIN_INIT = Method(
     name="wasserstein-init",
@@ -32,6 +34,7 @@ WASSERSTEIN_INIT = Method(
     penalty=on_roles(wasserstein_init, *_PULLED),
     off={"strength": 0.0},
     lowers="penalty",
+    remembers="the initial weights",
 )
 INFER = Method(
     name="infer",
@@ -42,6 +45,7 @@ INFER = Method(
     wrap=with_auxiliary_heads,
     off={"strength": 0.0},
     lowers="penalty",
+    remembers="the initial features",
 )
 FEATURE_INIT = Method(
     name="feature-init",
@@ -51,6 +55,7 @@ FEATURE_INIT = Method(
     penalty=feature_init,
     off={"strength": 0.0},
     lowers="penalty",
+    remembers="the initial features",
 )
 
 METHODS = (L2_INIT, L2_INIT_DECOUPLED, WASSERSTEIN_INIT, INFER, FEATURE_INIT)

@@ -44,6 +44,7 @@ CONTINUAL_BACKPROP = Method(
     optimizer=adam_optimizer,
     intervention=continual_backprop,
     off={"replacement_rate": 0.0},
+    remembers="the utilities and ages of units",
 )
 REGRAMA = Method(
     name="regrama",
@@ -61,6 +62,7 @@ SNR = Method(
     optimizer=adam_optimizer,
     intervention=snr,
     off={"quantile": 1.0},
+    remembers="how long units are usually silent",
 )
 SELECTIVE_WEIGHT_REINIT = Method(
     name="selective-weight-reinit",
