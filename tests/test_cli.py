@@ -356,6 +356,13 @@ def test_a_benchmark_brings_its_own_defaults(tmp_path, capsys):
     assert "3 tasks" in capsys.readouterr().out
 
 
+def test_show_a_method(capsys):
+    assert cli.main(["show", "full-reset+layernorm"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Nikishin et al. 2022" in shown
+    assert all(part in shown for part in ("learning_rate", "0.001", "norm=layer", "task changes", "every_tasks=0"))
+
+
 def test_show_a_benchmark(capsys):
     assert cli.main(["show", "kumar/permuted-mnist"]) == 0
     printed = capsys.readouterr().out

@@ -20,13 +20,14 @@ import pliant
 from pliant import _xla, results, training
 from pliant.diagnostics import DIAGNOSTICS
 from pliant.errors import UserError, unknown_name
-from pliant.methods import METHODS, defaults
+from pliant.methods import METHODS, defaults, find
 from pliant.networks import NETWORKS
 from pliant.presets import PRESETS, SCALES, Preset, Scale
 from pliant.results import RunFolder
 from pliant.settings import options
 from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 from pliant.training import RunConfig
+from pliant.types import Method
 
 USER_ERROR = 2
 _ALL = ("all",)
@@ -147,15 +148,17 @@ class List:
 
 @dataclasses.dataclass(frozen=True)
 class Show:
-    """Print the table of a run again, or all choices of a published benchmark."""
+    """Print the table of a run again, all choices of a published benchmark, or where a method comes from."""
 
     what: Positional[str]
-    """Run folder, or the name of a benchmark."""
+    """Run folder, or the name of a benchmark or of a method."""
 
     def __call__(self) -> None:
         """Prints the table."""
         if self.what in PRESETS:
             _print_benchmark(PRESETS[self.what])
+        elif set(self.what.split("+")) <= set(METHODS):
+            _print_method(find(self.what))
         else:
             _print_table(RunFolder(Path(self.what)))
 
@@ -286,6 +289,22 @@ def _print_benchmark(preset: Preset) -> None:
         values = [getattr(preset.configs[scale], field.name) for scale in SCALES]
         if any(value != field.default for value in values):
             table.add_row(field.name, *(" ".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in values))
+    console.print(table)
+
+
+def _print_method(method: Method) -> None:
+    console = Console(highlight=False)
+    for text in (f"{method.name}: {method.summary}", method.reference):
+        console.print(text, markup=False)
+    facts = {
+        "network": _pairs(dict(method.network)),
+        "replaces": ", ".join(f"{network} by {other}" for network, other in method.replaces.items()),
+        "is told when the task changes": "yes" if method.boundary_aware else "",
+        "is Adam with": _pairs(dict(method.off)),
+    }
+    table = Table("choice", "value")
+    for name, value in (defaults(method) | {name: fact for name, fact in facts.items() if fact}).items():
+        table.add_row(name, str(value))
     console.print(table)
 
 
