@@ -67,7 +67,7 @@ class Attention(nnx.Module):
     """Multi-head attention: `query`, `key` and `value` of shape (width, heads · head width), and `out` back.
 
     The kernels are matrices, as those of other dense layers; the heads are split off the activations, and come before
-    the positions: XLA:CPU multiplies in that order, and made the rest of an `einsum` copies with a wider stride.
+    the positions: XLA:CPU multiplies in that order, and an `einsum` over the other one makes it copy more.
     """
 
     def __init__(
