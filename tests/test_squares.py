@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pliant.squares import sum_of_squares
+from pliant.squares import sum_of_squares, total_norm
 
 SHAPES = [(), (0,), (3,), (1023,), (1024,), (1025,), (64, 33), (3, 3, 16, 32)]
 
@@ -42,3 +42,9 @@ def test_narrow_types_are_added_up_in_float32():
 def test_what_is_not_finite_is_seen(wrong):
     x = jnp.zeros(2048).at[100].set(wrong)
     np.testing.assert_equal(float(sum_of_squares(x)), float(wrong))
+
+
+def test_total_norm():
+    tree = {"a": jnp.array([[3.0, 0.0]]), "b": jnp.full((2, 2), 2.0, jnp.bfloat16)}
+    assert float(total_norm(tree)) == 5.0
+    assert np.isnan(float(total_norm({"a": jnp.array([jnp.nan])})))

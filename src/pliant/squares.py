@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.types import Scalar
+from pliant.types import Params, Scalar
 
 _ROWS = 4
 _MANY = 1024
@@ -46,3 +46,19 @@ def _along(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Scalar, Scala
     (x,), (change,) = primals, tangents
     wide = jnp.promote_types(x.dtype, jnp.float32)
     return sum_of_squares(x), 2 * jnp.vdot(x.astype(wide), change.astype(wide), precision="highest")
+
+
+def total_norm(tree: Params) -> Scalar:
+    """The L2 norm over all leaves; sums are in float32 or wider.
+
+    Example:
+      >>> float(total_norm({"a": jnp.array([[3.0]]), "b": jnp.array([0.0, 4.0])}))
+      5.0
+
+    References:
+      None: the definition.
+
+    Differs from:
+      `optax.tree.norm`, which takes several times as long on a CPU, in rounding.
+    """
+    return jnp.sqrt(jnp.stack([sum_of_squares(leaf) for leaf in jax.tree.leaves(tree)]).sum())

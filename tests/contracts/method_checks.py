@@ -27,7 +27,7 @@ from pliant.networks import NETWORKS
 from pliant.streams import CLASSIFICATION, REGRESSION
 from pliant.training import SeedKeys, TrainState, init_state, seed_keys, train_step
 from pliant.training._switch import switch_task
-from pliant.types import Batch, Forward, Method, Network, Objective, Stream
+from pliant.types import ROLES, Batch, Forward, Method, Network, Objective, Stream, leaf_path
 
 NUM_STEPS, TASK_STEPS = 24, 12
 LEARNING_RATE = 1e-2
@@ -304,6 +304,46 @@ def check_no_recompilation(method: Method) -> None:
     train(method)
     train(method, seed=5, noise=3, learning_rate=0.5, **method.off)
     assert program(method)._cache_size() == 1, "other numbers compile another program"
+
+
+def moved_without_a_gradient(method: Method) -> set[str]:
+    """The roles of the parameters that the method moves where the loss has no gradient, through a change of tasks.
+
+    On a network with every role that a multilayer perceptron can have, far from its start, with two dead units.
+    """
+    widths, replaced = {"widths": (16, 12)}, method.replaces.get("mlp", "mlp")
+    options = widths | ({"norm": "layer"} if replaced == "mlp" else {}) | dict(method.network)
+    network = wrapped(method, NETWORKS[replaced]((6,), 3, **options), defaults(method, LEARNING_RATE))
+    deaf = network._replace(
+        apply=lambda params, *rest, **how: network.apply(jax.lax.stop_gradient(params), *rest, **how)
+    )
+    values = values_of(method) | ({"max_silence": 3} if "max_silence" in defaults(method, LEARNING_RATE) else {})
+    stream, keys = load_stream(CLASSIFICATION, 3, TARGETS), seed_keys(0)
+    parts = build(method, network.wiring, values)
+    state = init_state(deaf, parts, keys.network)
+    noise = np.random.default_rng(7)
+    before = jax.tree.map(lambda leaf: leaf + noise.normal(size=leaf.shape).astype(np.float32), state.params)
+    offsets = [feed.slot.path for feed in network.wiring.layers[0].feeds if feed.slot.path.endswith("bias")]
+    before = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.at[:2].set(-50.0) if [leaf_path(path)] == offsets[-1:] else leaf, before
+    )
+    state = state._replace(params=before)
+
+    def probe_batch(key: Any, num_examples: int) -> Batch:
+        return stream.train_batch((), (), jax.random.randint(key, (num_examples,), 0, len(TARGETS)))
+
+    @jax.jit
+    def step_on(state: TrainState, step: Any) -> TrainState:
+        batch = stream.train_batch((), (), (step * 16 + jnp.arange(16)) % len(TARGETS))
+        return train_step(deaf, parts, stream.objective, state, batch, (), step, keys, probe_batch)[0]
+
+    for step in range(1, 13):
+        if step == 4:
+            state = switch_task(deaf, parts, state, keys, jnp.int32(1))[0]
+        state = step_on(state, jnp.int32(step))
+    moved = jax.tree.leaves(jax.tree.map(lambda old, new: bool((old != new).any()), before, state.params))
+    selected = {role: jax.tree.leaves(network.wiring.mask(before, role)) for role in ROLES}
+    return {role for role, mask in selected.items() if any(np.logical_and(moved, mask))}
 
 
 def check_carry_is_stable(method: Method) -> None:

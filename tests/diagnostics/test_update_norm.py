@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pliant.diagnostics import DIAGNOSTICS, total_norm, update_norm
+from pliant.diagnostics import DIAGNOSTICS, update_norm
 from pliant.errors import UserError
 from pliant.networks import mlp
 from pliant.types import Update
@@ -96,9 +96,3 @@ def test_it_only_follows():
     assert UPDATE_NORM.measure is None
     assert UPDATE_NORM.summarize is None
     assert UPDATE_NORM.cost == "cheap"
-
-
-def test_total_norm():
-    tree = {"a": jnp.array([[3.0, 0.0]]), "b": jnp.full((2, 2), 2.0, jnp.bfloat16)}
-    assert float(total_norm(tree)) == 5.0
-    assert np.isnan(float(total_norm({"a": jnp.array([jnp.nan])})))

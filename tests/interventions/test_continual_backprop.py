@@ -156,6 +156,7 @@ def test_no_unit_is_replaced_before_it_is_mature():
     assert state[LAYER].age.tolist() == [50, 0]
     assert int(info["units_reset"]) == 1
     assert float(info["mature_fraction"]) == 0.5
+    assert float(info["mean_age"]) == 25.0
 
 
 def test_rate_zero_touches_nothing():

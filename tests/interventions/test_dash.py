@@ -70,6 +70,17 @@ def test_it_shrinks_once_after_the_batches_it_was_asked_to_wait_for(num_batches)
     same(found[num_batches - 1][0], found[-1][0])
 
 
+def test_members_of_a_batch_wait_each_for_its_own_time():
+    def after(num_batches):
+        return [params for params, _ in after_switch(KERNEL, [GRADIENT] * 4, num_batches=num_batches)]
+
+    waits = jnp.array([1, 2, 3])
+    together = jax.vmap(after)(waits)
+    for member, num_batches in enumerate(waits):
+        for step, alone in enumerate(after(int(num_batches))):
+            np.testing.assert_allclose(together[step][member], alone, rtol=1e-6)
+
+
 def test_gradients_are_averaged_with_the_newest_first():
     other = jnp.array([[2.0, 0.0, 0.0], [-1.0, -1.0, 3.0]])
     mean = np.asarray(0.7 * 0.3 * GRADIENT + 0.3 * other, np.float64)

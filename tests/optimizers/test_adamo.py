@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pliant.errors import UserError
 from pliant.isometry import gram_deviation, gram_deviation_gradient
 from pliant.networks import mlp
-from pliant.optimizers import IsometryStepState, adamo, add_isometry_step
+from pliant.optimizers import IsometryStepState, adamo, add_isometry_step, reported
 
 few = settings(max_examples=40, deadline=None, database=None)
 
@@ -46,6 +46,40 @@ def test_step_golden():
     kernel = jnp.diag(jnp.array([2.0, 1.0, 0.5]))
     updates = stepped(kernel, 0.01) - kernel
     np.testing.assert_allclose(updates, np.diag([-0.24, 0.0, 0.015]), atol=1e-6)
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_lockstep_with_the_published_equations(every):
+    """Equations 16, 19 and 20 in float64, with gradients of a task, over 100 updates; only the kernel is isometric."""
+    rng, rate, strength = np.random.default_rng(0), 1e-2, 0.5
+    params = {"kernel": 1.3 * rng.standard_normal((5, 3)) / 5**0.5, "head": rng.standard_normal((3, 2))}
+    tx = adamo(rate, isometry_strength=strength, isometry_every=every, mask={"kernel": True, "head": False})
+    ours = jax.tree.map(jnp.float32, params)
+    state = tx.init(ours)
+    m, v = ({name: np.zeros_like(leaf) for name, leaf in params.items()} for _ in range(2))
+    for t in range(1, 101):
+        gradients = {name: rng.standard_normal(leaf.shape) for name, leaf in params.items()}
+        isometry = {"kernel": params["kernel"] @ (params["kernel"].T @ params["kernel"] - np.eye(3)), "head": 0.0}
+        for name, g in gradients.items():
+            m[name], v[name] = 0.9 * m[name] + 0.1 * g, 0.999 * v[name] + 0.001 * g**2
+            step = (m[name] / (1 - 0.9**t)) / (np.sqrt(v[name] / (1 - 0.999**t)) + 1e-8)
+            moved = rate * strength * 4 * isometry[name] * (every if t % every == 0 else 0)
+            params[name] = params[name] - rate * step - moved
+        updates, state = tx.update(jax.tree.map(jnp.float32, gradients), state, ours)
+        ours = optax.apply_updates(ours, updates)
+        for name, leaf in params.items():
+            np.testing.assert_allclose(ours[name], leaf, atol=1e-5)
+
+
+def test_tells_how_far_the_isometry_step_went():
+    tx = adamo(0.01, isometry_strength=1.0, isometry_every=2)
+    state = tx.init(KERNEL)
+    norms = []
+    for _ in range(4):
+        updates, state = tx.update(jnp.zeros((3, 3)), state, KERNEL)
+        norms.append(float(reported(state)["isometry_norm"]))
+        np.testing.assert_allclose(norms[-1], np.linalg.norm(updates), rtol=1e-6)
+    assert [norm > 0 for norm in norms] == [False, True, False, True]
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (3, 3)])

@@ -38,6 +38,8 @@ def test_golden():
     np.testing.assert_allclose(updates["kernel"], wanted, rtol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, state.start, START)
     assert int(state.count) == 1
+    drifts = [0.5 * (NOW[name] - START[name]) for name in START]
+    np.testing.assert_allclose(state.info["drift_norm"], sum((drift**2).sum() for drift in drifts) ** 0.5, rtol=1e-6)
 
 
 def test_without_a_gradient_the_distance_shrinks_by_gamma():

@@ -7,10 +7,10 @@ import optax
 import pytest
 
 from pliant.errors import UserError
-from pliant.interventions import clear_moments
+from pliant.interventions import clear_moments, reset_units
 from pliant.networks import cnn, mlp
 from pliant.optimizers import UPGDState, upgd
-from pliant.types import leaf_path
+from pliant.types import Learned, leaf_path
 from strict_types import unchecked
 
 WEIGHTS, GRADIENT = jnp.array([1.0, 2.0]), jnp.array([-1.0, 0.5])
@@ -55,6 +55,16 @@ def test_utility_is_averaged_and_corrected():
     np.testing.assert_allclose(state.trace, trace, rtol=1e-5)
     np.testing.assert_allclose(updates, -0.1 * np.array(second) * (1 - sigmoid(trace / trace.max())), rtol=1e-5)
     assert int(state.count) == 2
+
+
+def test_tells_the_mean_utility():
+    """Of one update, corrected, it is the mean of −g w."""
+    tx = upgd(0.1)
+    _, state = tx.update(GRADIENTS, tx.init(PARAMS), PARAMS)
+    products = np.concatenate(
+        [-np.ravel(g * w) for g, w in zip(*map(jax.tree.leaves, (GRADIENTS, PARAMS)), strict=True)]
+    )
+    np.testing.assert_allclose(state.info["mean_utility"], products.mean(), rtol=1e-4)
 
 
 def test_the_scale_is_the_largest_corrected_utility():
@@ -223,6 +233,17 @@ def test_a_reset_forgets_the_utility():
     assert not np.any(cleared.trace["kernel"][:, 0])
     np.testing.assert_array_equal(cleared.trace["kernel"][:, 1], state.trace["kernel"][:, 1])
     assert int(cleared.count) == 1
+
+
+def test_a_unit_that_is_reset_forgets_its_utility(key):
+    network = mlp((3,), 2, widths=(4,))
+    params, _ = network.init(key)
+    tx = upgd(0.1, utility="feature", wiring=network.wiring)
+    _, state = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    state = state._replace(trace={"dense_0": jnp.arange(1.0, 5.0)})
+    units = {"dense_0": jnp.array([True, False, False, True])}
+    after = reset_units(key, Learned(params, {}, state), network.wiring, units)
+    assert after.optimizer.trace["dense_0"].tolist() == [0.0, 2.0, 3.0, 0.0]
 
 
 def test_a_schedule_sets_the_rate():

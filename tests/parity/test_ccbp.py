@@ -5,6 +5,8 @@ of its own, so each replaced unit's new weights are copied from here before the 
 which units are replaced, that nothing else moves, biases, outgoing weights, and the moments of Adam.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +35,7 @@ def _theirs(params, features):
         linears.append(linear)
     hidden = [
         ccbp.NeuronConfig(param=here.weight, bias=here.bias, outgoing_param=behind.weight, init_fn=torch.nn.init.zeros_)
-        for here, behind in zip(linears[:-1], linears[1:], strict=True)
+        for here, behind in itertools.pairwise(linears)
     ]
     index = {id(config): number for number, config in enumerate(hidden)}
 

@@ -74,12 +74,30 @@ def test_metrics_are_complete(finished):
         "isometry_deviation",
         "diverged",
     }
+    of_adamo = metrics["method"] == "adamo"
+    assert set(metrics["metric"][of_adamo]) - set(metrics["metric"][~of_adamo]) == {"isometry_norm"}
+    metrics = metrics[metrics["metric"] != "isometry_norm"]
     found = set(metrics["metric"])
     assert {metric for metric in found if "/" not in metric} == names
     assert {metric.partition("/")[0] for metric in found} == names
     assert len(metrics) == 2 * 3 * 3 * len(found)
     assert set(metrics["step"]) == {20, 40, 60}
     assert metrics["value"].notna().all()
+
+
+def test_what_methods_report_is_stored(tmp_path):
+    """Counts are summed over a task, everything else is averaged over its updates."""
+    methods = ("redo", "continual-backprop", "adamo", "upgd", "l2-init", "shrink-perturb")
+    settings = ("redo.every=10", "redo.threshold=1e9", "adamo.isometry_every=5")
+    folder = run(dataclasses.replace(ONE, methods=methods, settings=settings), tmp_path / "told")
+    assert _value(folder, method="redo", metric="units_reset").tolist() == [2 * 64] * 6  # all, twice in 20 updates
+    assert _value(folder, method="continual-backprop", metric="mean_age", task=0).tolist() == [10.5, 10.5]
+    assert (_value(folder, method="adamo", metric="isometry_norm") > 0).all()
+    assert (_value(folder, method="upgd", metric="mean_utility") != 0).all()
+    assert (_value(folder, method="l2-init", metric="penalty") > 0).all()
+    moved = _value(folder, method="shrink-perturb", metric="norm_moved").reshape(3, 2)
+    assert (moved[0] == 0).all()
+    assert (moved[1:] > 0).all()
 
 
 def test_what_is_written_is_what_is_returned(finished):

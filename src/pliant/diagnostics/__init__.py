@@ -24,7 +24,6 @@ from pliant.diagnostics._jacobian import input_output_jacobian, intermediate_jac
 from pliant.diagnostics._jacobian_moments import JacobianMoments, jacobian_moments
 from pliant.diagnostics._jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
 from pliant.diagnostics._layer_fractions import LayerFractions
-from pliant.diagnostics._leaves import total_norm
 from pliant.diagnostics._measure import measure, summarize
 from pliant.diagnostics._ntk import NTK, ntk
 from pliant.diagnostics._ntk_spectrum import MeasuredNTK, NTKSpectrum, layer_traces, ntk_spectrum, rayleigh
@@ -117,7 +116,6 @@ __all__ = [
     "tapped",
     "top_eigenvalues",
     "top_tridiagonal",
-    "total_norm",
     "update_norm",
     "value_churn",
     "weight_norm",

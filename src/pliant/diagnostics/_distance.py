@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pliant.diagnostics._leaves import count, norms, require_same, total_norm, widened
+from pliant.diagnostics._leaves import count, norms, require_same, widened
+from pliant.squares import total_norm
 from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
 
 

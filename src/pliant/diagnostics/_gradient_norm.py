@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pliant.diagnostics._leaves import count, norms, total_norm, widened
+from pliant.diagnostics._leaves import count, norms, widened
 from pliant.diagnostics._subject import loss
+from pliant.squares import total_norm
 from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
 
 

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from pliant.diagnostics._leaves import require_same, total_norm, widened
+from pliant.diagnostics._leaves import require_same, widened
+from pliant.squares import total_norm
 from pliant.types import Diagnostic, Info, Params, Scalar, Update
 
 

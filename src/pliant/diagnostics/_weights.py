@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from pliant.diagnostics._leaves import count, norms, total_norm, widened
+from pliant.diagnostics._leaves import count, norms, widened
 from pliant.isometry import gram_deviation, matrix_view
 from pliant.masks import Mask, select
+from pliant.squares import total_norm
 from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
 
 

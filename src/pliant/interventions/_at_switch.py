@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from pliant.diagnostics import total_norm
 from pliant.errors import require_range
+from pliant.squares import total_norm
 from pliant.types import Fresh, Info, Key, Learned, Number, Params, Scalar, State
 
 Change: TypeAlias = Callable[[Key, Learned, State, Fresh], Learned]

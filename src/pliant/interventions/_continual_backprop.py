@@ -91,7 +91,7 @@ def continual_backprop(
 
     Returns:
       An `Intervention`; its state is a `ContinualBackpropState` by layer. `info` counts the `units_reset`, and has the
-      `mature_fraction` of the units: nothing is replaced before it is above 0.
+      `mature_fraction` of the units, above 0 before any is replaced, and their `mean_age` in updates.
 
     Raises:
       UserError: for numbers out of range, an unknown utility, and networks in which no unit owns an output (MaxMin).
@@ -181,7 +181,8 @@ def continual_backprop(
             {name: layer.state for name, layer in seen.items()},
         )
         mature = jnp.concatenate([layer.mature for layer in seen.values()]).mean()
-        return learned, state, {"units_reset": num_reset, "mature_fraction": mature}
+        age = jnp.concatenate([layer.age for layer in state.values()]).mean()
+        return learned, state, {"units_reset": num_reset, "mature_fraction": mature, "mean_age": age}
 
     return Intervention(init, update)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from pliant.branches import anywhere
 from pliant.errors import UserError, require_range
 from pliant.interventions._at_switch import norm_moved
 from pliant.interventions._surgery import clear_moments
@@ -61,8 +62,7 @@ def dash(
 
     Returns:
       An `Intervention` with a `switch`; its state is a `DashState`, one float32 copy of the parameters. `info` has
-      the number of `vectors_shrunk` and `norm_moved`. The gradients of the first task change nothing. Where seeds are
-      vmapped the shrunk weights are computed at every update, and mostly dropped: about as much work as Adam's.
+      the number of `vectors_shrunk` and `norm_moved`. The gradients of the first task change nothing.
 
     Raises:
       UserError: for numbers out of range, an unknown `per`, and a mask that selects nothing.
@@ -101,14 +101,13 @@ def dash(
     def init(learned: Learned) -> DashState:
         return DashState(jnp.zeros((), jnp.int32), zeros(learned.params))
 
-    def shrink(learned: Learned, gradient: Params) -> tuple[Learned, Info]:
+    def shrink(learned: Learned, gradient: Params, is_due: Array) -> tuple[Learned, Info]:
         old, optimizer = learned.params, learned.optimizer
-        scales = jax.tree.map(
-            lambda selected, g, w: _scale(g, w, per, min_scale) if selected else jnp.ones((1,) * w.ndim),
-            select(mask, old),
-            gradient,
-            old,
-        )
+
+        def scale_of(selected: bool, g: Array, w: Array) -> Array:
+            return jnp.where(is_due, _scale(g, w, per, min_scale), 1.0) if selected else jnp.ones((1,) * w.ndim)
+
+        scales = jax.tree.map(scale_of, select(mask, old), gradient, old)
         new = jax.tree.map(lambda s, w: jnp.where(s < 1, s * w, w).astype(w.dtype), scales, old)
         if reset_moments:
             of_shrunk = {leaf_path(path): s < 1 for path, s in jax.tree_util.tree_leaves_with_path(scales)}
@@ -117,31 +116,25 @@ def dash(
         info = {"vectors_shrunk": number, "norm_moved": norm_moved(old, new)}
         return learned._replace(params=new, optimizer=optimizer), info
 
-    def keep(learned: Learned, gradient: Params) -> tuple[Learned, Info]:
-        del gradient
+    def keep(learned: Learned, *_: Any) -> tuple[Learned, Info]:
         return learned, {"vectors_shrunk": jnp.int32(0), "norm_moved": jnp.float32(0)}
 
-    def gather(learned: Learned, state: DashState, now: Params) -> tuple[Learned, DashState, Info]:
-        gradient = jax.tree.map(
-            lambda selected, mean, g: (1 - alpha) * mean + alpha * g.astype(jnp.float32) if selected else mean,
-            select(mask, now),
-            state.gradient,
-            now,
-        )
-        learned, info = jax.lax.cond(state.missing == 1, shrink, keep, learned, gradient)
-        return learned, DashState(state.missing - 1, gradient), info
+    def gather(mean: Params, now: Params, is_waiting: Array) -> Params:
+        def take_in(selected: bool, old: Array, g: Array) -> Array:
+            return jnp.where(is_waiting, (1 - alpha) * old + alpha * g.astype(jnp.float32), old) if selected else old
 
-    def idle(learned: Learned, state: DashState, now: Params) -> tuple[Learned, DashState, Info]:
-        del now
-        learned, info = keep(learned, state.gradient)
-        return learned, state, info
+        return jax.tree.map(take_in, select(mask, now), mean, now)
 
     def update(
         key: Key, step: Any, learned: Learned, state: DashState, signals: Signals
     ) -> tuple[Learned, DashState, Info]:
         del key, step
-        learned, state, info = jax.lax.cond(state.missing > 0, gather, idle, learned, state, signals.gradients)
-        return learned, state, info
+        is_waiting, is_due = state.missing > 0, state.missing == 1
+        gradient = jax.lax.cond(
+            anywhere(is_waiting), gather, lambda mean, *_: mean, state.gradient, signals.gradients, is_waiting
+        )
+        learned, info = jax.lax.cond(anywhere(is_due), shrink, keep, learned, gradient, is_due)
+        return learned, DashState(jnp.maximum(state.missing - 1, 0), gradient), info
 
     def switch(
         key: Key, index: Any, learned: Learned, state: DashState, fresh: Fresh

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from pliant.diagnostics import total_norm
 from pliant.errors import require_range
 from pliant.masks import Mask, select
+from pliant.squares import total_norm
 from pliant.types import Info, Intervention, Key, Learned, Number, Signals, State
 
 

@@ -103,7 +103,7 @@ def reset_units(
     touched = {path: fed.get(path, False) | read.get(path, jnp.zeros(leaves[path].shape, bool)) for path in fed | read}
     return learned._replace(
         params=jax.tree_util.tree_map_with_path(redraw, learned.params),
-        optimizer=clear_moments(learned.optimizer, touched),
+        optimizer=clear_moments(learned.optimizer, touched | dict(units)),
     )
 
 
@@ -116,7 +116,8 @@ def clear_moments(opt_state: optax.OptState, where: Mapping[str, Bool[Array, "..
 
     Args:
       opt_state: any optax state.
-      where: by the parameter's `leaf_path`, True at the entries to forget.
+      where: by the parameter's `leaf_path`, True at the entries to forget; of statistics that are kept by unit, such as
+        the utilities of `pliant.optimizers.upgd`, by the name of the hidden layer.
 
     Returns:
       A state of the same structure.

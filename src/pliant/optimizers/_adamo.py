@@ -10,7 +10,8 @@ from jaxtyping import Array, Int
 from pliant.errors import UserError, require_adam, require_range
 from pliant.isometry import Rectangular, gram_deviation_gradient
 from pliant.masks import Mask, select
-from pliant.types import Number, Schedule
+from pliant.squares import total_norm
+from pliant.types import Info, Number, Scalar, Schedule
 
 
 class IsometryStepState(NamedTuple):
@@ -18,6 +19,8 @@ class IsometryStepState(NamedTuple):
 
     count: Int[Array, ""]  # type: ignore[assignment] # optax's name; tuples have a method of that name
     """Number of updates so far."""
+    info: Info
+    """`isometry_norm`: the L2 norm of what the last update moved kernels by towards isometry, 0 between periods."""
 
 
 def add_isometry_step(
@@ -87,19 +90,27 @@ def add_isometry_step(
     if rectangular not in ("none", "fan"):
         raise UserError(got=f"rectangular={rectangular!r}", wanted="'none' or 'fan'", do="Leave it out for 'none'.")
 
-    def moved(updates: Any, params: Any, size: Any) -> Any:
-        def move(selected: bool, update: Array, kernel: Array) -> Array:
-            if not selected:
-                return update
-            gradient, bound = gram_deviation_gradient(kernel, gain, rectangular)
-            step = jnp.minimum(size, 1.0 / (8.0 * bound)) * gradient
-            return (update.astype(step.dtype) - step).astype(update.dtype)
+    def step_of(kernel: Array, size: Any) -> Array:
+        gradient, bound = gram_deviation_gradient(kernel, gain, rectangular)
+        return jnp.minimum(size, 1.0 / (8.0 * bound)) * gradient
 
-        return jax.tree.map(move, select(mask, params, min_axes=2), updates, params)
+    def move(step: Array | None, update: Array) -> Array:
+        return update if step is None else (update.astype(step.dtype) - step).astype(update.dtype)
+
+    def moved(updates: Any, params: Any, size: Any) -> tuple[Any, Scalar]:
+        selected = select(mask, params, min_axes=2)
+        steps = jax.tree.map(lambda chosen, kernel: step_of(kernel, size) if chosen else None, selected, params)
+        return jax.tree.map(move, steps, updates, is_leaf=lambda step: step is None), total_norm(steps).astype(
+            jnp.float32
+        )
+
+    def unmoved(updates: Any, params: Any, size: Any) -> tuple[Any, Scalar]:
+        del params, size
+        return updates, jnp.float32(0)
 
     def init_fn(params: Any) -> IsometryStepState:
         select(mask, params, min_axes=2)  # a mask that selects nothing is refused here, not at the first update
-        return IsometryStepState(count=jnp.zeros((), jnp.int32))
+        return IsometryStepState(jnp.zeros((), jnp.int32), {"isometry_norm": jnp.float32(0)})
 
     def update_fn(
         updates: Any, state: IsometryStepState, params: Any = None, *, step: Any = None, **extra: Any
@@ -114,8 +125,8 @@ def add_isometry_step(
         size = every * (step_size(state.count) if callable(step_size) else step_size)
         count = optax.safe_increment(state.count)
         fires = (count if step is None else step) % every == 0
-        updates = jax.lax.cond(fires, moved, lambda updates, *_: updates, updates, params, size)
-        return updates, IsometryStepState(count)
+        updates, norm = jax.lax.cond(fires, moved, unmoved, updates, params, size)
+        return updates, IsometryStepState(count, {"isometry_norm": norm})
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -9,7 +9,8 @@ from jaxtyping import Array
 
 from pliant.errors import UserError, require_range
 from pliant.masks import Mask, select
-from pliant.types import Number, Params, Schedule
+from pliant.squares import total_norm
+from pliant.types import Info, Number, Params, Schedule
 
 
 class SoftResetState(NamedTuple):
@@ -19,6 +20,8 @@ class SoftResetState(NamedTuple):
     """The point of the drift, μ₀: a copy of the parameters, or () for 0."""
     count: Array  # type: ignore[assignment] # optax's name; tuples have a method of that name
     """Number of updates so far."""
+    info: Info
+    """`drift_norm`: the L2 norm of the drift in the last update."""
 
 
 def soft_reset(
@@ -76,7 +79,7 @@ def soft_reset(
     def init_fn(params: Params) -> SoftResetState:
         select(mask, params)
         start = jax.tree.map(jnp.copy, params) if toward == "start" else ()
-        return SoftResetState(start, jnp.zeros((), jnp.int32))
+        return SoftResetState(start, jnp.zeros((), jnp.int32), {"drift_norm": jnp.float32(0)})
 
     def update_fn(
         updates: Params, state: SoftResetState, params: Params | None = None, **extra: Any
@@ -91,13 +94,17 @@ def soft_reset(
         rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
         boosted = rate * (gamma**2 + (1 - gamma**2) / spread**2)
 
-        def move(selected: bool, gradient: Array, now: Array, start: Array) -> Array:
-            if not selected:
-                return (-rate * gradient).astype(gradient.dtype)
-            return ((gamma - 1) * (now - start) - boosted * gradient).astype(gradient.dtype)
+        def drift(selected: bool, now: Array, start: Array) -> Array | None:
+            return (gamma - 1) * (now - start) if selected else None
+
+        def move(drifted: Array | None, gradient: Array) -> Array:
+            moved = -rate * gradient if drifted is None else drifted - boosted * gradient
+            return moved.astype(gradient.dtype)
 
         start = state.start if toward == "start" else jax.tree.map(jnp.zeros_like, params)
-        updates = jax.tree.map(move, select(mask, params), updates, params, start)
-        return updates, SoftResetState(state.start, optax.safe_increment(state.count))
+        drifts = jax.tree.map(drift, select(mask, params), params, start)
+        updates = jax.tree.map(move, drifts, updates, is_leaf=lambda drifted: drifted is None)
+        info = {"drift_norm": total_norm(drifts).astype(jnp.float32)}
+        return updates, SoftResetState(state.start, optax.safe_increment(state.count), info)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from pliant.errors import UserError, require_adam, require_range
-from pliant.types import Number, Params, Schedule, Slot, Wiring, leaf_path
+from pliant.types import Info, Number, Params, Scalar, Schedule, Slot, Wiring, leaf_path
 
 _TINY = 1e-12  # the least that utilities are divided by
 
@@ -24,6 +24,8 @@ class UPGDState(NamedTuple):
     """Adam's moments; empty for SGD."""
     seed: Int[Array, ""]
     """Of the noise where `update` is not handed a key."""
+    info: Info
+    """`mean_utility`: the mean of Û over all weights or units."""
 
 
 def upgd(
@@ -120,7 +122,9 @@ def upgd(
             trace = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
         else:
             trace = {layer.name: jnp.zeros(layer.width, jnp.float32) for layer in units.layers}
-        return UPGDState(jnp.zeros((), jnp.int32), trace, inner.init(params), jnp.int32(seed))
+        return UPGDState(
+            jnp.zeros((), jnp.int32), trace, inner.init(params), jnp.int32(seed), {"mean_utility": jnp.float32(0)}
+        )
 
     def update_fn(
         updates: Any, state: UPGDState, params: Any = None, *, key: Any = None, **extra: Any
@@ -150,7 +154,8 @@ def upgd(
             return (-rate * (step + weight_decay * weight.astype(jnp.float32))).astype(weight.dtype)
 
         moves = jax.tree_util.tree_map_with_path(move, direction, params)
-        return moves, UPGDState(count, trace, moments, state.seed)
+        info = {"mean_utility": _mean(trace) / (1 - beta**count)}
+        return moves, UPGDState(count, trace, moments, state.seed, info)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -193,6 +198,14 @@ def _scaled(utilities: Any, scope: str) -> Any:
         return leaf / jnp.maximum(jnp.sqrt(jnp.square(leaf).sum(axis=axes, keepdims=True)), _TINY)
 
     return jax.tree.map(over_norm, utilities)
+
+
+def _mean(tree: Any) -> Scalar:
+    """Over all entries; sums are products with ones, since XLA:CPU is slow to add up an array."""
+    leaves = [leaf.ravel() for leaf in jax.tree.leaves(tree)]
+    return jnp.stack([jnp.dot(leaf, jnp.ones_like(leaf), precision="highest") for leaf in leaves]).sum() / sum(
+        leaf.size for leaf in leaves
+    )
 
 
 def _by_path(tree: Params) -> dict[str, Array]:

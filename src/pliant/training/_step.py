@@ -9,8 +9,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Shaped
 
-from pliant.diagnostics import random_step, total_norm
+from pliant.diagnostics import random_step
 from pliant.methods import Parts
+from pliant.optimizers import reported
+from pliant.squares import total_norm
 from pliant.training._rounding import rounded, with_rounded_gradient
 from pliant.types import (
     Batch,
@@ -122,7 +124,7 @@ def train_step(
 
     Returns:
       The state after the step, and scalars of the step: the online score and `loss` before the update, the global norm
-      of the gradient of loss and penalty, the `penalty`, and what the intervention and the diagnostics report.
+      of the gradient of loss and penalty, the `penalty`, and what optimizer, intervention and diagnostics report.
     """
     noise = jax.random.fold_in(keys.noise, step)
 
@@ -153,6 +155,7 @@ def train_step(
         "loss": loss,
         "gradient_norm": total_norm(gradients),
     }
+    metrics |= reported(optimizer)
     if parts.penalty:
         metrics["penalty"] = penalty
 
