@@ -170,6 +170,23 @@ def test_kernels_start_orthogonal_and_biases_zero(key, options):
         assert not np.any(module["bias"])
 
 
+def test_convolutions_that_start_as_isometries_of_images(key):
+    sizes = {"channels": (4, 8), "kernel_sizes": (3, 5), "strides": (1, 1), "pool": (1, 1), "widths": (8,)}
+    plain = cnn((6, 6, 3), 2, **sizes)
+    delta = cnn((6, 6, 3), 2, **sizes, activation="identity", linear="delta-orthogonal")
+    x = jax.random.normal(key, (7, 6, 6, 3))
+    params, _ = delta.init(key)
+    _, features, _ = delta.apply(params, {}, x, train=False, key=None)
+    for name in ("conv_0", "conv_1"):
+        norms = [np.linalg.norm(images.reshape(7, -1), axis=1) for images in (features[name], x)]
+        np.testing.assert_allclose(*norms, rtol=1e-5)
+    assert delta.wiring.roles == plain.wiring.roles
+    for layer in delta.wiring.layers[:2]:
+        kernel = params[layer.name]["kernel"]
+        fresh = layer.feeds[0].initializer(key, kernel.shape, kernel.dtype)
+        np.testing.assert_array_equal(fresh != 0, kernel != 0)
+
+
 @pytest.mark.parametrize("norm", ["none", "layer"])
 @pytest.mark.parametrize("use_bias", [True, False])
 @pytest.mark.parametrize(

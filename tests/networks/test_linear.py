@@ -32,7 +32,7 @@ def choose(linear, num_layers=3, **options):
 
 def test_kinds_are_those_of_the_annotation():
     assert LINEAR_KINDS[0] == "plain"
-    assert set(CLASSES) | {"plain", "spectral-norm-first"} == set(LINEAR_KINDS)
+    assert set(CLASSES) | {"plain", "delta-orthogonal", "spectral-norm-first"} == set(LINEAR_KINDS)
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -76,6 +76,7 @@ def test_through_says_whether_this_is_training(key, kind):
     ("kind", "gain"),
     [
         ("plain", 1.4),
+        ("delta-orthogonal", 1.4),
         ("weight-norm", 1.4),
         ("scaled", 1.4),
         ("cans", 1.0),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pliant.isometry import matrix_view
-from pliant.networks import orthogonal
+from pliant.networks import delta_orthogonal, orthogonal
 
 
 @pytest.mark.parametrize("gain", [1.0, 2.0**0.5])
@@ -26,6 +26,29 @@ def test_vmap_draws_what_a_loop_draws(key):
     for seed in range(3):
         np.testing.assert_allclose(together[seed], draw(keys[seed], (6, 4)), atol=1e-6)
     assert np.all(np.asarray(together[0]) != np.asarray(together[1]))
+
+
+def _of_the_circular_map(kernel, size=6):
+    """Singular values of a convolution with stride 1 around a torus: its matrix at every frequency, by NumPy."""
+    at_frequencies = np.fft.fft2(np.asarray(kernel, np.float64), (size, size), axes=(0, 1))
+    return np.linalg.svd(at_frequencies, compute_uv=False)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 2, 8), (3, 3, 8, 2), (5, 5, 4, 4), (2, 3, 3, 4), (1, 1, 3, 5)])
+def test_a_delta_is_an_isometry_of_images(key, shape):
+    np.testing.assert_allclose(_of_the_circular_map(delta_orthogonal(1.3)(key, shape, jnp.float32)), 1.3, rtol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 2, 8), (3, 3, 8, 8)])
+def test_an_orthogonal_matrix_of_patches_is_none_but_bounded(key, shape):
+    largest = _of_the_circular_map(orthogonal()(key, shape, jnp.float32)).max()
+    assert 1 < largest <= 3 * (1 + 1e-6)
+
+
+def test_a_delta_of_a_dense_kernel_is_orthogonal(key):
+    np.testing.assert_array_equal(
+        delta_orthogonal(1.3)(key, (6, 4), jnp.float32), orthogonal(1.3)(key, (6, 4), jnp.float32)
+    )
 
 
 def test_narrow_types_are_rounded_from_float32(key):

@@ -95,9 +95,24 @@ def test_what_methods_report_is_stored(tmp_path):
     assert (_value(folder, method="adamo", metric="isometry_norm") > 0).all()
     assert (_value(folder, method="upgd", metric="mean_utility") != 0).all()
     assert (_value(folder, method="l2-init", metric="penalty") > 0).all()
-    moved = _value(folder, method="shrink-perturb", metric="norm_moved").reshape(3, 2)
-    assert (moved[0] == 0).all()
-    assert (moved[1:] > 0).all()
+    moved = folder.metrics.query("method == 'shrink-perturb' and metric == 'norm_moved'")
+    assert sorted(moved["task"]) == [1, 1, 2, 2]
+    assert (moved["value"] > 0).all()
+
+
+def test_a_combination_is_named_whole(tmp_path):
+    """In the metrics, the checkpoints, the folder's config and the report."""
+    name = "redo+layernorm"
+    folder = run(dataclasses.replace(ONE, methods=(name,), settings=(f"{name}.threshold=0.1",)), tmp_path / "both")
+    config = json.loads((folder.path / "config.json").read_text())["configuration"]["config"]
+    assert config["methods"] == [name]
+    assert config["settings"] == [f"{name}.threshold=0.1"]
+    assert set(folder.metrics["method"]) == {name}
+    assert set(pd.read_csv(folder.path / "summary.csv")["method"]) == {name}
+    assert (folder.path / "checkpoints" / name).is_dir()
+    parameters = {metric.partition("/")[2] for metric in folder.metrics["metric"] if "weight_norm/" in metric}
+    assert any("norm_0" in path for path in parameters)
+    assert (_value(folder, metric="units_reset") >= 0).all()
 
 
 def test_what_is_written_is_what_is_returned(finished):

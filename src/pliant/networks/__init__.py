@@ -19,7 +19,7 @@ from pliant.networks._functional import from_linen, from_nnx
 from pliant.networks._mlp import MLP, mlp
 from pliant.networks._moe_mlp import MoEMLP, moe_mlp
 from pliant.networks._newton_schulz import cans, cans_coefficients, newton_schulz, reproject
-from pliant.networks._orthogonal import orthogonal
+from pliant.networks._orthogonal import delta_orthogonal, orthogonal
 from pliant.networks._rational import rational
 from pliant.networks._residual_mlp import ResidualMLP, residual_mlp
 from pliant.networks._resnet import ResNet, resnet18
@@ -65,6 +65,7 @@ __all__ = [
     "cnn",
     "convolution",
     "crelu",
+    "delta_orthogonal",
     "fourier",
     "from_linen",
     "from_nnx",

@@ -138,7 +138,8 @@ def cnn(
         (rows·columns·in, out); by default what keeps the activation's scale (√2 for ReLU, 1 for MaxMin). The head
         starts with 1. With an orthogonal `linear` and with "spectral-norm" as for `mlp`.
       linear: how convolutions and dense hidden layers make their maps of their weights, as for `mlp`; those of a
-        convolution are seen as a matrix. "spectral-norm-first" is about the first dense layer.
+        convolution are seen as a matrix. "spectral-norm-first" is about the first dense layer. "delta-orthogonal" is
+        "plain" with convolutions that start as isometries of whole images, see `delta_orthogonal`.
       linear_iterations: ≥ 1, how many steps the orthogonalisation has.
 
     Returns:

@@ -10,18 +10,27 @@ from pliant.networks._convolution import Conv, Padding
 from pliant.networks._convolution_cpu import Pair
 from pliant.networks._kernel_layer import KernelLayer
 from pliant.networks._newton_schulz import OrthogonalConv, OrthogonalDense
-from pliant.networks._orthogonal import orthogonal
+from pliant.networks._orthogonal import Initializer, delta_orthogonal, orthogonal
 from pliant.networks._spectral_norm import SpectralNorm
 from pliant.networks._weight_norm import Scaled, WeightNorm, fresh_direction, fresh_scale
 from pliant.networks._wiring import Owned, owned
 from pliant.types import Feed, Slot
 
 LinearKind: TypeAlias = Literal[
-    "plain", "newton-schulz", "cans", "spectral-norm", "spectral-norm-first", "weight-norm", "scaled"
+    "plain",
+    "delta-orthogonal",
+    "newton-schulz",
+    "cans",
+    "spectral-norm",
+    "spectral-norm-first",
+    "weight-norm",
+    "scaled",
 ]
 LINEAR_KINDS: tuple[LinearKind, ...] = get_args(LinearKind)
-"""How a layer makes its map of its weights: as they are; orthogonalised in one of two ways; over their spectral norm,
-in all layers or in the first dense one; with the norm of each unit's weights as a parameter; with a scale behind."""
+"""How a layer makes its map of its weights: as they are; as they are, but 0 at the start around the centres of
+convolutions' kernels; orthogonalised in one of two ways; over their spectral norm, in all layers or in the first dense
+one; with the norm of each unit's weights as a parameter; with a scale behind."""
+_PLAIN = ("plain", "delta-orthogonal")
 _BOUNDED = ("newton-schulz", "cans", "spectral-norm")
 """Those whose spectral norm is the gain for ever."""
 
@@ -44,8 +53,8 @@ class Linear(NamedTuple):
           (4, 2)
         """
         options: dict[str, Any] = {"use_bias": self.use_bias, "rngs": rngs}
-        if self.kind == "plain":
-            return nnx.Linear(in_features, out_features, kernel_init=orthogonal(self.gain), **options)
+        if self.kind in _PLAIN:
+            return nnx.Linear(in_features, out_features, kernel_init=self._start(), **options)
         if self.kind in ("newton-schulz", "cans"):
             options |= {"kind": self.kind, "iterations": self.iterations}
             return OrthogonalDense(in_features, out_features, gain=self.gain, **options)
@@ -63,8 +72,8 @@ class Linear(NamedTuple):
           (4, 3, 3, 8)
         """
         options: dict[str, Any] = {"use_bias": self.use_bias, "strides": strides, "padding": padding, "rngs": rngs}
-        if self.kind == "plain":
-            return Conv(in_features, out_features, size, kernel_init=orthogonal(self.gain), **options)
+        if self.kind in _PLAIN:
+            return Conv(in_features, out_features, size, kernel_init=self._start(), **options)
         if self.kind in ("newton-schulz", "cans"):
             options |= {"kind": self.kind, "iterations": self.iterations}
             return OrthogonalConv(in_features, out_features, size, gain=self.gain, **options)
@@ -82,14 +91,17 @@ class Linear(NamedTuple):
           >>> Linear("weight-norm", gain=1.0, iterations=7, use_bias=False).owned("dense_0", 8).roles
           {'dense_0/kernel': 'matrix', 'dense_0/scale': 'other'}
         """
-        start = orthogonal(1.0 if self.kind in _BOUNDED else self.gain)
-        draw = fresh_direction if self.kind == "scaled" else start
+        draw = fresh_direction if self.kind == "scaled" else self._start()
         feeds, roles = owned(module, draw, use_bias=self.use_bias, norm=norm)
         if self.kind in ("weight-norm", "scaled"):
             path = f"{module}/scale"
             feeds = (*feeds, Feed(Slot(path, axis=-1), fresh_scale(self.gain, fan_in)))
             roles = roles | {path: "other"}
         return Owned(feeds, roles)
+
+    def _start(self) -> Initializer:
+        draw = delta_orthogonal if self.kind == "delta-orthogonal" else orthogonal
+        return draw(1.0 if self.kind in _BOUNDED else self.gain)
 
 
 _LAYERS: dict[str, Any] = {"spectral-norm": SpectralNorm, "weight-norm": WeightNorm, "scaled": Scaled}
