@@ -14,7 +14,7 @@ import pytest
 
 import pliant
 from pliant import cli
-from pliant.__main__ import INTERRUPTED
+from pliant.__main__ import INTERRUPTED, UNREAD
 from pliant.presets import PRESETS
 from pliant.results import RunFolder
 
@@ -108,6 +108,16 @@ def test_ctrl_c_keeps_finished_tasks(uninterrupted, tmp_path):
     assert kept["task"].max() >= 1
     whole = _metrics(uninterrupted[0]).merge(kept[["method", "task"]].drop_duplicates())
     pd.testing.assert_frame_equal(kept, whole, check_exact=True)
+
+
+@pytest.mark.parametrize("arguments", [["run", "--help"], ["list", "streams", "--plain"]])
+def test_a_reader_that_leaves_is_no_error(arguments):
+    """As in `pliant run --help | head`."""
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run([*COMMAND, *arguments], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (process.returncode, process.stderr) == (UNREAD, "")
 
 
 @pytest.mark.parametrize("seconds", [0.5, 2.0, 3.0, 4.0])

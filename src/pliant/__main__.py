@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 
-INTERRUPTED = 130
+INTERRUPTED, UNREAD = 130, 141  # 128 and the signal's number, as in a shell
 _MESSAGE = b"pliant: interrupted. A run keeps its finished tasks; the same command continues it.\n"
 _SHOW_CURSOR = b"\r\x1b[K\x1b[?25h"  # progress bars hide it
 
@@ -36,11 +36,17 @@ def _leave_when_told(told: int) -> None:
 
 
 def main() -> None:
-    """Runs the command line and ends the process with its exit code: 0 done, 2 user error, 130 interrupted."""
+    """Runs the command line and ends the process with its exit code: 0 done, 2 user error, 130 interrupted, 141 not read."""
     _answer_interrupts()
     from pliant import cli
 
-    sys.exit(cli.main())
+    try:
+        code = cli.main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has seen enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush finds a reader
+        code = UNREAD
+    sys.exit(code)
 
 
 if __name__ == "__main__":

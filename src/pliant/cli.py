@@ -242,6 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         errors.print(f"pliant: {error}", markup=False, soft_wrap=True)
         return USER_ERROR
+    except BrokenPipeError:  # no file of the user's
+        raise
     except OSError as error:
         errors.print(
             f"pliant: got {type(error).__name__}: {error}; wanted files that can be read and written. "
