@@ -36,7 +36,7 @@ def _leave_when_told(told: int) -> None:
 
 
 def main() -> None:
-    """Runs the command line and ends the process with its exit code: 0 done, 2 user error, 130 interrupted, 141 not read."""
+    """Runs the command line and ends the process with its code: 0 done, 2 user error, 130 interrupted, 141 not read."""
     _answer_interrupts()
     from pliant import cli
 
