@@ -73,11 +73,63 @@ def test_descent_restores_the_distribution_in_the_present_order(key):
 
 def test_state_has_the_selected_parameters_sorted():
     penalty = wasserstein_init(mask={"bias": False, "kernel": True})
-    (kernel,) = penalty.init(START)
-    np.testing.assert_array_equal(kernel, [-2.0, 0.0, 1.0, 3.0])
+    state = penalty.init(START)
+    np.testing.assert_array_equal(state.ordered[0], [-2.0, 0.0, 1.0, 3.0])
+    np.testing.assert_array_equal(state.targets[0], START["kernel"])
+    assert len(state.ordered) == len(state.targets) == 1
     _, gradient = value_and_gradient(penalty, START, jax.tree.map(lambda leaf: leaf + 1, START))
     assert not np.any(gradient["bias"])
     assert np.all(np.asarray(gradient["kernel"]) > 0)
+
+
+def _followed(start, path, **options):
+    """Losses and gradients along a path of parameters."""
+    penalty = wasserstein_init(1.0, **options)
+    state, found = penalty.init(start), []
+    for params in path:
+        (loss, state), gradient = jax.value_and_grad(penalty.loss, has_aux=True)(params, state, None)
+        found.append((float(loss), np.asarray(gradient)))
+    return found
+
+
+def test_lazy_sorting_is_exact_at_its_period_and_a_bound_in_between(key):
+    start, *path = jax.random.normal(key, (7, 4, 5))
+    lazy, exact = (_followed(start, path, sort_every=every) for every in (3, 1))
+    for update, ((loss, gradient), (wanted, slope)) in enumerate(zip(lazy, exact, strict=True)):
+        if update % 3 == 0:
+            assert loss == wanted
+            np.testing.assert_array_equal(gradient, slope)
+        else:
+            assert loss > wanted
+
+
+def test_lazy_sorting_is_exact_while_entries_keep_their_order(key):
+    start, first = jax.random.normal(key, (2, 4, 5))
+    path = [first, 1.5 * first, first + 0.3]
+    for (loss, gradient), (wanted, slope) in zip(
+        *(_followed(start, path, sort_every=k) for k in (100, 1)), strict=True
+    ):
+        np.testing.assert_allclose(loss, wanted, rtol=1e-6)
+        np.testing.assert_allclose(gradient, slope, rtol=1e-6)
+
+
+def test_members_of_a_batch_sort_each_in_its_own_time(key):
+    start, *path = jax.random.normal(key, (6, 4, 5))
+    periods = jnp.array([1, 2, 4])
+
+    def losses(every):
+        penalty = wasserstein_init(1.0, sort_every=every)
+        state, found = penalty.init(start), []
+        for params in path:
+            loss, state = penalty.loss(params, state, None)
+            found.append(loss)
+        return jnp.stack(found)
+
+    together = jax.vmap(losses)(periods)
+    for member, every in zip(together, periods, strict=True):
+        np.testing.assert_allclose(
+            member, [loss for loss, _ in _followed(start, path, sort_every=int(every))], rtol=1e-6
+        )
 
 
 def test_strength_zero_is_exactly_zero():
@@ -96,6 +148,7 @@ def test_keeps_bfloat16():
     ("options", "message"),
     [
         ({"strength": -1.0}, r"got strength=-1.0; wanted a finite number ≥ 0. Use 0 to switch"),
+        ({"sort_every": 0}, "got sort_every=0; wanted a finite number ≥ 1. Use 1 to sort at every update"),
         ({"reduction": "max"}, "got reduction='max'; wanted 'mean' or 'sum'. Leave it out for 'mean'"),
     ],
 )

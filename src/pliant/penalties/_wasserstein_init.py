@@ -1,18 +1,34 @@
 """The Wasserstein regulariser: weights distributed as they were at the start."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from pliant.branches import anywhere
 from pliant.errors import UserError, require_range
 from pliant.masks import Mask, select
 from pliant.types import Forward, Number, Params, Penalty, Scalar, State
 
 
+class WassersteinInitState(NamedTuple):
+    """State of `wasserstein_init`."""
+
+    ordered: tuple[Float[Array, " entries"], ...]
+    """The start's entries, sorted, one vector a selected parameter."""
+    targets: tuple[Float[Array, "..."], ...]
+    """The same where the parameter's entries of their rank were at the last sort."""
+    count: Int[Array, ""]  # type: ignore[assignment] # optax's name; tuples have a method of that name
+    """Number of updates so far."""
+
+
 def wasserstein_init(
-    strength: Number = 1e-3, *, reduction: Literal["mean", "sum"] = "mean", mask: Mask = None
+    strength: Number = 1e-3,
+    *,
+    reduction: Literal["mean", "sum"] = "mean",
+    sort_every: Number = 64,
+    mask: Mask = None,
 ) -> Penalty:
     r"""Pulls the distribution of each parameter's entries back to that at the start, not the entries themselves.
 
@@ -22,18 +38,23 @@ def wasserstein_init(
     empirical distributions. The gradient pulls every entry to the start's entry of the same rank. A parameter whose
     entries are the start's in another order is not pulled at all, where `l2_init` would pull.
 
+    **Lazy sorting.** A sort of all weights takes many times as long as a training step on a CPU, so ranks are found at
+    updates number 1, k + 1, 2k + 1, … Meanwhile every entry is pulled to where its rank sent it: the same gradient as
+    long as no two entries change places, and never less than the distance where they do. k = 1 is the definition.
+
     Args:
       strength: λ ≥ 0, in units of 1/weight². 0 does nothing.
       reduction: "mean" over the entries of a parameter, or "sum", which is n times as strong.
+      sort_every: k ≥ 1, a period in updates.
       mask: True at the parameters to pull: a pytree of booleans or a function of the parameters that makes one; by
         default all. The method `wasserstein-init` leaves norms out.
 
     Returns:
-      A `Penalty`; its state is the start's entries, sorted, one vector a selected parameter, and belongs into
-      checkpoints. Costs a sort of all weights an update, on a CPU many times a small network's step.
+      A `Penalty`; its state is a `WassersteinInitState`, two copies of the selected parameters, and belongs into
+      checkpoints.
 
     Raises:
-      UserError: if `strength` is negative, the reduction unknown or the mask selects nothing.
+      UserError: for numbers out of range, if the reduction is unknown or the mask selects nothing.
 
     Example:
       >>> penalty = wasserstein_init(1.0)
@@ -48,24 +69,43 @@ def wasserstein_init(
       <https://arxiv.org/abs/2312.00246>`_, 2023. The distributional regulariser.
 
     Differs from:
-      The definition by the mean in place of the sum, as in parseval_reg (pass reduction="sum"): so one λ suits
-      parameters of all sizes.
+      The definition by the period, and by the mean in place of the sum, as in parseval_reg (pass reduction="sum"): so
+      one λ suits parameters of all sizes.
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
     if reduction not in ("mean", "sum"):
         raise UserError(got=f"reduction={reduction!r}", wanted="'mean' or 'sum'", do="Leave it out for 'mean'.")
+    require_range("sort_every", sort_every, 1, do="Use 1 to sort at every update, or a longer period.")
     reduce = jnp.mean if reduction == "mean" else jnp.sum
 
-    def ordered(params: Params) -> tuple[Float[Array, " entries"], ...]:
-        chosen = zip(jax.tree.leaves(select(mask, params)), jax.tree.leaves(params), strict=True)
-        return tuple(jnp.sort(leaf, axis=None) for selected, leaf in chosen if selected)
+    def chosen(params: Params) -> tuple[Array, ...]:
+        leaves = zip(jax.tree.leaves(select(mask, params)), jax.tree.leaves(params), strict=True)
+        return tuple(leaf for selected, leaf in leaves if selected)
+
+    def init(params: Params) -> WassersteinInitState:
+        start = chosen(params)
+        return WassersteinInitState(tuple(jnp.sort(leaf, axis=None) for leaf in start), start, jnp.int32(0))
 
     def loss(params: Params, state: State, forward: Forward | None) -> tuple[Scalar, State]:
         del forward
-        distances = []
-        for now, start in zip(ordered(params), state, strict=True):
-            wide = jnp.promote_types(now.dtype, jnp.float32)
-            distances.append(reduce((now.astype(wide) - start.astype(wide)) ** 2))
-        return strength * jnp.float32(sum(distances)), state
+        leaves, is_due = chosen(params), state.count % sort_every == 0
 
-    return Penalty(ordered, loss)
+        def by_rank(leaves: tuple[Array, ...]) -> tuple[Array, ...]:
+            found = tuple(_at_ranks(ordered, leaf) for ordered, leaf in zip(state.ordered, leaves, strict=True))
+            return jax.tree.map(lambda new, old: jnp.where(is_due, new, old), found, state.targets)
+
+        targets = jax.lax.cond(anywhere(is_due), by_rank, lambda _: state.targets, jax.lax.stop_gradient(leaves))
+        distances = []
+        for now, target in zip(leaves, targets, strict=True):
+            wide = jnp.promote_types(now.dtype, jnp.float32)
+            distances.append(reduce((now.astype(wide) - target.astype(wide)) ** 2))
+        return strength * jnp.float32(sum(distances)), WassersteinInitState(state.ordered, targets, state.count + 1)
+
+    return Penalty(init, loss)
+
+
+def _at_ranks(ordered: Float[Array, " entries"], leaf: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The smallest of the ordered entries at the smallest of the leaf's, and so on."""
+    return (
+        jnp.zeros_like(ordered).at[jnp.argsort(leaf, axis=None)].set(ordered, unique_indices=True).reshape(leaf.shape)
+    )
