@@ -8,8 +8,9 @@ needs beside the parameters, as XLA states it, for 784-512×4-10, for 3×32 conv
 ResNet-18 on 32×32×3. 512 probe examples, of which some diagnostics take fewer; ResNet-18 has 64, and 16 for its NTK,
 whose time grows with their square.
 
-On ResNet-18 the three that repeat themselves ten times (targets, tasks or random starts) are measured as one
-repetition, those that train in it with 20 and with 40 updates for 2000, from which the time of the whole follows.
+On the CNN and ResNet-18 the three that repeat themselves ten times (targets, tasks or random starts) are measured as
+one repetition, those that train in it with 20 and with 40 updates for 2000, from which the time of the whole follows.
+Diagnostics of updates look at 16 in every task, here with batches of 64: their time is that of all 16.
 """
 
 import sys
@@ -29,7 +30,7 @@ from pliant import _xla
 from pliant.diagnostics import DIAGNOSTICS, _excess_loss, _hessian_density, _probe_plasticity, one_blas_thread
 from pliant.errors import UserError
 from pliant.networks import cnn, mlp, resnet18
-from pliant.types import Batch, Network, Rule, Subject
+from pliant.types import Batch, Network, Rule, Subject, Update
 
 _LONG = 5.0  # seconds: measured once
 
@@ -48,7 +49,7 @@ class Case(NamedTuple):
 
 CASES = {
     "mlp": Case(lambda: mlp((28, 28, 1), 10, widths=(512,) * 4), (28, 28, 1), 512),
-    "cnn": Case(lambda: cnn((32, 32, 3), 10), (32, 32, 3), 512),
+    "cnn": Case(lambda: cnn((32, 32, 3), 10), (32, 32, 3), 512, in_parts=True),
     "resnet18": Case(lambda: resnet18((32, 32, 3), 10), (32, 32, 3), 64, fewer={"ntk": 16}, in_parts=True),
 }
 
@@ -69,6 +70,7 @@ PARTS = {
     "hessian-density": Part(_hessian_density, "_NUM_STARTS"),
 }
 _UPDATES = 2000  # of the whole
+_FOLLOWED, _BATCH = 16, 64  # updates of a task that are looked at, and examples in each
 
 
 def make_subject(case: Case, number: int) -> Subject:
@@ -112,6 +114,32 @@ def measure_one(name: str, subject: Subject, repeats: int) -> dict[str, Any]:
     return {"ms": 1e3 * float(np.median(seconds)), "MiB": peak}
 
 
+def measure_updates(name: str, subject: Subject, repeats: int) -> dict[str, Any]:
+    """All updates of a task that such a diagnostic looks at."""
+    follow, losses = DIAGNOSTICS[name].follow, subject.losses
+    assert follow is not None
+    batch = jax.tree.map(lambda leaf: leaf[:_BATCH], subject.probe)
+
+    def device(params: Any, change: Any, batch: Batch) -> Any:
+        def loss(params: Any) -> Any:
+            output, _, _ = subject.network.apply(params, subject.state, batch.inputs, train=True, key=subject.key)
+            return losses(output, batch.targets).mean()
+
+        after = jax.tree.map(jnp.add, params, change)
+        return follow(Update(params, change, jnp.float32(0), lambda: loss(after)))
+
+    known = (subject.params, jax.tree.map(lambda leaf: 1e-3 * leaf, subject.params), batch)
+    program = jax.jit(device).lower(*known).compile()
+    seconds = []
+    for _ in range(repeats * _FOLLOWED):
+        start = time.perf_counter()
+        jax.block_until_ready(program(*known))
+        seconds.append(time.perf_counter() - start)
+    memory = program.memory_analysis()
+    peak = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**20
+    return {"ms": 1e3 * _FOLLOWED * float(np.median(seconds)), "MiB": peak}
+
+
 def measure_part(name: str, subject: Subject) -> dict[str, Any]:
     """What the whole would take: time is linear in repetitions and in updates."""
     part = PARTS[name]
@@ -131,6 +159,8 @@ def measure_part(name: str, subject: Subject) -> dict[str, Any]:
 def measure_case(name: str, case: Case, repeats: int) -> dict[str, Any]:
     subject = make_subject(case, case.fewer.get(name, case.examples))
     try:
+        if DIAGNOSTICS[name].measure is None:
+            return measure_updates(name, subject, repeats)
         if case.in_parts and name in PARTS:
             return measure_part(name, subject)
         return measure_one(name, subject, repeats)
@@ -153,10 +183,9 @@ def measure(cases: list[str], names: list[str], repeats: int) -> list[dict[str, 
 
 if __name__ == "__main__":
     _xla.guard_reductions()
-    measured = [name for name, diagnostic in DIAGNOSTICS.items() if diagnostic.measure is not None]
     parser = options(__doc__ or "")
     parser.add_argument("--networks", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--diagnostics", nargs="+", choices=measured, default=measured)
+    parser.add_argument("--diagnostics", nargs="+", choices=DIAGNOSTICS, default=list(DIAGNOSTICS))
     chosen = parser.parse_args()
     with one_blas_thread():  # as in `pliant run`
         rows = measure(chosen.networks, chosen.diagnostics, chosen.repeats)
