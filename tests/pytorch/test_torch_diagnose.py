@@ -83,6 +83,19 @@ def test_the_network_is_left_as_it_was():
     assert np.isfinite(found.numbers["saturated_fraction"])
 
 
+def test_a_sigmoid_saturates_where_the_tanh_of_half_its_input_does():
+    x, y = 8 * torch.randn(50, 3), torch.arange(50) % 2
+    layers, found = (torch.nn.Linear(3, 16), torch.nn.Linear(16, 2)), []
+    for activation, scale in ((torch.nn.Tanh(), 0.5), (torch.nn.Sigmoid(), 2.0)):
+        with torch.no_grad():
+            layers[0].weight.mul_(scale)
+            layers[0].bias.mul_(scale)
+        net = torch.nn.Sequential(layers[0], activation, layers[1])
+        found.append(report(net, x, y)[0].numbers["saturated_fraction"])
+    assert 0.05 < found[0] < 0.95
+    assert found[0] == pytest.approx(found[1], abs=1e-3)
+
+
 def test_without_targets_what_needs_a_loss_is_left_out():
     found, text = report(torch.nn.Sequential(torch.nn.Linear(3, 4), MaxMin(), torch.nn.Linear(4, 2)), torch.randn(9, 3))
     assert "ntk_trace" not in found.numbers

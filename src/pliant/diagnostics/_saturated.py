@@ -9,7 +9,7 @@ from pliant.diagnostics._subject import features
 from pliant.errors import UserError, require_range
 from pliant.types import Diagnostic, Features, Number, Subject
 
-_BOUNDED = ("tanh", "fourier")  # by −1 and 1
+_BOUNDED = {"tanh": (-1.0, 1.0), "fourier": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}
 _KINKED = ("relu", "crelu", "leaky-relu", "aid")
 """Straight on either side of 0, with the sign of what goes in."""
 
@@ -136,16 +136,24 @@ def _measure(subject: Subject) -> Mapping[str, Array]:
     """NaN where the activation has no bounds, or no kink."""
     layers = subject.network.wiring.layers
     found, num_units = features(subject), {layer.name: layer.width for layer in layers}
-    bounded = {layer.name: found[layer.name] for layer in layers if layer.activation in _BOUNDED}
+    bounded = {
+        layer.name: _centred(found[layer.name], layer.activation) for layer in layers if layer.activation in _BOUNDED
+    }
     kinked = {layer.name: found[layer.name] for layer in layers if layer.activation in _KINKED}
     return named("saturated_fraction", saturated(bounded) if bounded else None) | named(
         "linearized_fraction", linearized(kinked, num_units) if kinked else None
     )
 
 
+def _centred(layer: Array, activation: str) -> Array:
+    """Between −1 and 1, as a sigmoid is when seen as a tanh of half the input."""
+    low, high = _BOUNDED[activation]
+    return (2 * layer - (low + high)) / (high - low)
+
+
 SATURATED = Diagnostic(
     name="saturated",
-    summary="fraction of tanh activations beyond 0.99, and of ReLU units that are active on every example",
+    summary="fraction of tanh and sigmoid activations near a bound, and of ReLU units that are active on every example",
     cost="cheap",
     measure=_measure,
     summarize=as_measured,
