@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pliant.errors import UserError
 from pliant.isometry import gram_deviation, gram_deviation_gradient
 from pliant.networks import mlp
-from pliant.optimizers import IsometryStepState, adamo, add_isometry_step, reported
+from pliant.optimizers import IsometryStepState, adamo, add_isometry_step, optimizer_info
 
 few = settings(max_examples=40, deadline=None, database=None)
 
@@ -77,7 +77,7 @@ def test_tells_how_far_the_isometry_step_went():
     norms = []
     for _ in range(4):
         updates, state = tx.update(jnp.zeros((3, 3)), state, KERNEL)
-        norms.append(float(reported(state)["isometry_norm"]))
+        norms.append(float(optimizer_info(state)["isometry_norm"]))
         np.testing.assert_allclose(norms[-1], np.linalg.norm(updates), rtol=1e-6)
     assert [norm > 0 for norm in norms] == [False, True, False, True]
 

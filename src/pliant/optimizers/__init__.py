@@ -1,8 +1,8 @@
 """Optimizers that preserve plasticity, as optax transformations."""
 
 from pliant.optimizers._adamo import IsometryStepState, adamo, add_isometry_step
+from pliant.optimizers._info import optimizer_info
 from pliant.optimizers._per_weight_adam import ScaleByAdamPerWeightState, scale_by_adam_per_weight
-from pliant.optimizers._reported import reported
 from pliant.optimizers._soft_reset import SoftResetState, soft_reset
 from pliant.optimizers._task_schedule import task_schedule
 from pliant.optimizers._upgd import UPGDState, upgd
@@ -14,7 +14,7 @@ __all__ = [
     "UPGDState",
     "adamo",
     "add_isometry_step",
-    "reported",
+    "optimizer_info",
     "scale_by_adam_per_weight",
     "soft_reset",
     "task_schedule",

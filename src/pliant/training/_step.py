@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from pliant.diagnostics import random_step
 from pliant.methods import Parts
-from pliant.optimizers import reported
+from pliant.optimizers import optimizer_info
 from pliant.squares import total_norm
 from pliant.training._rounding import rounded, with_rounded_gradient
 from pliant.types import (
@@ -155,7 +155,7 @@ def train_step(
         "loss": loss,
         "gradient_norm": total_norm(gradients),
     }
-    metrics |= reported(optimizer)
+    metrics |= optimizer_info(optimizer)
     if parts.penalty:
         metrics["penalty"] = penalty
 

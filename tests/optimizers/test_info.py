@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from pliant.optimizers import adamo, reported, soft_reset
+from pliant.optimizers import adamo, optimizer_info, soft_reset
 
 PARAMS = {"w": jnp.diag(jnp.array([2.0, 1.0]))}
 TELLING = {
@@ -22,11 +22,11 @@ def _after(tx):
 
 @pytest.mark.parametrize("name", TELLING)
 def test_found_wherever_it_sits(name):
-    told = reported(_after(TELLING[name]))
+    told = optimizer_info(_after(TELLING[name]))
     assert {what: round(float(value), 6) for what, value in told.items()} == {"isometry_norm": 0.024}
 
 
 def test_several_and_none():
     both = optax.chain(soft_reset(0.1), adamo(0.01))
-    assert set(reported(_after(both))) == {"drift_norm", "isometry_norm"}
-    assert reported(_after(optax.adam(0.1))) == {}
+    assert set(optimizer_info(_after(both))) == {"drift_norm", "isometry_norm"}
+    assert optimizer_info(_after(optax.adam(0.1))) == {}

@@ -6,7 +6,7 @@ import optax
 from pliant.types import Info, leaf_path
 
 
-def reported(opt_state: optax.OptState) -> Info:
+def optimizer_info(opt_state: optax.OptState) -> Info:
     """The named scalars in an optimizer's state that say what the last update did.
 
     They are found by the name of their field, `info`, wherever the state that has it sits: in chains, masks,
@@ -22,7 +22,8 @@ def reported(opt_state: optax.OptState) -> Info:
       >>> from pliant.optimizers import adamo
       >>> tx, params = adamo(0.01, isometry_every=1), {"w": jnp.diag(jnp.array([2.0, 1.0]))}
       >>> _, state = tx.update(params, tx.init(params), params)
-      >>> {name: round(float(value), 6) for name, value in reported(state).items()}  # 0.01 · 0.1 · 4 · 2 · (2² - 1)
+      >>> # 0.01 · 0.1 · 4 · 2 · (2² - 1)
+      >>> {name: round(float(value), 6) for name, value in optimizer_info(state).items()}
       {'isometry_norm': 0.024}
 
     References:
