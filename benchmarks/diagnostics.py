@@ -30,6 +30,7 @@ from pliant import _xla
 from pliant.diagnostics import DIAGNOSTICS, _excess_loss, _hessian_density, _probe_plasticity, one_blas_thread
 from pliant.errors import UserError
 from pliant.networks import cnn, mlp, resnet18
+from pliant.training._pace import followed_weights
 from pliant.types import Batch, Network, Rule, Subject, Update
 
 _LONG = 5.0  # seconds: measured once
@@ -70,7 +71,7 @@ PARTS = {
     "hessian-density": Part(_hessian_density, "_NUM_STARTS"),
 }
 _UPDATES = 2000  # of the whole
-_FOLLOWED, _BATCH = 16, 64  # updates of a task that are looked at, and examples in each
+_BATCH = 64  # examples in an update that is looked at
 
 
 def make_subject(case: Case, number: int) -> Subject:
@@ -102,42 +103,46 @@ def measure_one(name: str, subject: Subject, repeats: int) -> dict[str, Any]:
         )
 
     program = jax.jit(device).lower(known).compile()
+    seconds = timed(lambda: diagnostic.summarize(jax.tree.map(np.asarray, program(known))), repeats)
+    return {"ms": 1e3 * seconds, "MiB": peak(program)}
+
+
+def timed(call: Callable[[], object], repeats: int) -> float:
+    """The median of some calls; long ones are made once."""
     seconds: list[float] = []
-    for _ in range(repeats):
+    while len(seconds) < repeats and not (seconds and seconds[-1] > _LONG):
         start = time.perf_counter()
-        diagnostic.summarize(jax.tree.map(np.asarray, program(known)))
+        call()
         seconds.append(time.perf_counter() - start)
-        if seconds[-1] > _LONG:
-            break
+    return float(np.median(seconds))
+
+
+def peak(program: Any) -> float:
+    """MiB that the program needs beside its arguments."""
     memory = program.memory_analysis()
-    peak = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**20
-    return {"ms": 1e3 * float(np.median(seconds)), "MiB": peak}
+    return (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**20
 
 
 def measure_updates(name: str, subject: Subject, repeats: int) -> dict[str, Any]:
     """All updates of a task that such a diagnostic looks at."""
     follow, losses = DIAGNOSTICS[name].follow, subject.losses
     assert follow is not None
-    batch = jax.tree.map(lambda leaf: leaf[:_BATCH], subject.probe)
+    number = np.count_nonzero(followed_weights(_UPDATES))
 
-    def device(params: Any, change: Any, batch: Batch) -> Any:
+    def device(params: Any, change: Any, state: Any, batch: Batch, key: Any) -> Any:
         def loss(params: Any) -> Any:
-            output, _, _ = subject.network.apply(params, subject.state, batch.inputs, train=True, key=subject.key)
+            output, _, _ = subject.network.apply(params, state, batch.inputs, train=True, key=key)
             return losses(output, batch.targets).mean()
 
         after = jax.tree.map(jnp.add, params, change)
         return follow(Update(params, change, jnp.float32(0), lambda: loss(after)))
 
-    known = (subject.params, jax.tree.map(lambda leaf: 1e-3 * leaf, subject.params), batch)
+    change = jax.tree.map(lambda leaf: 1e-3 * leaf, subject.params)
+    batch = jax.tree.map(lambda leaf: leaf[:_BATCH], subject.probe)
+    known = (subject.params, change, subject.state, batch, subject.key)
     program = jax.jit(device).lower(*known).compile()
-    seconds = []
-    for _ in range(repeats * _FOLLOWED):
-        start = time.perf_counter()
-        jax.block_until_ready(program(*known))
-        seconds.append(time.perf_counter() - start)
-    memory = program.memory_analysis()
-    peak = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**20
-    return {"ms": 1e3 * _FOLLOWED * float(np.median(seconds)), "MiB": peak}
+    seconds = timed(lambda: jax.block_until_ready(program(*known)), number * repeats)
+    return {"ms": 1e3 * number * seconds, "MiB": peak(program)}
 
 
 def measure_part(name: str, subject: Subject) -> dict[str, Any]:

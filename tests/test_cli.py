@@ -110,7 +110,7 @@ def test_ctrl_c_keeps_finished_tasks(uninterrupted, tmp_path):
     pd.testing.assert_frame_equal(kept, whole, check_exact=True)
 
 
-@pytest.mark.parametrize("arguments", [["run", "--help"], ["list", "streams", "--plain"]])
+@pytest.mark.parametrize("arguments", [["run", "--help"], ["list", "streams"], ["list", "streams", "--plain"]])
 def test_a_reader_that_leaves_is_no_error(arguments):
     """As in `pliant run --help | head`."""
     read, write = os.pipe()

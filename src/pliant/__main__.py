@@ -5,7 +5,8 @@ import signal
 import sys
 import threading
 
-INTERRUPTED, UNREAD = 130, 141  # 128 and the signal's number, as in a shell
+INTERRUPTED = 130  # 128 and the signal's number, as in a shell
+UNREAD = 1  # as Rich has it for what it prints
 _MESSAGE = b"pliant: interrupted. A run keeps its finished tasks; the same command continues it.\n"
 _SHOW_CURSOR = b"\r\x1b[K\x1b[?25h"  # progress bars hide it
 
@@ -36,15 +37,16 @@ def _leave_when_told(told: int) -> None:
 
 
 def main() -> None:
-    """Runs the command line and ends the process with its code: 0 done, 2 user error, 130 interrupted, 141 not read."""
+    """Runs the command line and ends the process with its code: 0 done, 1 not read, 2 user error, 130 interrupted."""
     _answer_interrupts()
     from pliant import cli
 
     try:
         code = cli.main()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the shell
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read has seen enough, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush finds a reader
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the last flush finds a reader
         code = UNREAD
     sys.exit(code)
 

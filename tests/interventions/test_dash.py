@@ -81,6 +81,18 @@ def test_members_of_a_batch_wait_each_for_its_own_time():
             np.testing.assert_allclose(together[step][member], alone, rtol=1e-6)
 
 
+def test_there_is_no_work_between_whiles_where_seeds_are_batched():
+    """A flag that differs between seeds would make both branches run; one for all keeps them branches."""
+    method = dash()
+    learned = Learned(KERNEL, {}, ())
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), method.init(learned))
+
+    def update(state):
+        return method.update(jax.random.key(0), 1, learned, state, signals(GRADIENT))
+
+    assert str(jax.make_jaxpr(jax.vmap(update))(states)).count(" cond[") == 2
+
+
 def test_gradients_are_averaged_with_the_newest_first():
     other = jnp.array([[2.0, 0.0, 0.0], [-1.0, -1.0, 3.0]])
     mean = np.asarray(0.7 * 0.3 * GRADIENT + 0.3 * other, np.float64)

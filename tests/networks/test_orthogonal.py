@@ -40,7 +40,7 @@ def test_a_delta_is_an_isometry_of_images(key, shape):
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 2, 8), (3, 3, 8, 8)])
-def test_an_orthogonal_matrix_of_patches_is_none_but_bounded(key, shape):
+def test_an_orthogonal_matrix_of_patches_is_no_isometry_of_images_but_bounded(key, shape):
     largest = _of_the_circular_map(orthogonal()(key, shape, jnp.float32)).max()
     assert 1 < largest <= 3 * (1 + 1e-6)
 

@@ -68,6 +68,22 @@ def test_gradients_by_hand():
     np.testing.assert_allclose(of_b, [5 * 2 / 49], rtol=1e-5)
 
 
+def test_gradients_of_coefficients_of_many_entries():
+    """Against power by power in float64, seeds batched."""
+    draw = np.random.default_rng(0)
+    x, g = draw.normal(size=(2, 3, 128, 96))
+    a, b = draw.normal(size=(3, 6)), draw.normal(size=(3, 4))
+    arrays = [jnp.asarray(each, jnp.float32) for each in (x, a, b, g)]
+    of_a, of_b = jax.vmap(lambda x, a, b, g: jax.vjp(lambda a, b: rational(x, a, b), a, b)[1](g))(*arrays)
+    powers = np.stack([x**power for power in range(6)], axis=1)
+    p, q = np.einsum("sp,spij->sij", a, powers), np.einsum("sp,spij->sij", b, powers[:, 1:5])
+    below = 1 + np.abs(q)
+    wanted_a = np.einsum("sij,spij->sp", g / below, powers)
+    wanted_b = np.einsum("sij,spij->sp", -g * p * np.sign(q) / below**2, powers[:, 1:5])
+    np.testing.assert_allclose(of_a, wanted_a, rtol=0, atol=1e-4 * np.abs(wanted_a).max())
+    np.testing.assert_allclose(of_b, wanted_b, rtol=0, atol=1e-4 * np.abs(wanted_b).max())
+
+
 @pytest.mark.parametrize("x", [0.0, 1e-30, -50.0, 1e4])
 def test_gradients_are_finite(x):
     arguments = (jnp.float32(x), jnp.array(NUMERATOR), jnp.array(DENOMINATOR))

@@ -96,3 +96,12 @@ def test_parameters_are_needed():
         tx.update(GRADIENT, tx.init(START))
     with pytest.raises(UserError, match="got a mask that selects none of 2 parameter leaves"):
         soft_reset(0.1, mask={"kernel": False, "scale": False}).init(START)
+
+
+def test_trees_with_nothing_at_a_place():
+    """As Equinox has them."""
+    params = {"kernel": NOW["kernel"], "none": None}
+    tx = soft_reset(0.1, gamma=0.5)
+    updates, state = tx.update({"kernel": GRADIENT["kernel"], "none": None}, tx.init(params), params)
+    assert updates["none"] is None
+    assert float(state.info["drift_norm"]) == 0.0  # they are at the start

@@ -113,6 +113,14 @@ def test_lazy_sorting_is_exact_while_entries_keep_their_order(key):
         np.testing.assert_allclose(gradient, slope, rtol=1e-6)
 
 
+def test_seeds_in_a_batch_sort_only_when_it_is_time(key):
+    """A flag that differs between seeds would make both branches run; one for all keeps them branches."""
+    penalty, params = wasserstein_init(1.0), jax.random.normal(key, (3, 4, 5))
+    states = jax.vmap(penalty.init)(params)
+    gradient = jax.grad(lambda params, state: penalty.loss(params, state, None)[0])
+    assert " cond[" in str(jax.make_jaxpr(jax.vmap(gradient))(params, states))
+
+
 def test_members_of_a_batch_sort_each_in_its_own_time(key):
     start, *path = jax.random.normal(key, (6, 4, 5))
     periods = jnp.array([1, 2, 4])

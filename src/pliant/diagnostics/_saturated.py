@@ -146,14 +146,14 @@ def _measure(subject: Subject) -> Mapping[str, Array]:
 
 
 def _centred(layer: Array, activation: str) -> Array:
-    """Between −1 and 1, as a sigmoid is when seen as a tanh of half the input."""
+    """Rescaled to lie between −1 and 1; a sigmoid becomes the tanh of half its input."""
     low, high = _BOUNDED[activation]
     return (2 * layer - (low + high)) / (high - low)
 
 
 SATURATED = Diagnostic(
     name="saturated",
-    summary="fraction of tanh and sigmoid activations near a bound, and of ReLU units that are active on every example",
+    summary="fraction of tanh beyond 0.99, or sigmoids as near a bound, and of ReLU units active on every example",
     cost="cheap",
     measure=_measure,
     summarize=as_measured,

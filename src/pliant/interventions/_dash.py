@@ -112,7 +112,7 @@ def dash(
         if reset_moments:
             of_shrunk = {leaf_path(path): s < 1 for path, s in jax.tree_util.tree_leaves_with_path(scales)}
             optimizer = clear_moments(optimizer, of_shrunk)
-        number = jnp.stack([(s < 1).sum(dtype=jnp.int32) for s in jax.tree.leaves(scales)]).sum()
+        number = jnp.stack([(s < 1).sum(dtype=jnp.int32) for s in jax.tree.leaves(scales)]).sum(dtype=jnp.int32)
         info = {"vectors_shrunk": number, "norm_moved": norm_moved(old, new)}
         return learned._replace(params=new, optimizer=optimizer), info
 

@@ -226,7 +226,7 @@ def _threshold(ranks: UInt[Array, " n"], among: Bool[Array, " n"], number: Int[A
 
 def num_selected(units: Units) -> Int[Array, ""]:
     """How many units are selected, in all layers together."""
-    return jnp.stack([jnp.sum(flags, dtype=jnp.int32) for flags in units.values()]).sum()
+    return jnp.stack([jnp.sum(flags, dtype=jnp.int32) for flags in units.values()]).sum(dtype=jnp.int32)
 
 
 def _mark(masks: dict[str, Array], slot: Slot, units: Array, leaf: Array) -> None:

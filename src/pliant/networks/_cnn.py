@@ -139,7 +139,8 @@ def cnn(
         starts with 1. With an orthogonal `linear` and with "spectral-norm" as for `mlp`.
       linear: how convolutions and dense hidden layers make their maps of their weights, as for `mlp`; those of a
         convolution are seen as a matrix. "spectral-norm-first" is about the first dense layer. "delta-orthogonal" is
-        "plain" with convolutions that start as isometries of whole images, see `delta_orthogonal`.
+        "plain" with convolutions all of whose singular values, as maps of whole images, start at the gain, see
+        `delta_orthogonal`.
       linear_iterations: ≥ 1, how many steps the orthogonalisation has.
 
     Returns:

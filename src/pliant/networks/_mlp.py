@@ -88,7 +88,7 @@ def mlp(
         orthogonalised, see `OrthogonalDense`. "spectral-norm": divided by their spectral norm, see `SpectralNorm`, and
         "spectral-norm-first": in the first hidden layer only. "weight-norm": with the norm of each unit's weights as a
         parameter, see `WeightNorm`. "scaled": with a scale behind each unit, see `Scaled`. The last two start as the
-        plain network, which "delta-orthogonal" is without convolutions. The head is always plain.
+        plain network. "delta-orthogonal" is "plain" here, see `cnn`. The head is always plain.
       linear_iterations: ≥ 1, how many steps the orthogonalisation has.
 
     Returns:

@@ -51,9 +51,8 @@ def delta_orthogonal(gain: float = 1.0) -> Initializer:
     .. math:: K_{ij} = \begin{cases} Q & i, j = \lfloor (k - 1) / 2 \rfloor \\ 0 & \text{else} \end{cases}
 
     with Q of shape (in, out) as from `orthogonal`. At stride 1 with padding "SAME" every position is mapped by Q alone,
-    so all singular values of the whole map of images are the gain: with at least as many outputs as inputs nothing is
-    lost or made larger. A kernel that is orthogonal as a matrix of shape (rows·columns·in, out) has singular values of
-    up to √(rows·columns) gains, as a map of images whose patches overlap.
+    so all singular values of the whole map of images are the gain. A kernel that is orthogonal as a matrix of shape
+    (rows·columns·in, out) has singular values of up to √(rows·columns) gains, as a map of images whose patches overlap.
 
     Args:
       gain: the singular value, > 0.

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 _FEW_ROWS = 512
 """Up to here XLA's own sum is as fast."""
 _COLUMNS = 64
-"""Of the rows that any array is cut into, if its size allows."""
+"""Width of the rows that `everywhere` cuts an array into, where its size is a multiple."""
 _LAST_ROWS = 16
 """Those are left to a product with ones."""
 

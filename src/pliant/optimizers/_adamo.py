@@ -62,7 +62,8 @@ def add_isometry_step(
         an output layer and embeddings: mask those out.
 
     Returns:
-      A transformation to chain *after* the learning rate. `update` needs `params`. Pass `step` (the number of this
+      A transformation to chain *after* the learning rate. `update` needs `params`. The state's `info` has the
+      `isometry_norm`, see `pliant.optimizers.optimizer_info`. Pass `step` (the number of this
       update, from 1) where updates are vmapped over seeds: a step that is the same for all seeds keeps the periodic
       work a real branch, while the count in a vmapped state makes XLA do it at every update.
 
@@ -100,9 +101,8 @@ def add_isometry_step(
     def moved(updates: Any, params: Any, size: Any) -> tuple[Any, Scalar]:
         selected = select(mask, params, min_axes=2)
         steps = jax.tree.map(lambda chosen, kernel: step_of(kernel, size) if chosen else None, selected, params)
-        return jax.tree.map(move, steps, updates, is_leaf=lambda step: step is None), total_norm(steps).astype(
-            jnp.float32
-        )
+        norm = total_norm(steps).astype(jnp.float32)
+        return jax.tree.map(move, steps, updates, is_leaf=lambda step: step is None), norm
 
     def unmoved(updates: Any, params: Any, size: Any) -> tuple[Any, Scalar]:
         del params, size

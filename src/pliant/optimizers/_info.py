@@ -1,22 +1,26 @@
 """What optimizers tell about their last update."""
 
+from collections import Counter
+
 import jax
 import optax
+from jaxtyping import Array
 
-from pliant.types import Info, leaf_path
+from pliant.types import Info
 
 
 def optimizer_info(opt_state: optax.OptState) -> Info:
     """The named scalars in an optimizer's state that say what the last update did.
 
-    They are found by the name of their field, `info`, wherever the state that has it sits: in chains, masks,
+    They are found by the name of their field, `info`, a dict, wherever the state that has it sits: in chains, masks,
     `MultiSteps`, `inject_hyperparams`. A run stores them among its metrics, averaged over each task.
 
     Args:
       opt_state: any optax state.
 
     Returns:
-      The scalars by name; nothing where no part of the optimizer reports any.
+      The scalars by name; nothing where no part of the optimizer reports any. Of several with one name, as in a
+      partition, the others are called `name_2`, `name_3` and so on.
 
     Example:
       >>> from pliant.optimizers import adamo
@@ -32,9 +36,12 @@ def optimizer_info(opt_state: optax.OptState) -> Info:
     Differs from:
       `optax.inject_hyperparams`, whose state tells what an update was given.
     """
-    found = {}
+    found: dict[str, Array] = {}
+    times: Counter[str] = Counter()
     for path, leaf in jax.tree_util.tree_leaves_with_path(opt_state):
-        fields = [getattr(entry, "name", None) for entry in path]
-        if "info" in fields:
-            found[leaf_path(path[fields.index("info") + 1 :])] = leaf
+        fields = [getattr(entry, "name", None) for entry in path[:-1]]
+        if fields[-1:] == ["info"] and isinstance(path[-1], jax.tree_util.DictKey):
+            name = str(path[-1].key)
+            times[name] += 1
+            found[name if times[name] == 1 else f"{name}_{times[name]}"] = leaf
     return found

@@ -49,7 +49,8 @@ def soft_reset(
         default all. Others get plain SGD. The method `soft-reset` leaves norms out.
 
     Returns:
-      An optimizer whose `update` needs `params`. Memory: one copy of the parameters.
+      An optimizer whose `update` needs `params`. Memory: one copy of the parameters. The state's `info` has the
+      `drift_norm`.
 
     Raises:
       UserError: for numbers out of range, an unknown `toward`, a mask that selects nothing, and if `params` is missing.
@@ -94,16 +95,17 @@ def soft_reset(
         rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
         boosted = rate * (gamma**2 + (1 - gamma**2) / spread**2)
 
-        def drift(selected: bool, now: Array, start: Array) -> Array | None:
-            return (gamma - 1) * (now - start) if selected else None
+        def drift(now: Array, start: Array) -> Array:
+            return (gamma - 1) * (now - start)
 
-        def move(drifted: Array | None, gradient: Array) -> Array:
-            moved = -rate * gradient if drifted is None else drifted - boosted * gradient
+        def move(selected: bool, gradient: Array, now: Array, start: Array) -> Array:
+            moved = drift(now, start) - boosted * gradient if selected else -rate * gradient
             return moved.astype(gradient.dtype)
 
         start = state.start if toward == "start" else jax.tree.map(jnp.zeros_like, params)
-        drifts = jax.tree.map(drift, select(mask, params), params, start)
-        updates = jax.tree.map(move, drifts, updates, is_leaf=lambda drifted: drifted is None)
+        selected = select(mask, params)
+        updates = jax.tree.map(move, selected, updates, params, start)
+        drifts = jax.tree.map(lambda chosen, *pair: drift(*pair) if chosen else None, selected, params, start)
         info = {"drift_norm": total_norm(drifts).astype(jnp.float32)}
         return updates, SoftResetState(state.start, optax.safe_increment(state.count), info)
 

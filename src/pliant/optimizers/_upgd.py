@@ -82,7 +82,7 @@ def upgd(
 
     Returns:
       An optimizer whose `update` needs `params`, and takes the noise from `key` if there is one. Memory: one float32
-      copy of the parameters ("weight"), and Adam's moments with base "adam".
+      copy of the parameters ("weight"), and Adam's moments with base "adam". The state's `info` has the `mean_utility`.
 
     Raises:
       UserError: for numbers out of range, unknown options, utility "feature" without a wiring or where units own no
@@ -203,9 +203,8 @@ def _scaled(utilities: Any, scope: str) -> Any:
 def _mean(tree: Any) -> Scalar:
     """Over all entries; sums are products with ones, since XLA:CPU is slow to add up an array."""
     leaves = [leaf.ravel() for leaf in jax.tree.leaves(tree)]
-    return jnp.stack([jnp.dot(leaf, jnp.ones_like(leaf), precision="highest") for leaf in leaves]).sum() / sum(
-        leaf.size for leaf in leaves
-    )
+    sums = [jnp.dot(leaf, jnp.ones_like(leaf), precision="highest") for leaf in leaves]
+    return jnp.stack(sums).sum() / sum(leaf.size for leaf in leaves)
 
 
 def _by_path(tree: Params) -> dict[str, Array]:

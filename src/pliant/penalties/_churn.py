@@ -94,8 +94,8 @@ def churn(
         raise unknown_name("distance", distance, ("squared", "kl"), do="Leave it out for 'squared'.")
 
     def init(params: Params) -> ChurnState:
-        zero = jnp.zeros((), jnp.float32)
-        return ChurnState((jax.tree.map(jnp.copy, params),) * lag, jnp.zeros((), jnp.int32), zero, zero)
+        past = tuple(jax.tree.map(jnp.copy, params) for _ in range(lag))
+        return ChurnState(past, jnp.int32(0), jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32))
 
     def loss(params: Params, state: ChurnState, forward: Forward | None) -> tuple[Scalar, ChurnState]:
         if forward is None:

@@ -18,9 +18,9 @@ class WassersteinInitState(NamedTuple):
     ordered: tuple[Float[Array, " entries"], ...]
     """The start's entries, sorted, one vector a selected parameter."""
     targets: tuple[Float[Array, "..."], ...]
-    """The same where the parameter's entries of their rank were at the last sort."""
+    """For every entry of the parameter, the start's entry of the same rank at the last sort."""
     count: Int[Array, ""]  # type: ignore[assignment] # optax's name; tuples have a method of that name
-    """Number of updates so far."""
+    """Number of calls of `loss` so far."""
 
 
 def wasserstein_init(
@@ -41,16 +41,17 @@ def wasserstein_init(
     **Lazy sorting.** A sort of all weights takes many times as long as a training step on a CPU, so ranks are found at
     updates number 1, k + 1, 2k + 1, … Meanwhile every entry is pulled to where its rank sent it: the same gradient as
     long as no two entries change places, and never less than the distance where they do. k = 1 is the definition.
+    Weights that are reset in between are pulled to the rank that they had.
 
     Args:
       strength: λ ≥ 0, in units of 1/weight². 0 does nothing.
       reduction: "mean" over the entries of a parameter, or "sum", which is n times as strong.
-      sort_every: k ≥ 1, a period in updates.
+      sort_every: k ≥ 1, a period in updates, or in calls where gradients of several are accumulated.
       mask: True at the parameters to pull: a pytree of booleans or a function of the parameters that makes one; by
         default all. The method `wasserstein-init` leaves norms out.
 
     Returns:
-      A `Penalty`; its state is a `WassersteinInitState`, two copies of the selected parameters, and belongs into
+      A `Penalty`; its state is a `WassersteinInitState`, two copies of the selected parameters, and belongs in
       checkpoints.
 
     Raises:
@@ -84,7 +85,8 @@ def wasserstein_init(
 
     def init(params: Params) -> WassersteinInitState:
         start = chosen(params)
-        return WassersteinInitState(tuple(jnp.sort(leaf, axis=None) for leaf in start), start, jnp.int32(0))
+        ordered = tuple(jnp.sort(leaf, axis=None) for leaf in start)
+        return WassersteinInitState(ordered, tuple(map(jnp.copy, start)), jnp.int32(0))
 
     def loss(params: Params, state: State, forward: Forward | None) -> tuple[Scalar, State]:
         del forward

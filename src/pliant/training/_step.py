@@ -150,12 +150,11 @@ def train_step(
     updates = rounded(updates, step)
     params = optax.apply_updates(state.params, updates)
 
-    metrics = {
+    metrics = dict(optimizer_info(optimizer)) | {
         f"online_{objective.score}": objective.scores(output, batch.targets, task).mean(),
         "loss": loss,
         "gradient_norm": total_norm(gradients),
     }
-    metrics |= optimizer_info(optimizer)
     if parts.penalty:
         metrics["penalty"] = penalty
 
