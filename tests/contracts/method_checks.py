@@ -356,6 +356,15 @@ def check_carry_is_stable(method: Method) -> None:
     assert jax.tree.leaves(before) == jax.tree.leaves(after), "a step changes shapes or dtypes of the state"
 
 
+def check_carry_is_stable_where_numbers_are_wide(method: Method) -> None:
+    """With JAX's 64 bits switched on, as others in the same process may want it, through a change of tasks."""
+    with jax.enable_x64(True):
+        static, traced = split_static(method, values_of(method))
+        state, keys = start(method, static | traced, 0)
+        after = jax.eval_shape(lambda state: run_steps(method, static, traced, state, keys, TASK_STEPS + 1), state)
+        assert jax.tree.leaves(jax.eval_shape(lambda: state)) == jax.tree.leaves(after)
+
+
 def check_state_can_be_donated(method: Method) -> None:
     """No array is in it twice: a program that may overwrite the state would refuse it."""
     state, _ = start(method, values_of(method), 0)
@@ -392,6 +401,7 @@ GENERAL = (
     check_jit_and_vmap_change_nothing,
     check_no_recompilation,
     check_carry_is_stable,
+    check_carry_is_stable_where_numbers_are_wide,
     check_state_can_be_donated,
     check_keeps_bfloat16,
 )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from pliant.errors import UserError, require_range
-from pliant.interventions._surgery import by_path, clear_moments, lowest
+from pliant.interventions._surgery import by_path, clear_moments, lowest, num_selected
 from pliant.masks import Mask, select
 from pliant.types import Info, Intervention, Key, Learned, Number, Params, Signals, State, leaf_path
 
@@ -103,7 +103,7 @@ def selective_reinit(
             params=jax.tree_util.tree_map_with_path(renew, learned.params, new),
             optimizer=clear_moments(learned.optimizer, weak),
         )
-        return learned, {"weights_reset": jnp.stack([flags.sum(dtype=jnp.int32) for flags in weak.values()]).sum()}
+        return learned, {"weights_reset": num_selected(weak)}
 
     def update(key: Key, step: Any, learned: Learned, state: State, signals: Signals) -> tuple[Learned, State, Info]:
         learned, info = jax.lax.cond(

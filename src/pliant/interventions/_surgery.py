@@ -224,9 +224,9 @@ def _threshold(ranks: UInt[Array, " n"], among: Bool[Array, " n"], number: Int[A
     return jax.lax.fori_loop(0, 32, with_bit, jnp.uint32(0))
 
 
-def num_selected(units: Units) -> Int[Array, ""]:
-    """How many units are selected, in all layers together."""
-    return jnp.stack([jnp.sum(flags, dtype=jnp.int32) for flags in units.values()]).sum(dtype=jnp.int32)
+def num_selected(flags: Mapping[str, Bool[Array, "..."]]) -> Int[Array, ""]:
+    """How many units or weights are selected, in all layers together."""
+    return jnp.stack([jnp.sum(each, dtype=jnp.int32) for each in flags.values()]).sum(dtype=jnp.int32)
 
 
 def _mark(masks: dict[str, Array], slot: Slot, units: Array, leaf: Array) -> None:

@@ -154,7 +154,7 @@ def upgd(
             return (-rate * (step + weight_decay * weight.astype(jnp.float32))).astype(weight.dtype)
 
         moves = jax.tree_util.tree_map_with_path(move, direction, params)
-        info = {"mean_utility": _mean(trace) / (1 - beta**count)}
+        info = {"mean_utility": (_mean(trace) / (1 - beta**count)).astype(jnp.float32)}
         return moves, UPGDState(count, trace, moments, state.seed, info)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
