@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pliant.networks._rows import everywhere, num_rows, spread, total
+from pliant.networks._rows import num_rows, spread, total
 
 SHAPES = [(1, 3), (512, 3), (513, 3), (7, 11, 13, 2), (64, 32, 1)]
 
@@ -94,12 +94,3 @@ def test_long_sums_go_by_halves():
 
     assert not reductions(spread)
     assert reductions(lambda row, x: jnp.broadcast_to(row, x.shape))
-
-
-@pytest.mark.parametrize("shape", [(), (0, 3), (7,), (64, 33), (1024, 64), (3, 700, 5)])
-def test_a_number_everywhere_and_the_sum_of_all_entries(shape):
-    like = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
-    found = everywhere(jnp.float32(1.5), like)
-    np.testing.assert_array_equal(found, np.full(shape, 1.5, np.float32))
-    gradient = jax.grad(lambda number: jnp.vdot(everywhere(number, like), like))(2.0)
-    np.testing.assert_allclose(gradient, np.asarray(like, np.float64).sum(), rtol=1e-5, atol=1e-4)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.networks._rows import everywhere
-
 NUMERATOR = (0.033563435, 0.505, 1.653176166, 2.009367223, 0.931452523, 0.152325757)
 DENOMINATOR = (0.0, 3.978944947, 0.0, 0.301635159)
 """The least squares fit to leaky ReLU of slope 0.01 on [−3, 3]: off by 0.0055 in the mean square, 0.034 at most."""
@@ -46,7 +44,6 @@ def rational(
       The authors' library, whose default ("version A") has the denominator 1 + |b₁x| + … + |b₄x⁴|. Its coefficients for
       leaky ReLU belong to that form: put into this one they miss by 0.23 in the mean square.
     """
-    a, b = ([everywhere(each, x) for each in jnp.asarray(given, x.dtype)] for given in (numerator, denominator))
-    p = functools.reduce(lambda total, a: total * x + a, a[-2::-1], a[-1])
-    q = functools.reduce(lambda total, b: (total + b) * x, b[::-1], jnp.zeros_like(x))
+    p = functools.reduce(lambda total, a: total * x + a, numerator[-2::-1], jnp.full_like(x, numerator[-1]))
+    q = functools.reduce(lambda total, b: (total + b) * x, denominator[::-1], jnp.zeros_like(x))
     return p / (1.0 + jnp.abs(q))

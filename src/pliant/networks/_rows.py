@@ -19,8 +19,6 @@ from jaxtyping import Array, Float
 
 _FEW_ROWS = 512
 """Up to here XLA's own sum is as fast."""
-_COLUMNS = 64
-"""Width of the rows that `everywhere` cuts an array into, where its size is a multiple."""
 _LAST_ROWS = 16
 """Those are left to a product with ones."""
 
@@ -35,18 +33,6 @@ def spread(row: Float[Array, " columns"], like: Float[Array, "*rows columns"]) -
     if _are_few(like):
         return jnp.broadcast_to(row, like.shape)
     return _spread_p.bind(row, num_rows=num_rows(like)).reshape(like.shape)
-
-
-def everywhere(number: Float[Array, ""], like: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-    """Broadcasts a number to the shape of `like`; its gradient, the sum of all entries, is a `total` first.
-
-    Example:
-      >>> everywhere(jnp.float32(2.0), jnp.ones((2, 2))).tolist()
-      [[2.0, 2.0], [2.0, 2.0]]
-    """
-    columns = math.gcd(like.size, _COLUMNS)
-    rows = like.reshape(like.size // columns, columns)
-    return spread(jnp.broadcast_to(number, (columns,)), rows).reshape(like.shape)
 
 
 def total(x: Float[Array, "*rows columns"]) -> Float[Array, " columns"]:
