@@ -10,12 +10,13 @@ from pliant.penalties._l2 import l2
 from pliant.penalties._l2_init import l2_init
 from pliant.penalties._parseval import parseval
 from pliant.penalties._spectral import SpectralState, spectral
-from pliant.penalties._wasserstein_init import wasserstein_init
+from pliant.penalties._wasserstein_init import WassersteinInitState, wasserstein_init
 
 __all__ = [
     "ChurnState",
     "DistillationState",
     "SpectralState",
+    "WassersteinInitState",
     "churn",
     "distillation",
     "effective_rank",

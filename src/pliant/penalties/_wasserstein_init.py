@@ -108,6 +108,5 @@ def wasserstein_init(
 
 def _at_ranks(ordered: Float[Array, " entries"], leaf: Float[Array, "..."]) -> Float[Array, "..."]:
     """The smallest of the ordered entries at the smallest of the leaf's, and so on."""
-    return (
-        jnp.zeros_like(ordered).at[jnp.argsort(leaf, axis=None)].set(ordered, unique_indices=True).reshape(leaf.shape)
-    )
+    order = jnp.argsort(leaf, axis=None)
+    return jnp.zeros_like(ordered).at[order].set(ordered, unique_indices=True).reshape(leaf.shape)
