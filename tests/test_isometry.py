@@ -41,6 +41,13 @@ def test_vectors_are_refused(function, shape, monkeypatch):
         function(jnp.ones(shape))
 
 
+@pytest.mark.parametrize("function", [gram_deviation, gram_deviation_gradient])
+def test_unknown_rectangular_is_refused(function, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' type checker would be first
+    with pytest.raises(UserError, match=r"got rectangular='Fan'; wanted 'none' or 'fan'\. Leave it out for 'none'"):
+        function(DIAGONAL, rectangular="Fan")
+
+
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7), (5, 5)])
 def test_no_deviation_and_no_pull_at_an_isometry(shape):
     left, _, right = np.linalg.svd(normal(0, shape), full_matrices=False)
@@ -77,10 +84,18 @@ def test_it_is_a_function_of_the_singular_values(shape, gain, rectangular, seed)
     _, bound = gram_deviation_gradient(kernel, gain, rectangular)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * float(bound) ** 2)
     assert float(bound) >= max(sigma.max() ** 2, gain**2 * fan) * (1 - 1e-6)
+    largest = np.abs(sigma**2 - gain**2 * fan).max()
+    assert float(bound) <= gain**2 * fan + np.sqrt(len(sigma)) * largest * (1 + 1e-5) + 1e-5
     if rectangular == "none":
         np.testing.assert_allclose(
             gram_deviation(jnp.asarray(matrix.T, jnp.float32), gain), found, rtol=1e-5, atol=1e-6
         )
+
+
+def test_the_bound_is_loose_far_from_an_isometry():
+    kernel = normal(3, (64, 64))
+    sigma = np.linalg.svd(np.asarray(kernel, np.float64), compute_uv=False)
+    assert float(gram_deviation_gradient(kernel)[1]) > 2 * sigma.max() ** 2
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (3, 6)])

@@ -66,6 +66,16 @@ def test_any_leading_axes_and_jit(code, key):
     assert bins.decode(encoded).shape == (4, 3)
 
 
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.int8, jnp.uint8, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
+def test_whole_numbers_and_narrow_types_are_computed_in_float32(code, dtype):
+    bins = code(num_bins=9, low=0.3, high=4.1)
+    values = jnp.arange(6)
+    encoded = bins.encode(values.astype(dtype))
+    assert encoded.dtype == jnp.float32
+    np.testing.assert_array_equal(encoded, bins.encode(values.astype(jnp.float32)))
+
+
 @pytest.mark.parametrize(
     ("code", "options", "message"),
     [

@@ -3,7 +3,7 @@ r"""How far a kernel is from an isometry: the Gram deviation and its gradient, i
 AdamO descends it, the coupled penalty adds it to the loss, the diagnostic reports it.
 """
 
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +16,24 @@ Rectangular: TypeAlias = Literal["none", "fan"]
 _Kernel = TypeVar("_Kernel", Array, np.ndarray)
 
 
+def require_rectangular(rectangular: str) -> None:
+    """Raises unless it is "none" or "fan".
+
+    Example:
+      >>> require_rectangular("fan")
+    """
+    if rectangular not in get_args(Rectangular):
+        raise UserError(got=f"rectangular={rectangular!r}", wanted="'none' or 'fan'", do="Leave it out for 'none'.")
+
+
 def matrix_view(kernel: _Kernel) -> _Kernel:
     """The kernel (…, out) as a matrix: all axes but the last flattened, so a conv kernel becomes (kh·kw·c_in, c_out).
+
+    Args:
+      kernel: of JAX or NumPy, with two or more axes; the last one is the output.
+
+    Returns:
+      The matrix (in, out), of the same type.
 
     Raises:
       UserError: for a vector or a scalar.
@@ -25,6 +41,14 @@ def matrix_view(kernel: _Kernel) -> _Kernel:
     Example:
       >>> matrix_view(jnp.zeros((3, 3, 8, 16))).shape
       (72, 16)
+
+    References:
+      Miyato et al., `Spectral Normalization for Generative Adversarial Networks <https://arxiv.org/abs/1802.05957>`_,
+      2018, who flatten convolutions for their spectral norm.
+
+    Differs from:
+      PyTorch and Miyato et al., whose matrix is the transpose, (out, everything else). The view's singular values are
+      not the convolution's, see `pliant.networks.OrthogonalConv`.
     """
     if kernel.ndim < 2:
         raise UserError(
@@ -39,6 +63,7 @@ def _gram_residual(
     kernel: Float[Array, "*axes out"], gain: Number, rectangular: Rectangular
 ) -> tuple[Float[Array, "large small"], Float[Array, "small small"], Any]:
     """A (float32 or wider, rows ≥ columns), AᵀA − s²I, and s²."""
+    require_rectangular(rectangular)
     wide = jnp.promote_types(kernel.dtype, jnp.float32)  # bfloat16 would lose the signal, which is σ² − s²
     matrix = matrix_view(kernel).astype(wide)
     num_in, num_out = matrix.shape
@@ -65,6 +90,9 @@ def gram_deviation(kernel: Float[Array, "*axes out"], gain: Number = 1.0, rectan
     Returns:
       R ≥ 0, summed over the singular values (not averaged).
 
+    Raises:
+      UserError: for a vector or a scalar, and an unknown `rectangular`.
+
     Example:
       >>> float(gram_deviation(jnp.diag(jnp.array([2.0, 1.0, 0.5]))))
       9.5625
@@ -89,7 +117,8 @@ def gram_deviation_gradient(
     .. math:: \nabla R = 4 A (A^\top A - s^2 I), \qquad
               \sigma_{\max}^2 \le s^2 + \lVert A^\top A - s^2 I \rVert_\infty
 
-    The bound is Gershgorin's (largest absolute row sum): free once the Gram is there, and tight near the target.
+    The bound is Gershgorin's (largest absolute row sum): free once the Gram is there, and tight near the target. Far
+    from it the norm is up to √n times the largest |σ² − s²|, for n the smaller side.
 
     Args:
       kernel: dense or conv kernel; the last axis is the output.
@@ -98,6 +127,9 @@ def gram_deviation_gradient(
 
     Returns:
       The gradient in the kernel's shape, and the bound on max(σ², s²), a scalar; both float32 or wider.
+
+    Raises:
+      UserError: for a vector or a scalar, and an unknown `rectangular`.
 
     Example:
       >>> gradient, bound = gram_deviation_gradient(jnp.diag(jnp.array([2.0, 1.0, 0.5])))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 from pliant.errors import UserError, require_range
 
@@ -16,8 +16,8 @@ class ValueBins(NamedTuple):
 
     centres: Float[np.ndarray, " bins"]
     """The values that the bins stand for, ascending."""
-    encode: Callable[[Float[Array, "*axes"]], Float[Array, "*axes bins"]]
-    """`encode(values) -> probabilities`, to be compared with a softmax by cross-entropy."""
+    encode: Callable[[Real[Array, "*axes"]], Float[Array, "*axes bins"]]
+    """`encode(values) -> probabilities`, float32 or wider, to be compared with a softmax by cross-entropy."""
 
     def decode(self, probabilities: Float[Array, "*axes bins"]) -> Float[Array, "*axes"]:
         r"""The mean of a distribution over the bins, :math:`\sum_i p_i z_i`.
@@ -64,8 +64,8 @@ def two_hot(*, num_bins: int = 51, low: float = -10.0, high: float = 10.0) -> Va
     _check(num_bins, low, high)
     centres = np.linspace(low, high, num_bins, dtype=np.float32)
 
-    def encode(values: Float[Array, "*axes"]) -> Float[Array, "*axes bins"]:
-        places = (jnp.clip(values, low, high) - low) * ((num_bins - 1) / (high - low))
+    def encode(values: Real[Array, "*axes"]) -> Float[Array, "*axes bins"]:
+        places = (jnp.clip(_wide(values), low, high) - low) * ((num_bins - 1) / (high - low))
         return jnp.maximum(0.0, 1.0 - jnp.abs(jnp.subtract.outer(places, jnp.arange(num_bins, dtype=places.dtype))))
 
     return ValueBins(centres, encode)
@@ -111,12 +111,17 @@ def hl_gauss(*, num_bins: int = 51, low: float = -10.0, high: float = 10.0, smoo
     edges = np.linspace(low, high, num_bins + 1, dtype=np.float32)
     deviation = smoothing * (high - low) / num_bins
 
-    def encode(values: Float[Array, "*axes"]) -> Float[Array, "*axes bins"]:
+    def encode(values: Real[Array, "*axes"]) -> Float[Array, "*axes bins"]:
+        values = _wide(values)
         distances = -jnp.subtract.outer(jnp.clip(values, low, high), jnp.asarray(edges, values.dtype))
         below = jax.scipy.special.ndtr(distances / deviation)
         return jnp.diff(below, axis=-1) / (below[..., -1:] - below[..., :1])
 
     return ValueBins((edges[1:] + edges[:-1]) / 2, encode)
+
+
+def _wide(values: Real[Array, "*axes"]) -> Float[Array, "*axes"]:
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
 
 
 def _check(num_bins: int, low: float, high: float) -> None:

@@ -89,6 +89,8 @@ class Wiring(NamedTuple):
     """The role of every parameter leaf, by `leaf_path`."""
     head_input: str | None = None
     """The feature that the head reads; None where the head reads the inputs."""
+    indirect: frozenset[str] = frozenset()
+    """Kernels, by `leaf_path`, that their layers do not apply as they are: normalised, orthogonalised, scaled."""
 
     def mask(self, params: Params, *roles: Role) -> PyTree[bool]:
         """True at the leaves that have one of `roles`; the structure is that of `params`.
@@ -185,9 +187,9 @@ class Fresh(NamedTuple):
     """The optimizer's state before the first update."""
 
 
-Probe: TypeAlias = Callable[[Key, int], Features]
-"""`probe(key, num_examples)`: features of the current parameters, in eval mode, on examples of the current task that
-are drawn for the occasion, with replacement."""
+Probe: TypeAlias = Callable[[Learned, Key, int], Features]
+"""`probe(learned, key, num_examples)`: features of the network as it is now, in eval mode, on examples of the current
+task that are drawn for the occasion, with replacement."""
 
 
 class Signals(NamedTuple):
@@ -248,7 +250,9 @@ class Method(NamedTuple):
     """`targets(stream, ...) -> stream` that poses the same tasks with another output and loss. Its hyperparameters
     shape the program."""
     off: Mapping[str, float] = {}
-    """Hyperparameters that switch the mechanism off. With them the run is bit-identical to plain Adam's."""
+    """Hyperparameters that switch the mechanism off. With them the run is bit-identical to that of `base`."""
+    base: str = "adam"
+    """The registered method that is left on the same network when the mechanism is off."""
     lowers: str | None = None
     """The diagnostic, or "penalty", that the mechanism pushes down; the contract tests see to it that it does."""
     boundary_aware: bool = False

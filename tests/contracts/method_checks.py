@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from pliant.diagnostics import distance, dormant, isometry_deviation, weight_norm
 from pliant.methods import (
-    adam_optimizer,
+    METHODS,
     as_arrays,
     build,
     defaults,
@@ -39,13 +40,14 @@ VALUES = jnp.asarray(_draw.normal(size=(64, 1)), jnp.float32)
 
 def once_a_method(make: Any) -> Any:
     """Caches by identity: methods hold dicts, so they cannot be hashed."""
-    made: dict[int, Any] = {}
+    made: dict[Any, Any] = {}
 
     @functools.wraps(make)
-    def get(method: Method) -> Any:
-        if id(method) not in made:
-            made[id(method)] = (method, make(method))  # the method is kept, so its id is not given to another
-        return made[id(method)][1]
+    def get(method: Method, *rest: Any) -> Any:
+        name = (id(method), *rest)
+        if name not in made:
+            made[name] = (method, make(method, *rest))  # the method is kept, so its id is not given to another
+        return made[name][1]
 
     return get
 
@@ -99,9 +101,32 @@ _bases: dict[Any, Method] = {}
 
 
 def base_of(method: Method) -> Method:
-    """The method without its mechanism: plain Adam on the same network."""
-    base = method._replace(optimizer=adam_optimizer, penalty=None, intervention=None, schedule=None, off={})
-    return _bases.setdefault((tuple(base.network.items()), *map(str, (base.replaces, base.wrap, base.targets))), base)
+    """The method without its mechanism: plain Adam, or what else it says, on the same network."""
+    optimizer = METHODS[method.base].optimizer
+    base = method._replace(optimizer=optimizer, penalty=None, intervention=None, schedule=None, off={})
+    shared = (base.base, base.replaces, base.wrap, base.targets)
+    return _bases.setdefault((tuple(base.network.items()), *map(str, shared)), base)
+
+
+@once_a_method
+def on_noisy_network(method: Method) -> Method:
+    """The method on a network whose inputs drop out in training, and whose state is the mean of what is left."""
+    own = method.wrap
+    return method._replace(wrap=(lambda network: own(_noisy(network))) if own else _noisy)
+
+
+def _noisy(network: Network) -> Network:
+    def init(key: Any) -> Any:
+        params, inner = network.init(key)
+        return params, {"inner": inner, "mean": jnp.zeros(INPUTS.shape[1])}
+
+    def apply(params: Any, state: Any, inputs: Any, *, train: bool, key: Any) -> Any:
+        seen = inputs * jax.random.bernoulli(key, 0.9, inputs.shape) if train else inputs
+        output, features, inner = network.apply(params, state["inner"], seen, train=train, key=key)
+        mean = state["mean"] + 0.1 * (seen.mean(axis=0) - state["mean"]) if train else state["mean"]
+        return output, features, {"inner": inner, "mean": mean}
+
+    return network._replace(init=init, apply=apply)
 
 
 def start(method: Method, values: dict[str, Any], seed: Any) -> tuple[TrainState, SeedKeys]:
@@ -145,76 +170,93 @@ def run_steps(
     return jax.lax.fori_loop(first // TASK_STEPS, -(-num_steps // TASK_STEPS), task, state)
 
 
-def _with_noise(keys: SeedKeys, noise: Any) -> SeedKeys:
-    """Other draws of the method and of its network's layers."""
-    return keys._replace(method=jax.random.key(noise), noise=jax.random.fold_in(jax.random.key(noise), 1))
-
-
 @once_a_method
-def program(method: Method) -> Any:
-    """`(seeds, keys for method noise, traced values, num_steps) -> final states`; seeds, keys, states stacked.
+def program(method: Method, static: tuple[Any, ...], is_batched: bool = True) -> Any:
+    """`(seeds, keys of the method, keys of layers that draw, traced values, num_steps) -> final states`, all stacked.
 
-    Compiled once a method, with seeds batched as in runs of small networks. They begin one by one, since batched QR
-    decompositions may hang.
+    Compiled once a method, with seeds batched as in runs of small networks; not batched, one seed after the other as
+    in runs of larger ones. They begin one by one, since batched QR decompositions may hang.
     """
-    return _program(method, lambda go_on, begun: jax.vmap(lambda each: go_on(*each))(begun))
-
-
-@once_a_method
-def program_without_batches(method: Method) -> Any:
-    """The same with one seed after the other, as in runs of larger networks."""
-    return _program(method, lambda go_on, begun: jax.lax.map(lambda each: go_on(*each), begun))
-
-
-def _program(method: Method, over_seeds: Any) -> Any:
-    static, _ = split_static(method, values_of(method))
 
     @jax.jit
-    def train(seeds: Any, noises: Any, traced: Any, num_steps: Any) -> TrainState:
+    def train(seeds: Any, own: Any, layers: Any, traced: Any, num_steps: Any) -> TrainState:
         def begin(item: Any) -> tuple[TrainState, SeedKeys]:
-            state, keys = start(method, static | traced, item[0])
-            return state, _with_noise(keys, item[1])
+            seed, own, layers = item
+            state, keys = start(method, dict(static) | traced, seed)
+            return state, keys._replace(method=jax.random.key(own), noise=jax.random.key(layers))
 
-        def go_on(state: TrainState, keys: SeedKeys) -> TrainState:
-            return run_steps(method, static, traced, state, keys, num_steps)
+        def go_on(begun: tuple[TrainState, SeedKeys]) -> TrainState:
+            return run_steps(method, dict(static), traced, *begun, num_steps)
 
-        return over_seeds(go_on, jax.lax.map(begin, (seeds, noises)))
+        begun = jax.lax.map(begin, (seeds, own, layers))
+        return jax.vmap(go_on)(begun) if is_batched else jax.lax.map(go_on, begun)
 
     return train
 
 
-def arguments_of(
-    method: Method, seed: int = 0, noise: int = 0, num_steps: int = NUM_STEPS, **settings: Any
-) -> tuple[Any, ...]:
-    """Of the method's program: a seed and the one before it, both with the same key for noise."""
-    _, traced = split_static(method, values_of(method, **settings))
-    seeds, noises = jnp.array([seed - 1, seed]), jnp.array([noise, noise])
-    return seeds, noises, as_arrays(traced), jnp.int32(num_steps)
+def prepared(
+    method: Method,
+    is_batched: bool = True,
+    *,
+    seed: int = 0,
+    noise: int = 0,
+    layers: int = 100,
+    num_steps: int = NUM_STEPS,
+    **settings: Any,
+) -> tuple[Any, tuple[Any, ...]]:
+    """The method's program and its arguments: a seed and the one before it, both with the same keys for noise.
+
+    `noise` is the method's own, `layers` that of layers that draw.
+    """
+    static, traced = split_static(method, values_of(method, **settings))
+    compiled = program(method, tuple(static.items()), is_batched)
+    seeds, own, others = jnp.array([[seed - 1, seed], [noise, noise], [layers, layers]])
+    return compiled, (seeds, own, others, as_arrays(traced), jnp.int32(num_steps))
 
 
-def train(method: Method, compiled: Any = program, **choices: Any) -> TrainState:
-    """The state of one seed, as NumPy arrays, after the updates that `arguments_of` is told."""
-    states = jax.device_get(compiled(method)(*arguments_of(method, **choices)))
-    return jax.tree.map(lambda leaf: np.asarray(leaf[1]), states)
+def train(method: Method, is_batched: bool = True, **choices: Any) -> TrainState:
+    """The state of one seed, as NumPy arrays, after the updates of the program that is `prepared`."""
+    compiled, arguments = prepared(method, is_batched, **choices)
+    return jax.tree.map(lambda leaf: np.asarray(leaf[1]), jax.device_get(compiled(*arguments)))
 
 
 def equal(a: Any, b: Any) -> bool:
     return all(bool((x == y).all()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+ONE_BY_ONE = ("reset-distill",)
+"""Not bit-identical in batches: XLA fuses batches of tiny products with what surrounds them."""
+
+
 def check_off_is_adam(method: Method) -> None:
-    """Seeds one by one: batches of tiny products are fused with what surrounds them, which moves `reset-distill`'s."""
-    off, base = _off(method), train(base_of(method), program_without_batches)
-    assert equal(off.params, base.params), "switched off, the method is not Adam to the bit"
+    """Or what else the method says, on a network that draws in training: the method's key leaves that alone."""
+    base = _plain(base_of(on_noisy_network(method)), method.name)
+    for noise in (0, 1):
+        off = _off(method, noise=noise)
+        assert equal(off.params, base.params), f"switched off, the method is not {method.base} to the bit"
+        assert equal(off.network, base.network), "switched off, the method changes the state of the network"
+        moments = _moments(off.optimizer), _moments(base.optimizer)
+        assert equal(*moments), "switched off, the method changes the state of the optimizer"
+
+
+def _plain(method: Method, name: str, **choices: Any) -> TrainState:
+    return train(method, name not in ONE_BY_ONE, **choices)
+
+
+def _moments(state: Any) -> list[Any]:
+    def is_adam(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByAdamState)
+
+    return [node for node in jax.tree.leaves(state, is_leaf=is_adam) if is_adam(node)]
 
 
 def check_touches_parameters(method: Method) -> None:
-    on = train(method, program_without_batches)
+    on = _plain(on_noisy_network(method), method.name)
     assert not equal(on.params, _off(method).params), "the method changes no parameter"
 
 
-def _off(method: Method) -> TrainState:
-    return train(method, program_without_batches, **method.off)
+def _off(method: Method, **choices: Any) -> TrainState:
+    return _plain(on_noisy_network(method), method.name, **method.off, **choices)
 
 
 def check_lowers(method: Method) -> None:
@@ -271,18 +313,33 @@ def check_seeds_differ(method: Method) -> None:
 
 def check_same_seed_same_program(method: Method) -> None:
     """Traced twice: nothing drawn at trace time may end in the program."""
-    first, second = (program.__wrapped__(method).lower(*arguments_of(method)).as_text() for _ in range(2))
+    static, _ = split_static(method, values_of(method))
+    _, arguments = prepared(method)
+    programs = (program.__wrapped__(method, tuple(static.items())) for _ in range(2))
+    first, second = (each.lower(*arguments).as_text() for each in programs)
     assert first == second, "the same seed gives another program each time it is traced"
 
 
 def check_noise_follows_the_key(method: Method) -> None:
-    """A method that draws must draw from the key it is handed: not from one of its own, the same for all seeds."""
+    """What draws must draw from the key it is handed, a method from its own and layers from theirs.
+
+    Not from one of its own making, the same for all seeds.
+    """
+    of_layers = num_draws(base_of(method))
+    if num_draws(method) > of_layers:
+        assert not equal(train(method, noise=1).params, train(method, noise=2).params), "the key has no effect"
+    if of_layers:
+        assert not equal(train(method, layers=1).params, train(method, layers=2).params), "the key has no effect"
+
+
+@once_a_method
+def num_draws(method: Method) -> int:
+    """In how many places the program of four updates draws."""
     values = values_of(method)
     static, traced = split_static(method, values)
     state, keys = start(method, values, 0)
-    jaxpr = str(jax.make_jaxpr(lambda state: run_steps(method, static, traced, state, keys, 4))(state))
-    if "random_bits" in jaxpr:
-        assert not equal(train(method, noise=1).params, train(method, noise=2).params), "the key has no effect"
+    jaxpr = jax.make_jaxpr(lambda state: run_steps(method, static, traced, state, keys, 4))(state)
+    return str(jaxpr).count("random_bits")
 
 
 def check_jit_and_vmap_change_nothing(method: Method) -> None:
@@ -291,32 +348,39 @@ def check_jit_and_vmap_change_nothing(method: Method) -> None:
     Update 12 does periodic work, then the task changes.
     """
     static, traced = split_static(method, values_of(method))
-    _, keys = start(method, static | traced, 2)
+    keys = seed_keys(2)._replace(method=jax.random.key(0), noise=jax.random.key(100))
     state = jax.tree.map(jnp.asarray, train(method, seed=2, num_steps=TASK_STEPS - 1))
     with jax.disable_jit():
-        alone = run_steps(method, static, traced, state, _with_noise(keys, 0), TASK_STEPS + 1, first=TASK_STEPS - 1)
+        alone = run_steps(method, static, traced, state, keys, TASK_STEPS + 1, first=TASK_STEPS - 1)
     together = train(method, seed=2, num_steps=TASK_STEPS + 1)
     for x, y in zip(*map(jax.tree.leaves, (together.params, alone.params)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
 def check_no_recompilation(method: Method) -> None:
+    _, off = split_static(method, method.off)
     train(method)
-    train(method, seed=5, noise=3, learning_rate=0.5, **method.off)
-    assert program(method)._cache_size() == 1, "other numbers compile another program"
+    train(method, seed=5, noise=3, learning_rate=0.5, **off)
+    assert prepared(method)[0]._cache_size() == 1, "other numbers compile another program"
+
+
+CHOOSE_BY_GRADIENTS = ("regrama",)
+"""Without any they do nothing."""
 
 
 def moved_without_a_gradient(method: Method) -> set[str]:
     """The roles of the parameters that the method moves where the loss has no gradient, through a change of tasks.
 
     On a network with every role that a multilayer perceptron can have, far from its start, with two dead units. What
-    lies beside the head's kernel counts as "head".
+    lies beside the head's kernel counts as "head". Those that choose by gradients get some, and a learning rate of 0.
     """
     widths, replaced = {"widths": (16, 12)}, method.replaces.get("mlp", "mlp")
     options = widths | ({"norm": "layer"} if replaced == "mlp" else {}) | dict(method.network)
     network = wrapped(method, NETWORKS[replaced]((6,), 3, **options), defaults(method, LEARNING_RATE))
     objective = CLASSIFICATION._replace(losses=lambda *seen: jax.lax.stop_gradient(CLASSIFICATION.losses(*seen)))
     values = values_of(method) | ({"max_silence": 3} if "max_silence" in defaults(method, LEARNING_RATE) else {})
+    if method.name in CHOOSE_BY_GRADIENTS:
+        objective, values = CLASSIFICATION, values | {"learning_rate": 0.0}
     stream, keys = load_stream(objective, 3, TARGETS), seed_keys(0)
     parts = build(method, network.wiring, values)
     state = init_state(network, parts, keys.network)

@@ -54,7 +54,7 @@ MOVES = (
     | dict.fromkeys(("fire", "selective-weight-reinit"), "matrix head")
     | dict.fromkeys(("l2-init", "l2-init-decoupled", "wasserstein-init", "spectral"), "matrix head bias")
     | dict.fromkeys(("weight-clipping", "shrink-perturb", "soft-reset", "dash"), "matrix head bias")
-    | dict.fromkeys(("redo", "redo-scheduled", "continual-backprop", "snr"), "matrix head bias norm")
+    | dict.fromkeys(("redo", "redo-scheduled", "regrama", "continual-backprop", "snr"), "matrix head bias norm")
     | dict.fromkeys(("full-reset", "reset-distill", "last-k-reset", "hare-tortoise"), "matrix head bias norm")
     | dict.fromkeys(("adamw", "upgd", "effective-rank", "c-chain"), "matrix head bias norm")
     | {"feature-init": "matrix bias norm", "infer": "matrix bias norm other"}
@@ -92,6 +92,7 @@ def test_registry_row_is_complete(name):
     assert method.name == name
     assert method.summary
     assert method.reference
+    assert method.base in METHODS
     assert method.off or not (method.penalty or method.intervention or method.schedule), "what switches it off?"
 
 

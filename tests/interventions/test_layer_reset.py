@@ -7,6 +7,7 @@ import pytest
 from pliant.errors import UserError
 from pliant.interventions import layer_reset
 from pliant.networks import mlp, resnet18, t5
+from pliant.optimizers import upgd
 from pliant.types import Fresh, Learned, leaf_path
 
 TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1))
@@ -126,3 +127,16 @@ def test_parameters_keep_their_type():
     learned = Learned(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), learned.params), {}, ())
     after, _, _ = _reset(network, learned)
     assert {leaf.dtype for leaf in jax.tree.leaves(after.params)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_utilities_of_units_drawn_anew_are_forgotten(key):
+    network = mlp((3,), 2, widths=(4, 4))
+    params, state = network.init(key)
+    tx = upgd(0.1, utility="feature", wiring=network.wiring)
+    _, used = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    fresh = Fresh(network.init, tx.init)
+    method = layer_reset(network.wiring, num_layers=2)
+    after = method.switch(key, 1, Learned(params, state, used), (), fresh)[0].optimizer.trace
+    assert not np.any(after["dense_1"])
+    np.testing.assert_array_equal(after["dense_0"], used.trace["dense_0"])
+    assert np.any(after["dense_0"])

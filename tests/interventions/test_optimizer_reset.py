@@ -1,12 +1,14 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optax import contrib
 
 from pliant.errors import UserError
 from pliant.interventions import optimizer_reset
-from pliant.optimizers import scale_by_adam_per_weight
+from pliant.optimizers import scale_by_adam_per_weight, upgd
 from pliant.types import Fresh, Learned
 
 PARAMS = {"w": jnp.array([1.0, -2.0])}
@@ -59,6 +61,37 @@ def test_counts_of_schedules_stay():
     after = _reset(tx, used, keep_moments=True)[0].optimizer
     assert [int(after[0][i].count) for i in (0, 1)] == [0, 7]
     same(after[1], used[1])
+
+
+WRAPPED = {
+    "masked": (optax.masked(optax.adam(0.1), {"w": True}), lambda s: s.inner_state[0]),
+    "partition": (
+        optax.partition({"a": optax.adam(0.1)}, {"w": "a"}),
+        lambda s: s.inner_states["a"].inner_state[0],
+    ),
+    "multi_steps": (
+        optax.MultiSteps(optax.adam(0.1), 1).gradient_transformation(),
+        lambda s: s.inner_opt_state[0],
+    ),
+    "inject": (optax.inject_hyperparams(optax.adam)(0.1), lambda s: s.inner_state[0]),
+    "schedule_free": (contrib.schedule_free_adamw(0.1), lambda s: s.base_optimizer_state[0]),
+    "upgd": (upgd(0.1, base="adam"), lambda s: s.base),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_counts_are_found_in_wrappers_and_no_other_number_is_touched(name):
+    tx, adam = WRAPPED[name]
+    used = _used(tx, steps=7)
+    after = _reset(tx, used, keep_moments=True)[0].optimizer
+    assert (int(adam(used).count), int(adam(after).count)) == (7, 0)
+    same(eqx.tree_at(lambda s: adam(s).count, after, jnp.int32(7)), used)
+
+
+def test_utilities_of_upgd_are_no_moments():
+    tx = upgd(0.1)
+    with pytest.raises(UserError, match="counts no updates beside its moments"):
+        _reset(tx, tx.init(PARAMS), keep_moments=True)
 
 
 def test_weights_with_corrections_of_their_own_are_told():

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from pliant.diagnostics import dormancy_scores
 from pliant.errors import UserError
 from pliant.interventions import ReDoState, redo, scheduled_redo
 from pliant.networks import mlp
@@ -43,9 +44,9 @@ def case(activation="relu"):
         return network.apply(params, state, x, train=False, key=None)[0]
 
     def signals(params):
-        def probe(key, num_examples):
+        def probe(learned, key, num_examples):
             inputs = jax.random.choice(key, x, (num_examples,))
-            return network.apply(params, state, inputs, train=False, key=key)[1]
+            return network.apply(learned.params, state, inputs, train=False, key=key)[1]
 
         return Signals(gradients=params, features={}, probe=probe, fresh=None)
 
@@ -122,9 +123,9 @@ def test_it_scores_as_many_examples_as_asked():
     of = case()
     asked = []
 
-    def probe(key, num_examples):
+    def probe(learned, key, num_examples):
         asked.append(num_examples)
-        return of.signals(of.params).probe(key, num_examples)
+        return of.signals(of.params).probe(learned, key, num_examples)
 
     method = redo(of.wiring, every=1, num_examples=17)
     signals = of.signals(of.params)._replace(probe=probe)
@@ -258,3 +259,44 @@ def test_the_schedule_refuses(network, options, message):
     wiring = mlp((3,), 2, **({"widths": (4,)} | network)).wiring
     with pytest.raises(UserError, match=message):
         scheduled_redo(wiring, **options)
+
+
+def test_scores_may_be_absolute():
+    of = case()
+    x = of.signals(of.params).probe(Learned(of.params, {}, ()), jax.random.key(5), 64)["dense_0"]
+    means = np.abs(np.asarray(x)).mean(axis=0)
+    np.testing.assert_allclose(dormancy_scores(x, relative=False), means, rtol=1e-6)
+    threshold = float(np.sort(means)[1]) * 1.5
+    features = {"dense_0": x, "dense_1": jnp.ones((1, 4))}
+    signals = of.signals(of.params)._replace(probe=lambda learned, key, number: features)
+    method = redo(of.wiring, threshold=threshold, every=1, relative=False)
+    _, _, info = method.update(jax.random.key(0), 1, Learned(of.params, {}, of.opt_state), (), signals)
+    assert int(info["units_reset"]) == (means <= threshold).sum() > 0
+
+
+@pytest.mark.parametrize(("max_fraction", "wanted"), [(0.0, 0), (0.2, 1), (0.59, 2), (0.6, 3), (1.0, 3)])
+def test_at_most_a_fraction_of_a_layer_is_reset_and_the_lowest_first(max_fraction, wanted):
+    of = case()
+    features = {"dense_0": jnp.array([[0.0, 3.0, 1e-3, 2.0, 2e-3]]), "dense_1": jnp.ones((1, 4))}
+    signals = of.signals(of.params)._replace(probe=lambda learned, key, number: features)
+    method = redo(of.wiring, every=1, max_fraction=max_fraction)
+    new, _, info = method.update(jax.random.key(0), 1, Learned(of.params, {}, of.opt_state), (), signals)
+    assert int(info["units_reset"]) == wanted
+    silent = np.asarray(new.params["dense_1"]["kernel"] == 0).all(axis=1)
+    same(np.flatnonzero(silent), sorted([0, 2, 4][:wanted]))
+
+
+@pytest.mark.parametrize(("step", "wanted"), [(1000, 0), (1001, 1), (2000, 1)])
+def test_none_is_reset_before_the_start(step, wanted):
+    of = case()
+    features = {"dense_0": jnp.array([[0.0, 3.0, 1.0, 2.0, 2.0]]), "dense_1": jnp.ones((1, 4))}
+    signals = of.signals(of.params)._replace(probe=lambda learned, key, number: features)
+    method = redo(of.wiring, every=1, start_after=1000)
+    _, _, info = method.update(jax.random.key(0), step, Learned(of.params, {}, of.opt_state), (), signals)
+    assert int(info["units_reset"]) == wanted
+
+
+@pytest.mark.parametrize("options", [{"max_fraction": 1.1}, {"max_fraction": -0.1}, {"start_after": -1}])
+def test_more_numbers_out_of_range_are_refused(options):
+    with pytest.raises(UserError, match=f"got {next(iter(options))}="):
+        redo(case().wiring, **options)

@@ -1,4 +1,5 @@
 import functools
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -376,10 +377,99 @@ def test_copies_of_parameters_are_left_alone():
 
 
 def test_moment_names_are_those_of_optax():
-    assert set(MOMENTS) == {"mu", "nu", "nu_max", "trace"}
     assert set(optax.ScaleByAmsgradState._fields) == {"count", "mu", "nu", "nu_max"}
+    assert set(optax.ScaleByAdanState._fields) == {"m", "v", "n", "g", "t"}
     assert optax.TraceState._fields == ("trace",)
     assert set(ScaleByAdamPerWeightState._fields) <= {*MOMENTS, *MASSES}
+
+
+FORGETTING = {
+    "adan": optax.adan(1e-2),
+    "ademamix": contrib.ademamix(1e-2),
+    "adadelta": optax.adadelta(1e-2),
+    "adagrad": optax.adagrad(1e-2),
+    "averaged": optax.chain(optax.ema(0.9), optax.scale(-1e-2)),
+    "optimistic": optax.optimistic_gradient_descent(1e-2),
+    "rmsprop": optax.rmsprop(1e-2, momentum=0.9),
+    "momo_adam": contrib.momo_adam(1e-2),
+    "simplified_ademamix": contrib.simplified_ademamix(1e-2),
+}
+
+
+@pytest.mark.parametrize("name", FORGETTING)
+def test_all_that_has_a_parameters_shape_is_forgotten_by_others(name):
+    tx = FORGETTING[name]
+    state = tx.init(PARAMS)
+    for i in range(3):
+        gradients = jax.tree.map(lambda leaf, i=i: jnp.cos(i + leaf), PARAMS)
+        extra = {"value": jnp.float32(1)} if name == "momo_adam" else {}
+        _, state = tx.update(gradients, state, PARAMS, **extra)
+    cleared = clear_moments(state, WHERE)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(state) if leaf.ndim > 0]
+    assert {(3,), (4, 3)} == set(shapes)
+    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(cleared), strict=True):
+        where = WHERE["bias" if old.ndim == 1 else "kernel"] if old.ndim else jnp.array(False)
+        same(new, jnp.where(where, 0, old))
+
+
+@pytest.mark.parametrize(
+    ("tx", "field"),
+    [
+        (optax.adafactor(1e-2, min_dim_size_to_factor=2), "'v'"),
+        (optax.sm3(1e-2), "'mu'"),
+        (optax.novograd(1e-2), "'nu'"),
+    ],
+    ids=["adafactor", "sm3", "novograd"],
+)
+def test_statistics_that_weights_share_are_refused(tx, field):
+    with pytest.raises(UserError, match=rf"got the field {field} .*, that weights share, .* Use Adam, momentum"):
+        clear_moments(tx.init(PARAMS), WHERE)
+
+
+def test_unknown_statistics_are_refused():
+    class Strange(NamedTuple):
+        hunches: dict
+
+    with pytest.raises(
+        UserError, match=r"got the field 'hunches' .*, that may be statistics, of shape \(3,\) for 'bias'"
+    ):
+        clear_moments(Strange(PARAMS), WHERE)
+
+
+def test_a_layer_named_like_a_parameter_does_not_take_its_place(key):
+    """Else the moments of the rows that read a unit would stay."""
+    params = conv_params(key)
+    optimizer = trained(params)
+    units = {"conv": jnp.array([False, True, False])}
+    after = reset_units(key, Learned(params, {}, optimizer), CONV_WIRING, units).optimizer[0]
+    for moments in (after.mu, after.nu):
+        assert not np.any(moments["conv"][..., 1])
+        assert not np.any(moments["head"][1::3])
+        assert np.all(np.asarray(moments["conv"][..., 0]) != 0)
+
+
+def test_layers_that_share_a_leaf_draw_it_once_and_others_with_another_key(key):
+    normal = jax.nn.initializers.normal()
+    layers = [
+        HiddenLayer(name, 2, tuple(Feed(Slot(path, -1), normal) for path in paths), (), "relu", elementwise=True)
+        for name, paths in (("a", ("shared", "one")), ("b", ("shared", "two")))
+    ]
+    params = {name: jnp.zeros((3, 2)) for name in ("shared", "one", "two")}
+    wiring = Wiring(tuple(layers), dict.fromkeys(params, "matrix"))
+    flags = jnp.array([True, True])
+    new = reset_units(key, Learned(params, {}, ()), wiring, {"a": flags, "b": flags}).params
+    draws = [np.asarray(leaf) for leaf in new.values()]
+    assert not any(np.array_equal(draws[i], draws[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_unknown_layers_are_refused(key):
+    learned = Learned(conv_params(key), {}, ())
+    with pytest.raises(UserError, match=r"got the hidden layer 'convv'; wanted one of conv\. Did you mean 'conv'"):
+        reset_units(key, learned, CONV_WIRING, {"convv": jnp.ones(3, bool)})
+    with pytest.raises(UserError, match="got parameters without 'bias', which the wiring speaks of"):
+        reset_units(
+            key, learned._replace(params={"head": jnp.zeros((12, 5))}), CONV_WIRING, {"conv": jnp.ones(3, bool)}
+        )
 
 
 def test_no_state_of_optax_has_a_field_named_like_a_counter():

@@ -7,7 +7,7 @@ import pytest
 from pliant.errors import UserError
 from pliant.interventions import clear_moments
 from pliant.methods import METHODS, build, defaults, find
-from pliant.networks import NETWORKS, cnn, mlp
+from pliant.networks import NETWORKS, cnn, mlp, vit
 from strict_types import unchecked
 
 MLP = mlp((3,), 2, widths=(5, 4), norm="layer")
@@ -143,3 +143,16 @@ def test_muon_without_hidden_kernels_is_refused():
 def test_refuses(name, values, message):
     with pytest.raises(UserError, match=message):
         parts(name, **values)
+
+
+@pytest.mark.parametrize("name", ["weight-decay", "l2"])
+def test_embeddings_are_kernels(name):
+    network = vit((4, 4, 1), 2, width=4, num_heads=1, num_blocks=1, mlp_width=4)
+    params = params_of(network)
+    built = build(METHODS[name], network.wiring, defaults(METHODS[name]))
+    if name == "l2":
+        moves = jax.grad(lambda params: built.penalty.loss(params, built.penalty.init(params), None)[0])(params)
+    else:
+        moves, _ = built.optimizer.update(still(network), built.optimizer.init(params), params)
+    assert np.any(moves["patch"]["kernel"])
+    assert not np.any(moves["patch"]["bias"])

@@ -67,7 +67,7 @@ def test_what_shapes_the_program():
     [
         ({"methods": ("last-k-reset",), "settings": ("last-k-reset.num_layers=9",)}, "got num_layers=9"),
         ({"methods": ("shrink-perturb",), "settings": ("shrink-perturb.mode=gaussian",)}, "acts after every update"),
-        ({"methods": ("plasticity-injection",), "widths": ()}, "whose heads are head/kernel, reading the inputs"),
+        ({"methods": ("redo+plasticity-injection",), "widths": (8,)}, "got ReDo on a network without hidden layers"),
     ],
 )
 def test_plans_that_make_no_sense_are_refused(options, message):

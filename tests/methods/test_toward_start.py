@@ -71,7 +71,7 @@ def test_a_unit_that_is_reset_leaves_the_auxiliary_heads():
     network = wrapped(method, NETWORK, defaults(method))
     params, _ = network.init(jax.random.key(0))
     features = {"dense_0": jnp.ones((2, 5)), "dense_1": jnp.array([[0.0, 1.0, 1.0, 1.0]] * 2)}
-    signals = Signals(params, features, lambda key, number: features, Fresh(network.init, lambda params: ()))
+    signals = Signals(params, features, lambda learned, key, number: features, Fresh(network.init, lambda params: ()))
     redo = parts("redo+infer", network.wiring, every=1, threshold=0.0).intervention
     learned = Learned(params, {}, ())
     learned, _, info = redo.update(jax.random.key(1), 1, learned, redo.init(learned), signals)

@@ -108,8 +108,8 @@ def first_update_after_a_reset(name):
         )
     )(opt_state)
 
-    def probe(key, num_examples):
-        return network.apply(params, state, x, train=False, key=None)[1]
+    def probe(learned, key, num_examples):
+        return network.apply(learned.params, state, x, train=False, key=None)[1]
 
     learned, part = Learned(params, state, opt_state), parts.intervention
     signals = Signals(gradients, {}, probe, None)

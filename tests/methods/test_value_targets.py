@@ -5,7 +5,8 @@ import optax
 import pytest
 
 from pliant.errors import UserError
-from pliant.methods import METHODS, defaults, reshape
+from pliant.methods import METHODS, defaults, reshape, wrapped
+from pliant.networks import mlp
 from pliant.streams import REGRESSION, load_dataset, random_labels, random_seq2seq, slowly_changing_regression
 from pliant.targets import hl_gauss, two_hot
 
@@ -68,3 +69,12 @@ def test_streams_without_values_are_refused(name):
         )
         with pytest.raises(UserError, match=message):
             posed(name, other)
+
+
+@pytest.mark.parametrize("name", ["two-hot", "hl-gauss"])
+def test_all_bins_are_equally_probable_at_the_start(name, key):
+    network = mlp((3,), 51, widths=(4,))
+    params, state = wrapped(METHODS[name], network, {}).init(key)
+    assert not np.any(network.apply(params, state, jax.random.normal(key, (5, 3)), train=False)[0])
+    same = network.init(key)[0]["dense_0"]
+    jax.tree.map(np.testing.assert_array_equal, params["dense_0"], same)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pliant.errors import UserError
 from pliant.isometry import matrix_view
-from pliant.networks import from_nnx, orthogonal
+from pliant.methods import METHODS
+from pliant.networks import from_nnx, mlp, orthogonal
 from pliant.networks._newton_schulz import (
     OrthogonalConv,
     OrthogonalDense,
@@ -45,6 +46,21 @@ def test_seven_iterations_golden(start, end):
 def test_one_iteration_golden():
     np.testing.assert_allclose(newton_schulz(jnp.array([[0.5]]), iterations=1), [[0.6875]], rtol=1e-6)
     np.testing.assert_array_equal(newton_schulz(jnp.array([[0.5, 2.0]]), iterations=0), [[0.5, 2.0]])
+
+
+@pytest.mark.parametrize(
+    ("order", "bound", "beyond"), [(1, 3**0.5, -1), (2, (7 / 3) ** 0.5, None), (3, 1.58929, -1), (4, 1.49438, None)]
+)
+def test_each_order_converges_below_its_bound_and_not_above(order, bound, beyond):
+    """Where the polynomial is 0 for the odd orders, and where it is σ for the even ones."""
+    inside = jnp.append(jnp.linspace(0.01, bound, 100, endpoint=False), bound - 1e-4)
+    ends = jax.vmap(lambda sigma: newton_schulz(sigma[None, None], iterations=40, order=order))(inside)
+    np.testing.assert_allclose(ends[:, 0, 0], 1.0, atol=1e-5)
+    outside = newton_schulz(jnp.array([[bound + 1e-4]]), iterations=40, order=order)
+    if beyond is None:
+        assert not np.isfinite(outside)
+    else:
+        np.testing.assert_allclose(outside, beyond, atol=1e-5)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
@@ -291,6 +307,29 @@ def test_scale_is_the_estimate_with_a_margin_but_not_below_one(key, sigma, scale
     np.testing.assert_allclose(y, (1.5 * start - 0.5 * start**3) * plain(polar, x), atol=1e-5)
 
 
+@pytest.mark.parametrize("largest", [0.3, 0.9, 1.0, 4.0])
+def test_seven_iterations_take_0_13_of_the_larger_of_1_and_the_largest_above_0_99(key, largest):
+    floor = 0.13 * max(1.0, largest)
+    values = np.array([largest, floor, floor, floor, floor, 0.5 * floor])
+    network, params, state, x, _ = prepared("dense", "newton-schulz", key, values=values)
+    state = trained(network, params, state, x, 30)
+    jacobian = jax.jacobian(lambda x: network.apply(params, state, x[None], train=False, key=None)[0][0])(x[0])
+    ends = singular_values(jacobian)
+    assert np.all((ends[:5] > 0.99) & (ends[:5] < 1.001))
+    assert ends[5] < 0.9
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_guard_forgives_1_56_times_its_estimate_with_every_order(key, order):
+    """Vectors that are a mixture of two singular directions."""
+    kernel = jnp.diag(jnp.array([3.0, 0.1]))
+    part = (1 / 1.56 - 0.1 / 3) / (1 - 0.1 / 3)  # of the larger one in the estimate
+    mixture = jnp.sqrt(jnp.array([part, 1 - part]))
+    layer = OrthogonalDense(2, 2, order=order, iterations=30, rngs=nnx.Rngs(0))
+    layer.kernel[...], layer.u[...], layer.v[...] = kernel, mixture, mixture
+    np.testing.assert_allclose(layer(jnp.eye(2), train=False), jnp.eye(2), atol=1e-4)
+
+
 def test_guard_outlives_a_kernel_of_zeros(key):
     network, params, state, x, _ = prepared("dense", "newton-schulz", key, values=np.zeros(6))
     y, _, after = network.apply(params, state, x, train=True, key=None)
@@ -355,6 +394,44 @@ def test_convolution_is_an_isometry_where_patches_do_not_overlap(key):
     layer = OrthogonalConv(2, 8, (2, 2), strides=2, padding="VALID", use_bias=False, rngs=nnx.Rngs(0))
     x = jax.random.normal(key, (3, 4, 4, 2))
     np.testing.assert_allclose(jnp.linalg.norm(layer(x)), jnp.linalg.norm(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_by_one_convolution_is_the_dense_layer_at_every_pixel(key, kind):
+    dense = OrthogonalDense(6, 4, kind=kind, rngs=nnx.Rngs(0))
+    convolution = OrthogonalConv(6, 4, (1, 1), kind=kind, rngs=nnx.Rngs(0))
+    dense.kernel[...], _ = with_singular_values(key, (6, 4), np.linspace(0.5, 3.0, 4))
+    convolution.kernel[...] = dense.kernel[...][None, None]
+    dense.bias[...] = convolution.bias[...] = jnp.arange(4.0)
+    x = jax.random.normal(key, (2, 3, 5, 6))
+    for train in (True, True, False):
+        pixels = dense(x.reshape(-1, 6), train=train)
+        np.testing.assert_allclose(convolution(x, train=train), pixels.reshape(2, 3, 5, 4), atol=1e-5)
+
+
+@pytest.mark.parametrize("widths", [(16, 16, 16), (24, 8, 16)])
+@pytest.mark.parametrize("sigma", [None, np.linspace(0.2, 3.0, 8)], ids=["start", "far"])
+def test_newton_schulz_maxmin_has_lipschitz_constant_1(key, widths, sigma):
+    network = mlp((12,), 10, widths=widths, **METHODS["newton-schulz-maxmin"].network)
+    params, state = network.init(key)
+    for i in range(len(widths)):
+        layer = params[f"dense_{i}"]
+        layer["bias"] += jnp.sin(jnp.arange(layer["bias"].size))
+        if sigma is not None:
+            size = min(layer["kernel"].shape)
+            values = np.interp(np.linspace(0, 1, size), np.linspace(0, 1, 8), sigma)
+            layer["kernel"], _ = with_singular_values(jax.random.fold_in(key, i), layer["kernel"].shape, values)
+    points = 2.0 * jax.random.normal(jax.random.fold_in(key, 9), (32, 12))
+    state = trained(network, params, state, points, 30)
+
+    def output(points):
+        return network.apply(params, state, points, train=False, key=None)[0]
+
+    slopes = [singular_values(jacobian)[0] for jacobian in jax.vmap(jax.jacobian(lambda x: output(x[None])[0]))(points)]
+    assert max(slopes) < 1 + 1e-4
+    assert max(slopes) > 0.9, "isometric layers: the bound is nearly attained"
+    apart, between = output(points[:16]) - output(points[16:]), points[:16] - points[16:]
+    assert np.all(jnp.linalg.norm(apart, axis=-1) <= (1 + 1e-4) * jnp.linalg.norm(between, axis=-1))
 
 
 def test_convolution_stretches_at_most_by_the_root_of_the_patch(key):

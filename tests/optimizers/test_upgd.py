@@ -295,3 +295,10 @@ def test_parameters_are_needed():
     tx = upgd(0.1)
     with pytest.raises(UserError, match=r"got update\(gradients, state\); wanted update\(gradients, state, params\)"):
         tx.update(GRADIENT, tx.init(WEIGHTS))
+
+
+def test_utilities_of_units_want_kernels_that_are_applied_as_they_are():
+    network = cnn((4, 4, 1), 2, channels=(3,), kernel_sizes=(3,), strides=(1,), pool=(1,), widths=(), linear="scaled")
+    with pytest.raises(UserError, match=r"got utility='feature' for a network that does not apply 'conv_0/kernel' as"):
+        upgd(0.1, utility="feature", wiring=network.wiring)
+    assert upgd(0.1, wiring=network.wiring)

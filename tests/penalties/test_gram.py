@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -76,6 +77,12 @@ def test_state_is_handed_through():
 def test_refuses(options, message):
     with pytest.raises(UserError, match=message):
         gram(**options)
+
+
+def test_unknown_rectangular_is_refused_when_built(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' type checker would be first
+    with pytest.raises(UserError, match=r"got rectangular='Fan'; wanted 'none' or 'fan'\. Leave it out"):
+        gram(0.1, rectangular="Fan")
 
 
 def test_mask_that_selects_nothing_is_refused():

@@ -8,6 +8,7 @@ from pliant.isometry import matrix_view
 from pliant.methods import METHODS
 from pliant.networks import mlp
 from pliant.penalties import SpectralState, spectral
+from strict_types import unchecked
 
 DIAGONAL = jnp.diag(jnp.array([2.0, 1.0]))
 
@@ -214,3 +215,18 @@ def test_refuses(options, message):
 def test_mask_that_selects_nothing_is_refused(name):
     with pytest.raises(UserError, match="got a mask that selects none of 1 parameter leaves"):
         spectral(**{name: {"kernel": False}}).init({"kernel": jnp.ones((2, 2))})
+
+
+def test_the_target_may_be_each_kernels_own_norm_at_the_start():
+    start = {"a": DIAGONAL, "b": 0.5 * DIAGONAL}
+    penalty = spectral(1.0, target="start")
+    state = penalty.init(start)
+    np.testing.assert_allclose(state.targets, [2.0, 1.0], rtol=1e-6)
+    now = {"a": 2.0 * DIAGONAL, "b": 0.5 * DIAGONAL}
+    state = jax.lax.fori_loop(0, 50, lambda _, state: penalty.loss(now, state, None)[1], state)
+    np.testing.assert_allclose(penalty.loss(now, state, None)[0], (16.0 - 4.0) ** 2, rtol=1e-5)
+
+
+def test_an_unknown_target_is_refused():
+    with pytest.raises(UserError, match="got target='begin'; wanted 'gain' or 'start'"):
+        unchecked(spectral)(target="begin")

@@ -11,7 +11,7 @@ from pliant.types import Diagnostic, Features, Number, Subject
 
 
 def dormancy_scores(
-    activations: Float[Array, "batch *space features"], num_units: int | None = None
+    activations: Float[Array, "batch *space features"], num_units: int | None = None, *, relative: bool = True
 ) -> Float[Array, " width"]:
     r"""Scores units by their mean absolute activation relative to their layer's.
 
@@ -20,9 +20,10 @@ def dormancy_scores(
     Args:
       activations: post-activation features; all axes but the last are averaged over, after the absolute value.
       num_units: N, if the last axis holds each unit several times, unit index fastest (CReLU); by default its length.
+      relative: False leaves out the denominator: the score is the unit's own mean absolute activation.
 
     Returns:
-      One score ≥ 0 a unit. They average to 1, or are all 0 in a silent layer.
+      One score ≥ 0 a unit. Relative ones average to 1, or are all 0 in a silent layer.
 
     Example:
       >>> dormancy_scores(jnp.array([[0.0, 1.0, -3.0]])).tolist()
@@ -38,7 +39,7 @@ def dormancy_scores(
     """
     means = jnp.abs(activations).mean(axis=tuple(range(activations.ndim - 1)))
     means = means.reshape(-1, num_units or means.size).mean(axis=0)
-    return means / (means.mean() + 1e-9)
+    return means / (means.mean() + 1e-9) if relative else means
 
 
 def is_dormant(

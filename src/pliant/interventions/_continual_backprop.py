@@ -87,14 +87,16 @@ def continual_backprop(
       maturity: m ≥ 0, in updates.
       decay: η in [0, 1), of the running means; 0 goes by the last batch alone.
       utility: "adaptable" is y as above; "zero-contribution" leaves out the denominator, "contribution" f̂ as well.
-      transfer_mean: whether mean outputs move into biases. Where what reads a unit has no bias, nothing moves.
+      transfer_mean: whether mean outputs move into biases. Where what reads a unit has no bias, nothing moves. Behind
+        a convolution with padding the borders get too much: one bias serves all positions.
 
     Returns:
       An `Intervention`; its state is a `ContinualBackpropState` by layer. `info` counts the `units_reset`, and has the
       `mature_fraction` of the units, above 0 before any is replaced, and their `mean_age` in updates.
 
     Raises:
-      UserError: for numbers out of range, an unknown utility, and networks in which no unit owns an output (MaxMin).
+      UserError: for numbers out of range, an unknown utility, networks in which no unit owns an output (MaxMin), and,
+        if mean outputs are to move, layers that apply a function of their kernels (weight norm, Newton–Schulz).
 
     Example:
       >>> from pliant.networks import mlp
@@ -127,6 +129,12 @@ def continual_backprop(
     require_range("maturity", maturity, 0, do="Use 100 updates, or 1000 for long tasks.")
     require_range("decay", decay, 0, 0.999999, do="Use 0.99, as published.")
     require_owned_outputs(wiring, "continual backprop")
+    if transfer_mean and wiring.indirect:
+        raise UserError(
+            got=f"transfer_mean for a network that does not apply {min(wiring.indirect)!r} as it is",
+            wanted="layers that multiply by their kernels: what is read of a unit's mean moves into biases",
+            do="Use transfer_mean=False, or plain layers.",
+        )
     if utility not in UTILITIES:
         raise UserError(
             got=f"utility={utility!r}",

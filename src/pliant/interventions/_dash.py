@@ -9,9 +9,10 @@ from jaxtyping import Array, Float, Int
 from pliant.branches import anywhere
 from pliant.errors import UserError, require_range
 from pliant.interventions._at_switch import norm_moved
-from pliant.interventions._surgery import clear_moments
+from pliant.interventions._moments import clear_moments
+from pliant.interventions._surgery import by_path
 from pliant.masks import Mask, select
-from pliant.types import Fresh, Info, Intervention, Key, Learned, Number, Params, Signals, leaf_path
+from pliant.types import Fresh, Info, Intervention, Key, Learned, Number, Params, Signals
 
 Per = Literal["unit", "slice"]
 
@@ -110,8 +111,8 @@ def dash(
         scales = jax.tree.map(scale_of, select(mask, old), gradient, old)
         new = jax.tree.map(lambda s, w: jnp.where(s < 1, s * w, w).astype(w.dtype), scales, old)
         if reset_moments:
-            of_shrunk = {leaf_path(path): s < 1 for path, s in jax.tree_util.tree_leaves_with_path(scales)}
-            optimizer = clear_moments(optimizer, of_shrunk)
+            shrunk = jax.tree.map(lambda s, w: jnp.broadcast_to(s < 1, w.shape), scales, old)
+            optimizer = clear_moments(optimizer, by_path(shrunk))
         number = jnp.stack([(s < 1).sum(dtype=jnp.int32) for s in jax.tree.leaves(scales)]).sum(dtype=jnp.int32)
         info = {"vectors_shrunk": number, "norm_moved": norm_moved(old, new)}
         return learned._replace(params=new, optimizer=optimizer), info

@@ -60,7 +60,7 @@ def hare_tortoise(*, momentum: Number = 0.999, reset_every: Number = 2000) -> In
       The authors' code, which also sets back at epoch 0, builds a new optimizer for every task (choose
       optimizer_at_switch="reset"), and after a reset shares the memory of both networks for one step, so that the
       tortoise takes the hare's next update in full. What a protocol does to the hare's head when the task changes,
-      the tortoise does not see.
+      the tortoise does not see. The paper evaluates both; here the tortoise alone is.
     """
     require_range("momentum", momentum, 0, 0.999999, do="0.999 is usual; 0 does nothing.")
     require_range("reset_every", reset_every, 1, do="Use a period in updates, such as those of 10 epochs.")

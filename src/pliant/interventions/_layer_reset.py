@@ -8,7 +8,8 @@ from jaxtyping import Array, PyTree
 
 from pliant.errors import UserError, require_range
 from pliant.interventions._at_switch import at_switch, drawn
-from pliant.interventions._surgery import by_path, clear_moments
+from pliant.interventions._moments import clear_moments
+from pliant.interventions._surgery import by_path
 from pliant.types import Fresh, Intervention, Key, Learned, Number, Params, State, Wiring, leaf_path
 
 
@@ -75,7 +76,7 @@ def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1)
         return Learned(
             jax.tree.map(lambda reset, old, new: new if reset else old, chosen, learned.params, params),
             jax.tree_util.tree_map_with_path(beside, learned.network, network),
-            clear_moments(learned.optimizer, where),
+            clear_moments(learned.optimizer, where, {layer.name: jnp.full(layer.width, True) for layer in last}),
         )
 
     return Intervention(lambda _: (), switch=at_switch(renew, every_tasks))

@@ -1,14 +1,8 @@
 """Optimizer reset: its statistics begin again, the weights do not."""
 
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-import optax
-
 from pliant.errors import UserError
 from pliant.interventions._at_switch import at_switch
-from pliant.interventions._surgery import MASSES, MOMENTS
+from pliant.interventions._moments import has_counts, reset_counts
 from pliant.types import Fresh, Intervention, Key, Learned, Number, State
 
 
@@ -56,7 +50,7 @@ def optimizer_reset(*, keep_moments: bool = False, every_tasks: Number = 1) -> I
     """
 
     def init(learned: Learned) -> State:
-        if keep_moments and not any(map(_is_adam, jax.tree.leaves(learned.optimizer, is_leaf=_is_adam))):
+        if keep_moments and not has_counts(learned.optimizer):
             raise UserError(
                 got="keep_moments=True for an optimizer that counts no updates beside its moments",
                 wanted="Adam or a relative",
@@ -67,25 +61,7 @@ def optimizer_reset(*, keep_moments: bool = False, every_tasks: Number = 1) -> I
     def renew(key: Key, learned: Learned, state: State, fresh: Fresh) -> Learned:
         del key, state
         if keep_moments:
-            return learned._replace(optimizer=_uncounted(learned.optimizer))
+            return learned._replace(optimizer=reset_counts(learned.optimizer))
         return learned._replace(optimizer=fresh.optimizer(learned.params))
 
     return Intervention(init, switch=at_switch(renew, every_tasks))
-
-
-def _counters(node: Any) -> list[str]:
-    """The fields of an optimizer's state that count updates, if it has moments as well."""
-    fields = getattr(node, "_fields", ())
-    return [name for name in ("count", *MASSES) if name in fields and set(MOMENTS) & set(fields)]
-
-
-def _is_adam(node: Any) -> bool:
-    return bool(_counters(node))
-
-
-def _uncounted(opt_state: optax.OptState) -> optax.OptState:
-    def reset(node: Any) -> Any:
-        zeros = {name: jax.tree.map(jnp.zeros_like, getattr(node, name)) for name in _counters(node)}
-        return node._replace(**zeros) if zeros else node
-
-    return jax.tree.map(reset, opt_state, is_leaf=_is_adam)

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from pliant.diagnostics import dormancy_scores, is_dormant
+from pliant.diagnostics import dormancy_scores
 from pliant.errors import UserError, require_range
 from pliant.interventions._surgery import Units, by_path, lowest, num_selected, require_owned_outputs, reset_units
-from pliant.types import Info, Intervention, Key, Learned, Number, Signals, State, Wiring
+from pliant.types import HiddenLayer, Info, Intervention, Key, Learned, Number, Signals, State, Wiring
 
 
 class ReDoState(NamedTuple):
@@ -27,6 +27,9 @@ def redo(
     every: Number = 1000,
     num_examples: int = 64,
     source: str = "fresh",
+    relative: bool = True,
+    start_after: Number = 0,
+    max_fraction: Number = 1.0,
 ) -> Intervention:
     r"""Resets dormant units at regular intervals (ReDo).
 
@@ -42,6 +45,10 @@ def redo(
       every: F ≥ 1, a period in updates.
       num_examples: examples for the scores, ≥ 1, drawn with replacement from the current task.
       source: "fresh" draws what feeds a unit anew; "initial" puts it back to what it was before the first update.
+      relative: False compares a unit's mean absolute activation itself with τ, without the denominator.
+      start_after: t₀ ≥ 0, in updates: none is reset up to update t₀.
+      max_fraction: in [0, 1], of the units of a layer that are reset at once, rounded down: those with the lowest
+        scores. 0 resets none.
 
     Returns:
       An `Intervention`; `info` counts the `units_reset`. Stateless, or with the source "initial" its state is a copy
@@ -57,7 +64,7 @@ def redo(
       >>> params, state = network.init(jax.random.key(0))
       >>> params["dense_0"]["bias"] = jnp.array([-9.0, 0.0, 0.0, 0.0])  # the first unit never fires
       >>> x = jnp.ones((8, 2))
-      >>> probe = lambda key, num_examples: network.apply(params, state, x, train=False, key=key)[1]
+      >>> probe = lambda learned, key, num_examples: network.apply(learned.params, state, x, train=False)[1]
       >>> fresh = Fresh(network=network.init, optimizer=lambda params: ())
       >>> signals = Signals(gradients=params, features={}, probe=probe, fresh=fresh)
       >>> method = redo(network.wiring, threshold=0.0, every=1)
@@ -68,6 +75,8 @@ def redo(
     References:
       Sokar et al., `The Dormant Neuron Phenomenon in Deep Reinforcement Learning
       <https://arxiv.org/abs/2302.12902>`_, 2023. Equation 1 and algorithm 1.
+      The code of `Do Neural Networks Lose Plasticity in a Gradually Changing World?`, 2026: scores that are not
+      relative (10⁻⁴ for T5), 1,000 updates before the first reset, at most 5 % of a layer at once.
 
     Differs from:
       Dopamine's code: incoming weights come from the layer's own initialiser, not always Xavier uniform; the bias'
@@ -76,12 +85,19 @@ def redo(
       `pliant.optimizers.scale_by_adam_per_weight`.
     """
     require_range("num_examples", num_examples, 1, do="Use 64, as published.")
+    require_range("start_after", start_after, 0, do="Use the number of updates before the first reset, or 0.")
+    require_range("max_fraction", max_fraction, 0, 1, do="1 resets all that are dormant; 0 resets none.")
     require_owned_outputs(wiring, "ReDo")
 
-    def choose(key: Key, step: Any, signals: Signals) -> Units:
-        del step
-        features = signals.probe(key, num_examples)
-        return {layer.name: is_dormant(features[layer.name], threshold, layer.width) for layer in wiring.layers}
+    def choose(key: Key, step: Any, learned: Learned, signals: Signals) -> Units:
+        features = signals.probe(learned, key, num_examples)
+
+        def dormant(layer: HiddenLayer) -> Array:
+            scores = dormancy_scores(features[layer.name], layer.width, relative=relative)
+            among = lowest(scores, _whole(max_fraction * jnp.float32(layer.width)))
+            return (scores <= threshold) & among & (step > start_after)
+
+        return {layer.name: dormant(layer) for layer in wiring.layers}
 
     return recycling(wiring, choose, every=every, source=source)
 
@@ -119,7 +135,7 @@ def scheduled_redo(
       >>> from pliant.networks import mlp
       >>> network = mlp((2,), 1, widths=(8,))
       >>> params, state = network.init(jax.random.key(0))
-      >>> probe = lambda key, num_examples: {"dense_0": jnp.arange(8.0)[None]}
+      >>> probe = lambda learned, key, num_examples: {"dense_0": jnp.arange(8.0)[None]}
       >>> signals = Signals(gradients=params, features={}, probe=probe, fresh=None)
       >>> method = scheduled_redo(network.wiring, fraction=0.5, horizon=300, every=100)
       >>> for step in (100, 200, 300):  # cos 30° = 0.866, cos 60° = 0.5
@@ -141,8 +157,8 @@ def scheduled_redo(
     require_range("num_examples", num_examples, 1, do="Use 64, as published.")
     require_owned_outputs(wiring, "scheduled ReDo")
 
-    def choose(key: Key, step: Any, signals: Signals) -> Units:
-        features = signals.probe(key, num_examples)
+    def choose(key: Key, step: Any, learned: Learned, signals: Signals) -> Units:
+        features = signals.probe(learned, key, num_examples)
         share = fraction * jnp.cos(0.5 * jnp.pi * jnp.minimum(step / horizon, 1.0))
         scores = {layer.name: dormancy_scores(features[layer.name], layer.width) for layer in wiring.layers}
         return {name: lowest(score, _whole(share * score.size)) for name, score in scores.items()}
@@ -151,13 +167,13 @@ def scheduled_redo(
 
 
 def recycling(
-    wiring: Wiring, choose: Callable[[Key, Any, Signals], Units], *, every: Number, source: str = "fresh"
+    wiring: Wiring, choose: Callable[[Key, Any, Learned, Signals], Units], *, every: Number, source: str = "fresh"
 ) -> Intervention:
     """Chooses units at every F-th update and resets them: the frame of ReDo and its relatives.
 
     Args:
       wiring: the network's layer graph.
-      choose: `choose(key, step, signals) -> True at the units to reset`, called inside the branch that resets.
+      choose: `choose(key, step, learned, signals) -> True at the units to reset`, called inside the branch that resets.
       every: F ≥ 1, a period in updates.
       source: as in `redo`.
     """
@@ -174,7 +190,7 @@ def recycling(
 
     def recycle(key: Key, step: Any, learned: Learned, state: State, signals: Signals) -> tuple[Learned, Info]:
         choice_key, draw_key = jax.random.split(key)
-        units = choose(choice_key, step, signals)
+        units = choose(choice_key, step, learned, signals)
         start = state.start if source == "initial" else None
         return reset_units(draw_key, learned, wiring, units, start=start), {"units_reset": num_selected(units)}
 

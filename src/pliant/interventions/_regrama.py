@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 from pliant.diagnostics import gradient_scores, incoming_gradients
 from pliant.interventions._redo import recycling
 from pliant.interventions._surgery import Units, require_owned_outputs
-from pliant.types import Intervention, Key, Number, Signals, Wiring
+from pliant.types import Intervention, Key, Learned, Number, Signals, Wiring
 
 
 def regrama(wiring: Wiring, *, threshold: Number = 0.01, every: Number = 1000) -> Intervention:
@@ -35,7 +35,6 @@ def regrama(wiring: Wiring, *, threshold: Number = 0.01, every: Number = 1000) -
 
     Example:
       >>> from pliant.networks import mlp
-      >>> from pliant.types import Learned
       >>> network = mlp((2,), 1, widths=(4,))
       >>> params, state = network.init(jax.random.key(0))
       >>> gradients = jax.tree.map(jnp.ones_like, params)
@@ -56,8 +55,8 @@ def regrama(wiring: Wiring, *, threshold: Number = 0.01, every: Number = 1000) -
     """
     require_owned_outputs(wiring, "ReGraMa")
 
-    def choose(key: Key, step: Any, signals: Signals) -> Units:
-        del key, step
+    def choose(key: Key, step: Any, learned: Learned, signals: Signals) -> Units:
+        del key, step, learned
         kernels = incoming_gradients(wiring, signals.gradients)
         return {name: _is_idle(gradient_scores(kernel), threshold) for name, kernel in kernels.items()}
 

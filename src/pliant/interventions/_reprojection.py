@@ -8,7 +8,7 @@ from jaxtyping import Array, PyTree
 
 from pliant.errors import require_range
 from pliant.interventions._at_switch import norm_moved
-from pliant.interventions._surgery import clear_moments
+from pliant.interventions._moments import clear_moments
 from pliant.masks import Mask, select
 from pliant.networks import reproject
 from pliant.types import Info, Intervention, Key, Learned, Number, Params, Signals, State, leaf_path

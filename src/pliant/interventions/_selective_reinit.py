@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from pliant.errors import UserError, require_range
-from pliant.interventions._surgery import by_path, clear_moments, lowest, num_selected
+from pliant.interventions._moments import clear_moments
+from pliant.interventions._surgery import by_path, lowest, num_selected
 from pliant.masks import Mask, select
 from pliant.types import Info, Intervention, Key, Learned, Number, Params, Signals, State, leaf_path
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from pliant.errors import require_range, unknown_name
+from pliant.errors import UserError, require_range, unknown_name
 from pliant.interventions._at_switch import at_switch, drawn, norm_moved
 from pliant.masks import Mask, select
 from pliant.types import Fresh, Info, Intervention, Key, Learned, Number, Params, Signals, State
@@ -30,7 +30,7 @@ def shrink_perturb(
     The literature has four of them under one name. `mode` says what ξ is, and when it is added:
 
     - "fresh-init": ξ is a new draw of the network, at the switch of tasks. As proposed.
-    - "to-init": ξ is the θ₀ that training began with, at the switch of tasks; a = 1 − c, p = c.
+    - "to-init": ξ is the θ₀ that training began with, at the switch of tasks; a = 1 − c, p = c, both to be given.
     - "per-step-fresh": ξ is a new draw of the network, after every update, which costs an initialisation each time.
     - "gaussian": ξ ~ N(0, 1) for every weight, after every update.
 
@@ -49,7 +49,7 @@ def shrink_perturb(
 
     Raises:
       UserError: for an unknown mode, numbers out of range (the defaults are those of "fresh-init" and would wipe out a
-        network that shrinks after every update), and a mask that selects nothing.
+        network that shrinks after every update), a + p other than 1 with "to-init", and a mask that selects nothing.
 
     Example:
       >>> fresh = Fresh(network=lambda key: (jnp.array([10.0]), {}), optimizer=lambda params: ())
@@ -115,3 +115,14 @@ def _check(mode: str, shrink: Number, perturb: Number) -> None:
     do = f"{mode!r} acts after every update: shrink=0.9999 with perturb=1e-5 is gentle."
     require_range("shrink", shrink, 0.9 if is_gentle else 0, 1, do=do if is_gentle else "0.4 is usual; 1 shrinks not.")
     require_range("perturb", perturb, 0, 0.05 if is_gentle else 1, do=do if is_gentle else "0.1 is usual; 0 for none.")
+    if mode == "to-init" and isinstance(shrink, int | float) and isinstance(perturb, int | float):
+        _check_mean(shrink, perturb)
+
+
+def _check_mean(shrink: float, perturb: float) -> None:
+    if abs(shrink + perturb - 1) > 1e-6:
+        raise UserError(
+            got=f"shrink={shrink} and perturb={perturb} with mode='to-init'",
+            wanted="the shares of a mean, such as 1 − c and c",
+            do="Use shrink=0.2 and perturb=0.8, as published.",
+        )

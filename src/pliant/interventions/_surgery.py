@@ -1,7 +1,6 @@
 """Surgery on units: which entries of the parameters are theirs, and how weights and optimizer statistics are reset.
 
-Every intervention that resets units goes through `reset_units`, so the index arithmetic and the walk through
-optimizer states exist once.
+Every intervention that resets units goes through `reset_units`, so the index arithmetic exists once.
 """
 
 import math
@@ -10,17 +9,11 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt
 
-from pliant.errors import UserError
+from pliant.errors import UserError, unknown_name
+from pliant.interventions._moments import clear_moments
 from pliant.types import Key, Learned, Slot, Wiring, leaf_path
-
-MOMENTS = ("mu", "nu", "nu_max", "trace")
-"""Field names of optax states that hold statistics of a parameter's gradients, one entry a weight."""
-MASSES = ("mu_mass", "nu_mass")
-"""Field names of states by which each weight's moments are divided to correct their bias, see
-`pliant.optimizers.scale_by_adam_per_weight`."""
 
 Units: TypeAlias = Mapping[str, Bool[Array, " width"]]
 """By hidden layer: True at the units to act on."""
@@ -52,10 +45,14 @@ def reset_units(
 
     First every feed of a selected unit (incoming kernel slice, bias, its norm's scale and offset) is drawn from
     that parameter's own initialiser; then the kernel rows that read it are set to 0, so an entry that is both ends
-    at 0, and a unit that was silent leaves the network's output as it was. Adam's `mu` and `nu` (and relatives, see
-    `MOMENTS`) become 0 at the same entries. Adam's count is shared by all weights and stays: a reset weight's first
-    update is up to (1 − b1)/√(1 − b2) ≈ 3.2 learning rates for the usual decay rates. An optimizer with a
-    bias correction of every weight's own (`pliant.optimizers.scale_by_adam_per_weight`) makes it one learning rate.
+    at 0. The output of the network stays what it was if the unit was silent, and if weights are applied as they are and
+    no norm mixes the layer's units: with weight or spectral norm, or orthogonalised, the other weights are scaled anew,
+    and a LayerNorm sees another mean and variance.
+
+    Adam's `mu` and `nu` (and relatives, see `MOMENTS`) become 0 at the same entries. Adam's count is shared by all
+    weights and stays: a reset weight's first update is up to (1 − b1)/√(1 − b2) ≈ 3.2 learning rates for the usual
+    decay rates. An optimizer with a bias correction of every weight's own
+    (`pliant.optimizers.scale_by_adam_per_weight`) makes it one learning rate.
 
     Args:
       key: for the fresh draws; every leaf gets its own.
@@ -67,6 +64,18 @@ def reset_units(
     Returns:
       The same with new parameters and optimizer state.
 
+    Raises:
+      UserError: for layers or parameters that there are not, and from `clear_moments`.
+
+    Example:
+      >>> from pliant.networks import mlp
+      >>> network = mlp((2,), 1, widths=(3,))
+      >>> learned = Learned(*network.init(jax.random.key(0)), ())
+      >>> units = {"dense_0": jnp.array([True, False, False])}
+      >>> after = reset_units(jax.random.key(1), learned, network.wiring, units)
+      >>> (after.params["head"]["kernel"] == 0)[:, 0].tolist()
+      [True, False, False]
+
     References:
       Sokar et al., `The Dormant Neuron Phenomenon in Deep Reinforcement Learning
       <https://arxiv.org/abs/2302.12902>`_, 2023. Algorithm 1.
@@ -76,6 +85,7 @@ def reset_units(
       channel-first layouts only, and which finds Adam's state by position.
     """
     leaves = by_path(learned.params)
+    _require_known(wiring, units, leaves)
     fed: dict[str, Array] = {}
     read: dict[str, Array] = {}
     fresh: dict[str, Array] = {}
@@ -85,10 +95,9 @@ def reset_units(
         for feed in layer.feeds:
             path, leaf = feed.slot.path, leaves[feed.slot.path]
             _mark(fed, feed.slot, units[layer.name], leaf)
-            if start is None:
-                fresh[path] = feed.initializer(jax.random.fold_in(key, len(fresh)), leaf.shape, leaf.dtype)
-            else:
-                fresh[path] = start[path]
+            if path not in fresh:
+                draw = jax.random.fold_in(key, len(fresh))
+                fresh[path] = feed.initializer(draw, leaf.shape, leaf.dtype) if start is None else start[path]
         for slot in layer.readers:
             _mark(read, slot, units[layer.name], leaves[slot.path])
 
@@ -103,47 +112,8 @@ def reset_units(
     touched = {path: fed.get(path, False) | read.get(path, jnp.zeros(leaves[path].shape, bool)) for path in fed | read}
     return learned._replace(
         params=jax.tree_util.tree_map_with_path(redraw, learned.params),
-        optimizer=clear_moments(learned.optimizer, touched | dict(units)),
+        optimizer=clear_moments(learned.optimizer, touched, units),
     )
-
-
-def clear_moments(opt_state: optax.OptState, where: Mapping[str, Bool[Array, "..."]]) -> optax.OptState:
-    """Zeroes an optimizer's gradient statistics at chosen weights, and nothing else.
-
-    Statistics are found by field name (`MOMENTS`, and `MASSES` for a weight's bias correction) and by the path of their
-    parameter, wherever they sit: in chains, masks, partitions, `MultiSteps`, `inject_hyperparams`, schedule-free.
-    Counts that weights share, accumulated gradients and stored copies of parameters are left alone.
-
-    Args:
-      opt_state: any optax state.
-      where: by the parameter's `leaf_path`, True at the entries to forget; of statistics that are kept by unit, such as
-        the utilities of `pliant.optimizers.upgd`, by the name of the hidden layer.
-
-    Returns:
-      A state of the same structure.
-
-    Example:
-      >>> tx = optax.chain(optax.clip(1.0), optax.adam(0.1))
-      >>> params = {"w": jnp.ones(2)}
-      >>> _, state = tx.update(params, tx.init(params))
-      >>> cleared = clear_moments(state, {"w": jnp.array([True, False])})
-      >>> [round(float(m), 3) for m in cleared[1][0].mu["w"]], int(cleared[1][0].count)
-      ([0.0, 0.1], 1)
-
-    References:
-      google/dopamine#209 and timoklein/redo#6, where users ask for it.
-
-    Differs from:
-      `optax.tree.map_params`, which also reaches copies of parameters and accumulated gradients.
-    """
-
-    def clear(path: PyTree, leaf: Any) -> Any:
-        for i, entry in enumerate(path):
-            if getattr(entry, "name", None) in MOMENTS + MASSES and leaf_path(path[i + 1 :]) in where:
-                return jnp.where(where[leaf_path(path[i + 1 :])], jnp.zeros_like(leaf), leaf)
-        return leaf
-
-    return jax.tree_util.tree_map_with_path(clear, opt_state)
 
 
 def require_owned_outputs(wiring: Wiring, method: str) -> None:
@@ -227,6 +197,22 @@ def _threshold(ranks: UInt[Array, " n"], among: Bool[Array, " n"], number: Int[A
 def num_selected(flags: Mapping[str, Bool[Array, "..."]]) -> Int[Array, ""]:
     """How many units or weights are selected, in all layers together."""
     return jnp.stack([jnp.sum(each, dtype=jnp.int32) for each in flags.values()]).sum(dtype=jnp.int32)
+
+
+def _require_known(wiring: Wiring, units: Units, leaves: Mapping[str, Array]) -> None:
+    """Raises for layers that the wiring does not have, and parameters of theirs that there are not."""
+    unknown = sorted(set(units) - {layer.name for layer in wiring.layers})
+    if unknown:
+        raise unknown_name("hidden layer", unknown[0], [layer.name for layer in wiring.layers], do="See wiring.layers.")
+    chosen = [layer for layer in wiring.layers if layer.name in units]
+    slots = [slot for layer in chosen for slot in (*(feed.slot for feed in layer.feeds), *layer.readers)]
+    missing = sorted({slot.path for slot in slots} - set(leaves))
+    if missing:
+        raise UserError(
+            got=f"parameters without {missing[0]!r}, which the wiring speaks of",
+            wanted=f"all of its parameters; there are {', '.join(leaves)}",
+            do="Pass the wiring of this network.",
+        )
 
 
 def _mark(masks: dict[str, Array], slot: Slot, units: Array, leaf: Array) -> None:

@@ -12,17 +12,17 @@ MAX_MIN = Method(
 )
 CRELU = Method(
     name="crelu",
-    summary="Adam on a network with concatenated ReLU: ReLU of x beside that of −x, so every unit passes a gradient",
-    reference="Abbas et al. 2023; Shang et al. 2016, equation 2",
+    summary="Adam with concatenated ReLU: ReLU of x beside that of −x, so every unit passes a gradient; fewer units",
+    reference="Abbas et al. 2023; Shang et al. 2016, equation 2; Kumar et al. 2023, for fewer units",
     optimizer=adam_optimizer,
-    network={"activation": "crelu"},
+    network={"activation": "crelu", "width_multiplier": 0.71},  # 1/√2: as many weights between hidden layers
 )
 FOURIER = Method(
     name="fourier",
-    summary="Adam on deep Fourier features: the sine beside the cosine, so one of the two is always steep",
+    summary="Adam on deep Fourier features: sine beside cosine of half as many units; one of them is always steep",
     reference="Lewandowski, Schuurmans, Machado 2025",
     optimizer=adam_optimizer,
-    network={"activation": "fourier"},
+    network={"activation": "fourier", "width_multiplier": 0.5},
 )
 LEAKY = Method(
     name="leaky",

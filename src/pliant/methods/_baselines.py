@@ -5,7 +5,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from pliant.errors import UserError, require_adam, require_range
 from pliant.masks import select
@@ -64,7 +64,8 @@ def _weight_decay_optimizer(
     eps: Number = 1e-8,
     weight_decay: Number = 1e-2,
 ) -> optax.GradientTransformationExtraArgs:
-    return _adamw(learning_rate, b1, b2, eps, weight_decay, mask=lambda params: wiring.mask(params, "matrix", "head"))
+    """Of all kernels: hidden, head, embeddings."""
+    return _adamw(learning_rate, b1, b2, eps, weight_decay, mask=lambda params: _kernels(wiring, params))
 
 
 def _adamw(
@@ -83,7 +84,11 @@ def _l2_penalty(
         raise UserError(got=f"parameters={parameters!r}", wanted="'kernels' or 'all'", do="Leave it out for 'kernels'.")
     if parameters == "all":
         return l2(strength)
-    return l2(strength, mask=lambda params: wiring.mask(params, "matrix", "head", "embed"))
+    return l2(strength, mask=lambda params: _kernels(wiring, params))
+
+
+def _kernels(wiring: Wiring, params: Params) -> PyTree[bool]:
+    return wiring.mask(params, "matrix", "head", "embed")
 
 
 def _muon_optimizer(

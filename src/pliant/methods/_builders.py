@@ -13,7 +13,28 @@ from pliant.types import Number, Role, Wiring
 def adam_optimizer(
     wiring: Wiring, *, learning_rate: Number, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
-    """Plain Adam; the optimizer of every method that brings none of its own."""
+    """Plain Adam; the optimizer of every method that brings none of its own.
+
+    Args:
+      wiring: not used.
+      learning_rate: ≥ 0.
+      b1: decay rate of the first moment, in [0, 1).
+      b2: decay rate of the second moment, in [0, 1).
+      eps: ≥ 0, outside the root.
+
+    Returns:
+      `optax.adam`, whose `update` ignores further keywords.
+
+    Raises:
+      UserError: for numbers out of range.
+
+    Example:
+      >>> from pliant.networks import mlp
+      >>> tx = adam_optimizer(mlp((2,), 1).wiring, learning_rate=0.1)
+      >>> updates, _ = tx.update(jnp.array([3.0, -2.0]), tx.init(jnp.zeros(2)))
+      >>> [round(float(u), 4) for u in updates]
+      [-0.1, 0.1]
+    """
     del wiring
     require_adam(learning_rate, b1, b2, eps)
     return optax.with_extra_args_support(optax.adam(learning_rate, b1, b2, eps))

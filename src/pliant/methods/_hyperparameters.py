@@ -86,8 +86,8 @@ def split_static(method: Method, values: Mapping[str, Value]) -> tuple[dict[str,
     Example:
       >>> from pliant.methods import METHODS
       >>> static, traced = split_static(METHODS["redo"], defaults(METHODS["redo"]))
-      >>> static, traced["threshold"]
-      ({'num_examples': 64, 'source': 'fresh'}, 0.025)
+      >>> static["source"], traced["threshold"]
+      ('fresh', 0.025)
     """
     names = {
         name
@@ -109,8 +109,22 @@ def build(method: Method, wiring: Wiring, values: Mapping[str, Any], *, rate: An
       rate: what the learning rate is multiplied by, if anything.
       fraction: of the task's updates that are done, for methods with a schedule.
 
+    Returns:
+      The optimizer, and the penalty and the intervention or None.
+
     Raises:
       UserError: from the builders, for numbers out of range and for networks that the method cannot work on.
+
+    Example:
+      >>> from pliant.methods import METHODS
+      >>> from pliant.networks import mlp
+      >>> method, network = METHODS["l2-init"], mlp((2,), 1, widths=(3,))
+      >>> parts = build(method, network.wiring, {**defaults(method), "strength": 0.5})
+      >>> params, _ = network.init(jax.random.key(0))
+      >>> moved = jax.tree.map(lambda leaf: leaf + 1.0, params)
+      >>> value, _ = parts.penalty.loss(moved, parts.penalty.init(params), None)
+      >>> round(float(value), 4), parts.intervention
+      (6.5, None)
     """
 
     def part(builder: Callable[..., Any] | None) -> Any:
@@ -127,12 +141,51 @@ def build(method: Method, wiring: Wiring, values: Mapping[str, Any], *, rate: An
 
 
 def reshape(method: Method, stream: Stream, values: Mapping[str, Any]) -> Stream:
-    """The stream as the method poses it: unchanged, or with other outputs and another loss."""
+    """The stream as the method poses it: unchanged, or with other outputs and another loss.
+
+    Args:
+      method: the recipe.
+      stream: the stream as it is.
+      values: the hyperparameters; only static ones are read.
+
+    Returns:
+      The stream; the same object for most methods.
+
+    Raises:
+      UserError: from the method, for streams that it does not suit and numbers out of range.
+
+    Example:
+      >>> from pliant.methods import METHODS
+      >>> from pliant.streams import slowly_changing_regression
+      >>> method, stream = METHODS["hl-gauss"], slowly_changing_regression()
+      >>> stream.num_outputs, reshape(method, stream, defaults(method)).num_outputs
+      (1, 51)
+    """
     return method.targets(stream, **_of(method.targets, values)) if method.targets else stream
 
 
 def wrapped(method: Method, network: Network, values: Mapping[str, Any]) -> Network:
-    """The network with the parameters that the method adds, if it does."""
+    """The network with the parameters that the method adds, if it does.
+
+    Args:
+      method: the recipe.
+      network: as it is built.
+      values: the hyperparameters; only static ones are read.
+
+    Returns:
+      The network; the same object for most methods.
+
+    Raises:
+      UserError: from the method, for networks that it cannot work on and numbers out of range.
+
+    Example:
+      >>> from pliant.methods import METHODS
+      >>> from pliant.networks import mlp
+      >>> method = METHODS["infer"]
+      >>> network = wrapped(method, mlp((2,), 1, widths=(3,)), defaults(method))
+      >>> sorted(network.init(jax.random.key(0))[0])
+      ['dense_0', 'head', 'infer']
+    """
     return method.wrap(network, **_of(method.wrap, values)) if method.wrap else network
 
 

@@ -120,6 +120,8 @@ SOFT_RESET = Method(
     summary="SGD whose weights drift back to the start; experimental, the drift is fixed",
     reference="Galashov et al. 2024, the drift model",
     optimizer=on_roles(soft_reset, *_ALL_BUT_NORMS),
+    off={"gamma": 1.0},
+    base="sgd",
 )
 
 METHODS = (

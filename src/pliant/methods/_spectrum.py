@@ -1,5 +1,7 @@
 """Methods that keep norms and spectra of the weights in bounds."""
 
+from typing import Literal
+
 from pliant.errors import UserError
 from pliant.interventions import nap, unit_sphere, weight_clipping
 from pliant.methods._builders import adam_optimizer
@@ -13,6 +15,7 @@ def _spectral(
     strength: Number = 1e-3,
     exponent: int = 2,
     gain: Number = 1.0,
+    target: Literal["gain", "start"] = "gain",
     include_head: bool = True,
     include_bias: bool = True,
     pull_to_one: bool = False,
@@ -24,6 +27,7 @@ def _spectral(
         strength,
         exponent=exponent,
         gain=gain,
+        target=target,
         mask=lambda params: wiring.mask(params, *kernels),
         bias_mask=(lambda params: wiring.mask(params, "bias")) if include_bias and "bias" in present else None,
         norm_mask=(lambda params: wiring.mask(params, "norm")) if pull_to_one and "norm" in present else None,

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 from pliant.errors import UserError
 from pliant.methods._builders import adam_optimizer
 from pliant.targets import ValueBins, hl_gauss, two_hot
-from pliant.types import Method, Objective, Stream
+from pliant.types import Key, Method, Network, Objective, Params, State, Stream
 
 
 def _two_hot(stream: Stream, *, num_bins: int = 51, low: float = -10.0, high: float = 10.0) -> Stream:
@@ -47,11 +47,23 @@ def _in_bins(method: str, stream: Stream, bins: ValueBins) -> Stream:
     )
 
 
+def _with_silent_head(network: Network) -> Network:
+    """The network with an output layer of zeros at the start, so that all bins are equally probable."""
+
+    def init(key: Key) -> tuple[Params, State]:
+        params, state = network.init(key)
+        is_head = network.wiring.head(params)
+        return jax.tree.map(lambda leaf, head: jnp.zeros_like(leaf) if head else leaf, params, is_head), state
+
+    return network._replace(init=init)
+
+
 TWO_HOT = Method(
     name="two-hot",
     summary="Adam on values as classes: cross-entropy to the two bins next to the target",
     reference="Lyle et al. 2023, section 5; Bellemare et al. 2017, equation 7",
     optimizer=adam_optimizer,
+    wrap=_with_silent_head,
     targets=_two_hot,
 )
 HL_GAUSS = Method(
@@ -59,6 +71,7 @@ HL_GAUSS = Method(
     summary="Adam on values as classes: cross-entropy to a normal distribution around the target",
     reference="Farebrother et al. 2024, section 3.1; Imani and White 2018, section 3",
     optimizer=adam_optimizer,
+    wrap=_with_silent_head,
     targets=_hl_gauss,
 )
 

@@ -46,6 +46,8 @@ UPGD = Method(
     summary="SGD that spares useful weights and perturbs useless ones",
     reference="Elsayed and Mahmood 2024, algorithm 1",
     optimizer=_upgd_optimizer,
+    off={"protecting": False, "sigma": 0.0, "weight_decay": 0.0},
+    base="sgd",
 )
 DASH = Method(
     name="dash",

@@ -35,16 +35,23 @@ class Activation(NamedTuple):
 
 
 def group_sort(x: Float[Array, "*axes width"], group_size: int = 2) -> Float[Array, "*axes width"]:
-    """Sorts adjacent groups along the last axis, ascending: an isometry almost everywhere.
+    r"""Sorts adjacent groups along the last axis, ascending: an isometry almost everywhere.
 
-    The Jacobian is a permutation matrix, so norms and gradients pass unchanged and no unit can die.
+    .. math:: (y_{jk}, \dots, y_{jk+k-1}) = \mathrm{sort}(x_{jk}, \dots, x_{jk+k-1}), \qquad
+              k = 2:\ (\min(x_{2j}, x_{2j+1}),\; \max(x_{2j}, x_{2j+1}))
+
+    for j = 0, …, width/k − 1. The Jacobian is a permutation matrix, so norms and gradients pass unchanged and no unit
+    can die.
 
     Args:
       x: any leading axes; for convolutions the last axis is the channels.
       group_size: k ≥ 1; must divide the width.
 
+    Returns:
+      y, in the shape of x.
+
     Raises:
-      UserError: if `group_size` does not divide the width.
+      UserError: if `group_size` is below 1 or does not divide the width.
 
     Example:
       >>> group_sort(jnp.array([3.0, 1.0, -2.0, 5.0])).tolist()
@@ -74,6 +81,15 @@ def group_sort(x: Float[Array, "*axes width"], group_size: int = 2) -> Float[Arr
 def max_min(x: Float[Array, "*axes width"]) -> Float[Array, "*axes width"]:
     """Sorts adjacent pairs along the last axis: `group_sort` with groups of two, see there.
 
+    Args:
+      x: any leading axes; for convolutions the last axis is the channels.
+
+    Returns:
+      The sorted pairs, in the shape of x.
+
+    Raises:
+      UserError: if the width is odd.
+
     Example:
       >>> max_min(jnp.array([3.0, 1.0])).tolist()
       [1.0, 3.0]
@@ -88,12 +104,17 @@ def max_min(x: Float[Array, "*axes width"]) -> Float[Array, "*axes width"]:
 
 
 def crelu(x: Float[Array, "*axes width"]) -> Float[Array, "*axes doubled"]:
-    """Concatenates relu(x) and relu(−x) along the last axis, which doubles.
+    r"""Concatenates relu(x) and relu(−x) along the last axis, which doubles.
+
+    .. math:: y = (\max(x, 0),\; \max(-x, 0)), \qquad \lVert y \rVert = \lVert x \rVert
 
     For every unit one of the two halves passes the gradient, so no unit is dead.
 
     Args:
       x: any leading axes; for convolutions the last axis is the channels.
+
+    Returns:
+      y: first the positive parts of all units, then the negative ones.
 
     Example:
       >>> crelu(jnp.array([2.0, -3.0])).tolist()
@@ -105,7 +126,8 @@ def crelu(x: Float[Array, "*axes width"]) -> Float[Array, "*axes doubled"]:
 
     Differs from:
       Plasticity baselines that also drop units to keep the parameter count (Kumar et al. 2023: 9 % of those of an MLP,
-      27 % of a CNN): choose the widths for that.
+      27 % of a CNN). The networks' `width_multiplier` does that; the method `crelu` keeps 71 %, which leaves as many
+      weights between two hidden layers as there were.
     """
     return jax.nn.relu(jnp.concatenate([x, -x], axis=-1))
 
@@ -121,6 +143,9 @@ def fourier(x: Float[Array, "*axes width"]) -> Float[Array, "*axes doubled"]:
     Args:
       x: any leading axes; for convolutions the last axis is the channels.
 
+    Returns:
+      The features: first the sines of all units, then the cosines.
+
     Example:
       >>> [round(float(y), 3) for y in fourier(jnp.array([0.0, jnp.pi / 6]))]
       [0.0, 0.5, 1.0, 0.866]
@@ -130,7 +155,8 @@ def fourier(x: Float[Array, "*axes width"]) -> Float[Array, "*axes doubled"]:
       <https://arxiv.org/abs/2410.20634>`_, 2025: a sine and a cosine in every layer.
 
     Differs from:
-      Layers that halve the pre-activations, so that the features are as many as before: choose the widths for that.
+      The authors' layers, which have half as many pre-activations, so that the features are as many as before: the
+      method `fourier` has a `width_multiplier` of ½ for that.
       The gain of √2 gives every layer pre-activations of mean square 1, since half is the mean square of the features.
     """
     return jnp.concatenate([jnp.sin(x), jnp.cos(x)], axis=-1)
@@ -151,6 +177,9 @@ def smooth_leaky(
       alpha: α in [0, 1], the slope far below 0.
       p: > 0, the width of the transition.
       c: > 0, its steepness. Only c/p counts.
+
+    Returns:
+      f(x), in the shape of x.
 
     Raises:
       UserError: for numbers out of range.

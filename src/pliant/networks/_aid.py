@@ -24,6 +24,9 @@ def aid(x: Float[Array, "*axes"], p: Number = 0.9, *, key: Key | None = None) ->
       p: in [0, 1].
       key: for the draws of training; None in evaluation.
 
+    Returns:
+      The part that passes, or with `key=None` the mean, in the shape of x.
+
     Raises:
       UserError: if `p` is out of range.
 

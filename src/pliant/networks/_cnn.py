@@ -15,7 +15,7 @@ from pliant.networks._layer_activation import LayerActivation, NextKey, activati
 from pliant.networks._linear import Linear, LinearKind, linear_layers, through
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for
+from pliant.networks._wiring import activation_for, multiplied
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Slot, Wiring
 
 
@@ -107,6 +107,7 @@ def cnn(
     pool: Sequence[int] = (1, 1, 1),
     padding: Padding = "SAME",
     widths: Sequence[int] = (256, 256),
+    width_multiplier: float = 1.0,
     activation: str = "relu",
     norm: Literal["none", "layer"] = "none",
     use_bias: bool = True,
@@ -130,6 +131,7 @@ def cnn(
       pool: rows and columns of the windows of the maximum behind each activation, ≥ 1; they do not overlap. 1 is none.
       padding: "SAME", where stride 1 keeps the size of the images, or "VALID" for none.
       widths: units of each dense hidden layer, each ≥ 1; empty for none.
+      width_multiplier: > 0, what channels and widths are multiplied by, rounded, as for `mlp`.
       activation: as for `mlp`. "maxmin" wants even channels and widths.
       norm: "layer" puts a LayerNorm with scale and offset before every activation: over the channels of each position
         behind a convolution, over the units behind a dense layer.
@@ -166,6 +168,7 @@ def cnn(
       The PyTorch baselines of the field, which start from uniform Kaiming weights and non-zero biases, and flatten
       channels first; some have one LayerNorm over all of an image, with a scale for every pixel.
     """
+    channels, widths = multiplied(channels, width_multiplier), multiplied(widths, width_multiplier)
     chosen = activation_for(activation, (*channels, *widths), gain)
     _check(input_shape, num_outputs, channels, (kernel_sizes, strides, pool), padding, norm)
     linears = linear_layers(
@@ -183,7 +186,7 @@ def cnn(
     _size_behind((height, wide, in_features), convs, padding)
 
     def make(rngs: nnx.Rngs) -> CNN:
-        return CNN((height, wide, in_features), num_outputs, convs, tuple(widths), style=style, rngs=rngs)
+        return CNN((height, wide, in_features), num_outputs, convs, widths, style=style, rngs=rngs)
 
     return from_nnx(make, _wiring((height, wide, in_features), convs, widths, activation, style))
 
@@ -194,6 +197,7 @@ def lyle_cnn(
     *,
     padding: Padding = "SAME",
     widths: Sequence[int] = (256, 256),
+    width_multiplier: float = 1.0,
     activation: str = "relu",
     norm: Literal["none", "layer"] = "none",
     use_bias: bool = True,
@@ -208,6 +212,7 @@ def lyle_cnn(
       num_outputs: size of the output, ≥ 1.
       padding: as in `cnn`, like the options that follow.
       widths: as in `cnn`.
+      width_multiplier: as in `cnn`.
       activation: as in `cnn`.
       norm: as in `cnn`; "layer" is one of the paper's interventions.
       use_bias: as in `cnn`.
@@ -240,6 +245,7 @@ def lyle_cnn(
         pool=(1, 1),
         padding=padding,
         widths=widths,
+        width_multiplier=width_multiplier,
         activation=activation,
         norm=norm,
         use_bias=use_bias,
@@ -253,6 +259,7 @@ def kumar_cnn(
     *,
     padding: Padding = "VALID",
     widths: Sequence[int] = (100, 100),
+    width_multiplier: float = 1.0,
     activation: str = "relu",
     norm: Literal["none", "layer"] = "none",
     use_bias: bool = True,
@@ -267,6 +274,7 @@ def kumar_cnn(
       num_outputs: size of the output, ≥ 1.
       padding: as in `cnn`, like the options that follow.
       widths: as in `cnn`.
+      width_multiplier: as in `cnn`.
       activation: as in `cnn`.
       norm: as in `cnn`.
       use_bias: as in `cnn`.
@@ -300,6 +308,7 @@ def kumar_cnn(
         pool=(2, 2),
         padding=padding,
         widths=widths,
+        width_multiplier=width_multiplier,
         activation=activation,
         norm=norm,
         use_bias=use_bias,
@@ -349,7 +358,8 @@ def _wiring(
     roles["head/kernel"] = "head"
     if style.use_bias:
         roles["head/bias"] = "bias"
-    return Wiring(tuple(layers), roles, head_input=layers[-1].name if layers else None)
+    indirect = frozenset(f"{modules[i]}/kernel" for i, linear in enumerate(style.linears) if not linear.is_plain)
+    return Wiring(tuple(layers), roles, layers[-1].name if layers else None, indirect)
 
 
 def _check(

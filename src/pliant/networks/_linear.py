@@ -44,6 +44,11 @@ class Linear(NamedTuple):
     iterations: int
     use_bias: bool
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the kernel is applied as it is."""
+        return self.kind in _PLAIN
+
     def dense(self, in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.Module:
         """Makes a dense layer.
 
@@ -53,7 +58,7 @@ class Linear(NamedTuple):
           (4, 2)
         """
         options: dict[str, Any] = {"use_bias": self.use_bias, "rngs": rngs}
-        if self.kind in _PLAIN:
+        if self.is_plain:
             return nnx.Linear(in_features, out_features, kernel_init=self._start(), **options)
         if self.kind in ("newton-schulz", "cans"):
             options |= {"kind": self.kind, "iterations": self.iterations}
@@ -72,7 +77,7 @@ class Linear(NamedTuple):
           (4, 3, 3, 8)
         """
         options: dict[str, Any] = {"use_bias": self.use_bias, "strides": strides, "padding": padding, "rngs": rngs}
-        if self.kind in _PLAIN:
+        if self.is_plain:
             return Conv(in_features, out_features, size, kernel_init=self._start(), **options)
         if self.kind in ("newton-schulz", "cans"):
             options |= {"kind": self.kind, "iterations": self.iterations}

@@ -14,7 +14,7 @@ from pliant.networks._layer_activation import LayerActivation, activation_roles,
 from pliant.networks._linear import Linear, LinearKind, linear_layers, through
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for
+from pliant.networks._wiring import activation_for, multiplied
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Slot, Wiring
 
 
@@ -62,6 +62,7 @@ def mlp(
     num_outputs: int,
     *,
     widths: Sequence[int] = (128, 128, 128, 128),
+    width_multiplier: float = 1.0,
     activation: str = "relu",
     norm: Literal["none", "layer"] = "none",
     use_bias: bool = True,
@@ -77,6 +78,8 @@ def mlp(
       input_shape: shape of one example; flattened.
       num_outputs: size of the output, ≥ 1.
       widths: units of each hidden layer, each ≥ 1; empty for a linear model.
+      width_multiplier: > 0, what the units of all hidden layers are multiplied by, rounded; for activations that make
+        two features of a unit, in a network of the size of another.
       activation: a name in `pliant.networks.ACTIVATIONS`. "maxmin" wants even widths; "crelu" and "fourier" double the
         inputs of the next layer; "rational" has parameters in every layer; "aid" wants a key in training.
       norm: "layer" puts a LayerNorm with scale and offset before every activation.
@@ -113,6 +116,7 @@ def mlp(
       The PyTorch baselines of the field, which start from uniform Kaiming weights and non-zero biases.
     """
     _check(norm, num_outputs)
+    widths = multiplied(widths, width_multiplier)
     chosen = activation_for(activation, widths, gain)
     linears = linear_layers(
         linear,
@@ -128,7 +132,7 @@ def mlp(
         return MLP(
             input_size,
             num_outputs,
-            tuple(widths),
+            widths,
             activation=chosen,
             norm=norm,
             linears=linears,
@@ -170,7 +174,8 @@ def _wiring(
         )
     if use_bias:
         roles["head/bias"] = "bias"
-    return Wiring(tuple(layers), roles, head_input=layers[-1].name if layers else None)
+    indirect = frozenset(f"dense_{i}/kernel" for i, linear in enumerate(linears) if not linear.is_plain)
+    return Wiring(tuple(layers), roles, layers[-1].name if layers else None, indirect)
 
 
 def _check(norm: str, num_outputs: int) -> None:

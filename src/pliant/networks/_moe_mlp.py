@@ -15,7 +15,7 @@ from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, owned
+from pliant.networks._wiring import activation_for, multiplied, owned
 from pliant.types import Features, Feed, HiddenLayer, Key, Network, Role, Slot, Wiring
 
 
@@ -126,6 +126,7 @@ def moe_mlp(
     num_outputs: int,
     *,
     widths: Sequence[int] = (128, 128),
+    width_multiplier: float = 1.0,
     num_experts: int = 4,
     top_k: int | None = None,
     expert_width: int | None = None,
@@ -148,6 +149,7 @@ def moe_mlp(
       input_shape: shape of one example; flattened.
       num_outputs: size of the output, ≥ 1.
       widths: units of the hidden layers before the mixture, each ≥ 1; may be empty.
+      width_multiplier: > 0, what all units, those of experts and mixture too, are multiplied by, as for `mlp`.
       num_experts: ≥ 1.
       top_k: how many experts are chosen, from 1 to `num_experts`; by default all. With one token an example, as here,
         that is what a Soft MoE computes.
@@ -186,8 +188,9 @@ def moe_mlp(
     """
     top_k = num_experts if top_k is None else top_k
     last = widths[-1] if widths else 128
-    expert_width = last if expert_width is None else expert_width
-    mixture_width = last if mixture_width is None else mixture_width
+    inner = (last if expert_width is None else expert_width, last if mixture_width is None else mixture_width)
+    expert_width, mixture_width = multiplied(inner, width_multiplier)
+    widths = multiplied(widths, width_multiplier)
     chosen = activation_for(activation, (*widths, expert_width, mixture_width), gain)
     _check(norm, num_experts, top_k, num_outputs)
     input_size = math.prod(input_shape)
@@ -196,7 +199,7 @@ def moe_mlp(
         return MoEMLP(
             input_size,
             num_outputs,
-            tuple(widths),
+            widths,
             num_experts=num_experts,
             top_k=top_k,
             expert_width=expert_width,

@@ -30,6 +30,9 @@ def rational(
       numerator: a, lowest power first; at least one.
       denominator: b, from the first power on; at least one.
 
+    Returns:
+      f(x), in the shape of x.
+
     Example:
       >>> [round(float(y), 2) for y in rational(jnp.array([-2.0, 0.0, 2.0]))]
       [-0.02, 0.03, 2.0]

@@ -13,7 +13,7 @@ from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, owned
+from pliant.networks._wiring import activation_for, multiplied, owned
 from pliant.types import Features, HiddenLayer, Key, Network, Slot, Wiring
 
 
@@ -106,6 +106,7 @@ def residual_mlp(
     num_blocks: int | None = None,
     hidden_width: int | None = None,
     widths: Sequence[int] | None = None,
+    width_multiplier: float = 1.0,
     activation: str = "relu",
     norm: Literal["none", "layer"] = "none",
     use_bias: bool = True,
@@ -125,6 +126,7 @@ def residual_mlp(
       hidden_width: units of each block, ≥ 1; by default `width`.
       widths: units of every single block, each ≥ 1, in the place of `num_blocks` and `hidden_width`; empty for a linear
         model.
+      width_multiplier: > 0, what the units of all blocks are multiplied by, as for `mlp`; not the stream's.
       activation: φ, a name in `pliant.networks.ACTIVATIONS`.
       norm: "layer" puts a LayerNorm with scale and offset in front of every block and of the head (pre-norm).
       use_bias: whether dense layers and head have biases (initialised to 0).
@@ -160,6 +162,7 @@ def residual_mlp(
         width = widths[0] if widths else 128
     if widths is None:
         widths = (width if hidden_width is None else hidden_width,) * (4 if num_blocks is None else num_blocks)
+    widths = multiplied(widths, width_multiplier)
     chosen = activation_for(activation, widths, gain)
     if branch_gain is None:
         branch_gain = 1.0 / math.sqrt(max(len(widths), 1))

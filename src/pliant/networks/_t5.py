@@ -25,6 +25,7 @@ from pliant.networks._attention import (
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import NextKey, key_stream
 from pliant.networks._norms import RMSNorm
+from pliant.networks._wiring import multiplied
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Text, Wiring
 
 
@@ -215,6 +216,7 @@ def t5(
     num_heads: int = 4,
     head_width: int = 64,
     mlp_width: int = 1024,
+    width_multiplier: float = 1.0,
     num_encoder_blocks: int = 1,
     num_decoder_blocks: int = 1,
     num_buckets: int = 32,
@@ -250,6 +252,7 @@ def t5(
       num_heads: heads of an attention, ≥ 1.
       head_width: size of a head, ≥ 1; `num_heads` · `head_width` may differ from `width`.
       mlp_width: hidden units of a block's MLP, ≥ 1.
+      width_multiplier: > 0, what `mlp_width` is multiplied by, as for `mlp`; not the tokens' size.
       num_encoder_blocks: blocks that read, ≥ 1.
       num_decoder_blocks: blocks that write, ≥ 1.
       num_buckets: of distances, even and ≥ 4; the encoder has half of them for each direction.
@@ -292,6 +295,7 @@ def t5(
       with the same weights the outputs agree. The features of padding are not 0; leave its positions out of averages
       if that matters.
     """
+    (mlp_width,) = multiplied((mlp_width,), width_multiplier)
     chosen = _check(
         input_shape,
         num_outputs,

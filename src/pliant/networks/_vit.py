@@ -24,6 +24,7 @@ from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import NextKey, key_stream
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
+from pliant.networks._wiring import multiplied
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Wiring
 
 
@@ -151,6 +152,7 @@ def vit(
     num_blocks: int = 4,
     num_heads: int = 4,
     mlp_width: int | None = None,
+    width_multiplier: float = 1.0,
     activation: str = "gelu",
     norm: Literal["none", "layer"] = "layer",
     skip: bool = True,
@@ -182,6 +184,7 @@ def vit(
       num_blocks: attention and MLP pairs, ≥ 1.
       num_heads: heads of an attention, ≥ 1.
       mlp_width: hidden units of a block's MLP, ≥ 1; by default 4 · `width`, as in the reference.
+      width_multiplier: > 0, what `mlp_width` is multiplied by, as for `mlp`; not the tokens' size.
       activation: of the MLPs, a name in `pliant.networks.ACTIVATIONS`. "maxmin" wants an even `mlp_width`.
       norm: "layer" puts a LayerNorm with scale and offset before every attention and MLP, and before the pooling.
       skip: whether attention and MLP are added to what they read. False leaves the sum out.
@@ -216,7 +219,7 @@ def vit(
       1e-6, whose "gelu" is the exact one, and which drops attention weights and not hidden units; with the same weights
       the outputs agree otherwise. No reference has `skip=False`, which is AdamO's ablation.
     """
-    mlp_width = 4 * width if mlp_width is None else mlp_width
+    (mlp_width,) = multiplied((4 * width if mlp_width is None else mlp_width,), width_multiplier)
     chosen = _check(
         input_shape,
         num_outputs,

@@ -51,6 +51,20 @@ def owned(
     return Owned(tuple(feeds), roles)
 
 
+def multiplied(widths: Sequence[int], multiplier: Any) -> tuple[int, ...]:
+    """The widths times a factor, rounded.
+
+    Raises:
+      UserError: if the factor is not positive.
+
+    Example:
+      >>> multiplied((128, 10), 0.73)
+      (93, 7)
+    """
+    require_range("width_multiplier", multiplier, 1e-12, do="Use 1 for the widths as they are.")
+    return tuple(round(multiplier * width) for width in widths)
+
+
 def activation_for(name: str, widths: Sequence[int], gain: Any = None) -> Activation:
     """The activation of that name, with `gain` in the place of its own if there is one.
 

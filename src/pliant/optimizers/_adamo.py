@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Int
 
 from pliant.errors import UserError, require_adam, require_range
-from pliant.isometry import Rectangular, gram_deviation_gradient
+from pliant.isometry import Rectangular, gram_deviation_gradient, require_rectangular
 from pliant.masks import Mask, select
 from pliant.squares import total_norm
 from pliant.types import Info, Number, Scalar, Schedule
@@ -44,8 +44,9 @@ def add_isometry_step(
     **Stable for every strength, and every σ** up to 10⁹. B = s² + ‖AᵀA − s²I‖_∞ bounds the largest σ² (Gershgorin).
     A step moves each singular value by σ ← σ − 4kη σ(σ² − s²), which overshoots once 4kησ² > ½ and diverges soon
     after. The cap 1/(8B) keeps 4kησ² ≤ ½; then σ approaches s monotonically and never crosses it (at the cap
-    σ ← ½(σ + s²/σ) ≥ s for the largest). Below the cap, which is where published strengths are, the step is the
-    published one exactly.
+    σ ← ½(σ + s²/σ) ≥ s for the largest, if B is its square). Where kη is below the cap the step is the published one
+    exactly. B is s² at the target; far from it B − s² is up to √n times the largest |σ² − s²|, for n the smaller side
+    of A: so there the cap can bind although kη is stable, and the step is shorter than the published one.
 
     **Lazy isometry.** The flow is slow against training, so k small Euler steps and one of k times the size are the
     same, and the cost, several times that of Adam on a CPU if paid at every update, falls to a few per cent. k = 1
@@ -68,7 +69,8 @@ def add_isometry_step(
       work a real branch, while the count in a vmapped state makes XLA do it at every update.
 
     Raises:
-      UserError: for numbers out of range, for a mask that selects nothing or a vector, and if `params` is missing.
+      UserError: for numbers out of range, an unknown `rectangular`, for a mask that selects nothing or a vector, and if
+        `params` is missing.
 
     Example:
       >>> tx = add_isometry_step(0.01, every=1)
@@ -82,14 +84,13 @@ def add_isometry_step(
       <https://arxiv.org/abs/2606.09762>`_, 2026. Equation 20, last term.
 
     Differs from:
-      The paper by the period and the cap. Stoix' `adamo`, which adds the gradient with the wrong sign and so ascends
-      the penalty; rejax and Stoix, which skip convolutions.
+      The paper by the period and the cap, which shortens the step where kη > 1/(8B). Stoix' `adamo`, which adds the
+      gradient with the wrong sign and so ascends the penalty; rejax and Stoix, which skip convolutions.
     """
     require_range("every", every, 1, do="Use 1 for the paper's step at every update, or a longer period.")
     require_range("gain", gain, 1e-12, do="Use 1 for isometry, √2 for the gain of ReLU networks.")
     require_range("step_size", step_size, 0, do="The penalty is descended; a negative step would ascend it.")
-    if rectangular not in ("none", "fan"):
-        raise UserError(got=f"rectangular={rectangular!r}", wanted="'none' or 'fan'", do="Leave it out for 'none'.")
+    require_rectangular(rectangular)
 
     def step_of(kernel: Array, size: Any) -> Array:
         gradient, bound = gram_deviation_gradient(kernel, gain, rectangular)
@@ -182,11 +183,11 @@ def adamo(
       <https://arxiv.org/abs/2606.09762>`_, 2026. Equations 19 and 20.
 
     Differs from:
-      The paper: λ = 0.1, not 1e-3, at which the term is too weak to keep a ReLU network plastic on random labels
-        (the authors' RL
-      code passes 0.1 as well); k = 16, not 1; a cap that only acts beyond stability; no isometry step size η_iso of
-      its own, since only η_iso λ matters. The authors' nanochat and rejax code apply the term after Adam's step and
-      with half of the gradient: pass λ/2. See also `add_isometry_step`.
+      The paper: λ = 0.1, not 1e-3, at which the term is too weak to keep a ReLU network plastic on random labels (the
+      authors' RL code passes 0.1 as well); k = 16, not 1; a cap on kηλ, which makes the term smaller than equation 20's
+      where it binds, and far from isometry that can be before stability asks for it; no isometry step size η_iso of its
+      own, since only η_iso λ matters. The authors' nanochat and rejax code apply the term after Adam's step and with
+      half of the gradient: pass λ/2. See also `add_isometry_step`.
     """
     require_adam(learning_rate, b1, b2, eps)
     require_range("isometry_strength", isometry_strength, 0, do="Use 0 for plain Adam.")

@@ -85,8 +85,8 @@ def upgd(
       copy of the parameters ("weight"), and Adam's moments with base "adam". The state's `info` has the `mean_utility`.
 
     Raises:
-      UserError: for numbers out of range, unknown options, utility "feature" without a wiring or where units own no
-        outputs (MaxMin), and if `params` is missing.
+      UserError: for numbers out of range, unknown options, utility "feature" without a wiring, where units own no
+        outputs (MaxMin) or layers apply a function of their kernels (weight norm), and if `params` is missing.
 
     Example:
       >>> tx = upgd(0.1, sigma=0.0, weight_decay=0.0)
@@ -225,4 +225,10 @@ def _check_units(wiring: Wiring | None) -> None:
             got="utility='feature' " + ("without a wiring" if wiring is None else where),
             wanted="the wiring of a network in which every unit owns its output",
             do="Pass wiring=network.wiring and use an elementwise activation such as relu, or utility='weight'.",
+        )
+    if wiring.indirect:
+        raise UserError(
+            got=f"utility='feature' for a network that does not apply {min(wiring.indirect)!r} as it is",
+            wanted="layers that multiply by their kernels, which tell what a unit contributes",
+            do="Use utility='weight', or plain layers.",
         )

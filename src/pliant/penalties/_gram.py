@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from pliant.errors import require_range
-from pliant.isometry import Rectangular, gram_deviation
+from pliant.isometry import Rectangular, gram_deviation, require_rectangular
 from pliant.masks import Mask, select
 from pliant.types import Forward, Number, Params, Penalty, Scalar, State
 
@@ -24,7 +24,7 @@ def gram(
     second moment, so it depends on the task's gradients; AdamO is the decoupled form.
 
     Args:
-      strength: λ ≥ 0. 0 does nothing.
+      strength: λ ≥ 0. 0 does nothing. The default is the paper's, a hundredth of `adamo`'s.
       gain: s > 0, the singular value aimed at.
       rectangular: "none" or "fan", see `pliant.isometry.gram_deviation`.
       mask: True at the kernels to penalise, as in `pliant.optimizers.add_isometry_step`.
@@ -33,7 +33,7 @@ def gram(
       A stateless `Penalty`.
 
     Raises:
-      UserError: if `strength` is negative, `gain` not positive, or the mask selects nothing.
+      UserError: for numbers out of range, an unknown `rectangular`, and a mask that selects nothing or a vector.
 
     Example:
       >>> penalty = gram(0.1)
@@ -46,10 +46,12 @@ def gram(
       <https://arxiv.org/abs/2606.09762>`_, 2026. Equations 16 and 18.
 
     Differs from:
-      The authors' rejax code, whose default λ is 0.2, and which skips convolutions.
+      `pliant.optimizers.adamo`, whose default λ is 0.1: pass the same to both to compare them. The authors' rejax code,
+      whose default λ is 0.2, and which skips convolutions.
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
     require_range("gain", gain, 1e-12, do="Use 1 for isometry, √2 for the gain of ReLU networks.")
+    require_rectangular(rectangular)
 
     def init(params: Params) -> State:
         select(mask, params, min_axes=2)

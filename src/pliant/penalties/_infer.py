@@ -171,4 +171,4 @@ def _wired(wiring: Wiring, heads: set[str]) -> Wiring:
         more = [slot._replace(path=path) for slot in layer.readers if slot.path in heads][:1]
         return layer._replace(readers=(*layer.readers, *more))
 
-    return Wiring(tuple(map(with_heads, wiring.layers)), roles, wiring.head_input)
+    return wiring._replace(layers=tuple(map(with_heads, wiring.layers)), roles=roles)

@@ -48,7 +48,8 @@ def l2_init(strength: Number = 1e-2, *, norm: Literal["l2", "l1"] = "l2", mask: 
     Differs from:
       The authors' code, which halves the penalty (pass λ/2). Plasticine, which uses the norm and not its square. The
       weight-clipping repository, which takes θ₀ after the first update. parseval_reg, which takes the mean over weights
-      in place of the sum. The Hare & Tortoise repository, where only the last tensor counts.
+      in place of the sum. The Hare & Tortoise repository, where only the last tensor counts. The ablation with another
+      draw of θ₀ at every update is, decoupled, `pliant.interventions.shrink_perturb` in the mode "per-step-fresh".
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
     if norm not in ("l2", "l1"):

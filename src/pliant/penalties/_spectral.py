@@ -1,12 +1,12 @@
 """Spectral regularisation: the largest singular value of every kernel is pulled to one."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.errors import require_range
+from pliant.errors import UserError, require_range
 from pliant.isometry import matrix_view
 from pliant.masks import Mask, select
 from pliant.types import Forward, Number, Params, Penalty, Scalar
@@ -19,6 +19,8 @@ class SpectralState(NamedTuple):
     """For each selected kernel, in the order of the parameters: an estimate of its leading left singular vector."""
     norms: tuple[Float[Array, "..."], ...]
     """The selected norm parameters at the start."""
+    targets: tuple[Scalar, ...]
+    """The spectral norms at the start, where these are aimed at."""
 
 
 def spectral(
@@ -26,6 +28,7 @@ def spectral(
     *,
     exponent: int = 2,
     gain: Number = 1.0,
+    target: Literal["gain", "start"] = "gain",
     mask: Mask = None,
     bias_mask: Mask = None,
     norm_mask: Mask = None,
@@ -47,6 +50,7 @@ def spectral(
       strength: λ ≥ 0. 0 does nothing.
       exponent: k ≥ 1.
       gain: s > 0, the spectral norm aimed at.
+      target: "gain" aims at s for all kernels; "start" for each at the spectral norm that it started with.
       mask: True at the kernels to penalise: a pytree of booleans or a function of the parameters that makes one. By
         default all leaves with two or more axes. The method `spectral` leaves embeddings out.
       bias_mask: True at the biases to penalise; by default none.
@@ -74,11 +78,14 @@ def spectral(
     Differs from:
       Sources that report ‖b‖ᵏ; the norms are left out by default, where sources disagree (‖γ − 1‖²ᵏ, nothing, or a
       pull to 1). rejax' code, which starts each estimate from the same random vector, so that it stays too small, and
-      leaves the output layer out. lop-jax, which aims at σ² = 2 (pass a gain of √2).
+      leaves the output layer out. lop-jax, which aims at σ² = 2 (pass a gain of √2). The code of the paper on gradual
+      change (2026) aims at the start's norm on MNIST: `target`.
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
     require_range("exponent", exponent, 1, do="Use 2, as published.")
     require_range("gain", gain, 1e-12, do="Use 1, as published, or √2 for the gain of ReLU networks.")
+    if target not in ("gain", "start"):
+        raise UserError(got=f"target={target!r}", wanted="'gain' or 'start'", do="Leave it out for 'gain'.")
 
     def kernels(params: Params) -> list[Array]:
         found = [matrix_view(kernel) for kernel in _chosen(select(mask, params, min_axes=2), params)]
@@ -90,12 +97,15 @@ def spectral(
     def init(params: Params) -> SpectralState:
         others(bias_mask, params)  # a mask that selects nothing is refused here, not at the first update
         norms = tuple(jnp.copy(leaf) for leaf in others(norm_mask, params))
-        return SpectralState(tuple(_first_vector(kernel) for kernel in kernels(params)), norms)
+        found = kernels(params)
+        own = tuple(jnp.linalg.norm(kernel, ord=2) for kernel in found) if target == "start" else ()
+        return SpectralState(tuple(_first_vector(kernel) for kernel in found), norms, own)
 
     def loss(params: Params, state: SpectralState, forward: Forward | None) -> tuple[Scalar, SpectralState]:
         del forward
         found = [_spectral_norm(kernel, u) for kernel, u in zip(kernels(params), state.u, strict=True)]
-        terms = [(norm**exponent - gain**exponent) ** 2 for norm, _ in found]
+        aims = state.targets if target == "start" else (gain,) * len(found)
+        terms = [(norm**exponent - aim**exponent) ** 2 for (norm, _), aim in zip(found, aims, strict=True)]
         terms += [_square(bias) ** exponent for bias in others(bias_mask, params)]
         norms = zip(others(norm_mask, params), state.norms, strict=True)
         terms += [_square(now - start) for now, start in norms]

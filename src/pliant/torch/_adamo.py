@@ -28,8 +28,9 @@ class AdamO(torch.optim.Optimizer):
     second is taken at updates number k, 2k, 3k, … by the weights of groups with `isometry=True`: A is the weight before
     the update as a matrix (out, everything else), transposed to have at least as many rows as columns, and it descends
     :math:`\lVert A^\top A - s^2 I \rVert_F^2`. B = s² + ‖AᵀA − s²I‖_∞ bounds the largest σ² (Gershgorin), so the step
-    is stable for every strength: see `pliant.optimizers.add_isometry_step` for this and for the period. It revives dead
-    ReLU units, whose task gradient is zero.
+    is stable for every strength: see `pliant.optimizers.add_isometry_step` for this and for the period. Far from the
+    target B may be much larger than that σ²; then the cap can bind although kηλ is stable, and the step is shorter than
+    equation 20's. It revives dead ReLU units, whose task gradient is zero.
 
     **No gradient.** Adam skips a tensor whose `grad` is None, as in PyTorch; the isometry step does not, unless the
     tensor is frozen (`requires_grad` is False).
@@ -64,10 +65,10 @@ class AdamO(torch.optim.Optimizer):
       <https://arxiv.org/abs/2606.09762>`_, 2026. Equations 19 and 20.
 
     Differs from:
-      The paper, as `pliant.optimizers.adamo` does: λ = 0.1, k = 16, and a cap that only acts beyond stability. From
-      that one, with which it agrees to 1e-6 over a hundred updates, in how the sum of the two steps is rounded, and in
-      that Gram matrices have the precision of `torch.set_float32_matmul_precision`, by default the highest. The
-      authors' nanochat code has half of the gradient: pass λ/2.
+      The paper, as `pliant.optimizers.adamo` does: λ = 0.1, k = 16, and the cap. From that one, with which it agrees
+      to 1e-6 over a hundred updates, in how the sum of the two steps is rounded, and in that Gram matrices have the
+      precision of `torch.set_float32_matmul_precision`, by default the highest. The authors' nanochat code has half of
+      the gradient: pass λ/2.
     """
 
     def __init__(

@@ -174,7 +174,7 @@ def train_step(
         signals = Signals(
             gradients,
             features,
-            _probe(network, params, network_state, probe_batch),
+            _probe(network, probe_batch),
             Fresh(network.init, parts.optimizer.init),
         )
         key = jax.random.fold_in(keys.method, step)
@@ -323,11 +323,11 @@ def _forward(
     return Forward(batch.inputs, output, features, loss, evaluate, sample)
 
 
-def _probe(network: Network, params: Params, state: State, probe_batch: Any) -> Probe:
-    def probe(key: Key, num_examples: int) -> Features:
+def _probe(network: Network, probe_batch: Any) -> Probe:
+    def probe(learned: Learned, key: Key, num_examples: int) -> Features:
         examples, noise = jax.random.split(key)
         batch = probe_batch(examples, num_examples)
-        _, features, _ = network.apply(params, state, batch.inputs, train=False, key=noise)
+        _, features, _ = network.apply(learned.params, learned.network, batch.inputs, train=False, key=noise)
         return features
 
     return probe

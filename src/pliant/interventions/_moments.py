@@ -1,0 +1,129 @@
+"""What optimizers remember: the one walk through their states, by field name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool
+
+from pliant.errors import UserError
+from pliant.types import leaf_path
+
+MOMENTS = (
+    *("mu", "nu", "nu_max", "trace"),  # Adam and relatives, momentum, RMSProp, Lion, Muon; utilities of `upgd`
+    *("m1", "m2", "m", "n", "v", "g"),  # AdEMAMix, Adan
+    *("e_g", "e_x", "sum_of_squares"),  # AdaDelta, AdaGrad
+    *("ema", "exp_avg", "exp_avg_sq"),  # averages of gradients; MoMo, Prodigy
+    *("previous_gradient", "prev_updates"),  # optimistic gradients, Rprop
+)
+"""Field names of optax states that hold statistics of a parameter's gradients, one entry a weight."""
+MASSES = ("mu_mass", "nu_mass")
+"""Field names of states by which each weight's moments are divided to correct their bias, see
+`pliant.optimizers.scale_by_adam_per_weight`."""
+_KEPT = (
+    *("acc_grads", "grad_acc"),  # gradients that wait for their update
+    *("z", "x0", "params0", "init_params", "params", "start"),  # copies of parameters
+)
+
+
+def clear_moments(
+    opt_state: optax.OptState,
+    where: Mapping[str, Bool[Array, "..."]],
+    units: Mapping[str, Bool[Array, " width"]] | None = None,
+) -> optax.OptState:
+    """Zeroes an optimizer's gradient statistics at chosen weights, and nothing else.
+
+    Statistics are found by field name (`MOMENTS`, and `MASSES` for a weight's bias correction) and by the path of their
+    parameter, wherever they sit: in chains, masks, partitions, `MultiSteps`, `inject_hyperparams`, schedule-free.
+    Counts that weights share, accumulated gradients and stored copies of parameters are left alone.
+
+    Args:
+      opt_state: an optax state.
+      where: by the parameter's `leaf_path`, True at the entries to forget.
+      units: by the name of the hidden layer, True at the units whose statistics are to be forgotten where these are
+        kept by unit, such as the utilities of `pliant.optimizers.upgd`.
+
+    Returns:
+      A state of the same structure.
+
+    Raises:
+      UserError: for statistics that several weights share (Adafactor, SM3, NovoGrad, GaLore), and for fields of
+        parameters' shapes that are not known to be statistics or copies: nothing is left uncleared in silence.
+
+    Example:
+      >>> tx = optax.chain(optax.clip(1.0), optax.adam(0.1))
+      >>> params = {"w": jnp.ones(2)}
+      >>> _, state = tx.update(params, tx.init(params))
+      >>> cleared = clear_moments(state, {"w": jnp.array([True, False])})
+      >>> [round(float(m), 3) for m in cleared[1][0].mu["w"]], int(cleared[1][0].count)
+      ([0.0, 0.1], 1)
+
+    References:
+      google/dopamine#209 and timoklein/redo#6, where users ask for it.
+
+    Differs from:
+      `optax.tree.map_params`, which also reaches copies of parameters and accumulated gradients.
+    """
+
+    def clear(path: Any, leaf: Array) -> Array:
+        for i, entry in enumerate(path):
+            field, name = getattr(entry, "name", None), leaf_path(path[i + 1 :])
+            chosen = [flags[name] for flags in (where, units or {}) if field is not None and name in flags]
+            fitting = [flags for flags in chosen if flags.shape == leaf.shape]
+            if chosen and field in MOMENTS + MASSES:
+                _require(bool(fitting), field, name, "that weights share", leaf)
+                return jnp.where(fitting[0], jnp.zeros_like(leaf), leaf)
+            _require(not fitting or leaf.ndim == 0 or field in _KEPT, field, name, "that may be statistics", leaf)
+            inside = field in MOMENTS and any(path and name.startswith(f"{path}/") for path in where)
+            _require(not inside, field, name, "that weights share", leaf)
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(clear, opt_state)
+
+
+def reset_counts(opt_state: optax.OptState) -> optax.OptState:
+    """Sets to 0 what corrects the bias of Adam's moments, in every state that has these and counts its updates.
+
+    Counts of learning-rate schedules stay.
+
+    Example:
+      >>> tx = optax.adam(0.1)
+      >>> _, state = tx.update(jnp.ones(1), tx.init(jnp.zeros(1)))
+      >>> int(reset_counts(state)[0].count)
+      0
+
+    References:
+      See `optimizer_reset`, whose `keep_moments` it is.
+
+    Differs from:
+      See `optimizer_reset`.
+    """
+
+    def reset(node: Any) -> Any:
+        zeros = {name: jax.tree.map(jnp.zeros_like, getattr(node, name)) for name in _counters(node)}
+        return node._replace(**zeros) if zeros else node
+
+    return jax.tree.map(reset, opt_state, is_leaf=lambda node: bool(_counters(node)))
+
+
+def has_counts(opt_state: optax.OptState) -> bool:
+    """Whether there is anything for `reset_counts` to reset."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: bool(_counters(node)))
+    return any(map(_counters, leaves))
+
+
+def _counters(node: Any) -> list[str]:
+    """The fields of a state of Adam, or a relative, that count updates."""
+    fields = getattr(node, "_fields", ())
+    return [name for name in ("count", *MASSES) if name in fields and {"mu", "nu"} & set(fields)]
+
+
+def _require(known: bool, field: Any, name: str, what: str, leaf: Array) -> None:
+    if not known:
+        raise UserError(
+            got=f"the field {field!r} of an optimizer's state, {what}, of shape {leaf.shape} for {name!r}",
+            wanted="statistics with one entry a weight, in fields named as in pliant.interventions.MOMENTS",
+            do="Use Adam, momentum or another optimizer whose statistics can be forgotten weight by weight.",
+        )
