@@ -302,7 +302,7 @@ def _print_method(method: Method) -> None:
         "network": _pairs(dict(method.network)),
         "replaces": ", ".join(f"{network} by {other}" for network, other in method.replaces.items()),
         "is told when the task changes": "yes" if method.boundary_aware else "",
-        "is Adam with": _pairs(dict(method.off)),
+        f"is {method.base} with": _pairs(dict(method.off)),
     }
     table = Table("choice", "value")
     for name, value in (defaults(method) | {name: fact for name, fact in facts.items() if fact}).items():

@@ -252,7 +252,7 @@ class Method(NamedTuple):
     off: Mapping[str, float] = {}
     """Hyperparameters that switch the mechanism off. With them the run is bit-identical to that of `base`."""
     base: str = "adam"
-    """The registered method that is left on the same network when the mechanism is off."""
+    """Name of the method that is left, on the same network, when the mechanism is off."""
     lowers: str | None = None
     """The diagnostic, or "penalty", that the mechanism pushes down; the contract tests see to it that it does."""
     boundary_aware: bool = False

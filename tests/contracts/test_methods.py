@@ -7,6 +7,7 @@ from pliant.interventions import redo
 from pliant.methods import METHODS, adam_optimizer, find
 from pliant.optimizers import add_isometry_step
 from pliant.training._checkpoint import Checkpoints
+from pliant.types import Intervention
 
 SEVERAL = {name: find(name) for name in ("redo+l2-init", "adamo+redo", "gram-penalty+l2-init")}
 ALL = METHODS | SEVERAL
@@ -45,6 +46,13 @@ def test_contract(name, check):
 @MECHANISMS
 def test_contract_of_mechanisms(name, check):
     check(ALL[name])
+
+
+@pytest.mark.exact
+def test_the_network_of_these_contracts_draws():
+    adam = checks.base_of(checks.on_noisy_network(METHODS["adam"]))
+    first, second = (checks.train(adam, layers=layers).params for layers in (1, 2))
+    assert not checks.equal(first, second)
 
 
 MOVES = (
@@ -121,6 +129,17 @@ def _shared_seed(wiring, *, threshold=0.025):
     return honest._replace(update=lambda key, *rest: honest.update(jax.random.key(0), *rest))
 
 
+def _moving_statistics(wiring):
+    """Leaves the weights alone, but not the network's running statistics."""
+    del wiring
+
+    def update(key, step, learned, state, signals):
+        del key, step, signals
+        return learned._replace(network=jax.tree.map(lambda leaf: leaf + 1, learned.network)), state, {}
+
+    return Intervention(init=lambda learned: (), update=update)
+
+
 def _climbing(wiring, *, learning_rate):
     """An optimizer that goes up the loss."""
     del wiring
@@ -132,6 +151,7 @@ BROKEN = {
     "untouched parameters": (METHODS["adamo"]._replace(optimizer=_untouched), checks.check_touches_parameters),
     "shared seed": (METHODS["redo"]._replace(intervention=_shared_seed), checks.check_noise_follows_the_key),
     "climbs": (METHODS["sgd"]._replace(optimizer=_climbing), checks.check_learns),
+    "moves statistics": (METHODS["adam"]._replace(intervention=_moving_statistics), checks.check_off_is_adam),
     "not off at 0": (METHODS["l2-init"]._replace(off={"strength": 0.001}), checks.check_off_is_adam),
 }
 

@@ -222,3 +222,11 @@ def test_a_file_joins_in(tmp_path):
 
 def test_a_combination_is_a_method():
     assert isinstance(find("redo+l2-init"), Method)
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [("redo+l2-init", "adam"), ("sgd+l2-init", "sgd"), ("upgd+redo", "sgd"), ("redo+adam-per-weight", "adam-per-weight")],
+)
+def test_what_is_left_when_all_is_off_is_the_optimizer_of_one_of_them(name, base):
+    assert find(name).base == base
