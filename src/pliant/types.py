@@ -244,8 +244,8 @@ class Method(NamedTuple):
     replaces: Mapping[str, str] = {}
     """Networks that the method replaces by another of the registry, by name."""
     wrap: Callable[..., Network] | None = None
-    """`wrap(network, ...) -> network` with parameters of the method's own (auxiliary heads). Its hyperparameters shape
-    the program."""
+    """`wrap(network, ...) -> network` with what the method adds: parameters (auxiliary heads), state (frozen ones),
+    another start. Its hyperparameters shape the program."""
     targets: "Callable[..., Stream] | None" = None
     """`targets(stream, ...) -> stream` that poses the same tasks with another output and loss. Its hyperparameters
     shape the program."""
@@ -261,6 +261,8 @@ class Method(NamedTuple):
     """True if the whole network is drawn anew when the task changes."""
     remembers: str = ""
     """What it keeps of the network from before, which means nothing for one that is drawn anew."""
+    alone: str = ""
+    """Why it cannot go together with what rewrites or remembers weights; empty if it can."""
 
 
 class Text(NamedTuple):

@@ -397,6 +397,7 @@ def test_refuses(network, options, message):
 @pytest.mark.parametrize("linear", ["weight-norm", "scaled", "newton-schulz", "spectral-norm"])
 def test_means_do_not_move_through_kernels_that_are_not_applied_as_they_are(linear):
     wiring = mlp((3,), 2, widths=(4, 4), linear=linear).wiring
-    with pytest.raises(UserError, match="got transfer_mean for a network that does not apply 'dense_0/kernel' as"):
+    with pytest.raises(UserError, match="got transfer_mean for a network that does not apply 'dense_1/kernel' as"):
         continual_backprop(wiring)
     assert continual_backprop(wiring, transfer_mean=False)
+    assert continual_backprop(mlp((3,), 2, widths=(4,), linear=linear).wiring)  # the head is plain

@@ -19,7 +19,7 @@ def same(a, b):
 
 
 def signals(gradients):
-    return Signals(gradients, {}, lambda key, num_examples: {}, FRESH)
+    return Signals(gradients, {}, lambda learned, key, num_examples: {}, FRESH)
 
 
 def after_switch(params, gradients, **options):

@@ -166,6 +166,11 @@ def test_options_of_the_network_are_joined():
         ("adamo+sgd", "adamo and sgd both bring the optimizer; wanted at most one with an optimizer of its own"),
         ("redo+l2-init+redo", "redo and redo both bring the name; wanted every method once"),
         ("full-reset+hare-tortoise", "full-reset draws .*, and hare-tortoise remembers a slow average of the weights"),
+        (
+            "redo+plasticity-injection",
+            "plasticity-injection has frozen heads .*, and redo rewrites or remembers",
+        ),
+        ("plasticity-injection+c-chain", "plasticity-injection has frozen heads .*, and c-chain rewrites or remembers"),
         ("l2-init+redo+reset-distill", "reset-distill draws .*, and l2-init remembers the initial weights"),
     ],
 )
@@ -226,7 +231,12 @@ def test_a_combination_is_a_method():
 
 @pytest.mark.parametrize(
     ("name", "base"),
-    [("redo+l2-init", "adam"), ("sgd+l2-init", "sgd"), ("upgd+redo", "sgd"), ("redo+adam-per-weight", "adam-per-weight")],
+    [
+        ("redo+l2-init", "adam"),
+        ("sgd+l2-init", "sgd"),
+        ("upgd+redo", "sgd"),
+        ("redo+adam-per-weight", "adam-per-weight"),
+    ],
 )
 def test_what_is_left_when_all_is_off_is_the_optimizer_of_one_of_them(name, base):
     assert find(name).base == base

@@ -67,7 +67,10 @@ def test_what_shapes_the_program():
     [
         ({"methods": ("last-k-reset",), "settings": ("last-k-reset.num_layers=9",)}, "got num_layers=9"),
         ({"methods": ("shrink-perturb",), "settings": ("shrink-perturb.mode=gaussian",)}, "acts after every update"),
-        ({"methods": ("redo+plasticity-injection",), "widths": (8,)}, "got ReDo on a network without hidden layers"),
+        (
+            {"methods": ("plasticity-injection",), "head_at_switch": "zero"},
+            "got head_at_switch='zero' for 'plasticity-injection', which has frozen heads beside",
+        ),
     ],
 )
 def test_plans_that_make_no_sense_are_refused(options, message):
@@ -75,6 +78,6 @@ def test_plans_that_make_no_sense_are_refused(options, message):
         make_plan(RunConfig(**options))
 
 
-@pytest.mark.parametrize("name", ["plasticity-injection+l2-init", "redo+plasticity-injection", "hare-tortoise+redo"])
+@pytest.mark.parametrize("name", ["plasticity-injection+layernorm", "adamo+plasticity-injection", "hare-tortoise+redo"])
 def test_combinations_are_planned(name):
     assert make_plan(RunConfig(methods=(name,))).methods[0].method.name == find(name).name == name

@@ -298,7 +298,7 @@ def test_parameters_are_needed():
 
 
 def test_utilities_of_units_want_kernels_that_are_applied_as_they_are():
-    network = cnn((4, 4, 1), 2, channels=(3,), kernel_sizes=(3,), strides=(1,), pool=(1,), widths=(), linear="scaled")
-    with pytest.raises(UserError, match=r"got utility='feature' for a network that does not apply 'conv_0/kernel' as"):
+    network = cnn((4, 4, 1), 2, channels=(3,), kernel_sizes=(3,), strides=(1,), pool=(1,), widths=(3,), linear="scaled")
+    with pytest.raises(UserError, match=r"got utility='feature' for a network that does not apply 'dense_0/kernel' as"):
         upgd(0.1, utility="feature", wiring=network.wiring)
     assert upgd(0.1, wiring=network.wiring)

@@ -222,6 +222,7 @@ def test_the_target_may_be_each_kernels_own_norm_at_the_start():
     penalty = spectral(1.0, target="start")
     state = penalty.init(start)
     np.testing.assert_allclose(state.targets, [2.0, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(spectral(gain=3.0, target="start").init(jnp.zeros((2, 2))).targets, [3.0])
     now = {"a": 2.0 * DIAGONAL, "b": 0.5 * DIAGONAL}
     state = jax.lax.fori_loop(0, 50, lambda _, state: penalty.loss(now, state, None)[1], state)
     np.testing.assert_allclose(penalty.loss(now, state, None)[0], (16.0 - 4.0) ** 2, rtol=1e-5)

@@ -65,6 +65,11 @@ def test_methods_change_the_network():
     assert [item.network_options["activation"] for item in plan.methods] == ["relu", "maxmin"]
 
 
+def test_multipliers_of_widths_multiply():
+    plan = _plan(methods=("adam", "fourier"), settings=("mlp.width_multiplier=0.5",))
+    assert [item.network_options["width_multiplier"] for item in plan.methods] == [0.5, 0.25]
+
+
 def test_the_record_is_whole_and_json():
     recorded = record(_plan(methods=("adamo",)))
     assert json.loads(json.dumps(recorded)) == recorded

@@ -129,9 +129,10 @@ def continual_backprop(
     require_range("maturity", maturity, 0, do="Use 100 updates, or 1000 for long tasks.")
     require_range("decay", decay, 0, 0.999999, do="Use 0.99, as published.")
     require_owned_outputs(wiring, "continual backprop")
-    if transfer_mean and wiring.indirect:
+    indirect = {slot.path for layer in wiring.layers for slot in layer.readers} & wiring.indirect
+    if transfer_mean and indirect:
         raise UserError(
-            got=f"transfer_mean for a network that does not apply {min(wiring.indirect)!r} as it is",
+            got=f"transfer_mean for a network that does not apply {min(indirect)!r} as it is",
             wanted="layers that multiply by their kernels: what is read of a unit's mean moves into biases",
             do="Use transfer_mean=False, or plain layers.",
         )

@@ -72,7 +72,7 @@ def dash(
       >>> from pliant.types import Fresh, Learned, Signals
       >>> learned = Learned(jnp.array([[3.0, 1.0], [4.0, 0.0]]), {}, ())
       >>> fresh = Fresh(network=lambda key: ((), {}), optimizer=lambda params: ())
-      >>> signals = Signals(jnp.array([[-1.0, 1.0], [0.0, 0.0]]), {}, lambda key, number: {}, fresh)
+      >>> signals = Signals(jnp.array([[-1.0, 1.0], [0.0, 0.0]]), {}, lambda learned, key, number: {}, fresh)
       >>> method, key = dash(num_batches=1), jax.random.key(0)
       >>> learned, state, _ = method.switch(key, 1, learned, method.init(learned), fresh)
       >>> learned, state, info = method.update(key, 1, learned, state, signals)

@@ -15,7 +15,7 @@ MOMENTS = (
     *("mu", "nu", "nu_max", "trace"),  # Adam and relatives, momentum, RMSProp, Lion, Muon; utilities of `upgd`
     *("m1", "m2", "m", "n", "v", "g"),  # AdEMAMix, Adan
     *("e_g", "e_x", "sum_of_squares"),  # AdaDelta, AdaGrad
-    *("ema", "exp_avg", "exp_avg_sq"),  # averages of gradients; MoMo, Prodigy
+    *("ema", "exp_avg", "exp_avg_sq", "grad_sum"),  # averages of gradients; MoMo, D-Adaptation, Prodigy
     *("previous_gradient", "prev_updates"),  # optimistic gradients, Rprop
 )
 """Field names of optax states that hold statistics of a parameter's gradients, one entry a weight."""
@@ -23,8 +23,9 @@ MASSES = ("mu_mass", "nu_mass")
 """Field names of states by which each weight's moments are divided to correct their bias, see
 `pliant.optimizers.scale_by_adam_per_weight`."""
 _KEPT = (
-    *("acc_grads", "grad_acc"),  # gradients that wait for their update
+    *("acc_grads", "grad_acc", "avg_grad"),  # gradients that wait for their update
     *("z", "x0", "params0", "init_params", "params", "start"),  # copies of parameters
+    "step_sizes",  # of Rprop, which are a weight's own learning rates
 )
 
 
@@ -50,7 +51,8 @@ def clear_moments(
 
     Raises:
       UserError: for statistics that several weights share (Adafactor, SM3, NovoGrad, GaLore), and for fields of
-        parameters' shapes that are not known to be statistics or copies: nothing is left uncleared in silence.
+        parameters' shapes that are not known to be statistics or copies. What has no field names, as states that are
+        flattened or plain dictionaries, is not looked into.
 
     Example:
       >>> tx = optax.chain(optax.clip(1.0), optax.adam(0.1))

@@ -42,8 +42,8 @@ def with_injection(network: Network) -> Network:
       network: its parameters and its state are dictionaries; it has output layers of its own (role "head").
 
     Returns:
-      A `Network` with the same parameters. The layers that the head reads are no longer in `wiring.layers`: a unit that
-      frozen heads read as well cannot be cut off.
+      A `Network` with the same parameters and wiring. After the injection a unit that the head reads is read by the
+      frozen ones as well: zeroing its weights in the head does not cut it off.
 
     Raises:
       UserError: for networks whose head is tied to an embedding, and for those that have the frozen heads already.
@@ -52,8 +52,8 @@ def with_injection(network: Network) -> Network:
       >>> from pliant.networks import mlp
       >>> network = with_injection(mlp((2,), 3, widths=(4,)))
       >>> params, state = network.init(jax.random.key(0))
-      >>> state["injection"]["added"]["head/kernel"].shape, network.wiring.layers
-      ((4, 3), ())
+      >>> state["injection"]["added"]["head/kernel"].shape
+      (4, 3)
 
     References:
       See `plasticity_injection`.
@@ -61,8 +61,7 @@ def with_injection(network: Network) -> Network:
     Differs from:
       Implementations that add up three outputs: here kernels are added, which costs no product.
     """
-    heads = [path for path, role in network.wiring.roles.items() if role == "head"]
-    if not heads:
+    if "head" not in network.wiring.roles.values():
         raise UserError(
             got="plasticity injection into a network whose head is tied to an embedding",
             wanted="an output layer of its own",
@@ -92,7 +91,7 @@ def with_injection(network: Network) -> Network:
         output, features, after = network.apply(_with_leaves(params, whole), rest, inputs, train=train, key=key)
         return output, features, {**after, _INJECTION: frozen}
 
-    return Network(init, apply, _wired(network.wiring, set(heads)))
+    return Network(init, apply, network.wiring)
 
 
 def plasticity_injection(wiring: Wiring, *, at_task: Number = 1) -> Intervention:
@@ -137,7 +136,8 @@ def plasticity_injection(wiring: Wiring, *, at_task: Number = 1) -> Intervention
 
     Differs from:
       The paper, where the head is all that follows the convolutions; here it is the output layer. Plasticine, which
-      keeps the optimizer as it is, so that the old heads go on learning.
+      keeps the optimizer as it is, so that the old heads go on learning. What rewrites or remembers the head's
+      parameters would act on θ₁ alone, so the method is refused beside other interventions, and beside what remembers.
     """
     require_range("at_task", at_task, 0, do="Use the number of a task, from 1; 0 never injects.")
 
@@ -179,9 +179,3 @@ def _head(wiring: Wiring, params: Params) -> dict[str, Array]:
 
 def _with_leaves(params: Params, leaves: Mapping[str, Array]) -> Params:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: leaves.get(leaf_path(path), leaf), params)
-
-
-def _wired(wiring: Wiring, heads: set[str]) -> Wiring:
-    """The wiring without the layers that the heads read."""
-    layers = (layer for layer in wiring.layers if not heads & {slot.path for slot in layer.readers})
-    return wiring._replace(layers=tuple(layers))

@@ -71,6 +71,7 @@ def combine(*methods: Method) -> Method:
         boundary_aware=any(method.boundary_aware for method in methods),
         redraws=any(method.redraws for method in methods),
         remembers=" and ".join(method.remembers for method in methods if method.remembers),
+        alone=next((method.alone for method in methods if method.alone), ""),
         **parts,
     )
 
@@ -112,6 +113,7 @@ def _check(methods: Sequence[Method]) -> None:
                 do="Leave one of them out.",
             )
     _check_memory(name, methods)
+    _check_alone(name, methods)
 
 
 def _check_memory(name: str, methods: Sequence[Method]) -> None:
@@ -123,6 +125,17 @@ def _check_memory(name: str, methods: Sequence[Method]) -> None:
             f"remembers {remembering.remembers} of the old one",
             wanted="a new network only beside what remembers nothing",
             do="Leave one of them out, or reset less, as with 'head-reset'.",
+        )
+
+
+def _check_alone(name: str, methods: Sequence[Method]) -> None:
+    alone = next((method for method in methods if method.alone), None)
+    others = [method.name for method in methods if method is not alone and (method.intervention or method.remembers)]
+    if alone and others:
+        raise UserError(
+            got=f"the combination {name!r}: {alone.name} {alone.alone}, and {others[0]} rewrites or remembers weights",
+            wanted=f"{alone.name} beside optimizers, networks and penalties without a memory",
+            do="Leave one of them out.",
         )
 
 

@@ -165,7 +165,7 @@ def reshape(method: Method, stream: Stream, values: Mapping[str, Any]) -> Stream
 
 
 def wrapped(method: Method, network: Network, values: Mapping[str, Any]) -> Network:
-    """The network with the parameters that the method adds, if it does.
+    """The network with what the method adds, if it does.
 
     Args:
       method: the recipe.

@@ -114,6 +114,7 @@ PLASTICITY_INJECTION = Method(
     off={"at_task": 0},
     boundary_aware=True,
     remembers="the head that it froze",
+    alone="has frozen heads beside the one in the parameters",
 )
 SOFT_RESET = Method(
     name="soft-reset",

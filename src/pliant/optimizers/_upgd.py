@@ -226,9 +226,10 @@ def _check_units(wiring: Wiring | None) -> None:
             wanted="the wiring of a network in which every unit owns its output",
             do="Pass wiring=network.wiring and use an elementwise activation such as relu, or utility='weight'.",
         )
-    if wiring.indirect:
+    indirect = {slot.path for layer in wiring.layers for slot in layer.readers} & wiring.indirect
+    if indirect:
         raise UserError(
-            got=f"utility='feature' for a network that does not apply {min(wiring.indirect)!r} as it is",
+            got=f"utility='feature' for a network that does not apply {min(indirect)!r} as it is",
             wanted="layers that multiply by their kernels, which tell what a unit contributes",
             do="Use utility='weight', or plain layers.",
         )

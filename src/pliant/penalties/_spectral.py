@@ -50,7 +50,8 @@ def spectral(
       strength: λ ≥ 0. 0 does nothing.
       exponent: k ≥ 1.
       gain: s > 0, the spectral norm aimed at.
-      target: "gain" aims at s for all kernels; "start" for each at the spectral norm that it started with.
+      target: "gain" aims at s for all kernels; "start" for each at the spectral norm that it started with, at s if that
+        was 0.
       mask: True at the kernels to penalise: a pytree of booleans or a function of the parameters that makes one. By
         default all leaves with two or more axes. The method `spectral` leaves embeddings out.
       bias_mask: True at the biases to penalise; by default none.
@@ -98,8 +99,9 @@ def spectral(
         others(bias_mask, params)  # a mask that selects nothing is refused here, not at the first update
         norms = tuple(jnp.copy(leaf) for leaf in others(norm_mask, params))
         found = kernels(params)
-        own = tuple(jnp.linalg.norm(kernel, ord=2) for kernel in found) if target == "start" else ()
-        return SpectralState(tuple(_first_vector(kernel) for kernel in found), norms, own)
+        own = [jnp.linalg.norm(kernel, ord=2) for kernel in found] if target == "start" else []
+        aims = tuple(jnp.where(norm > 0, norm, gain) for norm in own)
+        return SpectralState(tuple(_first_vector(kernel) for kernel in found), norms, aims)
 
     def loss(params: Params, state: SpectralState, forward: Forward | None) -> tuple[Scalar, SpectralState]:
         del forward

@@ -278,7 +278,7 @@ def _plan_method(
         )
     network_options: dict[str, Any] = _with_settings(factory, config.network, settings, skip=("use_bias",))
     network_options |= {flag: value for flag, value in own_flags.items() if flag not in missing}
-    network_options |= _network_changes(method, name)
+    network_options |= _network_changes(method, name, network_options)
     _check_inputs(config, stream)
     same = [
         other.network
@@ -288,14 +288,14 @@ def _plan_method(
         and not other.method.wrap
     ]
     network = same[0] if same else factory(stream.input_shape, stream.num_outputs, **network_options)
-    _check_head(config, network)
+    _check_head(config, method, network)
     network = wrapped(method, network, static)
     build(method, network.wiring, values)  # numbers are checked here: inside a compiled program they are traced
     return MethodPlan(method, source, static, traced, name, network_options, network, stream)
 
 
-def _network_changes(method: Method, network: str) -> dict[str, Any]:
-    """The method's changes, which the network must know."""
+def _network_changes(method: Method, network: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The method's changes, which the network must know, to the options given; multipliers of widths multiply."""
     known = options(NETWORKS[network])
     unknown = [name for name in method.network if name not in known]
     if method.replaces and network not in method.replaces.values():
@@ -310,11 +310,20 @@ def _network_changes(method: Method, network: str) -> dict[str, Any]:
             wanted=f"a network with that option; {network} has {', '.join(known)}",
             do="Leave the method out, or choose another --network.",
         )
-    return dict(method.network)
+    changes = dict(method.network)
+    if "width_multiplier" in changes:
+        changes["width_multiplier"] *= given["width_multiplier"]
+    return changes
 
 
-def _check_head(config: RunConfig, network: Network) -> None:
-    """A head that is to change at a switch must be one of its own."""
+def _check_head(config: RunConfig, method: Method, network: Network) -> None:
+    """A head that is to change at a switch must be one of its own, and all in the parameters."""
+    if config.head_at_switch != "keep" and method.alone:
+        raise UserError(
+            got=f"head_at_switch={config.head_at_switch!r} for {method.name!r}, which {method.alone}",
+            wanted="the head kept when the task changes",
+            do="Leave head_at_switch or the method out.",
+        )
     if config.head_at_switch != "keep" and "head" not in network.wiring.roles.values():
         raise UserError(
             got=f"head_at_switch={config.head_at_switch!r} for the network {config.network!r}, whose head is tied",
