@@ -48,7 +48,7 @@ def test_settings_reach_methods_stream_and_network():
     )
     adamo, redo = plan.methods
     assert adamo.traced["isometry_strength"] == 0.03
-    assert redo.static == {"num_examples": 8, "source": "fresh"}
+    assert redo.static == {"num_examples": 8, "source": "fresh", "relative": True}
     assert plan.stream_options == {"labels": "iid"}
     assert adamo.network_options["norm"] == "layer"
     assert "norm_0" in adamo.network.init(_key())[0]
