@@ -149,7 +149,9 @@ def test_redo_recycles_the_right_entries(key, name):
     x = jax.random.normal(key, (32, 3))
     tx = optax.adam(1e-2)
     _, opt_state = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
-    signals = Signals(params, {}, lambda key, _: network.apply(params, state, x, train=False, key=key)[1], fresh=None)
+    signals = Signals(
+        params, {}, lambda learned, key, _: network.apply(learned.params, state, x, train=False)[1], fresh=None
+    )
     method = redo(network.wiring, threshold=0.0, every=1)
     (new, _, new_opt), _, info = jax.jit(lambda: method.update(key, 1, Learned(params, {}, opt_state), (), signals))()
 

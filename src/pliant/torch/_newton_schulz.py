@@ -19,6 +19,9 @@ _BJORCK: tuple[tuple[float, ...], ...] = (
 _MARGIN = 1.05
 """The guard divides by this much more than the norm that it estimates, since estimates are from below."""
 
+_FIRST_ITERATIONS = 30
+"""Power iterations on weights that are new to the guard: one alone may be low by a factor of 2 and more."""
+
 _TINY = 1e-30
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -36,10 +39,9 @@ class NewtonSchulz(nn.Module):
         self.order = order
         self.gain = gain
         matrix = _matrix(weight.detach())
-        u = torch.randn(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
-        u, v = _power_iteration(matrix, u, torch.zeros_like(matrix[:, 0]))
-        self.register_buffer("u", u)
-        self.register_buffer("v", v)
+        self.register_buffer("u", torch.zeros_like(matrix[0]))
+        self.register_buffer("v", torch.zeros_like(matrix[:, 0]))
+        self._meet(matrix)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight that the layer applies, in the shape and type of its own."""
@@ -49,8 +51,19 @@ class NewtonSchulz(nn.Module):
         return result.reshape(weight.shape).to(weight.dtype)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """What is assigned to the layer's weight becomes the weight that is orthogonalised."""
+        """What is assigned to the layer's weight becomes the weight that is orthogonalised; the guard looks at it."""
+        self._meet(_matrix(weight.detach()))
         return weight
+
+    def _meet(self, matrix: Tensor) -> None:
+        """Finds the leading singular vectors, from a start that no pattern of weights is orthogonal to."""
+        u = torch.sin(1 + torch.arange(matrix.shape[1], dtype=matrix.dtype, device=matrix.device))
+        v = torch.zeros_like(matrix[:, 0])
+        for _ in range(_FIRST_ITERATIONS):
+            u, v = _power_iteration(matrix, u, v)
+        with torch.no_grad():
+            self.u.copy_(u)
+            self.v.copy_(v)
 
     def _scale(self, matrix: Tensor) -> Tensor:
         """max(1, 1.05 vᵀAu), differentiated with u and v as constants."""
@@ -74,11 +87,11 @@ def newton_schulz(
               \mathrm{NS}: Y \leftarrow \tfrac32 Y - \tfrac12 Y Y^\top Y \quad \text{(order 1)}
 
     A is W as a matrix (out, everything else). The guard's estimate :math:`\hat\sigma = v^\top A u` comes from two
-    buffers that get one power iteration a call in training mode; in evaluation mode they are used as they are. The
-    estimate is from below, which is forgiven up to a factor of 1.81, 1.6, 1.66 and 1.56 for orders 1 to 4. Just beyond,
-    orders 1 and 3 flip a singular direction, and 2 and 4 diverge: after a jump of the weights make some calls in
-    training mode first. Gradients go through all iterations. Everything is computed in float32 or wider, under autocast
-    too.
+    buffers that get thirty power iterations when a weight is assigned, and one a call in training mode; in evaluation
+    mode they are used as they are. The estimate is from below, which is forgiven up to a factor of 1.81, 1.6, 1.66 and
+    1.56 for orders 1 to 4. Just beyond, orders 1 and 3 flip a singular direction, and 2 and 4 diverge: after changing
+    the weights in place make some calls in training mode first. Gradients go through all iterations. Everything is
+    computed in float32 or wider, under autocast too.
 
     The weights themselves are left as they are. Seven iterations of order 1 take singular values from 0.13 on (from
     0.13 of the largest on, if that is above 1) to above 0.99, so start from `torch.nn.init.orthogonal_` or call
@@ -100,9 +113,7 @@ def newton_schulz(
     Example:
       >>> layer = newton_schulz(torch.nn.Linear(3, 2, bias=False))
       >>> layer.weight = torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.8, 0.0]])
-      >>> for _ in range(5):
-      ...     y = layer(torch.tensor([1.0, 2.0, 3.0]))
-      >>> [round(value, 3) for value in y.tolist()]
+      >>> [round(value, 3) for value in layer(torch.tensor([1.0, 2.0, 3.0])).tolist()]
       [1.0, 2.0]
 
     References:
