@@ -56,7 +56,7 @@ C_CHAIN = Method(
     optimizer=adam_optimizer,
     penalty=_churn,
     off={"strength": 0.0},
-    remembers="the weights of the update before",
+    remembers="the last weights",
 )
 
 METHODS = (CYCLIC_LR, REWARMED_LR, C_CHAIN)
