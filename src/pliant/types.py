@@ -92,6 +92,11 @@ class Wiring(NamedTuple):
     indirect: frozenset[str] = frozenset()
     """Kernels, by `leaf_path`, that their layers do not apply as they are: normalised, orthogonalised, scaled."""
 
+    @property
+    def indirect_readers(self) -> list[str]:
+        """Those of them that read hidden units: there a unit's weights do not say what it contributes."""
+        return sorted({slot.path for layer in self.layers for slot in layer.readers} & self.indirect)
+
     def mask(self, params: Params, *roles: Role) -> PyTree[bool]:
         """True at the leaves that have one of `roles`; the structure is that of `params`.
 

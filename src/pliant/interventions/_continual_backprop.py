@@ -129,10 +129,9 @@ def continual_backprop(
     require_range("maturity", maturity, 0, do="Use 100 updates, or 1000 for long tasks.")
     require_range("decay", decay, 0, 0.999999, do="Use 0.99, as published.")
     require_owned_outputs(wiring, "continual backprop")
-    indirect = {slot.path for layer in wiring.layers for slot in layer.readers} & wiring.indirect
-    if transfer_mean and indirect:
+    if transfer_mean and wiring.indirect_readers:
         raise UserError(
-            got=f"transfer_mean for a network that does not apply {min(indirect)!r} as it is",
+            got=f"transfer_mean for a network that does not apply {wiring.indirect_readers[0]!r} as it is",
             wanted="layers that multiply by their kernels: what is read of a unit's mean moves into biases",
             do="Use transfer_mean=False, or plain layers.",
         )

@@ -226,10 +226,9 @@ def _check_units(wiring: Wiring | None) -> None:
             wanted="the wiring of a network in which every unit owns its output",
             do="Pass wiring=network.wiring and use an elementwise activation such as relu, or utility='weight'.",
         )
-    indirect = {slot.path for layer in wiring.layers for slot in layer.readers} & wiring.indirect
-    if indirect:
+    if wiring.indirect_readers:
         raise UserError(
-            got=f"utility='feature' for a network that does not apply {min(indirect)!r} as it is",
+            got=f"utility='feature' for a network that does not apply {wiring.indirect_readers[0]!r} as it is",
             wanted="layers that multiply by their kernels, which tell what a unit contributes",
             do="Use utility='weight', or plain layers.",
         )
