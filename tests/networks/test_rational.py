@@ -22,6 +22,14 @@ def test_golden():
     np.testing.assert_allclose(rational(x, (1.0, 0.0, 1.0), (0.0, -1.0)), [1.0, 1.0, 1.0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (3, 4)])
+def test_types_are_promoted(shape):
+    """Numbers written in Python follow x; arrays are promoted with it."""
+    short, learned = jnp.ones(shape, jnp.bfloat16), jnp.asarray(NUMERATOR)
+    assert rational(short).dtype == jnp.bfloat16
+    assert rational(short, learned).dtype == jnp.float32
+
+
 def test_degrees_are_five_and_four():
     assert (len(NUMERATOR) - 1, len(DENOMINATOR)) == (5, 4)
     np.testing.assert_allclose(rational(jnp.asarray(GRID, jnp.float32)), by_hand(GRID), rtol=1e-5, atol=1e-6)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pliant.networks._rows import num_rows, spread, total
+from pliant.networks._rows import num_rows, spread, spread_number, total
 
 SHAPES = [(1, 3), (512, 3), (513, 3), (7, 11, 13, 2), (64, 32, 1)]
 
@@ -49,6 +49,16 @@ def test_all_orders_and_forward_mode(shape):
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), our(*arguments), their(*arguments)
         )
+
+
+@pytest.mark.parametrize("shape", [(), (7,), *SHAPES])
+def test_a_number_for_all_entries(shape):
+    x = normal(shape)
+    there, back = jax.vjp(lambda number: spread_number(number, x), jnp.float32(1.5))
+    np.testing.assert_array_equal(there, np.full(shape, 1.5))
+    np.testing.assert_allclose(back(x)[0], np.float64(x).sum(), rtol=1e-5, atol=1e-4)
+    second = jax.hessian(lambda number: (x * spread_number(number, x) ** 3).sum())(jnp.float32(0.5))
+    np.testing.assert_allclose(second, 3 * np.float64(x).sum(), rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("rows", [3, 600])

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from pliant.networks._rows import spread_number
+
 NUMERATOR = (0.033563435, 0.505, 1.653176166, 2.009367223, 0.931452523, 0.152325757)
 DENOMINATOR = (0.0, 3.978944947, 0.0, 0.301635159)
 """The least squares fit to leaky ReLU of slope 0.01 on [−3, 3]: off by 0.0055 in the mean square, 0.034 at most."""
@@ -47,6 +49,11 @@ def rational(
       The authors' library, whose default ("version A") has the denominator 1 + |b₁x| + … + |b₄x⁴|. Its coefficients for
       leaky ReLU belong to that form: put into this one they miss by 0.23 in the mean square.
     """
-    p = functools.reduce(lambda total, a: total * x + a, numerator[-2::-1], jnp.full_like(x, numerator[-1]))
-    q = functools.reduce(lambda total, b: (total + b) * x, denominator[::-1], jnp.zeros_like(x))
+    a, b = _spread(numerator, x), _spread(denominator, x)
+    p = functools.reduce(lambda total, a: total * x + a, a[::-1])
+    q = functools.reduce(lambda total, b: (total + b) * x, b[::-1], jnp.zeros_like(x))
     return p / (1.0 + jnp.abs(q))
+
+
+def _spread(coefficients: Array | Sequence[float], x: Array) -> list[Array]:
+    return [spread_number(jnp.asarray(c, jnp.result_type(c, x)), x) for c in coefficients]

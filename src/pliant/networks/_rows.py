@@ -1,4 +1,4 @@
-"""A row for every position, whose gradient stays fast on the CPU where there are many positions.
+"""A row or a number for every position, whose gradient stays fast on the CPU.
 
 XLA:CPU sums the rows of a long matrix by windows. Halves added to halves, until few rows are left, take a tenth of the
 time and are more exact. Such sums are a batch's statistics, and the gradients of biases and scales. So `spread` and
@@ -17,6 +17,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from pliant.types import Scalar
+
 _FEW_ROWS = 512
 """Up to here XLA's own sum is as fast."""
 _LAST_ROWS = 16
@@ -32,6 +34,21 @@ def spread(row: Float[Array, " columns"], like: Float[Array, "*rows columns"]) -
     """
     if _are_few(like):
         return jnp.broadcast_to(row, like.shape)
+    return _spread_p.bind(row, num_rows=num_rows(like)).reshape(like.shape)
+
+
+def spread_number(number: Scalar, like: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
+    """Broadcasts a number to the shape of `like`; its gradient is the sum over all axes.
+
+    XLA:CPU adds up a whole array one number after the other, however few rows there are.
+
+    Example:
+      >>> spread_number(jnp.float32(2.0), jnp.ones((1, 2))).tolist()
+      [[2.0, 2.0]]
+    """
+    if like.ndim < 2 or jax.default_backend() != "cpu":
+        return jnp.broadcast_to(number, like.shape)
+    row = jnp.broadcast_to(number, like.shape[-1:])
     return _spread_p.bind(row, num_rows=num_rows(like)).reshape(like.shape)
 
 
