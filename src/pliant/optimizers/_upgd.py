@@ -190,7 +190,8 @@ def _of_feeds(wiring: Wiring, units: dict[str, Array], params: Params) -> dict[s
 def _scaled(utilities: Any, scope: str) -> Any:
     """Utilities over their scale η."""
     if scope == "global":
-        largest = jnp.stack([leaf.max() for leaf in jax.tree.leaves(utilities)]).max()
+        # Column by column: XLA:CPU goes through a whole array one number after the other.
+        largest = jnp.stack([jnp.atleast_1d(leaf).max(axis=0).max() for leaf in jax.tree.leaves(utilities)]).max()
         return jax.tree.map(lambda leaf: leaf / jnp.maximum(largest, _TINY), utilities)
 
     def over_norm(leaf: Array) -> Array:
@@ -201,10 +202,10 @@ def _scaled(utilities: Any, scope: str) -> Any:
 
 
 def _mean(tree: Any) -> Scalar:
-    """Over all entries; sums are products with ones, since XLA:CPU is slow to add up an array."""
-    leaves = [leaf.ravel() for leaf in jax.tree.leaves(tree)]
-    sums = [jnp.dot(leaf, jnp.ones_like(leaf), precision="highest") for leaf in leaves]
-    return jnp.stack(sums).sum() / sum(leaf.size for leaf in leaves)
+    """Over all entries; rows are added up by a product with ones, since XLA:CPU is slow to add up an array."""
+    tables = [jnp.atleast_2d(leaf).reshape(-1, jnp.atleast_1d(leaf).shape[-1]) for leaf in jax.tree.leaves(tree)]
+    sums = [jnp.dot(jnp.ones(len(rows)), rows, precision="highest").sum() for rows in tables]
+    return jnp.stack(sums).sum() / sum(rows.size for rows in tables)
 
 
 def _by_path(tree: Params) -> dict[str, Array]:
