@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pliant.errors import UserError, require_range, unknown_name
+from pliant.errors import UserError, require_choice, require_range, unknown_name
 
 
 def test_message_says_got_wanted_and_do():
@@ -45,3 +45,10 @@ def test_traced_values_pass():
         return value + 1
 
     assert float(jax.jit(checked)(jnp.float32(5.0))) == 6.0
+
+
+def test_choices_are_listed_with_the_default_first():
+    assert require_choice("norm", "layer", "batch", "layer", "none") is None
+    with pytest.raises(UserError) as raised:
+        require_choice("norm", "Batch", "batch", "layer", "none")
+    assert str(raised.value) == "got norm='Batch'; wanted 'batch', 'layer' or 'none'. Leave it out for 'batch'."

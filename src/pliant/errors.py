@@ -43,6 +43,19 @@ def require_range(name: str, value: object, low: float, high: float = float("inf
         raise UserError(got=f"{name}={value}", wanted=wanted, do=do)
 
 
+def require_choice(name: str, value: object, default: str, *others: str) -> None:
+    """Raises unless `value` is the default of an option or one of its other values.
+
+    Example:
+      >>> require_choice("norm", "layer", "none", "layer")
+    """
+    if value not in (default, *others):
+        *most, last = [repr(choice) for choice in (default, *others)]
+        raise UserError(
+            got=f"{name}={value!r}", wanted=f"{', '.join(most)} or {last}", do=f"Leave it out for {default!r}."
+        )
+
+
 def require_adam(learning_rate: object, b1: object, b2: object, eps: object) -> None:
     """Raises unless Adam's numbers are in range.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError
+from pliant.errors import UserError, require_choice
 from pliant.types import Number, Scalar
 
 Rectangular: TypeAlias = Literal["none", "fan"]
@@ -22,8 +22,7 @@ def require_rectangular(rectangular: str) -> None:
     Example:
       >>> require_rectangular("fan")
     """
-    if rectangular not in get_args(Rectangular):
-        raise UserError(got=f"rectangular={rectangular!r}", wanted="'none' or 'fan'", do="Leave it out for 'none'.")
+    require_choice("rectangular", rectangular, *get_args(Rectangular))
 
 
 def matrix_view(kernel: _Kernel) -> _Kernel:

@@ -11,6 +11,7 @@ from pliant.errors import UserError
 from pliant.interventions import nap
 from pliant.networks import NETWORKS, cnn, mlp
 from pliant.types import Feed, Learned, Network, Slot
+from strict_types import unchecked
 
 
 def same(a, b):
@@ -44,9 +45,9 @@ def case(kind="mlp"):
     def output(params):
         return network.apply(params, state, x, train=False, key=None)[0]
 
-    @jax.jit
-    def update(now, *, start=params, step=1, every=1, strength=1.0):
-        method = nap(network.wiring, every=every, strength=strength)
+    @functools.partial(jax.jit, static_argnames="norms")
+    def update(now, *, start=params, step=1, every=1, strength=1.0, norms="fixed"):
+        method = nap(network.wiring, every=every, strength=strength, norms=norms)
         before = method.init(Learned(start, state, ()))
         return method.update(jax.random.key(0), step, Learned(now, state, ()), before, None)
 
@@ -125,6 +126,31 @@ def test_norms_stay_where_they_began():
     same(after["norm_0"], start["norm_0"])
 
 
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_learned_norms_are_projected_scale_and_offset_together(kind):
+    of = case(kind)
+    start = {
+        module: jax.tree.map(lambda leaf: leaf + 0.5, leaves) if "norm" in module else leaves
+        for module, leaves in of.params.items()
+    }
+    before = grown(start)
+    held, (after, _, _) = (of.update(before, start=start, every=every, norms="learned")[0] for every in (2, 1))
+    same(held.params, before)
+    same(after["head"], before["head"])
+    for module in set(start) - {"head"}:
+        now, radius = (np.hypot.reduce([norm(leaf) for leaf in each[module].values()]) for each in (before, start))
+        for name, leaf in after[module].items():
+            np.testing.assert_allclose(leaf, before[module][name] * radius / now, rtol=1e-5)
+
+
+def test_the_next_norm_undoes_the_projection_of_a_learned_one():
+    of = case()
+    before = of.params | {"norm_0": grown(of.params["norm_0"])}
+    after = of.update(before, norms="learned")[0].params
+    assert norm(after["norm_0"]["scale"]) < 0.5 * norm(before["norm_0"]["scale"])
+    np.testing.assert_allclose(of.output(after), of.output(before), rtol=1e-4, atol=1e-4)
+
+
 def test_strength_0_is_a_bitwise_no_op_and_half_is_half_way():
     of = case()
     before = grown(of.params)
@@ -152,7 +178,7 @@ def test_narrow_weights_stay_narrow_with_norms_of_float32():
     before = jax.tree.map(lambda leaf: 3 * leaf, narrow)
     (after, _, _), state, _ = of.update(before, start=narrow)
     assert {leaf.dtype for leaf in jax.tree.leaves(after)} == {jnp.dtype(jnp.bfloat16)}
-    assert state.radii["dense_0"]["kernel"].dtype == jnp.float32
+    assert state.radii["dense_0/kernel"].dtype == jnp.float32
     np.testing.assert_allclose(norm(after["dense_0"]["kernel"]), norm(narrow["dense_0"]["kernel"]), rtol=5e-3)
 
 
@@ -160,8 +186,8 @@ def test_the_radii_are_of_the_start_and_kept():
     of = case()
     method = nap(of.network.wiring, every=1)
     start = method.init(Learned(of.params, {}, ()))
-    np.testing.assert_allclose(start.radii["dense_0"]["kernel"], norm(of.params["dense_0"]["kernel"]), rtol=1e-6)
-    assert float(start.radii["head"]["kernel"]) == 0.0
+    np.testing.assert_allclose(start.radii["dense_0/kernel"], norm(of.params["dense_0"]["kernel"]), rtol=1e-6)
+    assert set(start.radii) == {"dense_0/kernel", "dense_1/kernel"}
     learned, state, _ = method.update(jax.random.key(0), 1, Learned(grown(of.params), {}, ()), start, None)
     same(state, start)
     again, _, info = method.update(jax.random.key(0), 2, learned, state, None)
@@ -198,12 +224,13 @@ def test_unbatched_step_keeps_a_branch_under_vmap():
             "got .* on dense_0, dense_1 with a bias in front of the norm; wanted no biases .* use_bias=False",
         ),
         (lambda: case().network.wiring, {"every": 0}, "got every=0; wanted a finite number ≥ 1. Use the period"),
+        (lambda: case().network.wiring, {"norms": "free"}, "got norms='free'; wanted 'fixed' or 'learned'. Leave it"),
         (lambda: case().network.wiring, {"strength": 1.5}, r"got strength=1.5; wanted a number in \[0, 1\]. Use 1 for"),
     ],
 )
 def test_refuses(wiring, options, message):
     with pytest.raises(UserError, match=message):
-        nap(wiring(), **options)
+        unchecked(nap)(wiring(), **options)
 
 
 def test_parameters_by_any_names_do():

@@ -403,7 +403,7 @@ def test_seeds_in_one_program_are_seeds_alone(key):
         ({"width": 9}, r"got width=9 with num_heads=2; wanted a width that is a multiple .* Choose width=10"),
         ({"num_blocks": 0}, r"got num_blocks=0; wanted a finite number ≥ 1. Give a positive"),
         ({"mlp_width": 7, "activation": "maxmin"}, r"got mlp_width=7 with activation 'maxmin'; .* of 2. Choose 8"),
-        ({"norm": "batch"}, r"got norm='batch'; wanted 'none' or 'layer'. Leave it out"),
+        ({"norm": "batch"}, r"got norm='batch'; wanted 'layer' or 'none'. Leave it out"),
         ({"pool": "max"}, r"got pool='max'; wanted 'token' or 'mean'. Leave it out"),
         ({"dropout": 1.0}, r"got dropout=1.0; wanted a number in \[0, 0.999\]. 0.1 is usual"),
     ],

@@ -21,7 +21,7 @@ from pliant.diagnostics._readers import (
     program_of,
     sensitivities,
 )
-from pliant.errors import UserError
+from pliant.errors import UserError, require_choice
 from pliant.types import Params, Scalar
 
 _MOST_NUMBERS = 2**24
@@ -106,8 +106,7 @@ def ntk(
 def _require_measurable(
     function: Callable[[Any, Any], Array], params: Params, inputs: PyTree[Array], mode: str
 ) -> None:
-    if mode not in ("full", "trace"):
-        raise UserError(got=f"mode={mode!r}", wanted="'full' or 'trace'", do="Leave it out for 'full'.")
+    require_choice("mode", mode, "full", "trace")
     num = min((len(leaf) for leaf in jax.tree.leaves(inputs)), default=0)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params) if is_float(leaf))
     if num == 0 or num_parameters == 0:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from pliant.branches import anywhere
-from pliant.errors import UserError, require_range
+from pliant.errors import require_choice, require_range
 from pliant.interventions._at_switch import norm_moved
 from pliant.interventions._moments import clear_moments
 from pliant.interventions._surgery import by_path
@@ -91,8 +91,7 @@ def dash(
     require_range("min_scale", min_scale, 0, 1, do="0.3 is usual, 1 switches it off.")
     require_range("alpha", alpha, 1e-6, 1, do="0.3 is usual, 1 takes the last gradient.")
     require_range("num_batches", num_batches, 1, do="Use 8, or fewer where tasks are short.")
-    if per not in ("unit", "slice"):
-        raise UserError(got=f"per={per!r}", wanted="'unit' or 'slice'", do="Leave it out for 'unit'.")
+    require_choice("per", per, "unit", "slice")
 
     def zeros(params: Params) -> Params:
         return jax.tree.map(

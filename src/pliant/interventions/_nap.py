@@ -1,15 +1,16 @@
 """Normalize-and-Project: layer normalisation, with weights that keep their norms."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_choice, require_range
 from pliant.interventions._at_switch import norm_moved
 from pliant.interventions._projection import toward, wide
+from pliant.interventions._surgery import by_path
 from pliant.types import (
     HiddenLayer,
     Info,
@@ -23,28 +24,35 @@ from pliant.types import (
     Signals,
     State,
     Wiring,
+    leaf_path,
 )
 
 
 class NaPState(NamedTuple):
-    """State of `nap`: what is brought back."""
+    """State of `nap`: what is brought back, of the start."""
 
-    radii: PyTree
-    """The Frobenius norm of every matrix at the start; 0 for other leaves."""
+    radii: dict[str, Scalar]
+    """By path: the Frobenius norm of every matrix; of a scale and of an offset that learn, that of both together."""
     norms: PyTree
-    """The scales and offsets of norms at the start; 0 for other leaves."""
+    """The scales and offsets of norms that are fixed; 0 for other leaves."""
 
 
-def nap(wiring: Wiring, *, every: Number = 1000, strength: Number = 1.0) -> Intervention:
+def nap(
+    wiring: Wiring, *, every: Number = 1000, strength: Number = 1.0, norms: Literal["fixed", "learned"] = "fixed"
+) -> Intervention:
     r"""Projects weights to their initial norms, behind which a layer norm makes up for it (Normalize-and-Project).
 
     .. math:: W_l \leftarrow \rho_l \frac{W_l}{\lVert W_l \rVert_F}, \qquad \rho_l = \lVert W_l(0) \rVert_F
 
-    at updates K, 2K, … for every hidden matrix; the head stays as it is, since nothing makes up for it. After every
-    update scales and offsets of norms go back to where they started, 1 and 0. So in front of every activation there
-    are pre-activations with mean 0 and variance 1, whatever ρ is: the projection changes no output (but for the norms'
-    ε, where variances are as small), only the gradient, which it multiplies by ‖W‖/ρ. That undoes the slow fall of the
-    effective learning rate as weights grow.
+    at updates K, 2K, … for every hidden matrix; the head stays as it is, since nothing makes up for it. The norm behind
+    a matrix does, whatever ρ is: the projection changes no output (but for the norms' ε, where variances are as small),
+    only the gradient, which it multiplies by ‖W‖/ρ. That undoes the slow fall of the effective learning rate as weights
+    grow. Scales γ and offsets β of the norms, which could grow in the weights' place, are
+
+    * "fixed": after every update they go back to where they started, 1 and 0;
+    * "learned": they are projected as the matrices are, those of a layer together,
+      :math:`(\gamma, \beta) \leftarrow r\, (\gamma, \beta) / \lVert (\gamma, \beta) \rVert` with r their norm at the
+      start. Behind ReLU that multiplies all units of the layer alike: the next norm undoes it, the head sees it.
 
     A matrix of zeros stays. The optimizer's state is kept: its moments are of the gradients before.
 
@@ -52,13 +60,14 @@ def nap(wiring: Wiring, *, every: Number = 1000, strength: Number = 1.0) -> Inte
       wiring: the network's layer graph, with a norm in front of every activation and no biases before it.
       every: K ≥ 1, a period in updates.
       strength: the share of the way to the projected weights and to the norms' start, in [0, 1]. 0 does nothing.
+      norms: "fixed" or "learned".
 
     Returns:
-      An `Intervention`; `info` has `norm_moved`, the L2 norm of what the projection changed the weights by.
+      An `Intervention`; `info` has `norm_moved`, the L2 norm of what the projection changed the parameters by.
 
     Raises:
-      UserError: for numbers out of range, and for networks without a norm in front of every activation or with biases
-        before it.
+      UserError: for numbers out of range, unknown `norms`, and for networks without a norm in front of every activation
+        or with biases before it.
 
     Example:
       >>> from pliant.networks import mlp
@@ -76,31 +85,42 @@ def nap(wiring: Wiring, *, every: Number = 1000, strength: Number = 1.0) -> Inte
       <https://arxiv.org/abs/2407.01800>`_, 2024. Algorithm 1.
 
     Differs from:
-      The paper by the period, 1 there (Rosseau et al. 2026 find no difference between 1,000 and 10,000), and by norms
-      that stay, where the paper also lets them learn with a norm of their own. Whether the paper projects the head is
-      ambiguous. Plasticine, which holds learned scales and offsets at a norm of √2 instead of the stored one. rejax,
-      which leaves convolutions out. Pair it with a falling schedule of the learning rate: weights that do not grow no
-      longer lower it.
+      The paper by the period, 1 there, and by norms that are fixed by default: both as Rosseau et al. 2026, who find no
+      difference between periods of 1,000 and 10,000. Whether the paper projects the head is ambiguous. Plasticine,
+      which holds learned scales and offsets at a norm of √2 instead of the stored one. rejax, which leaves convolutions
+      out. Pair it with a falling schedule of the learning rate: weights that do not grow no longer lower it.
     """
     require_range("every", every, 1, do="Use the period in updates, 1000 by default.")
     require_range("strength", strength, 0, 1, do="Use 1 for the projection, 0 for none.")
+    require_choice("norms", norms, "fixed", "learned")
     _check(wiring)
+    together: list[tuple[str, ...]] = [(path,) for path, role in wiring.roles.items() if role == "matrix"]
+    if norms == "learned":
+        together += [_of_role(wiring, layer, "norm") for layer in wiring.layers]
+    fixed: tuple[Role, ...] = ("norm",) if norms == "fixed" else ()
+
+    def lengths(params: Params) -> dict[str, Scalar]:
+        leaves = by_path(params)
+        of_group = {paths: functools.reduce(jnp.hypot, [_length(leaves[path]) for path in paths]) for paths in together}
+        return {path: length for paths, length in of_group.items() for path in paths}
 
     def init(learned: Learned) -> NaPState:
-        params = learned.params
-        return NaPState(
-            radii=_where(wiring.mask(params, "matrix"), lambda leaf: jnp.linalg.norm(wide(leaf)), params),
-            norms=_where(wiring.mask(params, "norm"), jnp.copy, params),
+        start = jax.tree.map(
+            lambda chosen, leaf: jnp.copy(leaf) if chosen else jnp.zeros(()),
+            wiring.mask(learned.params, *fixed),
+            learned.params,
         )
+        return NaPState(lengths(learned.params), start)
 
-    def project(params: Params, radii: PyTree) -> tuple[Params, Scalar]:
-        def to_radius(chosen: bool, leaf: Array, radius: Array) -> Array:
-            if not chosen:
+    def project(params: Params, radii: dict[str, Scalar]) -> tuple[Params, Scalar]:
+        now = lengths(params)
+
+        def to_radius(path: Any, leaf: Array) -> Array:
+            if (name := leaf_path(path)) not in now:
                 return leaf
-            norm = jnp.linalg.norm(wide(leaf))
-            return toward(leaf, wide(leaf) * (radius / jnp.where(norm > 0, norm, 1.0)), strength)
+            return toward(leaf, wide(leaf) * (radii[name] / jnp.where(now[name] > 0, now[name], 1.0)), strength)
 
-        after = jax.tree.map(to_radius, wiring.mask(params, "matrix"), params, radii)
+        after = jax.tree_util.tree_map_with_path(to_radius, params)
         return after, norm_moved(params, after)
 
     def update(
@@ -112,7 +132,7 @@ def nap(wiring: Wiring, *, every: Number = 1000, strength: Number = 1.0) -> Inte
         )
         params = jax.tree.map(
             lambda chosen, leaf, start: toward(leaf, start, strength) if chosen else leaf,
-            wiring.mask(params, "norm"),
+            wiring.mask(params, *fixed),
             params,
             state.norms,
         )
@@ -121,14 +141,13 @@ def nap(wiring: Wiring, *, every: Number = 1000, strength: Number = 1.0) -> Inte
     return Intervention(init, update)
 
 
-def _where(mask: PyTree[bool], make: Callable[[Array], Array], params: Params) -> PyTree:
-    """`make(leaf)` where the mask is True, else a 0."""
-    return jax.tree.map(lambda chosen, leaf: make(leaf) if chosen else jnp.zeros(()), mask, params)
+def _length(leaf: Array) -> Scalar:
+    return jnp.linalg.norm(wide(leaf))
 
 
 def _check(wiring: Wiring) -> None:
-    without = [layer.name for layer in wiring.layers if "norm" not in _roles(wiring, layer)]
-    biased = [layer.name for layer in wiring.layers if "bias" in _roles(wiring, layer)]
+    without = [layer.name for layer in wiring.layers if not _of_role(wiring, layer, "norm")]
+    biased = [layer.name for layer in wiring.layers if _of_role(wiring, layer, "bias")]
     if without or not wiring.layers:
         raise UserError(
             got=f"Normalize-and-Project on {', '.join(without)} without a norm of its own"
@@ -145,5 +164,6 @@ def _check(wiring: Wiring) -> None:
         )
 
 
-def _roles(wiring: Wiring, layer: HiddenLayer) -> set[Role]:
-    return {wiring.roles[feed.slot.path] for feed in layer.feeds}
+def _of_role(wiring: Wiring, layer: HiddenLayer, role: Role) -> tuple[str, ...]:
+    """The parameters of that role that feed a layer's units, by path."""
+    return tuple(feed.slot.path for feed in layer.feeds if wiring.roles[feed.slot.path] == role)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from pliant.diagnostics import dormancy_scores
-from pliant.errors import UserError, require_range
+from pliant.errors import require_choice, require_range
 from pliant.interventions._surgery import Units, by_path, lowest, num_selected, require_owned_outputs, reset_units
 from pliant.types import HiddenLayer, Info, Intervention, Key, Learned, Number, Signals, State, Wiring
 
@@ -178,8 +178,7 @@ def recycling(
       source: as in `redo`.
     """
     require_range("every", every, 1, do="Use the period in updates, 1000 by default.")
-    if source not in ("fresh", "initial"):
-        raise UserError(got=f"source={source!r}", wanted="'fresh' or 'initial'", do="Leave it out for 'fresh'.")
+    require_choice("source", source, "fresh", "initial")
 
     def init(learned: Learned) -> State:
         if source == "fresh":

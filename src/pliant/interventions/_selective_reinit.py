@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from pliant.errors import UserError, require_range
+from pliant.errors import require_choice, require_range
 from pliant.interventions._moments import clear_moments
 from pliant.interventions._surgery import by_path, lowest, num_selected
 from pliant.masks import Mask, select
@@ -67,8 +67,8 @@ def selective_reinit(
     """
     require_range("fraction", fraction, 0, 1, do="Use 0.01, or 0 for none.")
     require_range("every", every, 1, do="Use the period in updates, 100 by default.")
-    _require_one_of("utility", utility, "gradient", "magnitude")
-    _require_one_of("source", source, "fresh", "mean")
+    require_choice("utility", utility, "gradient", "magnitude")
+    require_choice("source", source, "fresh", "mean")
 
     def init(learned: Learned) -> State:
         select(mask, learned.params, min_axes=2)
@@ -116,10 +116,3 @@ def selective_reinit(
         return learned, state, info
 
     return Intervention(init, update)
-
-
-def _require_one_of(name: str, value: str, default: str, other: str) -> None:
-    if value not in (default, other):
-        raise UserError(
-            got=f"{name}={value!r}", wanted=f"{default!r} or {other!r}", do=f"Leave it out for {default!r}."
-        )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from pliant.errors import UserError, require_adam, require_range
+from pliant.errors import require_adam, require_choice, require_range
 from pliant.masks import select
 from pliant.methods._builders import adam_optimizer
 from pliant.penalties import l2
@@ -80,8 +80,7 @@ def _l2_penalty(
     wiring: Wiring, *, strength: Number = 1e-3, parameters: Literal["kernels", "all"] = "kernels"
 ) -> Penalty:
     """Of "kernels" (hidden, head, embeddings), or "all" parameters, as PyTorch's Adam with `weight_decay`."""
-    if parameters not in ("kernels", "all"):
-        raise UserError(got=f"parameters={parameters!r}", wanted="'kernels' or 'all'", do="Leave it out for 'kernels'.")
+    require_choice("parameters", parameters, "kernels", "all")
     if parameters == "all":
         return l2(strength)
     return l2(strength, mask=lambda params: _kernels(wiring, params))

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError
+from pliant.errors import UserError, require_choice
 from pliant.networks._activations import Activation
 from pliant.networks._convolution import Padding, max_pool
 from pliant.networks._functional import from_nnx
@@ -385,7 +385,5 @@ def _check(
                 wanted="one number ≥ 1 for each of the channels",
                 do=f"Give {name} as many entries as channels={tuple(channels)}.",
             )
-    if padding not in ("SAME", "VALID"):
-        raise UserError(got=f"padding={padding!r}", wanted="'SAME' or 'VALID'", do="Leave it out for 'SAME'.")
-    if norm not in ("none", "layer"):
-        raise UserError(got=f"norm={norm!r}", wanted="'none' or 'layer'", do="Leave it out for 'none'.")
+    require_choice("padding", padding, "SAME", "VALID")
+    require_choice("norm", norm, "none", "layer")

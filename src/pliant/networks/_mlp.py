@@ -7,7 +7,7 @@ from typing import Literal
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError, require_range
+from pliant.errors import require_choice, require_range
 from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, activation_roles, key_stream
@@ -179,6 +179,5 @@ def _wiring(
 
 
 def _check(norm: str, num_outputs: int) -> None:
-    if norm not in ("none", "layer"):
-        raise UserError(got=f"norm={norm!r}", wanted="'none' or 'layer'", do="Leave it out for 'none'.")
+    require_choice("norm", norm, "none", "layer")
     require_range("num_outputs", num_outputs, 1, do="Give the number of classes or values.")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError, require_range
+from pliant.errors import require_choice, require_range
 from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
@@ -262,8 +262,7 @@ def _wiring(
 
 
 def _check(norm: str, num_experts: int, top_k: int, num_outputs: int) -> None:
-    if norm not in ("none", "layer"):
-        raise UserError(got=f"norm={norm!r}", wanted="'none' or 'layer'", do="Leave it out for 'none'.")
+    require_choice("norm", norm, "none", "layer")
     require_range("num_experts", num_experts, 1, do="Use 4, for example.")
     require_range("top_k", top_k, 1, num_experts, do="Leave it out for all experts.")
     require_range("num_outputs", num_outputs, 1, do="Give the number of classes or values.")

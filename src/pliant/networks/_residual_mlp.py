@@ -7,7 +7,7 @@ from typing import Literal
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_choice, require_range
 from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
@@ -214,8 +214,7 @@ def _check(
     num_outputs: int,
     branch_gain: float | None,
 ) -> None:
-    if norm not in ("none", "layer"):
-        raise UserError(got=f"norm={norm!r}", wanted="'none' or 'layer'", do="Leave it out for 'none'.")
+    require_choice("norm", norm, "none", "layer")
     require_range("width", width, 1, do="Use 128, for example.")
     require_range("num_blocks", num_blocks, 0, do="Use 0 for a linear model.")
     require_range("num_outputs", num_outputs, 1, do="Give the number of classes or values.")

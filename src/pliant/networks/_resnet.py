@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError
+from pliant.errors import UserError, require_choice
 from pliant.networks._activations import Activation
 from pliant.networks._convolution import Conv, max_pool
 from pliant.networks._functional import from_nnx
@@ -255,10 +255,8 @@ def _check(
             wanted="at least one stage, of at least one block each",
             do="Leave it out for (2, 2, 2, 2).",
         )
-    if stem not in ("cifar", "imagenet"):
-        raise UserError(got=f"stem={stem!r}", wanted="'cifar' or 'imagenet'", do="Leave it out for 'cifar'.")
-    if norm not in ("batch", "layer", "none"):
-        raise UserError(got=f"norm={norm!r}", wanted="'batch', 'layer' or 'none'", do="Leave it out for 'batch'.")
+    require_choice("stem", stem, "cifar", "imagenet")
+    require_choice("norm", norm, "batch", "layer", "none")
     chosen = activation_for(name, (width,), gain)
     if chosen.expansion != 1:
         raise UserError(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_choice, require_range
 from pliant.networks._activations import Activation, activation
 from pliant.networks._attention import (
     PROJECTIONS,
@@ -368,10 +368,8 @@ def _check(
     sizes = {"patch_size": patch_size, "width": width, "num_blocks": num_blocks, "num_heads": num_heads}
     for name, size in (sizes | {"mlp_width": mlp_width, "num_outputs": num_outputs}).items():
         require_range(name, size, 1, do="Give a positive number.")
-    if norm not in ("none", "layer"):
-        raise UserError(got=f"norm={norm!r}", wanted="'none' or 'layer'", do="Leave it out for 'layer'.")
-    if pool not in ("token", "mean"):
-        raise UserError(got=f"pool={pool!r}", wanted="'token' or 'mean'", do="Leave it out for 'token'.")
+    require_choice("norm", norm, "layer", "none")
+    require_choice("pool", pool, "token", "mean")
     require_range("dropout", dropout, 0, 0.999, do="0.1 is usual; 0 drops nothing.")
     height, wide = input_shape[:2]
     if not pad and (height % patch_size or wide % patch_size):

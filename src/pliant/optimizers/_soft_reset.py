@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_choice, require_range
 from pliant.masks import Mask, select
 from pliant.squares import total_norm
 from pliant.types import Info, Number, Params, Schedule
@@ -74,8 +74,7 @@ def soft_reset(
     require_range("learning_rate", learning_rate, 0, do="Use a step size such as 0.01.")
     require_range("gamma", gamma, 0, 1, do="Use 1 for plain SGD, or a number just below it.")
     require_range("spread", spread, 1e-6, 1, do="Use 1 to leave the learning rate as it is.")
-    if toward not in ("start", "zero"):
-        raise UserError(got=f"toward={toward!r}", wanted="'start' or 'zero'", do="Leave it out for 'start'.")
+    require_choice("toward", toward, "start", "zero")
 
     def init_fn(params: Params) -> SoftResetState:
         select(mask, params)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from pliant.errors import UserError, require_adam, require_range
+from pliant.errors import UserError, require_adam, require_choice, require_range
 from pliant.types import Info, Number, Params, Scalar, Schedule, Slot, Wiring, leaf_path
 
 _TINY = 1e-12  # the least that utilities are divided by
@@ -109,9 +109,9 @@ def upgd(
     require_range("beta", beta, 0, 0.999999, do="0.999 is usual.")
     require_range("sigma", sigma, 0, do="Use 0 for no noise.")
     require_range("weight_decay", weight_decay, 0, do="Use 0 for none.")
-    _check_option("utility", utility, ("weight", "feature"))
-    _check_option("scope", scope, ("global", "local"))
-    _check_option("base", base, ("sgd", "adam"))
+    require_choice("utility", utility, "weight", "feature")
+    require_choice("scope", scope, "global", "local")
+    require_choice("base", base, "sgd", "adam")
     if utility == "feature":
         _check_units(wiring)
     inner = optax.with_extra_args_support(optax.scale_by_adam(b1, b2, eps) if base == "adam" else optax.identity())
@@ -210,12 +210,6 @@ def _mean(tree: Any) -> Scalar:
 
 def _by_path(tree: Params) -> dict[str, Array]:
     return {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _check_option(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        wanted = " or ".join(repr(option) for option in allowed)
-        raise UserError(got=f"{name}={value!r}", wanted=wanted, do=f"Leave it out for {allowed[0]!r}.")
 
 
 def _check_units(wiring: Wiring | None) -> None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from pliant.errors import UserError, require_range, unknown_name
+from pliant.errors import UserError, require_choice, require_range
 from pliant.types import Forward, Number, Params, Penalty, Scalar
 
 Distance = Literal["squared", "kl"]
@@ -90,8 +90,7 @@ def churn(
     require_range("decay", decay, 0, 0.999999, do="0.99 is usual.")
     require_range("lag", lag, 1, do="Use 1, as published.")
     require_range("num_examples", num_examples, 1, do="Use the size of the batch.")
-    if distance not in ("squared", "kl"):
-        raise unknown_name("distance", distance, ("squared", "kl"), do="Leave it out for 'squared'.")
+    require_choice("distance", distance, "squared", "kl")
 
     def init(params: Params) -> ChurnState:
         past = tuple(jax.tree.map(jnp.copy, params) for _ in range(lag))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from pliant.errors import UserError, require_range
+from pliant.errors import require_choice, require_range
 from pliant.masks import Mask, select
 from pliant.squares import sum_of_squares
 from pliant.types import Forward, Number, Params, Penalty, Scalar, State
@@ -52,8 +52,7 @@ def l2_init(strength: Number = 1e-2, *, norm: Literal["l2", "l1"] = "l2", mask: 
       draw of θ₀ at every update is, decoupled, `pliant.interventions.shrink_perturb` in the mode "per-step-fresh".
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
-    if norm not in ("l2", "l1"):
-        raise UserError(got=f"norm={norm!r}", wanted="'l2' or 'l1'", do="Leave it out for 'l2', the published one.")
+    require_choice("norm", norm, "l2", "l1")
 
     def init(params: Params) -> State:
         select(mask, params)

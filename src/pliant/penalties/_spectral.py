@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError, require_range
+from pliant.errors import require_choice, require_range
 from pliant.isometry import matrix_view
 from pliant.masks import Mask, select
 from pliant.types import Forward, Number, Params, Penalty, Scalar
@@ -85,8 +85,7 @@ def spectral(
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
     require_range("exponent", exponent, 1, do="Use 2, as published.")
     require_range("gain", gain, 1e-12, do="Use 1, as published, or √2 for the gain of ReLU networks.")
-    if target not in ("gain", "start"):
-        raise UserError(got=f"target={target!r}", wanted="'gain' or 'start'", do="Leave it out for 'gain'.")
+    require_choice("target", target, "gain", "start")
 
     def kernels(params: Params) -> list[Array]:
         found = [matrix_view(kernel) for kernel in _chosen(select(mask, params, min_axes=2), params)]

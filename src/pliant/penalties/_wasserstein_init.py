@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from pliant.branches import anywhere
-from pliant.errors import UserError, require_range
+from pliant.errors import require_choice, require_range
 from pliant.masks import Mask, select
 from pliant.types import Forward, Number, Params, Penalty, Scalar, State
 
@@ -75,8 +75,7 @@ def wasserstein_init(
       one λ suits parameters of all sizes.
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
-    if reduction not in ("mean", "sum"):
-        raise UserError(got=f"reduction={reduction!r}", wanted="'mean' or 'sum'", do="Leave it out for 'mean'.")
+    require_choice("reduction", reduction, "mean", "sum")
     require_range("sort_every", sort_every, 1, do="Use 1 to sort at every update, or a longer period.")
     reduce = jnp.mean if reduction == "mean" else jnp.sum
 

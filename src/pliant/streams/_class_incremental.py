@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_choice, require_range
 from pliant.streams._datasets import Dataset, Images
 from pliant.streams._images import ImageData, image_data, normalized
 from pliant.streams._objectives import masked_classification
@@ -74,8 +74,7 @@ def class_incremental(
     Differs from:
       Nothing known; Dohare et al. hold out 50 of the 500 training images of a class.
     """
-    if order not in ("random", "natural"):
-        raise UserError(got=f"order={order!r}", wanted="'random' or 'natural'", do="Leave it out for 'random'.")
+    require_choice("order", order, "random", "natural")
     require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")
     require_range("classes_per_task", classes_per_task, 1, do="Leave it out for the default of 5.")
     num_classes = dataset.num_classes

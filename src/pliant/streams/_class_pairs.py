@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_choice, require_range
 from pliant.streams._class_incremental import ClassData, class_batch, class_data
 from pliant.streams._datasets import Dataset
 from pliant.streams._objectives import CLASSIFICATION
@@ -59,8 +59,7 @@ def class_pairs(
       Kumar et al. 2023 draw a new order in every round ("redraw") and report the online accuracy, which every run has
       too; here the headline is the test accuracy.
     """
-    if rounds not in ("repeat", "redraw"):
-        raise UserError(got=f"rounds={rounds!r}", wanted="'repeat' or 'redraw'", do="Leave it out for 'repeat'.")
+    require_choice("rounds", rounds, "repeat", "redraw")
     require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")
     num_classes = dataset.num_classes
     pairs_per_round = num_classes // 2

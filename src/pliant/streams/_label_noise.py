@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from pliant.errors import UserError, require_range
+from pliant.errors import require_choice, require_range
 from pliant.streams._datasets import Dataset
 from pliant.streams._images import ImageData, image_data, normalized
 from pliant.streams._objectives import CLASSIFICATION
@@ -110,10 +110,7 @@ def label_noise(
 
 
 def _check(dataset: Dataset, num_tasks: int, first_noise: float, last_noise: float, chunks: str) -> None:
-    if chunks not in ("disjoint", "cumulative", "all"):
-        raise UserError(
-            got=f"chunks={chunks!r}", wanted="'disjoint', 'cumulative' or 'all'", do="Leave it out for 'disjoint'."
-        )
+    require_choice("chunks", chunks, "disjoint", "cumulative", "all")
     require_range("first_noise", first_noise, 0, 1, do="Leave it out for 0.5.")
     require_range("last_noise", last_noise, 0, 1, do="Leave it out for 0.")
     most = len(dataset.train.labels)

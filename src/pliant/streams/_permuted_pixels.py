@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from pliant.errors import UserError, require_range
+from pliant.errors import require_choice, require_range
 from pliant.streams._datasets import Dataset, Images
 from pliant.streams._images import ImageData, image_data, normalized
 from pliant.streams._objectives import CLASSIFICATION
@@ -45,8 +45,7 @@ def permuted_pixels(
       Dohare et al. 2024, whose permutations compose: each task permutes the previous task's images. The distribution of
       tasks is the same.
     """
-    if permute not in ("spatial", "flat"):
-        raise UserError(got=f"permute={permute!r}", wanted="'spatial' or 'flat'", do="Leave it out for 'spatial'.")
+    require_choice("permute", permute, "spatial", "flat")
     require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")
     height, wide, channels = input_shape = dataset.train.images.shape[1:]
     size = height * wide if permute == "spatial" else height * wide * channels

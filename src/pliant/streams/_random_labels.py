@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from pliant.errors import UserError, require_range
+from pliant.errors import require_choice, require_range
 from pliant.streams._datasets import Dataset
 from pliant.streams._images import ImageData, image_data, normalized
 from pliant.streams._objectives import CLASSIFICATION
@@ -44,8 +44,7 @@ def random_labels(dataset: Dataset, *, num_tasks: int = 20, labels: Literal["per
     Differs from:
       Kumar et al. 2023, who draw iid labels. "permute" is what the code of the gradual-change paper does.
     """
-    if labels not in ("permute", "iid"):
-        raise UserError(got=f"labels={labels!r}", wanted="'permute' or 'iid'", do="Leave it out for 'permute'.")
+    require_choice("labels", labels, "permute", "iid")
     require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")
     true_labels = dataset.train.labels
     num_classes = dataset.num_classes

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from pliant.errors import UserError, require_range
+from pliant.errors import require_choice, require_range
 from pliant.streams._objectives import REGRESSION
 from pliant.types import Batch, Key, Stream
 
@@ -65,8 +65,7 @@ def random_teacher(
     Differs from:
       Nothing known.
     """
-    if activation not in ("tanh", "relu"):
-        raise UserError(got=f"activation={activation!r}", wanted="'tanh' or 'relu'", do="Leave it out for 'tanh'.")
+    require_choice("activation", activation, "tanh", "relu")
     for name, number in {"tasks": num_tasks, "num_inputs": num_inputs, "num_test": num_test, "width": width}.items():
         require_range(name, number, 1, do="Leave it out for the default.")
     require_range("num_examples", num_examples, 2, do="Leave it out for the default.")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from pliant.errors import UserError, require_range
+from pliant.errors import require_choice, require_range
 from pliant.streams._objectives import REGRESSION
 from pliant.types import Batch, Key, Stream
 
@@ -71,8 +71,7 @@ def slowly_changing_regression(
     Differs from:
       Nothing known.
     """
-    if change not in ("one", "all"):
-        raise UserError(got=f"change={change!r}", wanted="'one' or 'all'", do="Leave it out for 'one'.")
+    require_choice("change", change, "one", "all")
     numbers = {"tasks": num_tasks, "num_bits": num_bits, "num_examples": num_examples, "width": width}
     for name, number in numbers.items():
         require_range(name, number, 1, do="Leave it out for the default.")

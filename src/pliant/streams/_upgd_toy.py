@@ -5,7 +5,7 @@ from typing import Literal
 import jax
 from jaxtyping import Array, Int
 
-from pliant.errors import UserError, require_range
+from pliant.errors import require_choice, require_range
 from pliant.streams._objectives import REGRESSION
 from pliant.types import Batch, Key, Stream
 
@@ -48,8 +48,7 @@ def upgd_toy(
     Differs from:
       The authors' code, which draws the two inputs whose sign flips, with replacement, and begins with the sign −1.
     """
-    if changes not in ("indices", "sign"):
-        raise UserError(got=f"changes={changes!r}", wanted="'indices' or 'sign'", do="Leave it out for 'indices'.")
+    require_choice("changes", changes, "indices", "sign")
     require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")
     require_range("num_examples", num_examples, 1, do="Leave it out for the default of 200.")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-from pliant.errors import UserError, require_range, unknown_name
+from pliant.errors import UserError, require_choice, require_range, unknown_name
 
 Rectangular: TypeAlias = Literal["none", "fan"]
 
@@ -310,10 +310,7 @@ def _check(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     require_range("isometry_strength", group["isometry_strength"], 0, do="Use 0 for plain Adam.")
     require_range("isometry_every", group["isometry_every"], 1, do="Use 1 for the paper's step at every update.")
     require_range("gain", group["gain"], 1e-12, do="Use 1 for isometry, √2 for the gain of ReLU networks.")
-    if group["rectangular"] not in ("none", "fan"):
-        raise UserError(
-            got=f"rectangular={group['rectangular']!r}", wanted="'none' or 'fan'", do="Leave it out for 'none'."
-        )
+    require_choice("rectangular", group["rectangular"], "none", "fan")
     for parameter in group["params"]:
         if parameter.is_complex():
             raise UserError(
