@@ -4,13 +4,14 @@ Every intervention that resets units goes through `reset_units`, so the index ar
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt
 
+from pliant.branches import anywhere
 from pliant.errors import UserError, unknown_name
 from pliant.interventions._moments import clear_moments
 from pliant.types import Key, Learned, Slot, Wiring, leaf_path
@@ -88,18 +89,19 @@ def reset_units(
     _require_known(wiring, units, leaves)
     fed: dict[str, Array] = {}
     read: dict[str, Array] = {}
-    fresh: dict[str, Array] = {}
+    draws: dict[str, _Draw] = {}
     for layer in wiring.layers:
         if layer.name not in units:
             continue
+        is_any = units[layer.name].any()
         for feed in layer.feeds:
-            path, leaf = feed.slot.path, leaves[feed.slot.path]
-            _mark(fed, feed.slot, units[layer.name], leaf)
-            if path not in fresh:
-                draw = jax.random.fold_in(key, len(fresh))
-                fresh[path] = feed.initializer(draw, leaf.shape, leaf.dtype) if start is None else start[path]
+            path = feed.slot.path
+            _mark(fed, feed.slot, units[layer.name], leaves[path])
+            draw = draws.get(path, _Draw(feed.initializer, jax.random.fold_in(key, len(draws)), jnp.array(False)))
+            draws[path] = draw._replace(is_wanted=draw.is_wanted | is_any)
         for slot in layer.readers:
             _mark(read, slot, units[layer.name], leaves[slot.path])
+    fresh = {path: _drawn(draw, leaves[path]) for path, draw in draws.items()} if start is None else start
 
     def redraw(path: Any, leaf: Array) -> Array:
         name = leaf_path(path)
@@ -213,6 +215,24 @@ def _require_known(wiring: Wiring, units: Units, leaves: Mapping[str, Array]) ->
             wanted=f"all of its parameters; there are {', '.join(leaves)}",
             do="Pass the wiring of this network.",
         )
+
+
+class _Draw(NamedTuple):
+    """What a parameter is drawn from, and whether any of its units are drawn anew."""
+
+    initializer: Callable[..., Array]
+    key: Key
+    is_wanted: Bool[Array, ""]
+
+
+def _drawn(draw: _Draw, leaf: Array) -> Array:
+    """A fresh parameter, or zeros where nothing of it is wanted: an orthogonal draw costs more than a step."""
+    return jax.lax.cond(
+        anywhere(draw.is_wanted),
+        lambda key: draw.initializer(key, leaf.shape, leaf.dtype),
+        lambda _: jnp.zeros_like(leaf),
+        draw.key,
+    )
 
 
 def _mark(masks: dict[str, Array], slot: Slot, units: Array, leaf: Array) -> None:
