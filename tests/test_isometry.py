@@ -118,3 +118,18 @@ def test_bfloat16_is_computed_in_float32():
 def test_gradients_survive_a_singular_kernel():
     assert np.all(np.isfinite(jax.grad(gram_deviation)(jnp.zeros((4, 3)))))
     assert float(gram_deviation(jnp.zeros((4, 3)))) == 3.0
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (2, 2, 3, 4)])
+def test_all_orders_and_forward_mode(shape):
+    """Against JAX's own derivatives of the definition, with respect to the kernel and the gain."""
+
+    def by_definition(kernel, gain):
+        matrix = kernel.reshape(-1, shape[-1])
+        tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+        return jnp.sum((tall.T @ tall - gain**2 * jnp.eye(tall.shape[1])) ** 2)
+
+    kernel, gain = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32), jnp.float32(1.3)
+    for derive in (jax.grad, jax.jacfwd, jax.hessian, lambda f, argnums: jax.jacrev(jax.jacrev(f, argnums), argnums)):
+        ours, theirs = (derive(f, argnums=(0, 1))(kernel, gain) for f in (gram_deviation, by_definition))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), ours, theirs)

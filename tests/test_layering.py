@@ -11,7 +11,8 @@ ROOT = Path(pliant.__file__).parent
 LAYERS = [
     {"errors", "_xla", "sampling", "branches"},
     {"types", "settings"},
-    {"isometry", "masks", "squares", "targets"},
+    {"squares"},
+    {"isometry", "masks", "targets"},
     {"networks", "optimizers", "penalties", "diagnostics", "streams", "results"},
     {"_diagnose", "interventions"},
     {"methods"},

@@ -3,13 +3,15 @@ r"""How far a kernel is from an isometry: the Gram deviation and its gradient, i
 AdamO descends it, the coupled penalty adds it to the loss, the diagnostic reports it.
 """
 
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Literal, TypeAlias, TypeVar, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_choice
+from pliant.squares import sum_of_squares
 from pliant.types import Number, Scalar
 
 Rectangular: TypeAlias = Literal["none", "fan"]
@@ -58,10 +60,10 @@ def matrix_view(kernel: _Kernel) -> _Kernel:
     return kernel.reshape(-1, kernel.shape[-1])
 
 
-def _gram_residual(
+def _tall(
     kernel: Float[Array, "*axes out"], gain: Number, rectangular: Rectangular
-) -> tuple[Float[Array, "large small"], Float[Array, "small small"], Any]:
-    """A (float32 or wider, rows ≥ columns), AᵀA − s²I, and s²."""
+) -> tuple[Float[Array, "large small"], Scalar]:
+    """A (float32 or wider, rows ≥ columns) and s²."""
     require_rectangular(rectangular)
     wide = jnp.promote_types(kernel.dtype, jnp.float32)  # bfloat16 would lose the signal, which is σ² − s²
     matrix = matrix_view(kernel).astype(wide)
@@ -69,9 +71,26 @@ def _gram_residual(
     target = jnp.asarray(gain, wide) ** 2
     if rectangular == "fan" and num_out > num_in:
         target = target * (num_out / num_in)
-    tall = matrix if num_in >= num_out else matrix.T
+    return matrix if num_in >= num_out else matrix.T, target
+
+
+def _residual(tall: Float[Array, "large small"], target: Scalar) -> Float[Array, "small small"]:
+    """AᵀA − s²I."""
     gram = jnp.matmul(tall.T, tall, precision="highest")
-    return tall, gram - target * jnp.eye(gram.shape[0], dtype=wide), target
+    return gram - target * jnp.eye(gram.shape[0], dtype=gram.dtype)
+
+
+@jax.custom_jvp
+def _deviation(tall: Float[Array, "large small"], target: Scalar) -> Scalar:
+    """The sum of the squares of AᵀA − s²I. JAX's own gradient multiplies by A twice, from either side."""
+    return sum_of_squares(_residual(tall, target))
+
+
+@_deviation.defjvp
+def _along(primals: tuple[Array, Scalar], tangents: tuple[Array, Scalar]) -> tuple[Scalar, Scalar]:
+    residual = _residual(*primals)
+    by_matrix = jnp.vdot(4.0 * jnp.matmul(primals[0], residual, precision="highest"), tangents[0], precision="highest")
+    return sum_of_squares(residual), by_matrix - 2.0 * jnp.trace(residual) * tangents[1]
 
 
 def gram_deviation(kernel: Float[Array, "*axes out"], gain: Number = 1.0, rectangular: Rectangular = "none") -> Scalar:
@@ -104,8 +123,7 @@ def gram_deviation(kernel: Float[Array, "*axes out"], gain: Number = 1.0, rectan
       The authors' nanochat code, which has a factor ½ (halve the strength to reproduce it), and their rejax code,
       which always uses "fan" and skips convolutions.
     """
-    _, residual, _ = _gram_residual(kernel, gain, rectangular)
-    return jnp.sum(residual**2)
+    return _deviation(*_tall(kernel, gain, rectangular))
 
 
 def gram_deviation_gradient(
@@ -141,7 +159,8 @@ def gram_deviation_gradient(
     Differs from:
       The authors' rejax and nanochat code, whose factor is 2.
     """
-    tall, residual, target = _gram_residual(kernel, gain, rectangular)
+    tall, target = _tall(kernel, gain, rectangular)
+    residual = _residual(tall, target)
     gradient = 4.0 * jnp.matmul(tall, residual, precision="highest")
     num_in, num_out = matrix_view(kernel).shape
     gradient = gradient if num_in >= num_out else gradient.T
