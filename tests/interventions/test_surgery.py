@@ -589,3 +589,34 @@ def test_units_that_own_no_output_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         require_owned_outputs(mlp((3,), 2, **({"widths": (4, 2)} | options)).wiring, "Pruning")
     require_owned_outputs(mlp((3,), 2, widths=(4, 2), activation="crelu").wiring, "Pruning")
+
+
+def test_only_layers_that_lose_a_unit_are_drawn():
+    """In batches of seeds too: where any of them loses one."""
+    network, drawn = mlp((3,), 2, widths=(4, 5)), []
+    params, _ = network.init(jax.random.key(0))
+
+    def told(layer):
+        def initializer(key, shape, dtype):
+            jax.debug.callback(lambda _: drawn.append(layer.name), key)
+            return jnp.full(shape, 7.0, dtype)
+
+        feeds = tuple(feed._replace(initializer=initializer) for feed in layer.feeds)
+        return layer._replace(feeds=feeds)
+
+    wiring = network.wiring._replace(layers=tuple(map(told, network.wiring.layers)))
+
+    @jax.jit
+    @jax.vmap
+    def reset(unit):
+        units = {"dense_0": jnp.zeros(4, bool), "dense_1": jnp.arange(5) == unit}
+        return reset_units(jax.random.key(1), Learned(params, {}, ()), wiring, units).params
+
+    for unit, layers in ((-1, set()), (2, {"dense_1"})):
+        drawn.clear()
+        after = jax.block_until_ready(reset(jnp.array([-1, unit])))
+        jax.effects_barrier()
+        assert set(drawn) == layers
+        same(after["dense_0"], jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), params["dense_0"]))
+        same(after["dense_1"]["kernel"][0], params["dense_1"]["kernel"])
+        assert bool((after["dense_1"]["kernel"][1, :, 2] == 7.0).all()) == bool(layers)
