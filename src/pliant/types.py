@@ -44,6 +44,16 @@ def leaf_path(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def by_path(tree: Any) -> dict[str, Any]:
+    """The leaves by their `leaf_path`.
+
+    Example:
+      >>> by_path({"dense_0": {"kernel": 1}})
+      {'dense_0/kernel': 1}
+    """
+    return {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 class Slot(NamedTuple):
     """Where the units of a layer live in one parameter leaf."""
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from pliant.diagnostics._layer_fractions import LayerFractions, as_measured, layer_fractions, named
 from pliant.diagnostics._subject import loss, some
 from pliant.errors import UserError
-from pliant.types import Batch, Diagnostic, Number, Params, Subject, Wiring, leaf_path
+from pliant.types import Batch, Diagnostic, Number, Params, Subject, Wiring, by_path
 
 _MOST = 64  # examples with a gradient of their own: each costs a backward pass
 
@@ -45,7 +45,7 @@ def incoming_gradients(wiring: Wiring, gradients: Params) -> Mapping[str, Float[
     Differs from:
       Nothing known.
     """
-    leaves = {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)}
+    leaves = by_path(gradients)
     found = {}
     for layer in wiring.layers:
         slots = [feed.slot for feed in layer.feeds if wiring.roles[feed.slot.path] == "matrix"]

@@ -11,7 +11,6 @@ from pliant.branches import anywhere
 from pliant.errors import UserError, require_range
 from pliant.interventions._surgery import (
     Units,
-    by_path,
     lowest,
     mean_magnitude,
     num_selected,
@@ -30,6 +29,7 @@ from pliant.types import (
     Signals,
     State,
     Wiring,
+    by_path,
     leaf_path,
 )
 

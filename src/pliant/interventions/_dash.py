@@ -10,9 +10,8 @@ from pliant.branches import anywhere
 from pliant.errors import require_choice, require_range
 from pliant.interventions._at_switch import norm_moved
 from pliant.interventions._moments import clear_moments
-from pliant.interventions._surgery import by_path
 from pliant.masks import Mask, select
-from pliant.types import Fresh, Info, Intervention, Key, Learned, Number, Params, Signals
+from pliant.types import Fresh, Info, Intervention, Key, Learned, Number, Params, Signals, by_path
 
 Per = Literal["unit", "slice"]
 

@@ -9,8 +9,7 @@ from jaxtyping import Array, PyTree
 from pliant.errors import UserError, require_range
 from pliant.interventions._at_switch import at_switch, drawn
 from pliant.interventions._moments import clear_moments
-from pliant.interventions._surgery import by_path
-from pliant.types import Fresh, Intervention, Key, Learned, Number, Params, State, Wiring, leaf_path
+from pliant.types import Fresh, Intervention, Key, Learned, Number, Params, State, Wiring, by_path, leaf_path
 
 
 def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1) -> Intervention:

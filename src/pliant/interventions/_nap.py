@@ -10,7 +10,6 @@ from jaxtyping import Array, PyTree
 from pliant.errors import UserError, require_choice, require_range
 from pliant.interventions._at_switch import norm_moved
 from pliant.interventions._projection import toward, wide
-from pliant.interventions._surgery import by_path
 from pliant.types import (
     HiddenLayer,
     Info,
@@ -24,6 +23,7 @@ from pliant.types import (
     Signals,
     State,
     Wiring,
+    by_path,
     leaf_path,
 )
 

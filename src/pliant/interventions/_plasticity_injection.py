@@ -9,7 +9,6 @@ from jaxtyping import Array
 
 from pliant.errors import UserError, require_range
 from pliant.interventions._moments import clear_moments
-from pliant.interventions._surgery import by_path
 from pliant.types import (
     Features,
     Fresh,
@@ -23,6 +22,7 @@ from pliant.types import (
     Params,
     State,
     Wiring,
+    by_path,
     leaf_path,
 )
 

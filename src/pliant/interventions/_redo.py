@@ -9,8 +9,8 @@ from jaxtyping import Array
 
 from pliant.diagnostics import dormancy_scores
 from pliant.errors import require_choice, require_range
-from pliant.interventions._surgery import Units, by_path, lowest, num_selected, require_owned_outputs, reset_units
-from pliant.types import HiddenLayer, Info, Intervention, Key, Learned, Number, Signals, State, Wiring
+from pliant.interventions._surgery import Units, lowest, num_selected, require_owned_outputs, reset_units
+from pliant.types import HiddenLayer, Info, Intervention, Key, Learned, Number, Signals, State, Wiring, by_path
 
 
 class ReDoState(NamedTuple):

@@ -8,9 +8,9 @@ from jaxtyping import Array, Bool
 
 from pliant.errors import require_choice, require_range
 from pliant.interventions._moments import clear_moments
-from pliant.interventions._surgery import by_path, lowest, num_selected
+from pliant.interventions._surgery import lowest, num_selected
 from pliant.masks import Mask, select
-from pliant.types import Info, Intervention, Key, Learned, Number, Params, Signals, State, leaf_path
+from pliant.types import Info, Intervention, Key, Learned, Number, Params, Signals, State, by_path, leaf_path
 
 
 def selective_reinit(

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree, UInt
+from jaxtyping import Array, Bool, Float, Int, UInt
 
 from pliant.branches import anywhere
 from pliant.errors import UserError, unknown_name
 from pliant.interventions._moments import clear_moments
-from pliant.types import Key, Learned, Slot, Wiring, leaf_path
+from pliant.types import Key, Learned, Slot, Wiring, by_path, leaf_path
 
 Units: TypeAlias = Mapping[str, Bool[Array, " width"]]
 """By hidden layer: True at the units to act on."""
@@ -132,11 +132,6 @@ def require_owned_outputs(wiring: Wiring, method: str) -> None:
             wanted="hidden layers in which every unit owns its output",
             do="Use an elementwise activation such as relu: sorted outputs belong to no unit, and none of them dies.",
         )
-
-
-def by_path(tree: PyTree) -> dict[str, Any]:
-    """The leaves by their `leaf_path`."""
-    return {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def mean_magnitude(leaves: Mapping[str, Array], slots: Sequence[Slot], num_units: int) -> Float[Array, " units"]:

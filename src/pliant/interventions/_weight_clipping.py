@@ -9,7 +9,7 @@ from jaxtyping import Array
 from pliant.errors import UserError, require_range
 from pliant.interventions._at_switch import norm_moved
 from pliant.squares import sum_of_squares
-from pliant.types import Info, Intervention, Key, Learned, Number, Params, Signals, State, Wiring, leaf_path
+from pliant.types import Info, Intervention, Key, Learned, Number, Params, Signals, State, Wiring, by_path, leaf_path
 
 
 def weight_clipping(wiring: Wiring, *, kappa: Number = 2.0, include_head: bool = True) -> Intervention:
@@ -84,7 +84,7 @@ def weight_clipping(wiring: Wiring, *, kappa: Number = 2.0, include_head: bool =
 
 def _bounds(wiring: Wiring, params: Params, include_head: bool) -> dict[str, float]:
     """The initial bound s of every leaf that is clipped, by path."""
-    leaves = {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    leaves = by_path(params)
     is_head = {leaf_path(path): head for path, head in jax.tree_util.tree_leaves_with_path(wiring.head(params))}
     roles = {path: role for path, role in wiring.roles.items() if include_head or not is_head[path]}
     fan_in = {path: leaves[path].size // leaves[path].shape[-1] for path in roles if leaves[path].ndim >= 2}

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from pliant.errors import UserError, require_adam, require_choice, require_range
-from pliant.types import Info, Number, Params, Scalar, Schedule, Slot, Wiring, leaf_path
+from pliant.types import Info, Number, Params, Scalar, Schedule, Slot, Wiring, by_path, leaf_path
 
 _TINY = 1e-12  # the least that utilities are divided by
 
@@ -140,7 +140,7 @@ def upgd(
         trace = jax.tree.map(lambda old, new: beta * old + (1 - beta) * new, state.trace, now)
         useful = _scaled(jax.tree.map(lambda leaf: leaf / (1 - beta**count), trace), scope)
         room = jax.tree.map(lambda utility: 1 - jax.nn.sigmoid(utility), useful)
-        rooms = _of_feeds(units, room, params) if units else _by_path(room)
+        rooms = _of_feeds(units, room, params) if units else by_path(room)
         direction, moments = inner.update(updates, state.base, params, **extra)
         rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
         key = jax.random.fold_in(jax.random.key(state.seed), count) if key is None else key
@@ -166,7 +166,7 @@ def _weight_utilities(gradients: Params, params: Params) -> Params:
 
 def _unit_utilities(wiring: Wiring, gradients: Params, params: Params) -> dict[str, Float[Array, " width"]]:
     """By layer: minus the gradient at a gate of 1 behind each unit, from the weights that read it."""
-    products = _by_path(_weight_utilities(gradients, params))
+    products = by_path(_weight_utilities(gradients, params))
     return {layer.name: sum(_per_unit(slot, products[slot.path]) for slot in layer.readers) for layer in wiring.layers}
 
 
@@ -178,7 +178,7 @@ def _per_unit(slot: Slot, leaf: Array) -> Float[Array, " width"]:
 
 def _of_feeds(wiring: Wiring, units: dict[str, Array], params: Params) -> dict[str, Array]:
     """The units' numbers at the parameters that feed them, by path, ready to be multiplied with these."""
-    leaves, spread = _by_path(params), {}
+    leaves, spread = by_path(params), {}
     for layer in wiring.layers:
         for slot in (feed.slot for feed in layer.feeds):
             shape = [1] * leaves[slot.path].ndim
@@ -191,7 +191,7 @@ def _scaled(utilities: Any, scope: str) -> Any:
     """Utilities over their scale η."""
     if scope == "global":
         # Column by column: XLA:CPU goes through a whole array one number after the other.
-        largest = jnp.stack([jnp.atleast_1d(leaf).max(axis=0).max() for leaf in jax.tree.leaves(utilities)]).max()
+        largest = jnp.stack([_rows(leaf).max(axis=0).max() for leaf in jax.tree.leaves(utilities)]).max()
         return jax.tree.map(lambda leaf: leaf / jnp.maximum(largest, _TINY), utilities)
 
     def over_norm(leaf: Array) -> Array:
@@ -203,13 +203,13 @@ def _scaled(utilities: Any, scope: str) -> Any:
 
 def _mean(tree: Any) -> Scalar:
     """Over all entries; rows are added up by a product with ones, since XLA:CPU is slow to add up an array."""
-    tables = [jnp.atleast_2d(leaf).reshape(-1, jnp.atleast_1d(leaf).shape[-1]) for leaf in jax.tree.leaves(tree)]
+    tables = [_rows(leaf) for leaf in jax.tree.leaves(tree)]
     sums = [jnp.dot(jnp.ones(len(rows)), rows, precision="highest").sum() for rows in tables]
     return jnp.stack(sums).sum() / sum(rows.size for rows in tables)
 
 
-def _by_path(tree: Params) -> dict[str, Array]:
-    return {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+def _rows(leaf: Array) -> Float[Array, "rows last"]:
+    return leaf.reshape(-1, (1, *leaf.shape)[-1])
 
 
 def _check_units(wiring: Wiring | None) -> None:
