@@ -24,7 +24,7 @@ State: TypeAlias = PyTree
 Info: TypeAlias = Mapping[str, Shaped[Array, ""]]
 """What a method reports of one step: named scalars. Counts are summed over a task, the rest are averaged."""
 Features: TypeAlias = Mapping[str, Float[Array, "batch ..."]]
-"""Post-activation arrays by hidden layer; the last axis is the width (channels)."""
+"""Post-activation arrays by hidden layer; the units lie along the last axis unless the layer's `axis` says otherwise."""
 Number: TypeAlias = Shaped[Array, ""] | float | int
 """A hyperparameter: a Python number, or a traced scalar inside a compiled program."""
 Schedule: TypeAlias = Callable[[Any], Any]
@@ -63,6 +63,9 @@ class Slot(NamedTuple):
     """The axis that the units index: −1 for a kernel's outputs, −2 for its inputs."""
     tiles: int = 1
     """How often the units repeat along that axis, unit index fastest: H·W behind a flatten (NHWC), 2 behind CReLU."""
+    repeats: int = 1
+    """How many neighbouring entries along that axis belong to each unit: H·W behind a flatten of (channels, height,
+    width)."""
 
 
 class Feed(NamedTuple):
@@ -87,6 +90,27 @@ class HiddenLayer(NamedTuple):
     activation: str
     elementwise: bool
     """False where a feature depends on several units (MaxMin): then no unit owns an output."""
+    axis: int = -1
+    """The axis of its feature that the units index: −1, or 1 for (batch, channels, height, width)."""
+
+    def units_last(self, feature: Array) -> Array:
+        """The layer's feature with its units on the last axis.
+
+        Raises:
+          UserError: if that axis does not have `width` entries per tile.
+
+        Example:
+          >>> layer = HiddenLayer("conv", 4, (), (), "relu", elementwise=True, axis=1)
+          >>> layer.units_last(jax.numpy.zeros((2, 4, 8, 8))).shape
+          (2, 8, 8, 4)
+        """
+        if feature.ndim < 2 or feature.shape[self.axis] % self.width:
+            raise UserError(
+                got=f"a feature of shape {feature.shape} for the layer {self.name!r}",
+                wanted=f"{self.width} units along axis {self.axis}",
+                do="Set the layer's width, and the axis that its units index.",
+            )
+        return feature if self.axis in (-1, feature.ndim - 1) else jax.numpy.moveaxis(feature, self.axis, -1)
 
 
 class Wiring(NamedTuple):
@@ -101,6 +125,10 @@ class Wiring(NamedTuple):
     """The feature that the head reads; None where the head reads the inputs."""
     indirect: frozenset[str] = frozenset()
     """Kernels, by `leaf_path`, that their layers do not apply as they are: normalised, orthogonalised, scaled."""
+    output_axes: Mapping[str, tuple[int, ...]] = {}
+    """The axes of a kernel that index its outputs, by `leaf_path`; all others are inputs. (−1,) for those that are
+    missing: dense (in, out), conv (height, wide, in, out). (0,) for (out, in, height, wide), (−2, −1) for (in, heads,
+    size)."""
 
     @property
     def indirect_readers(self) -> list[str]:

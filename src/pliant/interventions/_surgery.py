@@ -36,7 +36,7 @@ def slot_mask(slot: Slot, units: Bool[Array, " width"], leaf: Array) -> Bool[Arr
     axis = slot.axis % leaf.ndim
     shape = [1] * leaf.ndim
     shape[axis] = -1
-    return jnp.broadcast_to(jnp.tile(units, slot.tiles).reshape(shape), leaf.shape)
+    return jnp.broadcast_to(jnp.tile(jnp.repeat(units, slot.repeats), slot.tiles).reshape(shape), leaf.shape)
 
 
 def reset_units(
