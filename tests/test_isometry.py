@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pliant.errors import UserError
-from pliant.isometry import gram_deviation, gram_deviation_gradient, matrix_view
+from pliant.isometry import from_matrix, gram_deviation, gram_deviation_gradient, matrix_view
 
 DIAGONAL = jnp.diag(jnp.array([2.0, 1.0, 0.5]))
 
@@ -31,6 +31,54 @@ def test_a_column_without_a_task_gradient_is_still_pulled():
 def test_matrix_view_flattens_all_axes_but_the_last():
     kernel = jnp.arange(36.0).reshape(3, 1, 2, 6)
     np.testing.assert_array_equal(matrix_view(kernel), np.arange(36.0).reshape(6, 6))
+
+
+LAYOUTS = {
+    (12, 5): ((0,), (1, 0)),
+    (5, 3, 2, 2): ((0,), (1, 2, 3, 0)),
+    (6, 2, 4): ((-2, -1), (0, 1, 2)),
+    (2, 4, 6): ((-1,), (0, 1, 2)),
+    (3, 4, 2, 5): ((1, -1), (0, 2, 1, 3)),
+}
+
+
+@pytest.mark.parametrize("shape", LAYOUTS)
+def test_any_layout_has_its_matrix(shape):
+    """By hand: inputs first, then outputs. The inverse leads back."""
+    axes, order = LAYOUTS[shape]
+    kernel = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    num_out = np.prod([shape[axis] for axis in axes])
+    matrix = matrix_view(kernel, axes)
+    np.testing.assert_array_equal(matrix, kernel.transpose(order).reshape(-1, num_out))
+    np.testing.assert_array_equal(from_matrix(matrix, shape, axes), kernel)
+
+
+@pytest.mark.parametrize("rectangular", ["none", "fan"])
+@pytest.mark.parametrize("shape", [(5, 3, 2, 2), (6, 2, 4), (3, 4, 2, 5)])
+def test_the_deviation_of_any_layout_is_that_of_its_matrix(shape, rectangular):
+    axes, _ = LAYOUTS[shape]
+    kernel = normal(4, shape)
+    matrix = matrix_view(kernel, axes)
+    assert float(gram_deviation(kernel, 1.2, rectangular, axes)) == float(gram_deviation(matrix, 1.2, rectangular))
+    found, bound = gram_deviation_gradient(kernel, 1.2, rectangular, axes)
+    wanted, same_bound = gram_deviation_gradient(matrix, 1.2, rectangular)
+    np.testing.assert_array_equal(found, from_matrix(wanted, shape, axes))
+    assert float(bound) == float(same_bound)
+
+
+@pytest.mark.parametrize("axes", [(), (2,), (-3,), (0, 1), (1, -1), (1, 1)])
+def test_axes_that_split_no_kernel_are_refused(axes):
+    with pytest.raises(UserError, match=r"got output_axes=\(.*\) for a kernel of shape \(3, 4\); wanted diff"):
+        matrix_view(jnp.ones((3, 4)), axes)
+
+
+@pytest.mark.parametrize("rectangular", ["none", "fan"])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (3, 3, 0, 2)])
+def test_an_empty_kernel_has_an_empty_gradient(shape, rectangular):
+    gradient, bound = gram_deviation_gradient(jnp.ones(shape), 1.0, rectangular)
+    assert gradient.shape == shape
+    assert float(bound) >= 1.0
+    assert float(gram_deviation(jnp.ones(shape), 1.0, rectangular)) == 0.0
 
 
 @pytest.mark.parametrize("function", [matrix_view, gram_deviation, gram_deviation_gradient])

@@ -3,6 +3,7 @@ r"""How far a kernel is from an isometry: the Gram deviation and its gradient, i
 AdamO descends it, the coupled penalty adds it to the loss, the diagnostic reports it.
 """
 
+import math
 from typing import Literal, TypeAlias, TypeVar, get_args
 
 import jax
@@ -27,21 +28,26 @@ def require_rectangular(rectangular: str) -> None:
     require_choice("rectangular", rectangular, *get_args(Rectangular))
 
 
-def matrix_view(kernel: _Kernel) -> _Kernel:
-    """The kernel (…, out) as a matrix: all axes but the last flattened, so a conv kernel becomes (kh·kw·c_in, c_out).
+def matrix_view(kernel: _Kernel, output_axes: tuple[int, ...] = (-1,)) -> _Kernel:
+    """The kernel as a matrix (in, out), whatever its layout; `from_matrix` is the inverse.
+
+    Inputs and outputs are flattened in the order of their axes, so a conv kernel (height, width, in, out) becomes
+    (height · width · in, out).
 
     Args:
-      kernel: of JAX or NumPy, with two or more axes; the last one is the output.
+      kernel: of JAX or NumPy, with two or more axes.
+      output_axes: the axes that index outputs; all others index inputs. (−1,) for dense (in, out) and conv (height,
+        width, in, out) kernels, (0,) for (out, in, height, width), (−2, −1) for attention (in, heads, size).
 
     Returns:
       The matrix (in, out), of the same type.
 
     Raises:
-      UserError: for a vector or a scalar.
+      UserError: for a vector or a scalar, and for axes that the kernel does not have or that leave no input.
 
     Example:
-      >>> matrix_view(jnp.zeros((3, 3, 8, 16))).shape
-      (72, 16)
+      >>> matrix_view(jnp.zeros((3, 3, 8, 16))).shape, matrix_view(jnp.zeros((16, 8, 3, 3)), (0,)).shape
+      ((72, 16), (72, 16))
 
     References:
       Miyato et al., `Spectral Normalization for Generative Adversarial Networks <https://arxiv.org/abs/1802.05957>`_,
@@ -51,26 +57,64 @@ def matrix_view(kernel: _Kernel) -> _Kernel:
       PyTorch and Miyato et al., whose matrix is the transpose, (out, everything else). The view's singular values are
       not the convolution's, see `pliant.networks.OrthogonalConv`.
     """
-    if kernel.ndim < 2:
+    inputs, outputs = split_axes(kernel.shape, output_axes)
+    num_in = math.prod(kernel.shape[axis] for axis in inputs)
+    num_out = math.prod(kernel.shape[axis] for axis in outputs)
+    return kernel.transpose(*inputs, *outputs).reshape(num_in, num_out)
+
+
+def from_matrix(matrix: _Kernel, shape: tuple[int, ...], output_axes: tuple[int, ...] = (-1,)) -> _Kernel:
+    """The kernel of a shape from its matrix (in, out): the inverse of `matrix_view`.
+
+    Example:
+      >>> kernel = jnp.arange(24.0).reshape(2, 3, 4)
+      >>> bool((from_matrix(matrix_view(kernel, (0,)), (2, 3, 4), (0,)) == kernel).all())
+      True
+    """
+    inputs, outputs = split_axes(shape, output_axes)
+    order = (*inputs, *outputs)
+    kernel = matrix.reshape(*(shape[axis] for axis in order))
+    return kernel.transpose(*(order.index(axis) for axis in range(len(shape))))
+
+
+def split_axes(shape: tuple[int, ...], output_axes: tuple[int, ...] = (-1,)) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of a kernel that index inputs, and those that index outputs: ascending, from 0.
+
+    Raises:
+      UserError: for a vector or a scalar, and for axes that the kernel does not have or that leave no input.
+
+    Example:
+      >>> split_axes((64, 8, 16), (-2, -1))
+      ((0,), (1, 2))
+    """
+    if len(shape) < 2:
         raise UserError(
-            got=f"a parameter of shape {kernel.shape}",
-            wanted="a dense (in, out) or conv (height, wide, in, out) kernel",
+            got=f"a parameter of shape {shape}",
+            wanted="a dense (in, out) or conv (height, width, in, out) kernel",
             do="Leave biases and scales out: pass a mask that is True at kernels only.",
         )
-    return kernel.reshape(-1, kernel.shape[-1])
+    outputs = tuple(sorted({axis % len(shape) for axis in output_axes if -len(shape) <= axis < len(shape)}))
+    inputs = tuple(axis for axis in range(len(shape)) if axis not in outputs)
+    if len(outputs) != len(output_axes) or not outputs or not inputs:
+        raise UserError(
+            got=f"output_axes={tuple(output_axes)} for a kernel of shape {shape}",
+            wanted="different axes of the kernel, at least one, and at least one that is left for its inputs",
+            do="Use (-1,) for (in, out), (0,) for (out, in, height, width), (-2, -1) for (in, heads, size).",
+        )
+    return inputs, outputs
 
 
 def _tall(
-    kernel: Float[Array, "*axes out"], gain: Number, rectangular: Rectangular
+    kernel: Float[Array, "..."], gain: Number, rectangular: Rectangular, output_axes: tuple[int, ...]
 ) -> tuple[Float[Array, "large small"], Scalar]:
     """A (float32 or wider, rows ≥ columns) and s²."""
     require_rectangular(rectangular)
     wide = jnp.promote_types(kernel.dtype, jnp.float32)  # bfloat16 would lose the signal, which is σ² − s²
-    matrix = matrix_view(kernel).astype(wide)
+    matrix = matrix_view(kernel, output_axes).astype(wide)
     num_in, num_out = matrix.shape
     target = jnp.asarray(gain, wide) ** 2
     if rectangular == "fan" and num_out > num_in:
-        target = target * (num_out / num_in)
+        target = target * (num_out / max(num_in, 1))
     return matrix if num_in >= num_out else matrix.T, target
 
 
@@ -93,23 +137,29 @@ def _along(primals: tuple[Array, Scalar], tangents: tuple[Array, Scalar]) -> tup
     return sum_of_squares(residual), by_matrix - 2.0 * jnp.trace(residual) * tangents[1]
 
 
-def gram_deviation(kernel: Float[Array, "*axes out"], gain: Number = 1.0, rectangular: Rectangular = "none") -> Scalar:
+def gram_deviation(
+    kernel: Float[Array, "..."],
+    gain: Number = 1.0,
+    rectangular: Rectangular = "none",
+    output_axes: tuple[int, ...] = (-1,),
+) -> Scalar:
     r"""The Gram deviation of a kernel: 0 when all its singular values equal the gain.
 
     .. math:: R(W) = \lVert A^\top A - s^2 I \rVert_F^2 = \sum_i (\sigma_i^2 - s^2)^2
 
-    where A is `matrix_view(kernel)`, transposed if it has more columns than rows, and s is `gain`.
+    where A is `matrix_view(kernel, output_axes)`, transposed if it has more columns than rows, and s is `gain`.
 
     Args:
-      kernel: dense or conv kernel; the last axis is the output. Computed in float32 or its own dtype, if that is wider.
+      kernel: dense, conv or attention kernel. Computed in float32 or its own dtype, if that is wider.
       gain: s > 0, the singular value aimed at.
       rectangular: "none" as published, or "fan": the target s² is multiplied by out/in where out > in.
+      output_axes: the axes of the kernel that index outputs, see `matrix_view`.
 
     Returns:
       R ≥ 0, summed over the singular values (not averaged).
 
     Raises:
-      UserError: for a vector or a scalar, and an unknown `rectangular`.
+      UserError: for a vector or a scalar, an unknown `rectangular`, and axes that the kernel does not have.
 
     Example:
       >>> float(gram_deviation(jnp.diag(jnp.array([2.0, 1.0, 0.5]))))
@@ -123,12 +173,15 @@ def gram_deviation(kernel: Float[Array, "*axes out"], gain: Number = 1.0, rectan
       The authors' nanochat code, which has a factor ½ (halve the strength to reproduce it), and their rejax code,
       which always uses "fan" and skips convolutions.
     """
-    return _deviation(*_tall(kernel, gain, rectangular))
+    return _deviation(*_tall(kernel, gain, rectangular, output_axes))
 
 
 def gram_deviation_gradient(
-    kernel: Float[Array, "*axes out"], gain: Number = 1.0, rectangular: Rectangular = "none"
-) -> tuple[Float[Array, "*axes out"], Scalar]:
+    kernel: Float[Array, "*axes"],
+    gain: Number = 1.0,
+    rectangular: Rectangular = "none",
+    output_axes: tuple[int, ...] = (-1,),
+) -> tuple[Float[Array, "*axes"], Scalar]:
     r"""The gradient of `gram_deviation` in closed form, and a bound on the largest σ².
 
     .. math:: \nabla R = 4 A (A^\top A - s^2 I), \qquad
@@ -138,15 +191,16 @@ def gram_deviation_gradient(
     from it the norm is up to √n times the largest |σ² − s²|, for n the smaller side.
 
     Args:
-      kernel: dense or conv kernel; the last axis is the output.
+      kernel: dense, conv or attention kernel.
       gain: s > 0, the singular value aimed at.
       rectangular: as in `gram_deviation`.
+      output_axes: as in `gram_deviation`.
 
     Returns:
       The gradient in the kernel's shape, and the bound on max(σ², s²), a scalar; both float32 or wider.
 
     Raises:
-      UserError: for a vector or a scalar, and an unknown `rectangular`.
+      UserError: for a vector or a scalar, an unknown `rectangular`, and axes that the kernel does not have.
 
     Example:
       >>> gradient, bound = gram_deviation_gradient(jnp.diag(jnp.array([2.0, 1.0, 0.5])))
@@ -159,9 +213,9 @@ def gram_deviation_gradient(
     Differs from:
       The authors' rejax and nanochat code, whose factor is 2.
     """
-    tall, target = _tall(kernel, gain, rectangular)
+    tall, target = _tall(kernel, gain, rectangular, output_axes)
     residual = _residual(tall, target)
     gradient = 4.0 * jnp.matmul(tall, residual, precision="highest")
-    num_in, num_out = matrix_view(kernel).shape
-    gradient = gradient if num_in >= num_out else gradient.T
-    return gradient.reshape(kernel.shape), target + jnp.max(jnp.sum(jnp.abs(residual), axis=1))
+    num_in, num_out = matrix_view(kernel, output_axes).shape
+    gradient = from_matrix(gradient if num_in >= num_out else gradient.T, kernel.shape, output_axes)
+    return gradient, target + jnp.max(jnp.sum(jnp.abs(residual), axis=1), initial=0)
