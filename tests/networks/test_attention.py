@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from pliant.networks._attention import Attention, Dense
+from pliant.networks._attention import PROJECTIONS, Attention, Dense
 
 
 def normal(shape, dtype=jnp.float32):
@@ -40,6 +40,30 @@ def test_types_are_flax(dtype):
     x = normal((600, 3), dtype)
     assert ours(x).dtype == theirs(x).dtype
     np.testing.assert_allclose(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+
+
+def identities(dtype):
+    """One head of two numbers, whose kernels are identities."""
+    init = jax.nn.initializers.zeros
+    layer = Attention(2, 1, 2, initializers=dict.fromkeys(PROJECTIONS, init), use_bias=False, rngs=nnx.Rngs(0))
+    for name in PROJECTIONS:
+        getattr(layer, name).kernel = nnx.Param(jnp.eye(2, dtype=dtype))
+    return layer
+
+
+def test_scores_of_float16_do_not_overflow():
+    """Each token reads the one that is like it; their scores, 90,000, are beyond the largest number of float16."""
+    x = jnp.array([[[300.0, 0.0], [0.0, 300.0]]], jnp.float16)
+    y = identities(jnp.float16)(x, x)
+    assert y.dtype == jnp.float16
+    np.testing.assert_array_equal(y, x)
+
+
+def test_scores_of_bfloat16_are_not_rounded():
+    """Scores of 256 and 257, between which bfloat16 has no number but 256 and 258."""
+    x, memory = jnp.array([[[16.0, 1.0]]], jnp.bfloat16), jnp.array([[[16.0, 0.0], [16.0, 1.0]]], jnp.bfloat16)
+    share = np.e / (1 + np.e)  # of the second
+    np.testing.assert_allclose(np.float32(identities(jnp.bfloat16)(x, memory)[0, 0]), [16.0, share], rtol=0.01)
 
 
 @pytest.mark.parametrize("batch", [0, 1, 3])

@@ -100,6 +100,15 @@ def test_gradients_are_finite(x):
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((first, second)))
 
 
+def test_powers_of_float16_do_not_overflow():
+    """Of 20 the fifth power is 3.2 million."""
+    x = jnp.array([-20.0, 5.0, 20.0], jnp.float16)
+    np.testing.assert_allclose(rational(x), by_hand(np.float64(x)), rtol=2e-3)
+    gradient = jax.grad(lambda x: rational(x).sum())(x)
+    wanted = (by_hand(np.float64(x) + 1e-4) - by_hand(np.float64(x) - 1e-4)) / 2e-4
+    np.testing.assert_allclose(gradient, wanted, rtol=5e-3)
+
+
 def test_keeps_bfloat16():
     narrow = [jnp.array(values, jnp.bfloat16) for values in (NUMERATOR, DENOMINATOR)]
     assert rational(jnp.ones(3, jnp.bfloat16), *narrow).dtype == jnp.bfloat16

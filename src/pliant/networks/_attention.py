@@ -106,8 +106,8 @@ class Attention(nnx.Module):
             projection(y).reshape(*y.shape[:2], self.num_heads, self.head_width).swapaxes(1, 2)
             for projection, y in ((self.query, x), (self.key, memory), (self.value, memory))
         )
-        scores = (query * scale) @ key.swapaxes(2, 3)
-        scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+        wide = jnp.promote_types(query.dtype, jnp.float32)
+        scores = jnp.matmul(query * scale, key.swapaxes(2, 3), preferred_element_type=wide)
         if bias is not None:
             scores = scores + bias
         if mask is not None:  # a finite number, so that a row without any True is uniform and not NaN

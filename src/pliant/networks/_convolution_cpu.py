@@ -105,7 +105,8 @@ def to_kernel(
     """The gradient of ⟨g, x ∗ k⟩ to k: x convolved with g as the kernel, examples in the place of channels.
 
     A few examples after the others: g of all of them is larger than a core's cache, and would be read anew for every
-    few of x's channels: up to twice as slow (`benchmarks/convolutions.py`).
+    few of x's channels: up to twice as slow (`benchmarks/convolutions.py`). The sum over examples is in float32 or wider:
+    in bfloat16 it would stop growing at 256 times what is added.
 
     Example:
       >>> window = Window((1, 1), ((0, 0), (0, 0)), image=(2, 2), kernel=(1, 1))
@@ -120,18 +121,21 @@ def to_kernel(
     reach = [window.kernel[i] + (window.output[i] - 1) * window.strides[i] - window.image[i] for i in (0, 1)]
     padding = [(before, more - before) for (before, _), more in zip(window.padding, reach, strict=True)]
 
+    dtype = jnp.result_type(x, g)
+    wide = jnp.promote_types(dtype, jnp.float32)
+
     def of_some(x: Array, g: Array) -> Array:
-        images, kernel = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+        images, kernel = x.transpose(3, 1, 2, 0).astype(wide), g.transpose(1, 2, 0, 3).astype(wide)
         y = _fast_form(images, kernel, (padding[0], padding[1]), kernel_dilation=window.strides)
         return y.transpose(1, 2, 0, 3)
 
     few = 8 * math.ceil(_POSITIONS / 8 / max(1, math.prod(window.output)))
     if len(x) <= few:
-        return of_some(x, g)
+        return of_some(x, g).astype(dtype)
     rest = len(x) % few
     rounds = tuple(part[rest:].reshape(len(x) // few, few, *part.shape[1:]) for part in (x, g))
-    first = of_some(x[:rest], g[:rest]) if rest else jnp.zeros(shape, g.dtype)
-    return jax.lax.scan(lambda total, some: (total + of_some(*some), None), first, rounds)[0]
+    first = of_some(x[:rest], g[:rest]) if rest else jnp.zeros(shape, wide)
+    return jax.lax.scan(lambda total, some: (total + of_some(*some), None), first, rounds)[0].astype(dtype)
 
 
 def _fast_form(
