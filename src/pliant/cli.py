@@ -72,7 +72,7 @@ class Run(RunConfig):
                 bar,
                 completed=now.done,
                 method=now.method,
-                task=f"task {now.task + 1}/{config.tasks}",
+                task=f"task {now.task}/{config.tasks}",
                 score=f"{now.score_name.replace('_', ' ')} {now.score:.3g}",
             )
 

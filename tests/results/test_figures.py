@@ -1,14 +1,19 @@
+import math
+
 import numpy as np
 import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from pliant.errors import UserError
 from pliant.results import headline_figure, save_figure
 
 ROWS = [
-    (method, seed, task, "test_accuracy", level - 0.02 * task + 0.1 * seed)
+    (method, seed, task, "test_accuracy", level - 0.02 * (task - 1) + 0.1 * seed)
     for method, level in (("first", 0.8), ("second", 0.4))
     for seed in range(3)
-    for task in range(4)
+    for task in (1, 2, 3, 4)
 ]
 METRICS = pd.DataFrame(ROWS, columns=["method", "seed", "task", "metric", "value"])
 
@@ -41,3 +46,63 @@ def test_files(tmp_path):
     image = np.asarray(Image.open(png).convert("L"))
     assert image.shape[1] > 1000
     assert (image < 200).mean() > 0.005
+
+
+def _of(values, metric="loss"):
+    """One method; rows are seeds."""
+    rows = [("m", seed, task + 1, metric, v) for seed, of_seed in enumerate(values) for task, v in enumerate(of_seed)]
+    return pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
+
+
+@pytest.mark.parametrize("scale", [1e-4, 300.0])
+def test_limits_are_those_of_the_data(scale):
+    axes = headline_figure(_of([[scale, 2 * scale], [2 * scale, 3 * scale]]), "loss", "", None).axes[0]
+    low, high = axes.get_ylim()
+    assert 0.8 * scale < low < 1.01 * scale
+    assert 3.0 * scale < high < 3.3 * scale
+
+
+def test_the_band_is_explained():
+    assert _figure().get_supxlabel() == "mean over 3 seeds; band: ± one standard error"
+    one = headline_figure(METRICS[METRICS["seed"] == 0], "test_accuracy", "", None)
+    assert one.get_supxlabel() == "one seed, so without a band"
+    fewer = METRICS[(METRICS["method"] == "first") | (METRICS["seed"] < 2)]
+    assert headline_figure(fewer, "test_accuracy", "", None).get_supxlabel().startswith("mean over 2 to 3 seeds")
+
+
+def test_what_is_not_finite_is_left_out():
+    axes = headline_figure(_of([[1.0, math.nan, 5.0], [3.0, math.nan, math.inf]]), "loss", "", None).axes[0]
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[1.0, 2.0], [3.0, 5.0]])
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "message"),
+    [("los", 1.0, "got the metric 'los'; .*Did you mean 'loss'"), ("loss", math.nan, "without a finite number")],
+)
+def test_what_cannot_be_drawn(metric, value, message):
+    with pytest.raises(UserError, match=message):
+        headline_figure(_of([[value]]), metric, "", None)
+
+
+def test_seventy_lines_differ():
+    rows = [(f"method {i}", 0, 1, "loss", float(i)) for i in range(70)]
+    table = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
+    lines = headline_figure(table, "loss", "", None).axes[0].lines
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 70
+    assert len({line.get_color() for line in lines[:7]}) == len({line.get_marker() for line in lines[:7]}) == 7
+
+
+@pytest.mark.parametrize("name", ["$x_1$", "_hidden", "a$b", r"$\frac{$", "{}^_", r"back\slash$ $", "ünï–σ", "a$$b"])
+def test_names_are_drawn_as_they_are(name, tmp_path):
+    figure = headline_figure(_of([[0.1, 0.2]], metric=name).assign(method=name), name, name, None)
+    axes = figure.axes[0]
+    FigureCanvasAgg(figure).draw()
+    texts = [axes.get_legend().get_texts()[0], axes.title, axes.yaxis.label]
+    for text, wanted in zip(texts, (name, name, name.replace("_", " ")), strict=True):
+        assert text._preprocess_math(text.get_text()) == (wanted, False)
+    save_figure(figure, tmp_path / "figure")
+
+
+def test_letters_that_the_font_lacks_are_no_warning(tmp_path):
+    png, _ = save_figure(headline_figure(METRICS, "test_accuracy", "可塑性", None), tmp_path / "figure")
+    assert png.exists()

@@ -20,7 +20,7 @@ from pliant.results import (
     spectra_over_time,
 )
 
-SEEDS, TASKS = 3, (0, 1, 4, 9)
+SEEDS, TASKS = 3, (1, 2, 5, 10)
 LAYERS = ("dense_0", "dense_1", "dense_2", "dense_10")
 CONFIGURATION = {
     "config": {"tasks": 10, "network": "mlp", "seeds": SEEDS},
@@ -59,7 +59,7 @@ def _arrays_of_task(task):
         spread = 0.2 + 0.3 * task
         sigma = np.exp(spread * rng.normal(size=(SEEDS, 24 + 8 * i)))
         arrays[f"weight-spectra/singular_values/{layer}/kernel"] = -np.sort(-sigma)
-        of_examples = np.exp(spread * rng.normal(size=(SEEDS, 6, 24))) * (rng.uniform(size=24) > 0.05 * task)
+        of_examples = np.exp(spread * rng.normal(size=(SEEDS, 6, 24))) * (rng.uniform(size=24) > 0.05 * (task - 1))
         arrays[f"jacobian/singular_values/{layer}"] = -np.sort(-of_examples)
     arrays["jacobian/input_output"] = -np.sort(-np.exp(rng.normal(size=(SEEDS, 6, 10))))
     arrays["ntk/eigenvalues"] = 1e3 * np.arange(1, 101) ** -(1.0 + 0.2 * task) * np.exp(rng.normal(size=(SEEDS, 1)))
@@ -67,7 +67,7 @@ def _arrays_of_task(task):
     densities = [_density(rng, 10.0 * (1 + 10 * task)) for _ in range(SEEDS)]
     arrays["hessian-density/grid"] = np.stack([grid for grid, _ in densities])
     arrays["hessian-density/density"] = np.stack([density for _, density in densities])
-    arrays["gradient-cosine/matrix"] = np.stack([_cosines(rng, 0.2 * task) for _ in range(SEEDS)])
+    arrays["gradient-cosine/matrix"] = np.stack([_cosines(rng, 0.2 * (task - 1)) for _ in range(SEEDS)])
     arrays["gradient-cosine/labels"] = np.tile(np.repeat(np.arange(10), 12), (SEEDS, 1))
     steps = np.linspace(0, 2000, 101).astype(int)
     falling = np.exp(-steps / (200 + 100 * task)) + 0.01 * (1 + task)
@@ -83,9 +83,9 @@ def arrays():
 
 def _dormant_rows(method, num_tasks):
     return [
-        ("b", method, "n", "d", seed, task, 10, f"dormant_fraction/{layer}", 0.02 * (i + 1) * task + 0.05 * seed)
+        ("b", method, "n", "d", seed, task, 10, f"dormant_fraction/{layer}", 0.02 * (i + 1) * (task - 1) + 0.05 * seed)
         for seed in range(SEEDS)
-        for task in range(num_tasks)
+        for task in range(1, num_tasks + 1)
         for i, layer in enumerate(LAYERS)
     ]
 
@@ -97,7 +97,7 @@ METRICS = pd.DataFrame(_dormant_rows("adam", 10), columns=list(COLUMNS))
 def folder(arrays, tmp_path_factory):
     path = tmp_path_factory.mktemp("pictures") / "run"
     with RunFolder.opened(path, CONFIGURATION, "id") as opened:
-        for task in range(10):
+        for task in range(1, 11):
             opened.record_task(task, METRICS[METRICS["task"] == task], seconds=1.0)
         for task, of_task in arrays.items():
             opened.record_arrays("adam", task, of_task)
@@ -120,7 +120,7 @@ def test_every_picture_is_drawn_from_a_folder(folder, picture, tmp_path):
 def test_nothing_stored_is_an_error_that_names_the_diagnostic(picture):
     metrics = METRICS.iloc[:0]
     with pytest.raises(UserError, match=rf"got no .*{NEEDS[picture].split('-')[0]}.*--diagnostics {NEEDS[picture]}"):
-        PICTURES[picture]({0: {"other/array": np.ones(2)}}, metrics, "")
+        PICTURES[picture]({1: {"other/array": np.ones(2)}}, metrics, "")
 
 
 @pytest.mark.parametrize("picture", PICTURES)
@@ -129,17 +129,17 @@ def test_only_nan_is_an_error_and_some_nan_is_not(picture, arrays):
     with pytest.raises(UserError, match=r"number in the|without a number"):
         PICTURES[picture](lost, METRICS.assign(value=np.nan), "")
     diverged = {task: {key: np.array(array, float) for key, array in each.items()} for task, each in arrays.items()}
-    for array in diverged[9].values():
+    for array in diverged[10].values():
         array[0] = np.nan
-    first = (METRICS["seed"] == 0) & (METRICS["task"] == 9)
+    first = (METRICS["seed"] == 0) & (METRICS["task"] == 10)
     PICTURES[picture](diverged, METRICS.assign(value=METRICS["value"].mask(first)), "")
 
 
 def test_spectra_are_medians_over_seeds_by_rank_and_task():
     key = "weight-spectra/singular_values/"
     arrays = {
-        0: {f"{key}b_10/kernel": np.array([[4.0, 1.0], [6.0, 2.0], [90.0, 3.0]]), f"{key}b_9/kernel": np.ones((3, 1))},
-        4: {f"{key}b_10/kernel": np.array([[8.0, np.nan], [8.0, np.nan], [8.0, np.nan]])},
+        1: {f"{key}b_10/kernel": np.array([[4.0, 1.0], [6.0, 2.0], [90.0, 3.0]]), f"{key}b_9/kernel": np.ones((3, 1))},
+        5: {f"{key}b_10/kernel": np.array([[8.0, np.nan], [8.0, np.nan], [8.0, np.nan]])},
     }
     figure = spectra_over_time(arrays, "weight-spectra", "a title")
     first, second = figure.axes[:2]
@@ -151,7 +151,7 @@ def test_spectra_are_medians_over_seeds_by_rank_and_task():
 
 def test_jacobians_are_medians_over_examples_too_and_zeros_are_below_the_scale():
     sigma = np.array([[[3.0, 0.0], [1.0, 0.0]], [[2.0, 0.0], [2.0, 1.0]]])
-    arrays = {0: {"jacobian/singular_values/dense_1": sigma, "jacobian/input_output": sigma + 1.0}}
+    arrays = {1: {"jacobian/singular_values/dense_1": sigma, "jacobian/input_output": sigma + 1.0}}
     figure = spectra_over_time(arrays, "jacobian")
     layer, whole, bar = figure.axes
     assert (layer.get_title(), whole.get_title()) == ("dense_1", "input to output")
@@ -164,22 +164,22 @@ def test_jacobians_are_medians_over_examples_too_and_zeros_are_below_the_scale()
 
 
 def test_equal_singular_values_have_a_scale():
-    figure = spectra_over_time({0: {"weight-spectra/singular_values/w": np.ones((2, 3))}}, "weight-spectra")
+    figure = spectra_over_time({1: {"weight-spectra/singular_values/w": np.ones((2, 3))}}, "weight-spectra")
     norm = figure.axes[0].images[0].norm
     np.testing.assert_allclose([norm.vmin, norm.vmax], [0.5**0.5, 2**0.5])
     assert "black" not in figure.get_supxlabel()
 
 
 def test_all_zero_singular_values_are_drawn():
-    figure = spectra_over_time({0: {"weight-spectra/singular_values/w": np.zeros((2, 3))}}, "weight-spectra")
+    figure = spectra_over_time({1: {"weight-spectra/singular_values/w": np.zeros((2, 3))}}, "weight-spectra")
     image = figure.axes[0].images[0]
     assert (image.get_array() < image.norm.vmin).all()
 
 
 def test_ntk_lines():
     arrays = {
-        0: {"ntk/eigenvalues": np.array([[9.0, 1.0, 0.0], [11.0, 3.0, 0.0]])},
-        2: {"ntk/eigenvalues": np.array([[5.0, np.nan], [7.0, np.nan]])},
+        1: {"ntk/eigenvalues": np.array([[9.0, 1.0, 0.0], [11.0, 3.0, 0.0]])},
+        3: {"ntk/eigenvalues": np.array([[5.0, np.nan], [7.0, np.nan]])},
     }
     axes = ntk_eigenvalues(arrays).axes[0]
     first, second = axes.lines
@@ -191,7 +191,7 @@ def test_ntk_lines():
 
 
 def test_a_legend_names_no_more_tasks_than_can_be_read():
-    arrays = {task: {"ntk/eigenvalues": np.array([[4.0, 1.0]])} for task in range(100)}
+    arrays = {task: {"ntk/eigenvalues": np.array([[4.0, 1.0]])} for task in range(1, 101)}
     axes = ntk_eigenvalues(arrays).axes[0]
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert len(axes.lines) == 100
@@ -202,7 +202,7 @@ def test_a_legend_names_no_more_tasks_than_can_be_read():
 def test_hessian_density_of_first_middle_and_last_task(arrays):
     figure = hessian_density(arrays)
     assert [axes.texts[0].get_text() for axes in figure.axes] == ["task 1", "task 5", "task 10"]
-    for axes, task in zip(figure.axes, (0, 4, 9), strict=True):
+    for axes, task in zip(figure.axes, (1, 5, 10), strict=True):
         line = axes.lines[0]
         np.testing.assert_array_equal(line.get_xdata(), arrays[task]["hessian-density/grid"][0])
         drawn, wanted = line.get_ydata(), arrays[task]["hessian-density/density"][0]
@@ -215,8 +215,8 @@ def test_the_seed_that_was_measured_most_is_drawn():
     grid, density = np.array([[0.0, 1.0]] * 2), np.array([[0.5, 1.5], [0.25, 1.75]])
     lost = np.array([[np.nan, np.nan], [0.25, 1.75]])
     arrays = {
-        0: {"hessian-density/grid": grid, "hessian-density/density": density},
-        1: {"hessian-density/grid": grid, "hessian-density/density": lost},
+        1: {"hessian-density/grid": grid, "hessian-density/density": density},
+        2: {"hessian-density/grid": grid, "hessian-density/density": lost},
     }
     figure = hessian_density(arrays)
     assert len(figure.axes) == 2
@@ -244,7 +244,7 @@ def test_probe_curves_have_means_and_percentiles():
     rng = np.random.default_rng(0)
     curves, steps = rng.uniform(0.1, 1.0, size=(2, 5, 4)), np.tile([0, 10, 20, 30], (2, 1))
     arrays = {
-        task: {"probe-plasticity/curves": curves * (task + 1), "probe-plasticity/steps": steps} for task in range(9)
+        task: {"probe-plasticity/curves": curves * task, "probe-plasticity/steps": steps} for task in range(1, 10)
     }
     axes = probe_curves(arrays).axes[0]
     assert len(axes.lines) == 6
@@ -273,8 +273,8 @@ def test_a_point_of_a_grid_has_its_own_seeds(tmp_path):
     rows = pd.DataFrame([row for label in labels for row in _dormant_rows(label, 1)], columns=list(COLUMNS))
     eigenvalues = np.repeat([[1.0, 0.5], [4.0, 2.0]], SEEDS, axis=0)
     with RunFolder.opened(tmp_path / "run", CONFIGURATION, "id") as opened:
-        opened.record_arrays("adamo", 0, {"ntk/eigenvalues": eigenvalues})
-        opened.record_task(0, rows, seconds=1.0)
+        opened.record_arrays("adamo", 1, {"ntk/eigenvalues": eigenvalues})
+        opened.record_task(1, rows, seconds=1.0)
     for label, wanted in zip(labels, ([1.0, 0.5], [4.0, 2.0]), strict=True):
         figure = draw_picture(opened, "ntk", label)
         assert figure.axes[0].lines[0].get_ydata().tolist() == wanted

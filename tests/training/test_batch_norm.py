@@ -23,7 +23,7 @@ def test_running_statistics_are_carried_used_and_stored(tmp_path):
     whole = run(CONFIG, tmp_path / "whole")
 
     def interrupt(now):
-        if now.task == 1:
+        if now.task == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

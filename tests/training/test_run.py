@@ -91,12 +91,12 @@ def test_what_methods_report_is_stored(tmp_path):
     settings = ("redo.every=10", "redo.threshold=1e9", "adamo.isometry_every=5")
     folder = run(dataclasses.replace(ONE, methods=methods, settings=settings), tmp_path / "told")
     assert _value(folder, method="redo", metric="units_reset").tolist() == [2 * 64] * 6  # all, twice in 20 updates
-    assert _value(folder, method="continual-backprop", metric="mean_age", task=0).tolist() == [10.5, 10.5]
+    assert _value(folder, method="continual-backprop", metric="mean_age", task=1).tolist() == [10.5, 10.5]
     assert (_value(folder, method="adamo", metric="isometry_norm") > 0).all()
     assert (_value(folder, method="upgd", metric="mean_utility") != 0).all()
     assert (_value(folder, method="l2-init", metric="penalty") > 0).all()
     moved = folder.metrics.query("method == 'shrink-perturb' and metric == 'norm_moved'")
-    assert sorted(moved["task"]) == [1, 1, 2, 2]
+    assert sorted(moved["task"]) == [2, 2, 3, 3]
     assert (moved["value"] > 0).all()
 
 
@@ -125,7 +125,7 @@ def test_what_is_written_is_what_is_returned(finished):
 
 
 def test_seeds_and_methods_differ(finished):
-    losses = [_value(finished, method="adam", seed=seed, task=0, metric="loss")[0] for seed in range(3)]
+    losses = [_value(finished, method="adam", seed=seed, task=1, metric="loss")[0] for seed in range(3)]
     assert len(set(losses)) == 3
     isometry = [_value(finished, method=m, metric="isometry_deviation").mean() for m in ("adam", "adamo")]
     assert isometry[1] < isometry[0]
@@ -155,7 +155,7 @@ def test_a_finished_run_is_not_run_again(finished, monkeypatch):
     pd.testing.assert_frame_equal(run(SMALL, finished.path).metrics, finished.metrics)
 
 
-@pytest.mark.parametrize("stop_at", [(0, 0), (0, 2), (1, 1)])
+@pytest.mark.parametrize("stop_at", [(0, 1), (0, 3), (1, 2)])
 def test_interrupted_runs_end_with_the_same_bits(finished, tmp_path, stop_at):
     method, task = stop_at
 
@@ -177,7 +177,7 @@ def test_rows_without_a_checkpoint_are_replaced(finished, tmp_path):
     def record_then_die(self, *arguments):
         honest(self, *arguments)
         calls.append(arguments[0])
-        if arguments[0] == 1:
+        if arguments[0] == 2:
             raise KeyboardInterrupt
 
     honest = run_module.RunFolder.record_task
@@ -185,13 +185,13 @@ def test_rows_without_a_checkpoint_are_replaced(finished, tmp_path):
         patch.setattr(run_module.RunFolder, "record_task", record_then_die)
         with pytest.raises(KeyboardInterrupt):
             run(SMALL, tmp_path / "run")
-    assert calls == [0, 1]
+    assert calls == [1, 2]
     pd.testing.assert_frame_equal(_table(run(SMALL, tmp_path / "run")), _table(finished), check_exact=True)
 
 
 def test_metrics_that_are_gone_are_made_again(finished, tmp_path):
     def interrupt(now):
-        if (now.method, now.task) == ("adamo", 2):
+        if (now.method, now.task) == ("adamo", 3):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -202,7 +202,7 @@ def test_metrics_that_are_gone_are_made_again(finished, tmp_path):
 
 def test_a_damaged_checkpoint_says_what_to_do(finished, tmp_path):
     def interrupt(now):
-        if (now.method, now.task) == ("adamo", 2):
+        if (now.method, now.task) == ("adamo", 3):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -241,10 +241,10 @@ def test_nothing_recompiles_after_the_first_task(tmp_path, compilations):
     counts = {}
     config = _change(methods=("adam", "l2-init", "redo", "adamo"), tasks=4)
     run(config, tmp_path / "run", report=lambda now: counts.update({(now.method, now.task): len(compilations)}))
-    for method in config.methods:  # reported in the middle of a task: what precedes task 1 is over, what follows it too
-        assert counts[method, 1] == counts[method, 2] == counts[method, 3]
-    assert counts["adam", 0] > 0
-    assert counts["adamo", 0] > counts["redo", 3]
+    for method in config.methods:  # reported in the middle of a task: what precedes task 2 is over, what follows it too
+        assert counts[method, 2] == counts[method, 3] == counts[method, 4]
+    assert counts["adam", 1] > 0
+    assert counts["adamo", 1] > counts["redo", 4]
 
 
 def test_another_configuration_is_refused(finished):
@@ -353,7 +353,7 @@ def test_what_is_measured_after_a_transition_is_the_pure_task(transition, tmp_pa
     for name in ["train_accuracy", *["test_accuracy"] * (GRADUAL[transition] == "permuted-pixels")]:
         np.testing.assert_array_equal(_value(gradual, metric=name), _value(sudden, metric=name))
     for name in ("online_accuracy", "loss"):
-        first, second = ([_value(folder, metric=name, task=task) for folder in (sudden, gradual)] for task in (0, 1))
+        first, second = ([_value(folder, metric=name, task=task) for folder in (sudden, gradual)] for task in (1, 2))
         assert transition == "task-sampling" or np.allclose(*first, rtol=1e-5)  # the order of its examples is another
         assert (second[0] != second[1]).any()
 
@@ -363,7 +363,7 @@ def test_online_scores_are_against_the_nearer_task(tmp_path):
     config = {"tasks": 2, "epochs": 150, "train_size": 50, "batch_size": 25, "transition": "output-interpolation"}
     folder = _one(tmp_path, **config, micro_steps=50, transition_share=0.5, learning_rate=3e-3)
     assert _value(folder, metric="train_accuracy").min() > 0.95
-    assert _value(folder, metric="online_accuracy", task=1).min() > 0.8
+    assert _value(folder, metric="online_accuracy", task=2).min() > 0.8
 
 
 def test_a_budget_for_each_micro_task(tmp_path):
@@ -453,7 +453,7 @@ def test_the_optimizer_is_kept_or_starts_anew(tmp_path, monkeypatch):
     reset = _one(tmp_path, "reset", optimizer_at_switch="reset")
     counts = [[leaf for name, leaf in _leaves(state.optimizer).items() if name.endswith("count")] for state in states]
     assert [np.unique(count).tolist() for count in counts] == [[20], [40], [60], [20], [20], [20]]
-    first, second = ([_value(folder, task=task, metric="loss") for folder in (kept, reset)] for task in (0, 1))
+    first, second = ([_value(folder, task=task, metric="loss") for folder in (kept, reset)] for task in (1, 2))
     np.testing.assert_array_equal(first[0], first[1])
     assert (second[0] != second[1]).all()
 
@@ -525,10 +525,10 @@ def switched(tmp_path_factory):
     return run(SWITCHING, tmp_path_factory.mktemp("runs") / "switching")
 
 
-@pytest.mark.parametrize("task", [1, 2])
+@pytest.mark.parametrize("task", [2, 3])
 def test_interrupted_runs_with_switches_end_with_the_same_bits(switched, tmp_path, task):
     def interrupt(now):
-        if now.task == task and now.done > (task + 0.5) / 3:
+        if now.task == task and now.task_done > 0.5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -551,7 +551,7 @@ def test_nothing_recompiles_whatever_changes_from_task_to_task(name, tmp_path, c
     folder = run(config, tmp_path / "run", report=lambda now: counts.setdefault(now.task, len(compilations)))
     lengths = set(np.diff([0, *sorted(set(folder.metrics["step"]))]))
     assert len(lengths) == {"longer tasks": 2, "growing data": 4}.get(name, 1)
-    assert counts[1] == counts[2] == counts[3] > counts[0] > 0  # the first evaluation and switch are behind task 0
+    assert counts[2] == counts[3] == counts[4] > counts[1] > 0  # the first evaluation and switch are behind task 1
 
 
 def test_a_grid_is_all_its_runs_in_one(tmp_path):
@@ -575,7 +575,7 @@ def test_a_grid_continues(tmp_path):
     config = _change(methods=("adamo",), grid=("adamo.isometry_strength=0.0,0.1",))
 
     def interrupt(now):
-        if now.task == 1:
+        if now.task == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -110,13 +110,13 @@ def test_what_subjects_know(extra, tmp_path):
     folder = run(_change(diagnostics=(",".join(extra),)), tmp_path / "run")
     values = folder.metrics.set_index(["method", "metric", "task", "seed"])["value"].sort_index()
     for method in SMALL.methods:
-        assert values[method, "since_start", 0, 1] == values[method, "since_last", 0, 1] > 0
-        assert values[method, "since_start", 2, 1] != values[method, "since_last", 2, 1] > 0
-    assert values["adam", "since_start", 1, 0] > 5 * values["hare-tortoise", "since_start", 1, 0]
+        assert values[method, "since_start", 1, 1] == values[method, "since_last", 1, 1] > 0
+        assert values[method, "since_start", 3, 1] != values[method, "since_last", 3, 1] > 0
+    assert values["adam", "since_start", 2, 0] > 5 * values["hare-tortoise", "since_start", 2, 0]
     assert len(set(values["adam", "draw"])) == 6  # a key of its own for every task and seed
     arrays = folder.arrays("adam")
-    assert sorted(arrays) == [0, 1, 2]
-    np.testing.assert_array_equal(arrays[1]["since-last/value"], np.float32(values["adam", "since_last", 1]))
+    assert sorted(arrays) == [1, 2, 3]
+    np.testing.assert_array_equal(arrays[2]["since-last/value"], np.float32(values["adam", "since_last", 2]))
 
 
 def test_an_interrupted_run_measures_the_same(extra, tmp_path):
@@ -124,7 +124,7 @@ def test_an_interrupted_run_measures_the_same(extra, tmp_path):
     whole = run(config, tmp_path / "whole")
 
     def interrupt(now):
-        if (now.method, now.task) == ("hare-tortoise", 1):
+        if (now.method, now.task) == ("hare-tortoise", 2):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -203,7 +203,7 @@ def test_a_diagnosis_finds_what_the_run_found(kept):
     before = kept.metrics.copy()
     found = diagnose_run(kept.path, 2, ("basic", "brownian-twin"))
     assert [(each.label, each.task) for each in found] == [("adam", 2), ("hare-tortoise", 2)]
-    of_task = before.query("task == 1").groupby(["method", "metric"])["value"].mean()
+    of_task = before.query("task == 2").groupby(["method", "metric"])["value"].mean()
     for each in found:
         assert not each.reasons
         for numbers in each.numbers.values():
@@ -217,7 +217,7 @@ def test_a_diagnosis_of_what_the_run_did_not_measure(kept, extra):
     assert found[0].numbers["since-last"]["since_last"] > 0
     assert found[0].reasons["refuses"].startswith("got this network")
     assert found[0].reasons["follows"].startswith("follows training")
-    assert "since-last/value" in kept.arrays("adam")[2]
+    assert "since-last/value" in kept.arrays("adam")[3]
 
 
 def test_without_the_checkpoint_before_there_is_no_comparison_with_it(extra, tmp_path):

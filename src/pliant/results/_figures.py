@@ -1,60 +1,95 @@
-"""Figures, drawn from stored metrics."""
+"""Figures of a metric over tasks, drawn from stored metrics."""
 
+import warnings
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-_DASHES = ("-", "--", ":", "-.")
-_COLORS = matplotlib.color_sequences["tab10"]
+from pliant.errors import UserError, unknown_name
+from pliant.results._look import line_style, literal
+from pliant.results._picture_parts import over_rows
 
 
 def headline_figure(metrics: pd.DataFrame, headline: str, title: str, chance: float | None) -> Figure:
-    """Draws the headline metric against the task: one line a method, mean over seeds, ± one standard error shaded.
+    """Draws a metric against the task: one line a method, mean over seeds, ± one standard error shaded.
+
+    Seeds without a finite number are left out of the mean, and tasks without any out of the line. The limits of the axes
+    follow what is drawn.
 
     Args:
       metrics: in long form, as in `metrics.parquet`.
-      headline: the metric to draw.
+      headline: the metric to draw; any of the table.
       title: above the axes.
-      chance: the headline of guessing, drawn as a dotted line; None for none.
+      chance: the metric of guessing, drawn as a dotted line; None for none.
+
+    Raises:
+      UserError: if the table has no such metric, or no finite number of it.
 
     Example:
-      >>> rows = [("a", seed, task, "train_accuracy", 0.5) for seed in range(2) for task in range(3)]
+      >>> rows = [("a", seed, task, "train_accuracy", 0.5) for seed in range(2) for task in (1, 2, 3)]
       >>> table = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
       >>> figure = headline_figure(table, "train_accuracy", "two seeds", chance=0.1)
-      >>> figure.axes[0].lines[0].get_ydata().tolist()
-      [0.5, 0.5, 0.5]
+      >>> figure.axes[0].lines[0].get_xydata().tolist()
+      [[1.0, 0.5], [2.0, 0.5], [3.0, 0.5]]
+      >>> figure.get_supxlabel()
+      'mean over 2 seeds; band: ± one standard error'
     """
-    chosen = metrics[metrics["metric"] == headline]
-    figure = Figure(figsize=(7.0, max(4.2, 0.22 * chosen["method"].nunique())), layout="constrained")
+    chosen = _finite(metrics, headline)
+    figure = Figure(figsize=(7.0, max(4.4, 0.22 * chosen["method"].nunique())), layout="constrained")
     axes = figure.subplots()
-    for i, (method, own) in enumerate(chosen.groupby("method", sort=False)):
+    for place, (method, own) in enumerate(chosen.groupby("method", sort=False)):
         table = own.pivot(index="seed", columns="task", values="value")
-        scores, tasks = table.to_numpy(), table.columns.to_numpy() + 1
-        mean, num_seeds = scores.mean(axis=0), len(scores)
-        error = scores.std(axis=0, ddof=1) / np.sqrt(num_seeds) if num_seeds > 1 else np.zeros_like(mean)
-        color = _COLORS[i % len(_COLORS)]
-        dashes = _DASHES[i // len(_COLORS) % len(_DASHES)]
-        axes.plot(tasks, mean, color=color, linestyle=dashes, label=str(method), marker="o", markersize=3)
-        axes.fill_between(tasks, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
+        tasks, scores = table.columns.to_numpy(), table.to_numpy()
+        mean, counts = over_rows("nanmean", scores), np.isfinite(scores).sum(axis=0)
+        error = np.nan_to_num(over_rows("nanstd", scores) / np.sqrt(np.maximum(counts - 1, 1)))
+        style = line_style(place)
+        axes.plot(tasks, mean, **style, label=literal(str(method)), markersize=4, linewidth=1.4)
+        axes.fill_between(tasks, mean - error, mean + error, color=style["color"], alpha=0.2, linewidth=0)
+    handles = list(axes.lines)
     if chance is not None:
         axes.axhline(chance, color="0.6", linestyle=":", linewidth=1)
-        axes.annotate("chance", (1, chance), xytext=(0, 3), textcoords="offset points", color="0.5", fontsize=8)
-    axes.set(xlabel="task", ylabel=headline.replace("_", " "), title=title)
-    axes.set_ylim(0.0, None if headline.endswith("error") else 1.03)
+        start = (chosen["task"].min(), chance)
+        axes.annotate("chance", start, xytext=(0, 3), textcoords="offset points", color="0.5", fontsize=8)
+    axes.set(xlabel="task", ylabel=literal(headline.replace("_", " ")), title=literal(title))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.supxlabel(_caption(chosen), fontsize=8, color="0.4")
     return figure
+
+
+def _finite(metrics: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows of a metric with a finite number."""
+    known = sorted({str(metric) for metric in metrics["metric"]})
+    if name not in known:
+        raise unknown_name("metric", name, known, do="Draw one that the run has stored.")
+    chosen = metrics[(metrics["metric"] == name) & np.isfinite(metrics["value"])]
+    if chosen.empty:
+        raise UserError(
+            got=f"the metric {name!r} without a finite number", wanted="at least one", do="Draw another metric."
+        )
+    return chosen
+
+
+def _caption(chosen: pd.DataFrame) -> str:
+    """What the lines and bands are; methods may have other numbers of seeds."""
+    numbers = sorted(set(chosen.groupby("method", sort=False)["seed"].nunique()))
+    if numbers == [1]:
+        return "one seed, so without a band"
+    seeds = " to ".join(str(number) for number in dict.fromkeys((numbers[0], numbers[-1])))
+    return f"mean over {seeds} seeds; band: ± one standard error"
 
 
 def save_figure(figure: Figure, path: Path) -> tuple[Path, Path]:
     """Writes a figure as PNG and PDF; `path` without suffix. Returns both paths."""
+    path = Path(path).expanduser()
     name = path.stem if path.suffix in (".png", ".pdf") else path.name  # a dot may be in the name: adamo[b1=0.9]
     png, pdf = path.with_name(f"{name}.png"), path.with_name(f"{name}.pdf")
-    figure.savefig(png, dpi=160)
-    figure.savefig(pdf, metadata={"CreationDate": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # it is drawn as a box
+        figure.savefig(png, dpi=160)
+        figure.savefig(pdf, metadata={"CreationDate": None})
     return png, pdf

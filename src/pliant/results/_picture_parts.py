@@ -11,22 +11,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pliant.errors import UserError
+from pliant.results._look import literal
 from pliant.sampling import evenly
 
 Arrays = Mapping[int, Mapping[str, np.ndarray]]
-"""What a run stored of one method: by task (from 0) and DIAGNOSTIC/ARRAY; the first axis of an array is the seed."""
+"""What a run stored of one method: by task (from 1) and DIAGNOSTIC/ARRAY; the first axis of an array is the seed."""
 
 _CHARACTERS_AN_INCH = 13
 _MOST_IN_LEGEND = 8
 
 
 def stored(arrays: Arrays, name: str) -> dict[int, np.ndarray]:
-    """An array by task, counted from 1, where it was measured.
+    """An array by task, where it was measured.
 
     Raises:
       UserError: if it was not, or holds no number.
     """
-    found = {task + 1: np.asarray(of_task[name], float) for task, of_task in sorted(arrays.items()) if name in of_task}
+    found = {task: np.asarray(of_task[name], float) for task, of_task in sorted(arrays.items()) if name in of_task}
     if not any(np.isfinite(array).any() for array in found.values()):
         raise missing(f"no {name} in the arrays" if not found else f"{name} without a number", name.partition("/")[0])
     return found
@@ -79,8 +80,8 @@ def shades(count: int) -> list[tuple[float, ...]]:
 def framed(figure: Figure, title: str, caption: str) -> Figure:
     """The figure with a title above and a line below that says what is drawn."""
     width = int(figure.get_figwidth() * _CHARACTERS_AN_INCH)
-    figure.suptitle(textwrap.fill(title, width), fontsize=11)
-    figure.supxlabel(textwrap.fill(caption, width), fontsize=8, color="0.4")
+    figure.suptitle(literal(textwrap.fill(title, width)), fontsize=11)
+    figure.supxlabel(literal(textwrap.fill(caption, width)), fontsize=8, color="0.4")
     return figure
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pliant.results._look import line_style, literal
 from pliant.results._picture_parts import (
     Arrays,
     framed,
@@ -23,7 +24,6 @@ from pliant.results._picture_parts import (
 from pliant.results._run_folder import RunFolder
 from pliant.results._spectrum_pictures import hessian_density, ntk_eigenvalues, spectra_over_time
 
-_DASHES = ("-", "--", ":", "-.")
 _MOST_PANELS = 3
 _MOST_CURVES = 6
 
@@ -42,7 +42,7 @@ def gradient_cosine(arrays: Arrays, title: str = "") -> Figure:
 
     Example:
       >>> found = {"gradient-cosine/matrix": np.eye(2)[None], "gradient-cosine/labels": np.array([[0, 1]])}
-      >>> gradient_cosine({0: found}).axes[0].images[0].get_array().tolist()
+      >>> gradient_cosine({1: found}).axes[0].images[0].get_array().tolist()
       [[1.0, 0.0], [0.0, 1.0]]
     """
     matrices = stored(arrays, "gradient-cosine/matrix")
@@ -79,7 +79,7 @@ def probe_curves(arrays: Arrays, title: str = "") -> Figure:
 
     Example:
       >>> found = {"curves": np.array([[[1.0, 0.5], [1.0, 0.1]]]), "steps": np.array([[0, 100]])}
-      >>> figure = probe_curves({0: {f"probe-plasticity/{name}": array for name, array in found.items()}})
+      >>> figure = probe_curves({1: {f"probe-plasticity/{name}": array for name, array in found.items()}})
       >>> figure.axes[0].lines[0].get_xydata().tolist()
       [[0.0, 1.0], [100.0, 0.3]]
     """
@@ -110,7 +110,7 @@ def dormant_by_layer(metrics: pd.DataFrame, title: str = "") -> Figure:
       UserError: if the table has no such fractions.
 
     Example:
-      >>> rows = [(seed, task, "dormant_fraction/dense_0", 0.5) for seed in range(2) for task in range(3)]
+      >>> rows = [(seed, task, "dormant_fraction/dense_0", 0.5) for seed in range(2) for task in (1, 2, 3)]
       >>> figure = dormant_by_layer(pd.DataFrame(rows, columns=["seed", "task", "metric", "value"]))
       >>> figure.axes[0].lines[0].get_xydata().tolist()
       [[1.0, 0.5], [2.0, 0.5], [3.0, 0.5]]
@@ -125,15 +125,15 @@ def dormant_by_layer(metrics: pd.DataFrame, title: str = "") -> Figure:
     for i, (layer, color) in enumerate(zip(layers, shades(len(layers)), strict=True)):
         own = chosen[chosen["metric"] == prefix + layer]
         table = own.pivot(index="seed", columns="task", values="value")
-        tasks, values = table.columns.to_numpy() + 1, table.to_numpy()
+        tasks, values = table.columns.to_numpy(), table.to_numpy()
         mean, low, high = (over_rows(name, values) for name in ("nanmean", "nanmin", "nanmax"))
-        dashes = _DASHES[i % len(_DASHES)]
-        axes.plot(tasks, mean, color=color, linestyle=dashes, label=layer, marker="o", markersize=3)
+        style = line_style(i) | {"color": color}  # layers have an order, and so have the colours
+        axes.plot(tasks, mean, **style, label=literal(layer), markersize=4)
         axes.fill_between(tasks, low, high, color=color, alpha=0.15, linewidth=0)
-    axes.set(xlabel="task", ylabel="fraction of dormant units", ylim=(-0.02, 1.03))
+    axes.set(xlabel="task", ylabel="fraction of dormant units")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.legend(handles=list(axes.lines), frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return framed(figure, title, "at the end of tasks; mean over seeds, band: minimum to maximum")
 
 

@@ -17,32 +17,60 @@ import pandas as pd
 from pliant.errors import UserError
 
 _PARTIAL = ".partial"
+_FORMAT = 2  # of the folder: since 2 tasks count from 1 in metrics.parquet, as everywhere else; before, from 0
+_FIELDS: Mapping[str, tuple[str, ...]] = {  # of the configuration, without which nothing can be shown
+    "config": (),
+    "stream": ("name", "dataset", "headline", "chance"),
+}
 COLUMNS = ("benchmark", "method", "network", "dataset", "seed", "task", "step", "metric", "value")
 
 
 class RunFolder:
-    """The files of one run.
+    """The files of one run. Tasks count from 1.
 
-    `config.json` holds the whole configuration under "configuration", its "id", and the "environment" of every start;
-    `metrics.parquet` the numbers in long form (`COLUMNS`); `seconds.json` the wall time of every task by method, apart
-    from the metrics, which are the same to the bit however often a run was interrupted; `arrays/METHOD/` what
-    diagnostics found that is no single number, a file a task; `checkpoints/` and `run.log`.
+    `config.json` holds the whole configuration under "configuration", its "id", the "format" of the folder, and the
+    "environment" of every start; `metrics.parquet` the numbers in long form (`COLUMNS`); `seconds.json` the wall time
+    of every task by method, apart from the metrics, which are the same to the bit however often a run was interrupted;
+    `arrays/METHOD/` what diagnostics found that is no single number, a file a task; `checkpoints/` and `run.log`.
+
+    A folder without a format is of an earlier version, whose `metrics.parquet` counted tasks from 0. It is read as the
+    others are, and keeps its form when its run continues.
+
+    Args:
+      path: the folder; `~` is the user's home.
+
+    Raises:
+      UserError: if the folder is no run, or a file in it is damaged.
+
+    Example:
+      >>> import tempfile
+      >>> stream = {"name": "random-labels", "dataset": "digits", "headline": "train_accuracy", "chance": 0.1}
+      >>> configuration = {"config": {"network": "mlp", "seeds": 4}, "stream": stream}
+      >>> with tempfile.TemporaryDirectory() as out:
+      ...     with RunFolder.opened(out, configuration, "id"):
+      ...         pass
+      ...     RunFolder(out).title
+      'random-labels on digits, mlp, 4 seeds'
     """
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._config = _read_config(path)
-        self.metrics = _read_metrics(path)
-        self.seconds = _read_seconds(path)
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path).expanduser()
+        self._config = _read_config(self.path)
+        self._first_task = 0 if self._config.get("format", 1) < 2 else 1
+        self.metrics = _read_metrics(self.path, self._first_task)
+        self.seconds = _read_seconds(self.path)
 
     @classmethod
     @contextmanager
-    def opened(cls, path: Path, configuration: Mapping[str, Any], identity: str) -> Iterator["RunFolder"]:
+    def opened(
+        cls, path: str | os.PathLike[str], configuration: Mapping[str, Any], identity: str
+    ) -> Iterator["RunFolder"]:
         """Opens the folder of a run, or makes it, and keeps other processes out; the system lets go if this one dies.
 
         Raises:
           UserError: if the folder holds another run or other files, is in use, or cannot be written.
         """
+        path = Path(path).expanduser()
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(path / ".lock")
@@ -53,16 +81,18 @@ class RunFolder:
                 wanted="one process a run",
                 do="Wait for it to end, or choose another --out.",
             ) from None
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:  # the latter where the file system has no locks
+            reason = getattr(error, "strerror", None) or str(error)
             raise UserError(
-                got=f"{path}: {error.strerror}", wanted="a folder that can be written", do="Choose another --out."
+                got=f"{path}: {reason}", wanted="a folder that can be written", do="Choose another --out."
             ) from error
         try:
             for leftover in path.glob(f".*{_PARTIAL}"):
                 leftover.unlink()
             if not (path / "config.json").exists():
                 _refuse_strangers(path)
-                _write_json(path / "config.json", {"id": identity, "configuration": configuration, "environment": []})
+                content = {"format": _FORMAT, "id": identity, "configuration": configuration, "environment": []}
+                _write_json(path / "config.json", content)
             folder = cls(path)
             folder._refuse_another(configuration, identity)
             yield folder
@@ -89,26 +119,33 @@ class RunFolder:
     def num_tasks_stored(self, method: str) -> int:
         """How many of a method's first tasks have their metrics here."""
         stored = set(self.metrics.loc[self.metrics["method"] == method, "task"])
-        return next(task for task in itertools.count() if task not in stored)
+        return next(task for task in itertools.count() if task + 1 not in stored)
 
     def record_task(self, task: int, rows: pd.DataFrame, seconds: float) -> None:
         """Stores a task's metrics and wall time, in place of what an interrupted attempt at it left.
 
-        The rows may be of several points of a grid, which share the time.
+        Args:
+          task: counted from 1.
+          rows: the metrics; of several points of a grid, which share the time, or of one method.
+          seconds: the wall time.
         """
         labels = list(rows["method"].unique())
         stale = self.metrics["method"].isin(labels) & (self.metrics["task"] >= task)
         kept = self.metrics[~stale]
         self.metrics = pd.concat([kept, rows], ignore_index=True) if len(kept) else rows
         with _replacing(self.path / "metrics.parquet") as temporary:
-            self.metrics.to_parquet(temporary, index=False)
+            self._as_stored().to_parquet(temporary, index=False)
         for label in labels:
-            before = self.seconds.get(label, [])[:task]
-            self.seconds[label] = [*before, *[0.0] * (task - len(before)), seconds / len(labels)]
+            before = self.seconds.get(label, [])[: task - 1]
+            self.seconds[label] = [*before, *[0.0] * (task - 1 - len(before)), seconds / len(labels)]
         _write_json(self.path / "seconds.json", self.seconds)
 
+    def _as_stored(self) -> pd.DataFrame:
+        """The metrics with tasks as this folder's file counts them."""
+        return self.metrics.assign(task=self.metrics["task"] - 1 + self._first_task)
+
     def record_arrays(self, method: str, task: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Stores what diagnostics found that is no single number, in place of arrays of the same names.
+        """Stores what diagnostics found after a task that is no single number, in place of arrays of the same names.
 
         The first axis of every array is the seed; with a grid, all seeds of its first point, then of the next.
         """
@@ -121,22 +158,22 @@ class RunFolder:
             np.savez_compressed(stream, allow_pickle=False, **arrays)
 
     def arrays(self, method: str) -> dict[int, dict[str, np.ndarray]]:
-        """What `record_arrays` stored, by task (from 0) and DIAGNOSTIC/ARRAY.
+        """What `record_arrays` stored, by task (from 1) and DIAGNOSTIC/ARRAY.
 
         Raises:
           UserError: if a file is damaged.
         """
         return {
-            int(file.stem.rpartition("-")[2]) - 1: _read_arrays(file)
-            for file in sorted(self._arrays_file(method, 0).parent.glob("task-*.npz"))
+            int(file.stem.rpartition("-")[2]): _read_arrays(file)
+            for file in sorted(self._arrays_file(method, 1).parent.glob("task-*.npz"))
         }
 
     def _arrays_file(self, method: str, task: int) -> Path:
-        return self.path / "arrays" / method / f"task-{task + 1:05d}.npz"
+        return self.path / "arrays" / method / f"task-{task:05d}.npz"
 
     def log(self, message: str) -> None:
         """Adds a line to `run.log`."""
-        with (self.path / "run.log").open("a") as file:
+        with (self.path / "run.log").open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {message}\n")
 
     def checkpoints(self, method: str) -> Path:
@@ -150,7 +187,7 @@ class RunFolder:
 
     @property
     def chance(self) -> float | None:
-        """The headline of guessing, where that is one number."""
+        """Chance level of the headline metric, if it is a single number."""
         chance = self.configuration["stream"]["chance"]
         return None if chance is None else float(chance)
 
@@ -158,6 +195,9 @@ class RunFolder:
     def title(self) -> str:
         """What the run is, in a line."""
         config, stream = self.configuration["config"], self.configuration["stream"]
+        lacking = [f"config.{name}" for name in ("network", "seeds") if name not in config]
+        if lacking:
+            raise _damaged(self.path / "config.json", f"lacks {', '.join(lacking)}")
         data = "" if stream["dataset"] == "generated" else f" on {stream['dataset']}"
         return f"{stream['name']}{data}, {config['network']}, {config['seeds']} seeds"
 
@@ -168,19 +208,58 @@ class RunFolder:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    config = _read_json(path / "config.json")
+    file = path / "config.json"
     try:
-        configuration = config["configuration"]
-        complete = {"id", "environment"} <= set(config) and {"config", "stream"} <= set(configuration)
-    except (TypeError, KeyError):
-        complete = False
-    if not complete:
+        text = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
-            got=f"{path}, which has no readable config.json",
+            got=f"{path}, which has no config.json",
             wanted="the folder of a run",
             do="Give the folder that `pliant run` printed (its --out).",
+        ) from error
+    except OSError as error:
+        raise UserError(
+            got=f"{file}: {error.strerror}",
+            wanted="the folder of a run, whose files can be read",
+            do="Give the folder that `pliant run` printed (its --out), and check its permissions.",
+        ) from error
+    try:
+        config = json.loads(text)
+    except ValueError:  # also of bytes that are no UTF-8
+        raise _damaged(file, "is empty" if not text.strip() else "is not valid JSON") from None
+    lacking = _lacking(config)
+    if lacking:
+        raise _damaged(file, f"lacks {', '.join(lacking)}")
+    if config.get("format", 1) > _FORMAT:
+        raise UserError(
+            got=f"{path}, which a later version of pliant wrote",
+            wanted=f"a run folder of format {_FORMAT} or earlier",
+            do="Update pliant.",
         )
     return dict(config)
+
+
+def _lacking(config: Any) -> list[str]:
+    """What a `config.json` should have and has not."""
+    if not isinstance(config, dict):
+        return ["the configuration of a run"]
+    inner = config.get("configuration")
+    kinds = {"id": (config, str), "environment": (config, list), "configuration": (config, dict)}
+    if isinstance(inner, dict):
+        kinds |= dict.fromkeys(_FIELDS, (inner, dict))
+    wrong = [name for name, (place, kind) in kinds.items() if not isinstance(place.get(name), kind)]
+    if not isinstance(config.get("format", 1), int):
+        wrong.append("a whole number as its format")
+    names = [(part, name) for part, names in _FIELDS.items() for name in names]
+    return wrong or [f"{part}.{name}" for part, name in names if name not in config["configuration"][part]]
+
+
+def _damaged(file: Path, how: str) -> UserError:
+    return UserError(
+        got=f"{file}, which is damaged: it {how}",
+        wanted="the configuration that `pliant run` wrote",
+        do="Restore the file from a copy; or remove the folder and start the run again, which gives the same numbers.",
+    )
 
 
 def _read_seconds(path: Path) -> dict[str, list[float]]:
@@ -193,18 +272,19 @@ def _read_seconds(path: Path) -> dict[str, list[float]]:
 
 def _read_json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def _read_metrics(path: Path) -> pd.DataFrame:
+def _read_metrics(path: Path, first_task: int) -> pd.DataFrame:
     file = path / "metrics.parquet"
     if not file.exists():
         return pd.DataFrame({column: [] for column in COLUMNS})
     try:
-        return pd.read_parquet(file)[list(COLUMNS)]
-    except (OSError, ValueError, KeyError) as error:
+        stored = pd.read_parquet(file)[list(COLUMNS)]
+        return stored.assign(task=stored["task"] + 1 - first_task)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             got=f"{file}, which cannot be read: {str(error)[:200]}",
             wanted="the metrics that `pliant run` wrote",
@@ -245,7 +325,7 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 def _write_json(path: Path, content: Any) -> None:
     with _replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator
 
+from pliant.results._look import literal
 from pliant.results._picture_parts import (
     Arrays,
     framed,
@@ -46,7 +47,7 @@ def spectra_over_time(arrays: Arrays, name: str, title: str = "") -> Figure:
       UserError: if the run has no such spectra.
 
     Example:
-      >>> arrays = {task: {"weight-spectra/singular_values/head": np.array([[2.0, 1.0]])} for task in range(3)}
+      >>> arrays = {task: {"weight-spectra/singular_values/head": np.array([[2.0, 1.0]])} for task in (1, 2, 3)}
       >>> figure = spectra_over_time(arrays, "weight-spectra")
       >>> figure.axes[0].images[0].get_array().tolist()
       [[2.0, 2.0, 2.0], [1.0, 1.0, 1.0]]
@@ -59,7 +60,7 @@ def spectra_over_time(arrays: Arrays, name: str, title: str = "") -> Figure:
     grid = figure.subplots(num_rows, num_columns, squeeze=False)
     for i, (axes, (panel, (tasks, matrix))) in enumerate(zip(grid.flat, panels.items(), strict=False)):
         image = _heat_map(axes, tasks, matrix, limits)
-        axes.set_title(textwrap.fill(panel, _WIDEST_NAME), fontsize=9)
+        axes.set_title(literal(textwrap.fill(panel, _WIDEST_NAME)), fontsize=9)
         axes.set_xlabel("task" if i + num_columns >= len(panels) else "")
         axes.set_ylabel("rank" if i % num_columns == 0 else "")
     for axes in grid.flat[len(panels) :]:
@@ -109,7 +110,7 @@ def _spectra(arrays: Arrays, name: str) -> dict[str, tuple[list[int], np.ndarray
         medians = [over_rows("nanmedian", sigma.reshape(-1, sigma.shape[-1])) for sigma in rows]
         matrix = np.stack(medians, axis=1)
         if np.isfinite(matrix).any():
-            panels[key.removeprefix(prefix).replace(last, "input to output")] = [task + 1 for task in tasks], matrix
+            panels[key.removeprefix(prefix).replace(last, "input to output")] = tasks, matrix
     if not panels:
         raise missing(f"no {prefix}… with a number in the arrays", name)
     return panels
@@ -142,7 +143,7 @@ def ntk_eigenvalues(arrays: Arrays, title: str = "") -> Figure:
       UserError: if the run has none.
 
     Example:
-      >>> figure = ntk_eigenvalues({0: {"ntk/eigenvalues": np.array([[4.0, 1.0], [6.0, 1.0]])}})
+      >>> figure = ntk_eigenvalues({1: {"ntk/eigenvalues": np.array([[4.0, 1.0], [6.0, 1.0]])}})
       >>> figure.axes[0].lines[0].get_ydata().tolist()
       [5.0, 1.0]
     """
@@ -170,7 +171,7 @@ def hessian_density(arrays: Arrays, title: str = "") -> Figure:
 
     Example:
       >>> found = {"hessian-density/grid": np.array([[0.0, 1.0]]), "hessian-density/density": np.array([[1.5, 0.5]])}
-      >>> hessian_density({0: found}).axes[0].lines[0].get_ydata().tolist()
+      >>> hessian_density({1: found}).axes[0].lines[0].get_ydata().tolist()
       [1.5, 0.5]
     """
     density = stored(arrays, "hessian-density/density")

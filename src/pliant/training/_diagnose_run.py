@@ -62,7 +62,7 @@ def diagnose_run(
       UserError: if the folder is no run, was made with other data or another version, or has no such checkpoint or
         method.
     """
-    folder = RunFolder(Path(path))
+    folder = RunFolder(path)
     chosen = choose(diagnostics)
     plan = _plan(folder, data_dir)
     own = [method for method in plan.methods if not methods or method.method.name in methods]
@@ -147,7 +147,7 @@ def _diagnose_method(
     for of_name in learner.measure.values():
         measured |= of_name(item, shared)
     numbers, arrays = summarize_slots(method.diagnostics, axis.get(measured), len(seeds))
-    folder.record_arrays(method.method.name, index, arrays)
+    folder.record_arrays(method.method.name, task, arrays)
     return [
         Diagnosis(label, task, _means(numbers[point * config.seeds : (point + 1) * config.seeds]), reasons)
         for point, label in enumerate(method.labels)

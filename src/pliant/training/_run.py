@@ -37,7 +37,9 @@ class Progress(NamedTuple):
 
     method: str
     task: int
-    """Counted from 0."""
+    """Counted from 1."""
+    task_done: float
+    """Fraction of the task, in [0, 1]; every task is reported with 1.0 once, at its end."""
     done: float
     """Fraction of the whole run, in [0, 1]."""
     score_name: str
@@ -85,7 +87,7 @@ def run(
     configuration = record(plan)
     identity = fingerprint(configuration)
     name = name or f"{config.stream}-{plan.stream.dataset}"
-    path = Path(out) if out is not None else Path("runs") / f"{name}-{identity}"
+    path = Path(out).expanduser() if out is not None else Path("runs") / f"{name}-{identity}"
     with (
         RunFolder.opened(path, configuration, identity) as folder,
         one_blas_thread(),
@@ -143,7 +145,7 @@ def _run_method(
 
             def progress(fraction: float, score: float, index: int = index) -> None:
                 whole = done + (index + fraction) / config.tasks / len(plan.methods)
-                report(Progress(name, index, whole, stream.objective.score, score))
+                report(Progress(name, index + 1, fraction, whole, stream.objective.score, score))
 
             state, means = _run_task(
                 config, stream, learner, seeds, (state, slot, task), shared, index, chunk, progress
@@ -165,7 +167,7 @@ def _run_method(
 class _Learned(NamedTuple):
     """A task that has been learned."""
 
-    number: int
+    index: int
     """Counted from 0."""
     means: dict[str, np.ndarray]
     scored: Any
@@ -181,11 +183,11 @@ def _store(
     plan: Plan, method: MethodPlan, learner: Learner, folder: RunFolder, checkpoints: Checkpoints, learned: _Learned
 ) -> None:
     """Summarises and writes a task; the checkpoint comes last, so that every checkpoint has its metrics."""
-    index, name = learned.number, method.method.name
+    index, name = learned.index, method.method.name
     found, arrays = _summarize(learned, learner.axis.num_seeds)
     rows = _rows(plan, method, index, learned.means, found)
-    folder.record_arrays(name, index, arrays)
-    folder.record_task(index, rows, learned.seconds)
+    folder.record_arrays(name, index + 1, arrays)
+    folder.record_task(index + 1, rows, learned.seconds)
     checkpoints.save(index + 1, learner.axis.get(learned.state))
     folder.log(f"{name}: task {index + 1} of {plan.config.tasks}, {_headline(rows, plan):.3f}")
 
@@ -293,7 +295,7 @@ def _rows(
     rows = []
     for slot, (label, seed) in enumerate(itertools.product(method.labels, range(config.seeds))):
         metrics = {name: float(values[slot]) for name, values in means.items()} | found[slot]
-        common = (plan.stream.name, label, config.network, plan.stream.dataset, seed, index, step)
+        common = (plan.stream.name, label, config.network, plan.stream.dataset, seed, index + 1, step)
         rows += [(*common, name, value) for name, value in sorted(metrics.items())]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

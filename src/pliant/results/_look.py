@@ -1,0 +1,34 @@
+"""How figures look: lines that the colour-blind tell apart, and names that are printed as they are."""
+
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, but for yellow
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")  # ten on seven colours: pairs repeat after 70 lines
+_DASHES = ("-", "--", "-.", ":")
+
+
+def line_style(place: int) -> dict[str, str]:
+    """Colour, marker and dashes of a line, as keywords of `Axes.plot`. The first 70 all differ.
+
+    Args:
+      place: of the line among those of the axes, from 0.
+
+    Example:
+      >>> line_style(0)
+      {'color': '#0072B2', 'marker': 'o', 'linestyle': '-'}
+      >>> len({tuple(line_style(place).values()) for place in range(70)})
+      70
+    """
+    return {
+        "color": _COLORS[place % len(_COLORS)],
+        "marker": _MARKERS[place % len(_MARKERS)],
+        "linestyle": _DASHES[place // len(_COLORS) % len(_DASHES)],
+    }
+
+
+def literal(text: str) -> str:
+    r"""A text that matplotlib draws as it is: without this, what stands between two dollars is taken for a formula.
+
+    Example:
+      >>> print(literal("a_$b$"))
+      a_\$b\$
+    """
+    return text.replace("$", r"\$")
