@@ -1,8 +1,12 @@
+import math
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from pliant.errors import UserError, require_choice, require_range, unknown_name
+from pliant.errors import UserError, require_choice, require_range, require_whole, unknown_name
 
 
 def test_message_says_got_wanted_and_do():
@@ -45,6 +49,51 @@ def test_traced_values_pass():
         return value + 1
 
     assert float(jax.jit(checked)(jnp.float32(5.0))) == 6.0
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), jnp.float32(0.5), np.int64(1), Fraction(1, 2)])
+def test_numbers_of_other_types_are_numbers(value):
+    require_range("b", value, 0, 1, do="")
+    with pytest.raises(UserError, match=r"got b=(0.5|1|1.0); wanted a number in \[2, 3\]"):
+        require_range("b", value, 2, 3, do="")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (np.array(-1.0), "-1"),
+        (np.float32("nan"), "nan"),
+        (jnp.array(jnp.inf), "inf"),
+        (jnp.ones(2), r"an array of shape \(2,\)"),
+        (np.ones(1), r"an array of shape \(1,\)"),
+        ([0.1, 0.2], r"\[0.1, 0.2\]"),
+        ("0.1", "'0.1'"),
+        (True, "True"),
+        (np.array(True), r"array\(True\)"),
+        (1j, "1j"),
+        (10**400, "inf"),
+    ],
+)
+def test_what_is_no_number_in_range_is_refused(value, shown):
+    with pytest.raises(UserError, match=f"got rate={shown}; wanted a finite number ≥ 0. Use 1e-3."):
+        require_range("rate", value, 0, do="Use 1e-3.")
+
+
+def test_any_finite_number_where_there_are_no_bounds():
+    require_range("threshold", -3.0, -math.inf, do="")
+    with pytest.raises(UserError, match=r"got threshold=nan; wanted a finite number\. Use 0"):
+        require_range("threshold", math.nan, -math.inf, do="Use 0.")
+
+
+@pytest.mark.parametrize("value", [1, 16.0, np.int32(3), np.float32(2.0), jnp.int32(5), None, lambda count: count])
+def test_whole_numbers_pass(value):
+    assert require_whole("every", value, 1, do="") is None
+
+
+@pytest.mark.parametrize("value", [2.5, np.float32(2.5), jnp.float32(2.5)])
+def test_a_period_between_two_whole_numbers_is_refused(value):
+    with pytest.raises(UserError, match=r"got every=2\.5; wanted a whole number ≥ 1\. Use 16"):
+        require_whole("every", value, 1, do="Use 16.")
 
 
 def test_choices_are_listed_with_the_default_first():

@@ -2,6 +2,8 @@
 
 import difflib
 import math
+import numbers
+import sys
 from collections.abc import Iterable
 
 
@@ -32,15 +34,58 @@ def unknown_name(kind: str, name: str, known: Iterable[str], do: str) -> UserErr
     return UserError(got=f"the {kind} {name!r}", wanted=f"one of {', '.join(known)}", do=hint + do)
 
 
-def require_range(name: str, value: object, low: float, high: float = float("inf"), *, do: str) -> None:
-    """Raises unless `low` ≤ `value` ≤ `high` and finite. Traced values and schedules pass: they are not known yet.
+def require_range(name: str, value: object, low: float, high: float = math.inf, *, do: str) -> None:
+    """Raises unless `value` is one finite number with `low` ≤ `value` ≤ `high`.
+
+    Numbers may be Python's, or arrays and tensors without axes. What is not known yet passes: traced values, schedules
+    (anything that can be called), and None for what was left out.
 
     Example:
       >>> require_range("b1", 0.9, 0, 1, do="Use a decay rate such as 0.9.")
     """
-    if isinstance(value, int | float) and not (low <= value <= high and math.isfinite(value)):
-        wanted = f"a finite number ≥ {low:g}" if math.isinf(high) else f"a number in [{low:g}, {high:g}]"
-        raise UserError(got=f"{name}={value}", wanted=wanted, do=do)
+    if _is_known(value):
+        number = _number(value)
+        if number is None or not (low <= number <= high and math.isfinite(number)):
+            bounds = f" ≥ {low:g}" if math.isfinite(low) else ""
+            wanted = f"a finite number{bounds}" if math.isinf(high) else f"a number in [{low:g}, {high:g}]"
+            raise UserError(got=f"{name}={_shown(value, number)}", wanted=wanted, do=do)
+
+
+def require_whole(name: str, value: object, low: int, high: float = math.inf, *, do: str) -> None:
+    """Raises unless `value` is a whole number with `low` ≤ `value` ≤ `high`; 2.0 is one. Otherwise as `require_range`.
+
+    Example:
+      >>> require_whole("every", 16, 1, do="Use a period in updates, such as 16.")
+    """
+    require_range(name, value, low, high, do=do)
+    number = _number(value) if _is_known(value) else None
+    if number is not None and number != math.floor(number):
+        raise UserError(got=f"{name}={_shown(value, number)}", wanted=f"a whole number ≥ {low}", do=do)
+
+
+def _is_known(value: object) -> bool:
+    jax = sys.modules.get("jax")  # where nobody has imported it, nothing is traced
+    return value is not None and not callable(value) and not (jax and isinstance(value, jax.core.Tracer))
+
+
+def _number(value: object) -> float | None:
+    """Python's number for a number, an array or a tensor without axes; None for everything else."""
+    if not isinstance(value, numbers.Real) and hasattr(value, "item") and tuple(getattr(value, "shape", (0,))) == ():
+        value = value.item()
+    if not isinstance(value, numbers.Real) or type(value).__name__ in ("bool", "bool_"):
+        return None
+    try:
+        wide = float(value)
+    except OverflowError:
+        return math.inf
+    return value if isinstance(value, int) else wide
+
+
+def _shown(value: object, number: float | None) -> str:
+    if number is not None:
+        return str(number) if isinstance(value, int | float) else f"{number:g}"
+    shape = tuple(getattr(value, "shape", ()))
+    return f"an array of shape {shape}" if shape else repr(value)
 
 
 def require_choice(name: str, value: object, default: str, *others: str) -> None:
