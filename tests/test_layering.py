@@ -9,7 +9,7 @@ import pliant
 
 ROOT = Path(pliant.__file__).parent
 LAYERS = [
-    {"errors", "_xla", "sampling", "branches"},
+    {"errors", "_xla", "sampling", "branches", "finite"},
     {"types", "settings"},
     {"squares"},
     {"isometry", "masks", "targets"},

@@ -401,3 +401,44 @@ def test_means_do_not_move_through_kernels_that_are_not_applied_as_they_are(line
         continual_backprop(wiring)
     assert continual_backprop(wiring, transfer_mean=False)
     assert continual_backprop(mlp((3,), 2, widths=(4,), linear=linear).wiring)  # the head is plain
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_batch_is_skipped_by_the_unit(bad):
+    """The second unit has never seen it; the first has seen both batches."""
+    bench = two_units(maturity=5, replacement_rate=0.0)
+    learned, state = bench.begin()
+    good, features = jnp.array([[1.0, 0.5], [3.0, 2.0]]), []
+    for other in (good, jnp.where(jnp.array([[False, True], [False, False]]), bad, good), good):
+        learned, state, info = bench.update(learned, state, {LAYER: other})
+        features.append(state[LAYER])
+    assert features[1].age.tolist() == [2, 1]
+    assert features[2].age.tolist() == [3, 2]
+    same(features[1].output[:, 1], features[0].output[:, 1])
+    same(features[1].utility[1], features[0].utility[1])
+    np.testing.assert_allclose(features[2].output[0] / (1 - ETA ** np.array([3.0, 2.0])), [2.0, 1.25], rtol=1e-5)
+    assert np.isfinite(float(info["mean_age"]))
+
+
+def test_a_bad_batch_reaches_no_bias():
+    """It comes when the second unit, mature for long, is due: what moves is the mean that was."""
+    bench = two_units(utility="contribution", maturity=0, replacement_rate=0.3)
+    learned, state = bench.begin()
+    for features in (jnp.array([[1.0, 0.1], [3.0, 0.1]]), jnp.full((2, 2), jnp.nan)):
+        learned, state, info = bench.update(learned, state, {LAYER: features})
+    assert int(info["units_reset"]) == 1
+    np.testing.assert_allclose(learned.params["head"]["bias"], [-0.5, 0.5], rtol=1e-5)
+    assert state[LAYER].age.tolist() == [1, 0]
+
+
+def test_weights_that_are_no_number_reach_no_bias():
+    """Those of a unit that stays."""
+    bench = two_units(utility="contribution", maturity=0, replacement_rate=0.5)
+    learned, state = bench.begin()
+    head = learned.params["head"] | {"kernel": learned.params["head"]["kernel"].at[0, 0].set(jnp.nan)}
+    features = {LAYER: jnp.array([[1.0, 0.1], [3.0, 0.1]])}
+    new, state, info = bench.update(learned._replace(params=learned.params | {"head": head}), state, features)
+    assert int(info["units_reset"]) == 0  # the first unit is not mature: its utility was never seen
+    new, _, info = bench.update(new, state, features)
+    assert int(info["units_reset"]) == 1
+    np.testing.assert_allclose(new.params["head"]["bias"], [-0.5, 0.5], rtol=1e-5)

@@ -187,3 +187,12 @@ def test_refuses(options, message):
 def test_mask_that_selects_nothing_is_refused():
     with pytest.raises(UserError, match="got a mask that selects none of 1 parameter leaves"):
         dash(mask={"kernel": False}).init(Learned({"kernel": KERNEL}, {}, ()))
+
+
+def test_a_bad_gradient_is_not_counted():
+    """Weights are shrunk after the second good one, and by the good ones alone."""
+    other, bad = GRADIENT + 0.5, GRADIENT.at[0, 0].set(jnp.nan)
+    plain = after_switch(KERNEL, [GRADIENT, other], num_batches=2)
+    found = after_switch(KERNEL, [GRADIENT, bad, bad, other], num_batches=2)
+    assert [int(info["vectors_shrunk"]) for _, info in found] == [0, 0, 0, int(plain[-1][1]["vectors_shrunk"])]
+    same(found[-1][0], plain[-1][0])

@@ -115,3 +115,16 @@ def test_the_state_is_a_copy():
 def test_refuses(options, message):
     with pytest.raises(UserError, match=message):
         hare_tortoise(**options)
+
+
+def test_the_tortoise_leaves_what_is_not_finite_and_the_hare_returns_to_it():
+    method = hare_tortoise(momentum=0.5, reset_every=2)
+    state = method.init(START)
+    lost = START._replace(
+        params={"w": jnp.array([jnp.nan, 0.0])}, network={**START.network, "mean": jnp.array([jnp.inf])}
+    )
+    hare, state, _ = method.update(jax.random.key(0), 1, lost, state, None)
+    assert np.isnan(hare.params["w"][0])
+    hare, state, _ = method.update(jax.random.key(0), 2, hare, state, None)
+    np.testing.assert_allclose(hare.params["w"], [1.0, -0.5])
+    np.testing.assert_allclose(hare.network["mean"], [0.5])

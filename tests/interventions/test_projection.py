@@ -27,3 +27,8 @@ def test_a_share_of_the_way():
 
 def test_wide_is_at_least_float32():
     assert wide(jnp.ones(2, jnp.bfloat16)).dtype == wide(jnp.ones(2)).dtype == jnp.float32
+
+
+def test_the_goal_is_reached_from_what_is_not_a_number():
+    found = toward(jnp.array([jnp.nan, jnp.inf]), jnp.array([1.0, 2.0]), 1.0)
+    np.testing.assert_array_equal(found, [1.0, 2.0])

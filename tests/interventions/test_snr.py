@@ -190,3 +190,12 @@ def test_refuses(network, options, message):
     wiring = mlp((3,), 2, **({"widths": (4,)} | network)).wiring
     with pytest.raises(UserError, match=message):
         snr(wiring, **options)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_batch_neither_fires_nor_is_silent(bad):
+    update, learned, state = begin()
+    for step, features in enumerate((SILENT, SILENT.at[:, 1:].set(bad), SILENT.at[0, 0].set(bad)), start=1):
+        learned, state, _ = update(KEY, step, learned, state, features)
+    assert state[LAYER].silence.tolist() == [0, 0, 2]
+    assert state[LAYER].histogram[:, 0].tolist() == [2, 2, 0]

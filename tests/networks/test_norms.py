@@ -90,3 +90,13 @@ def test_types_and_rounding_are_flax(name, options, kinds):
     assert a.dtype == b.dtype
     tolerance = float(jnp.finfo(a.dtype).eps) * (2 if a.dtype == jnp.bfloat16 else 200)
     np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), rtol=tolerance, atol=tolerance)
+
+
+def test_statistics_of_a_bad_batch_do_not_join_the_running_ones():
+    """Of the channel in which something is not finite; the others go on."""
+    norm, clean = pair("batch")[0], pair("batch")[0]
+    x = inputs((6, 3))
+    norm(x.at[2, 1].set(jnp.nan), use_running_average=False)
+    clean(x, use_running_average=False)
+    for found, wanted, start in ((norm.mean, clean.mean, 4.0), (norm.var, clean.var, 2.0)):
+        np.testing.assert_allclose(found[...], np.asarray(wanted[...]) * [1, 0, 1] + [0, start, 0], rtol=1e-6)

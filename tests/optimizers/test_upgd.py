@@ -302,3 +302,21 @@ def test_utilities_of_units_want_kernels_that_are_applied_as_they_are():
     with pytest.raises(UserError, match=r"got utility='feature' for a network that does not apply 'dense_0/kernel' as"):
         upgd(0.1, utility="feature", wiring=network.wiring)
     assert upgd(0.1, wiring=network.wiring)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.9])
+@pytest.mark.parametrize("first", [True, False])
+def test_utility_stays_where_a_gradient_is_not_finite(beta, first):
+    """Û of the first weight, which is U / (1 − βᵗ); the other weight takes the batch in."""
+    tx = upgd(0.1, beta=beta, **QUIET)
+    state = tx.init(WEIGHTS)
+    if not first:
+        _, state = tx.update(GRADIENT, state, WEIGHTS)
+    before = np.asarray(state.trace) / max(1 - beta ** int(state.count), 1e-9)
+    _, state = tx.update(jnp.array([jnp.nan, 0.5]), state, WEIGHTS)
+    after = np.asarray(state.trace) / (1 - beta ** int(state.count))
+    np.testing.assert_allclose(after[0], before[0], rtol=1e-5)
+    np.testing.assert_allclose(after[1], -1.0, rtol=1e-5)
+    assert np.isfinite(state.info["mean_utility"])
+    updates, _ = tx.update(GRADIENT, state, WEIGHTS)
+    assert np.isfinite(updates).all()

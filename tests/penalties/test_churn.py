@@ -182,3 +182,12 @@ def test_outputs_are_needed_and_kl_wants_several():
         churn().loss(params, churn().init(params), None)
     with pytest.raises(UserError, match="got distance='kl' between outputs of size 1; wanted logits of several"):
         churn(distance="kl").loss(params, churn().init(params), forward())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_batch_stays_out_of_the_means(bad):
+    """By hand as the golden case, with an update between whose loss is not finite."""
+    wanted, _ = run(churn(0.01, decay=0.5), path(1.0, 1.5, 1.6), losses=[7.0, 3.0, -2.0])
+    found, state = run(churn(0.01, decay=0.5), path(1.0, 1.5, 1.5, 1.6), losses=[7.0, 3.0, bad, -2.0])
+    np.testing.assert_allclose([found[0], found[1], found[3]], wanted, rtol=1e-5)
+    assert np.isfinite([state.loss, state.churn]).all()

@@ -180,3 +180,11 @@ def test_divergence_of_single_values_is_refused():
 def test_refuses(options, message):
     with pytest.raises(UserError, match=message):
         unchecked(distillation)(**options)
+
+
+def test_a_network_that_diverged_does_not_teach():
+    penalty = distillation(0.5, distance="squared")
+    lost = {"w": TEACHER["w"].at[0, 0].set(jnp.nan)}
+    first, second = penalty.switch(lost, penalty.init(STUDENT)), penalty.switch(lost, taught(penalty))
+    assert (int(first.taught), int(first.switches)) == (-1, 1)
+    jax.tree.map(np.testing.assert_array_equal, second.teacher, TEACHER)

@@ -231,3 +231,13 @@ def test_the_target_may_be_each_kernels_own_norm_at_the_start():
 def test_an_unknown_target_is_refused():
     with pytest.raises(UserError, match="got target='begin'; wanted 'gain' or 'start'"):
         unchecked(spectral)(target="begin")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])
+def test_the_vector_outlives_weights_that_are_not_finite(bad):
+    """3e38 is finite, but the norms of what it multiplies are not."""
+    penalty = spectral(1.0)
+    state = carried(penalty, DIAGONAL)
+    _, state = penalty.loss(DIAGONAL * jnp.float32(bad), state, None)
+    value, _ = penalty.loss(DIAGONAL, state, None)
+    np.testing.assert_allclose(value, 9.0, rtol=1e-5)

@@ -79,7 +79,8 @@ def continual_backprop(
 
     so that a unit which hardly varies goes unnoticed, and a, f, u are 0 again. It is safe from replacement until it is
     mature. The expectations of a channel are over all positions, the mean over its outgoing weights is over all that
-    read it, at all positions behind a flatten.
+    read it, at all positions behind a flatten. A batch in which a unit's numbers are not finite changes nothing of the
+    unit's a, f and u.
 
     Args:
       wiring: the network's layer graph.
@@ -157,8 +158,15 @@ def continual_backprop(
         if utility == "adaptable":
             y = y / jnp.maximum(_incoming(layer, wiring, leaves), 1e-12)
         running = decay * now.utility + (1.0 - decay) * y
-        state = now._replace(age=age, utility=running, output=output)
-        return _with_due(state, running / correction, mean, age > maturity, replacement_rate)
+        is_seen = jnp.isfinite(output).all(axis=0) & jnp.isfinite(running)  # else the batch says nothing of the unit
+        state = now._replace(
+            age=jnp.where(is_seen, age, now.age),
+            utility=jnp.where(is_seen, running, now.utility),
+            output=jnp.where(is_seen[None], output, now.output),
+        )
+        correction = jnp.where(state.age > 0, 1.0 - decay**state.age, 1.0)
+        mean = state.output / correction[None]
+        return _with_due(state, state.utility / correction, mean, state.age > maturity, replacement_rate)
 
     def replace(
         key: Key, learned: Learned, state: State, seen: Mapping[str, _Seen], signals: Signals
@@ -262,7 +270,8 @@ def _with_outputs_in_biases(params: Params, wiring: Wiring, outputs: Mapping[str
                 kernel = jnp.moveaxis(leaves[slot.path], slot.axis, -2).astype(jnp.float32)
                 values = outputs[layer.name].reshape(-1)
                 values = jnp.tile(values, kernel.shape[-2] // values.size)
-                read[bias] = read.get(bias, 0.0) + values @ kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
+                weights = kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
+                read[bias] = read.get(bias, 0.0) + values @ jnp.where(values[:, None] == 0, 0.0, weights)
 
     def add(path: Any, leaf: Array) -> Array:
         name = leaf_path(path)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from pliant.branches import anywhere
 from pliant.errors import require_choice, require_range
+from pliant.finite import all_finite
 from pliant.interventions._at_switch import norm_moved
 from pliant.interventions._moments import clear_moments
 from pliant.masks import Mask, select
@@ -41,7 +42,7 @@ def dash(
 
     once a task, for the weights w that feed one unit (a column of a dense kernel, a filter of a convolution) and for
     each bias as a whole. G starts at 0 and takes in the gradients g of the first n updates of the new task; weights are
-    shrunk after the n-th. A cosine with 0 counts as 0.
+    shrunk after the n-th. A gradient that is not finite is not counted. A cosine with 0 counts as 0.
 
     The gradient of a new task is known from its first update on, so the task is learned meanwhile: the authors'
     measure G on the frozen network. A larger n makes G less noisy, a smaller one comes nearer to that.
@@ -118,22 +119,31 @@ def dash(
     def keep(learned: Learned, *_: Any) -> tuple[Learned, Info]:
         return learned, {"vectors_shrunk": jnp.int32(0), "norm_moved": jnp.float32(0)}
 
-    def gather(mean: Params, now: Params, is_waiting: Array) -> Params:
-        def take_in(selected: bool, old: Array, g: Array) -> Array:
-            return jnp.where(is_waiting, (1 - alpha) * old + alpha * g.astype(jnp.float32), old) if selected else old
+    def gather(mean: Params, now: Params, is_waiting: Array) -> tuple[Params, Array]:
+        chosen = select(mask, now)
+        is_taken = is_waiting & all_finite(jax.tree.map(lambda selected, g: g if selected else None, chosen, now))
 
-        return jax.tree.map(take_in, select(mask, now), mean, now)
+        def take_in(selected: bool, old: Array, g: Array) -> Array:
+            return jnp.where(is_taken, (1 - alpha) * old + alpha * g.astype(jnp.float32), old) if selected else old
+
+        return jax.tree.map(take_in, chosen, mean, now), is_taken
 
     def update(
         key: Key, step: Any, learned: Learned, state: DashState, signals: Signals
     ) -> tuple[Learned, DashState, Info]:
         del key, step
-        is_waiting, is_due = state.missing > 0, state.missing == 1
-        gradient = jax.lax.cond(
-            anywhere(is_waiting), gather, lambda mean, *_: mean, state.gradient, signals.gradients, is_waiting
+        is_waiting = state.missing > 0
+        gradient, is_taken = jax.lax.cond(
+            anywhere(is_waiting),
+            gather,
+            lambda mean, *_: (mean, jnp.array(False)),
+            state.gradient,
+            signals.gradients,
+            is_waiting,
         )
+        is_due = is_taken & (state.missing == 1)
         learned, info = jax.lax.cond(anywhere(is_due), shrink, keep, learned, gradient, is_due)
-        return learned, DashState(jnp.maximum(state.missing - 1, 0), gradient), info
+        return learned, DashState(state.missing - is_taken, gradient), info
 
     def switch(
         key: Key, index: Any, learned: Learned, state: DashState, fresh: Fresh

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from pliant.errors import require_range
+from pliant.finite import keep_finite
 from pliant.interventions._at_switch import norm_moved
 from pliant.types import Info, Intervention, Key, Learned, Number, Params, Scalar, Signals, State
 
@@ -27,8 +28,8 @@ def hare_tortoise(*, momentum: Number = 0.999, reset_every: Number = 2000) -> In
               \theta \leftarrow \tau \quad \text{at updates } R, 2R, \dots
 
     The hare θ is trained; the tortoise τ, which starts equal to it, is what is evaluated. Running statistics are
-    averaged like parameters; what of the network's state is no floating-point number is the hare's. The optimizer's
-    state stays as it is.
+    averaged like parameters; what of the network's state is no floating-point number is the hare's. Where the hare is
+    not finite, the tortoise stays. The optimizer's state stays as it is.
 
     Args:
       momentum: m, in [0, 1); 0 makes the tortoise the hare itself, and so does nothing.
@@ -71,7 +72,7 @@ def hare_tortoise(*, momentum: Number = 0.999, reset_every: Number = 2000) -> In
     def average(slow: Array, fast: Array) -> Array:
         if not jnp.issubdtype(fast.dtype, jnp.floating):
             return fast
-        return momentum * slow + (1 - momentum) * fast.astype(slow.dtype)
+        return keep_finite(momentum * slow + (1 - momentum) * fast.astype(slow.dtype), slow)
 
     def reported(learned: Learned, state: HareTortoiseState) -> tuple[Params, State]:
         narrow = jax.tree.map(

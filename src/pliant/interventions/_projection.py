@@ -9,13 +9,13 @@ from pliant.types import Number
 def toward(leaf: Array, goal: Array, strength: Number) -> Array:
     """Moves a parameter towards its goal by a share of the way, 0 ≤ `strength` ≤ 1; keeps its type.
 
-    With 1 it is the goal, with 0 it is the parameter, both to the bit.
+    With 1 it is the goal, with 0 it is the parameter, both to the bit and whatever the other is.
 
     Example:
       >>> toward(jnp.array([1.0, 2.0]), jnp.array([3.0, 2.0]), 0.25).tolist()
       [1.5, 2.0]
     """
-    moved = ((1 - strength) * leaf + strength * goal).astype(leaf.dtype)
+    moved = jnp.where(strength < 1, (1 - strength) * leaf + strength * goal, goal).astype(leaf.dtype)
     return jnp.where(strength > 0, moved, leaf)
 
 

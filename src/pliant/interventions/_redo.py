@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from pliant.diagnostics import dormancy_scores
 from pliant.errors import require_choice, require_range
+from pliant.finite import all_finite
 from pliant.interventions._surgery import Units, lowest, num_selected, require_owned_outputs, reset_units
 from pliant.types import HiddenLayer, Info, Intervention, Key, Learned, Number, Signals, State, Wiring, by_path
 
@@ -37,7 +38,8 @@ def redo(
 
     .. math:: s_i = \frac{\mathbb E_x |h_i(x)|}{\frac1N \sum_k \mathbb E_x |h_k(x)| + 10^{-9}} \le \tau
 
-    on examples drawn for the purpose, all layers being scored before any is reset.
+    on examples drawn for the purpose, all layers being scored before any is reset. A layer that has scores which are
+    not finite is left alone.
 
     Args:
       wiring: the network's layer graph.
@@ -95,7 +97,7 @@ def redo(
         def dormant(layer: HiddenLayer) -> Array:
             scores = dormancy_scores(features[layer.name], layer.width, relative=relative)
             among = lowest(scores, _whole(max_fraction * jnp.float32(layer.width)))
-            return (scores <= threshold) & among & (step > start_after)
+            return (scores <= threshold) & among & (step > start_after) & all_finite(scores)
 
         return {layer.name: dormant(layer) for layer in wiring.layers}
 
@@ -161,7 +163,7 @@ def scheduled_redo(
         features = signals.probe(learned, key, num_examples)
         share = fraction * jnp.cos(0.5 * jnp.pi * jnp.minimum(step / horizon, 1.0))
         scores = {layer.name: dormancy_scores(features[layer.name], layer.width) for layer in wiring.layers}
-        return {name: lowest(score, _whole(share * score.size)) for name, score in scores.items()}
+        return {name: lowest(score, _whole(share * score.size)) & all_finite(score) for name, score in scores.items()}
 
     return recycling(wiring, choose, every=every)
 

@@ -20,7 +20,8 @@ def regrama(wiring: Wiring, *, threshold: Number = 0.01, every: Number = 1000) -
 
     with the gradient of the batch at hand, before the optimizer has made anything of it, and the mean over the unit's
     slice of the kernel (`pliant.diagnostics.gradient_scores`). The score has no scale, so loss scaling and clipping by
-    norm leave it alone. A layer in which no weight has a gradient is left alone too: it says nothing of its units.
+    norm leave it alone. A layer in which no weight has a gradient is left alone too, and so is one with gradients that
+    are not finite: they say nothing of its units.
 
     Args:
       wiring: the network's layer graph.

@@ -29,8 +29,8 @@ def selective_reinit(
 
     of its N weights, where g is the gradient on the batch at hand and U is uniform in [0, 1), so that small kernels
     lose the fraction f on average. Chance decides between equal ones: the weights of silent units all have the utility
-    0, before they are drawn anew and after. Weights do not belong to units here, so this works behind every activation
-    and norm.
+    0, before they are drawn anew and after. A weight whose utility is not finite stays. Weights do not belong to units
+    here, so this works behind every activation and norm.
 
     Args:
       fraction: f in [0, 1]; 0 draws none anew.
@@ -80,7 +80,7 @@ def selective_reinit(
             worth = worth * jnp.abs(gradient.astype(jnp.float32))
         number_key, tie_key = jax.random.split(key)
         number = jnp.floor(fraction * worth.size + jax.random.uniform(number_key)).astype(jnp.int32)
-        return lowest(worth.reshape(-1), number, key=tie_key).reshape(worth.shape)
+        return lowest(worth.reshape(-1), number, key=tie_key).reshape(worth.shape) & jnp.isfinite(worth)
 
     def replacements(key: Key, params: Params, signals: Signals) -> Params:
         return signals.fresh.network(key)[0] if source == "fresh" else jax.tree.map(jnp.zeros_like, params)

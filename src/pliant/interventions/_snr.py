@@ -42,7 +42,8 @@ def snr(
               p = \min \Big\{ a \ge 1 : \sum_{k=1}^a H_k \ge q \sum_{k \ge 1} H_k \Big\}
 
     and H is emptied; where H has nothing but zeros, τ expands. Then, if A ≥ τ, A enters H too, the unit is reset (see
-    `pliant.interventions.reset_units`) and A is 0. Thresholds begin at half of A_max.
+    `pliant.interventions.reset_units`) and A is 0. Thresholds begin at half of A_max. Batches in which a unit's output
+    is not finite count neither as firing nor as silence.
 
     Args:
       wiring: the network's layer graph.
@@ -102,9 +103,11 @@ def snr(
         }
 
     def observe(now: SNRState, features: Array) -> SNRState:
-        fires = (features.reshape(-1, now.silence.size) > 0).any(axis=0)
+        largest = features.reshape(-1, now.silence.size).max(axis=0, initial=-jnp.inf)
+        fires = (largest > 0) & jnp.isfinite(largest)
+        is_silent = largest <= 0  # NaN is neither
         return now._replace(
-            silence=jnp.where(fires, 0, now.silence + 1), histogram=_with(now.histogram, now.silence, fires)
+            silence=jnp.where(fires, 0, now.silence + is_silent), histogram=_with(now.histogram, now.silence, fires)
         )
 
     def adapt(now: SNRState) -> SNRState:

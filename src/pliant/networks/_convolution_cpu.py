@@ -105,8 +105,8 @@ def to_kernel(
     """The gradient of ⟨g, x ∗ k⟩ to k: x convolved with g as the kernel, examples in the place of channels.
 
     A few examples after the others: g of all of them is larger than a core's cache, and would be read anew for every
-    few of x's channels: up to twice as slow (`benchmarks/convolutions.py`). The sum over examples is in float32 or wider:
-    in bfloat16 it would stop growing at 256 times what is added.
+    few of x's channels: up to twice as slow (`benchmarks/convolutions.py`). The sum over examples is in float32 or
+    wider: in bfloat16 it would stop growing at 256 times what is added.
 
     Example:
       >>> window = Window((1, 1), ((0, 0), (0, 0)), image=(2, 2), kernel=(1, 1))

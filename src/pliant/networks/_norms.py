@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from pliant.finite import keep_finite
 from pliant.networks._rows import num_rows, spread, total
 
 
@@ -61,6 +62,9 @@ class RMSNorm(nnx.RMSNorm):
 class BatchNorm(nnx.BatchNorm):
     """`nnx.BatchNorm`: each channel less its mean, over its deviation, times a scale, plus a bias.
 
+    Statistics of a batch that are not finite do not join the running ones: with Flax one such batch ends evaluation,
+    also where the optimizer leaves its update out.
+
     Example:
       >>> norm = BatchNorm(1, momentum=0.9, epsilon=1e-5, rngs=nnx.Rngs(0))
       >>> norm(jnp.array([[1.0], [3.0]]), use_running_average=False).round(3).tolist(), norm.var[...].round(3).tolist()
@@ -83,8 +87,9 @@ class BatchNorm(nnx.BatchNorm):
             centred = x + spread(-self.mean[...], x)
         else:
             centred, mean, var = _moments(x)
-            self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
-            self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * var
+            now = self.mean[...], self.var[...]
+            self.mean[...] = keep_finite(self.momentum * now[0] + (1 - self.momentum) * mean, now[0])
+            self.var[...] = keep_finite(self.momentum * now[1] + (1 - self.momentum) * var, now[1])
         y = centred * spread(scale * jax.lax.rsqrt(var + self.epsilon), x) + spread(bias, x)
         return y.astype(dtype)
 

@@ -101,6 +101,6 @@ def power_iteration(matrix: Float[Array, "in out"], u: Array, v: Array) -> tuple
 
 
 def _direction(vector: Array, former: Array) -> Array:
-    """The unit vector, or the former one where there is none."""
+    """The unit vector, or the former one where there is none: for 0, and for what is not finite."""
     norm = jnp.linalg.norm(vector)
-    return jnp.where(norm > 0, vector / jnp.where(norm > 0, norm, 1.0), former)
+    return jnp.where((norm > 0) & jnp.isfinite(norm), vector / jnp.where(norm > 0, norm, 1.0), former)

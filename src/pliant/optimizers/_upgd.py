@@ -63,6 +63,8 @@ def upgd(
     the L2 norm of Û over the weights that feed a unit from one kernel (all axes but the last; a vector as a whole), or
     over the units of a layer. A weight of no utility has S = ½: it descends at half the learning rate.
 
+    Where u is not finite Û stays what it was.
+
     Not `protecting`, only the noise is weighed: :math:`w \leftarrow (1 - \alpha\lambda) w - \alpha\,(d + \xi (1 - S))`.
 
     Args:
@@ -137,7 +139,12 @@ def upgd(
             )
         count = optax.safe_increment(state.count)
         now = _unit_utilities(units, updates, params) if units else _weight_utilities(updates, params)
-        trace = jax.tree.map(lambda old, new: beta * old + (1 - beta) * new, state.trace, now)
+        kept = jnp.where(count > 1, (1 - beta**count) / (1 - beta ** jnp.maximum(count - 1, 1)), 1.0)
+
+        def averaged(old: Array, new: Array) -> Array:  # Û stays where the gradient is not finite
+            return jnp.where(jnp.isfinite(new), beta * old + (1 - beta) * new, kept * old)
+
+        trace = jax.tree.map(averaged, state.trace, now)
         useful = _scaled(jax.tree.map(lambda leaf: leaf / (1 - beta**count), trace), scope)
         room = jax.tree.map(lambda utility: 1 - jax.nn.sigmoid(utility), useful)
         rooms = _of_feeds(units, room, params) if units else by_path(room)

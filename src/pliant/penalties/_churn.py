@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from pliant.errors import UserError, require_choice, require_range
+from pliant.finite import all_finite
 from pliant.types import Forward, Number, Params, Penalty, Scalar
 
 Distance = Literal["squared", "kl"]
@@ -39,8 +40,9 @@ def churn(
               c = \lambda\, \frac{\overline{|L|}}{\overline D + 10^{-8}}
 
     over reference examples x that are drawn from the current task for every update, independently of the batch. The
-    bars are running means over updates, the present one included, corrected for their start; no gradient flows through
-    them nor through the earlier outputs. So the term is about λ times the loss, however much the network churns. d is
+    bars are running means over updates, the present one included, corrected for their start; a loss or a churn that is
+    not finite does not enter them. No gradient flows through them nor through the earlier outputs. So the term is about
+    λ times the loss, however much the network churns. d is
 
     * "squared": the mean squared difference of the outputs;
     * "kl": :math:`\sum_c p_c \log (p_c / q_c)` with p the earlier and q the present softmax.
@@ -109,11 +111,13 @@ def churn(
         has_past = state.updates >= lag
         updates = state.updates + 1
 
-        def running(mean: Scalar, value: Scalar) -> Scalar:
-            new = decay * mean + (1 - decay) * jax.lax.stop_gradient(value).astype(jnp.float32)
-            return jnp.where(has_past, new, mean)
+        values = jax.lax.stop_gradient((jnp.abs(forward.loss).astype(jnp.float32), now.astype(jnp.float32)))
+        is_seen = has_past & all_finite(values)
 
-        means = running(state.loss, jnp.abs(forward.loss)), running(state.churn, now)
+        def running(mean: Scalar, value: Scalar) -> Scalar:
+            return jnp.where(is_seen, decay * mean + (1 - decay) * value, mean)
+
+        means = running(state.loss, values[0]), running(state.churn, values[1])
         correction = 1 - jnp.float32(decay) ** jnp.maximum(updates - lag, 1)
         ratio = means[0] / (means[1] + 1e-8 * correction)
         past = (*state.past[1:], jax.lax.stop_gradient(params))

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from pliant.branches import anywhere
 from pliant.errors import UserError, require_range, unknown_name
+from pliant.finite import all_finite
 from pliant.types import Forward, Number, Params, Penalty, Scalar
 
 Distance = Literal["kl", "squared"]
@@ -38,7 +39,8 @@ def distillation(
     - "kl": :math:`D = \sum_c p_c \log (p_c / q_c)`, with p and q the softmax of teacher and student;
     - "squared": the mean squared difference of the outputs.
 
-    Before the first switch, and from N updates after each on, the penalty and its gradient are exactly 0. Together
+    Before the first switch, and from N updates after each on, the penalty and its gradient are exactly 0. Parameters
+    that are not all finite never become the teacher. Together
     with a reset of the network at the switch this is `reset-distill`: a fresh network learns the new task and what the
     old network does.
 
@@ -104,7 +106,7 @@ def distillation(
 
     def switch(params: Params, state: DistillationState) -> DistillationState:
         switches = optax.safe_increment(state.switches)
-        is_due = (every_tasks > 0) & (switches % jnp.maximum(every_tasks, 1) == 0)
+        is_due = (every_tasks > 0) & (switches % jnp.maximum(every_tasks, 1) == 0) & all_finite(params)
         teacher = jax.tree.map(lambda now, before: jnp.where(is_due, now, before), params, state.teacher)
         return DistillationState(teacher, jnp.where(is_due, 0, state.taught), switches)
 

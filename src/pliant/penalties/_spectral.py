@@ -129,11 +129,12 @@ def _first_vector(matrix: Float[Array, "in out"]) -> Float[Array, " in"]:
 
 
 def _spectral_norm(matrix: Float[Array, "in out"], u: Float[Array, " in"]) -> tuple[Scalar, Float[Array, " in"]]:
-    """uᵀAv after one power iteration, and the new u; for A = 0 the old one."""
+    """uᵀAv after one power iteration, and the new u; the old one for A = 0, and where A is not finite."""
     fixed = jax.lax.stop_gradient(matrix)
     v = _direction(jnp.matmul(u, fixed, precision="highest"))
     image = jnp.matmul(fixed, v, precision="highest")
-    u = jnp.where(jnp.any(image != 0), _direction(image), u)
+    size = jnp.linalg.norm(image)
+    u = jnp.where((size > 0) & jnp.isfinite(size), _direction(image), u)
     return jnp.vdot(u, jnp.matmul(matrix, v, precision="highest"), precision="highest"), u
 
 
