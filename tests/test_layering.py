@@ -13,6 +13,7 @@ LAYERS = [
     {"types", "settings"},
     {"squares"},
     {"isometry", "masks", "targets"},
+    {"layouts"},
     {"networks", "optimizers", "penalties", "diagnostics", "streams", "results"},
     {"_diagnose", "interventions"},
     {"methods"},

@@ -24,7 +24,7 @@ State: TypeAlias = PyTree
 Info: TypeAlias = Mapping[str, Shaped[Array, ""]]
 """What a method reports of one step: named scalars. Counts are summed over a task, the rest are averaged."""
 Features: TypeAlias = Mapping[str, Float[Array, "batch ..."]]
-"""Post-activation arrays by hidden layer; the units lie along the last axis unless the layer's `axis` says otherwise."""
+"""Post-activation arrays by hidden layer; units along the last axis unless the layer's `axis` says otherwise."""
 Number: TypeAlias = Shaped[Array, ""] | float | int
 """A hyperparameter: a Python number, or a traced scalar inside a compiled program."""
 Schedule: TypeAlias = Callable[[Any], Any]
@@ -66,6 +66,20 @@ class Slot(NamedTuple):
     repeats: int = 1
     """How many neighbouring entries along that axis belong to each unit: H·W behind a flatten of (channels, height,
     width)."""
+
+    def by_unit(self, leaf: Array) -> Array:
+        """The leaf as a matrix (entries of a unit, units).
+
+        Example:
+          >>> reader = Slot("head/kernel", axis=0, tiles=2)
+          >>> reader.by_unit(jax.numpy.array([[1], [2], [3], [4]])).tolist()
+          [[1, 2], [3, 4]]
+        """
+        last = jax.numpy.moveaxis(leaf, self.axis, -1)
+        num_units = last.shape[-1] // (self.tiles * self.repeats)
+        if self.repeats > 1:
+            last = last.reshape(*last.shape[:-1], self.tiles, num_units, self.repeats).swapaxes(-1, -2)
+        return last.reshape(leaf.size // max(num_units, 1), num_units)
 
 
 class Feed(NamedTuple):
@@ -129,11 +143,25 @@ class Wiring(NamedTuple):
     """The axes of a kernel that index its outputs, by `leaf_path`; all others are inputs. (−1,) for those that are
     missing: dense (in, out), conv (height, wide, in, out). (0,) for (out, in, height, wide), (−2, −1) for (in, heads,
     size)."""
+    frozen: frozenset[str] = frozenset()
+    """Parameters, by `leaf_path`, that no method may change. Units that they feed or that they read are never reset."""
 
     @property
     def indirect_readers(self) -> list[str]:
         """Those of them that read hidden units: there a unit's weights do not say what it contributes."""
         return sorted({slot.path for layer in self.layers for slot in layer.readers} & self.indirect)
+
+    def units_last(self, name: str, feature: Array) -> Array:
+        """A feature with its units on the last axis, where those are that are not of a hidden layer.
+
+        Example:
+          >>> layer = HiddenLayer("conv", 4, (), (), "relu", elementwise=True, axis=1)
+          >>> wiring = Wiring((layer,), {})
+          >>> [wiring.units_last(name, jax.numpy.zeros((2, 4, 8))).shape for name in ("conv", "stream")]
+          [(2, 8, 4), (2, 4, 8)]
+        """
+        layers = [layer for layer in self.layers if layer.name == name]
+        return layers[0].units_last(feature) if layers else feature
 
     def mask(self, params: Params, *roles: Role) -> PyTree[bool]:
         """True at the leaves that have one of `roles`; the structure is that of `params`.
@@ -206,7 +234,8 @@ class Penalty(NamedTuple):
     init: Callable[[Params], State]
     loss: Callable[[Params, State, Any], tuple[Scalar, State]]
     """`loss(params, state, forward) -> (value, state)`; penalties of the weights alone also take None in place of the
-    `Forward`. Strength 0 gives exactly 0 and a zero gradient."""
+    `Forward`. The value is in float32, or in the type of the parameters or outputs where that is wider. Strength 0 gives
+    exactly 0 and a zero gradient."""
     switch: Callable[[Params, State], State] | None = None
     """`switch(params, state) -> state` when the task changes, before anything is reset."""
 
