@@ -1,7 +1,8 @@
-"""Options of a factory, read off its signature, and the casting of text such as `0.03` to their types."""
+"""Options of a factory, read off its signature and docstring, and the casting of text such as `0.03` to their types."""
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, get_args, get_origin
 
@@ -21,6 +22,53 @@ def options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """
     parameters = inspect.signature(factory, eval_str=True).parameters
     return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def meanings(factory: Callable[..., Any]) -> dict[str, str]:
+    """What the parameters of a factory mean, as its docstring says under Args, or those of the functions that it calls.
+
+    Example:
+      >>> def factory(*, rate=0.1, kind="a"):
+      ...     '''Makes one.
+      ...
+      ...     Args:
+      ...       rate: ≥ 0.
+      ...       kind: "a" or "b".
+      ...     '''
+      >>> meanings(factory)
+      {'rate': '≥ 0', 'kind': '"a" or "b"'}
+    """
+    found: dict[str, str] = {}
+    for each in (factory, *_called(factory)):
+        found = _arguments(inspect.getdoc(each) or "") | found
+    return found
+
+
+def _called(factory: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """The functions of ours that a function names in its code."""
+    code = getattr(factory, "__code__", None)
+    named = [getattr(factory, "__globals__", {}).get(name) for name in getattr(code, "co_names", ())]
+    return [each for each in named if inspect.isfunction(each) and each.__module__.startswith("pliant")]
+
+
+def _arguments(text: str) -> dict[str, str]:
+    """The entries under Args of a docstring, each as one line without mark-up."""
+    section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)+)", text, flags=re.MULTILINE)
+    entries = re.findall(r"^  (\w[\w, *]*): (.*(?:\n   .*)*)", section.group(1) if section else "", flags=re.MULTILINE)
+    plain = {names: plain_text(meaning).removesuffix(".") for names, meaning in entries}
+    return {name: meaning for names, meaning in plain.items() for name in names.replace("*", "").split(", ")}
+
+
+def plain_text(text: str) -> str:
+    """A piece of documentation as one line without mark-up.
+
+    Example:
+      >>> plain_text("a :math:`p_t`  of `snr`, see `its paper <https://arxiv.org/>`_")
+      'a p_t of snr, see its paper'
+    """
+    text = re.sub(r"`([^`<]*?)\s*<[^`>]*>`_+", r"\1", text)
+    text = re.sub(r":\w+:`([^`]*)`|`+([^`]*)`+", lambda match: match.group(1) or match.group(2) or "", text)
+    return " ".join(text.split())
 
 
 def cast(name: str, value: Any, default: Any, annotation: Any = float) -> Value:

@@ -31,7 +31,7 @@ def fire(*, mix: Number = 1.0, iterations: int = 10, every_tasks: Number = 1, ma
     Args:
       mix: α in [0, 1]; 1 replaces the kernel, 0 changes nothing.
       iterations: ≥ 0, of the Newton–Schulz iteration.
-      every_tasks: n ≥ 1, act before tasks number n, 2n, …; 0 never acts.
+      every_tasks: n ≥ 1, act after tasks n, 2n, …; 0 never acts.
       mask: True at the kernels to replace: a pytree of booleans or a function of the parameters that makes one. By
         default all leaves with two or more axes. The method `fire` leaves embeddings out.
 

@@ -13,7 +13,7 @@ def full_reset(*, every_tasks: Number = 1) -> Intervention:
     fresh network learns in the same updates; methods that keep plasticity should reach it.
 
     Args:
-      every_tasks: n ≥ 1, reset before tasks number n, 2n, …; 0 never resets.
+      every_tasks: n ≥ 1, reset after tasks n, 2n, …; 0 never resets.
 
     Returns:
       A stateless `Intervention`; `info` has `norm_moved`.

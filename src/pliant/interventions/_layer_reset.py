@@ -25,7 +25,7 @@ def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1)
     Args:
       wiring: the network's layer graph.
       num_layers: k, from 1 (the head alone) to the number of hidden layers plus 1.
-      every_tasks: n ≥ 1, reset before tasks number n, 2n, …; 0 never resets.
+      every_tasks: n ≥ 1, reset after tasks n, 2n, …; 0 never resets.
 
     Returns:
       A stateless `Intervention`; `info` has `norm_moved`.

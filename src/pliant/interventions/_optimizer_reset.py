@@ -19,7 +19,7 @@ def optimizer_reset(*, keep_moments: bool = False, every_tasks: Number = 1) -> I
     Args:
       keep_moments: whether only the count is reset, of every optimizer in the state that has one beside its moments.
         Counts of learning-rate schedules stay.
-      every_tasks: n ≥ 1, reset before tasks number n, 2n, …; 0 never resets.
+      every_tasks: n ≥ 1, reset after tasks n, 2n, …; 0 never resets.
 
     Returns:
       A stateless `Intervention`; `info` has `norm_moved`, which is 0: no weight moves.

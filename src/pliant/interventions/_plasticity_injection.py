@@ -108,7 +108,7 @@ def plasticity_injection(wiring: Wiring, *, at_task: Number = 1) -> Intervention
 
     Args:
       wiring: of a network that `with_injection` made.
-      at_task: the task, counted from 0, before which to inject, ≥ 1; 0 never does.
+      at_task: the task, counted from 1, after which to inject; 0 never does.
 
     Returns:
       An `Intervention` without a state of its own. `info` of a switch counts `injections`.

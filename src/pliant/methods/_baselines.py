@@ -17,7 +17,14 @@ from pliant.types import Method, Number, Params, Penalty, Wiring
 def _sgd_optimizer(
     wiring: Wiring, *, learning_rate: Number, momentum: Number = 0.0, weight_decay: Number = 0.0
 ) -> optax.GradientTransformationExtraArgs:
-    """The decay joins the gradient, of all parameters, as in PyTorch's SGD."""
+    """The decay joins the gradient, of all parameters, as in PyTorch's SGD.
+
+    Args:
+      wiring: not used.
+      learning_rate: step size, ≥ 0.
+      momentum: decay rate of the sum of gradients, in [0, 1); 0 for none.
+      weight_decay: ≥ 0, what the parameters are multiplied by and added to the gradient.
+    """
     del wiring
     require_range("learning_rate", learning_rate, 0, do="Use a step size such as 0.01.")
     require_range("momentum", momentum, 0, 0.999999, do="0 or 0.9 are usual.")
@@ -35,6 +42,16 @@ def _tuned_adam_optimizer(
     eps: Number = 1e-9,
     eps_root: Number = 1e-3,
 ) -> optax.GradientTransformationExtraArgs:
+    """Adam that forgets both moments at one rate, so that a step stays bounded when gradients grow.
+
+    Args:
+      wiring: not used.
+      learning_rate: step size, ≥ 0.
+      b1: decay rate of the first moment, in [0, 1).
+      b2: decay rate of the second moment, in [0, 1).
+      eps: ≥ 0, outside the root.
+      eps_root: ≥ 0, added inside the root.
+    """
     del wiring
     require_adam(learning_rate, b1, b2, eps)
     require_range("eps_root", eps_root, 0, do="1e-3 is the authors'.")
@@ -50,7 +67,16 @@ def _adamw_optimizer(
     eps: Number = 1e-8,
     weight_decay: Number = 1e-2,
 ) -> optax.GradientTransformationExtraArgs:
-    """The decay is of all parameters, as in PyTorch's AdamW."""
+    """The decay is of all parameters, as in PyTorch's AdamW.
+
+    Args:
+      wiring: not used.
+      learning_rate: step size, ≥ 0.
+      b1: decay rate of the first moment, in [0, 1).
+      b2: decay rate of the second moment, in [0, 1).
+      eps: ≥ 0, outside the root.
+      weight_decay: ≥ 0; an update takes the learning rate times this share off every parameter.
+    """
     del wiring
     return _adamw(learning_rate, b1, b2, eps, weight_decay)
 
@@ -64,7 +90,16 @@ def _weight_decay_optimizer(
     eps: Number = 1e-8,
     weight_decay: Number = 1e-2,
 ) -> optax.GradientTransformationExtraArgs:
-    """Of all kernels: hidden, head, embeddings."""
+    """Of all kernels: hidden, head, embeddings.
+
+    Args:
+      wiring: names the kernels.
+      learning_rate: step size, ≥ 0.
+      b1: decay rate of the first moment, in [0, 1).
+      b2: decay rate of the second moment, in [0, 1).
+      eps: ≥ 0, outside the root.
+      weight_decay: ≥ 0; an update takes the learning rate times this share off every kernel.
+    """
     return _adamw(learning_rate, b1, b2, eps, weight_decay, mask=lambda params: _kernels(wiring, params))
 
 
@@ -79,7 +114,13 @@ def _adamw(
 def _l2_penalty(
     wiring: Wiring, *, strength: Number = 1e-3, parameters: Literal["kernels", "all"] = "kernels"
 ) -> Penalty:
-    """Of "kernels" (hidden, head, embeddings), or "all" parameters, as PyTorch's Adam with `weight_decay`."""
+    """The squared norm of the kernels or of everything.
+
+    Args:
+      wiring: names the kernels.
+      strength: ≥ 0, what the squared norm is multiplied by in the loss.
+      parameters: "kernels" (hidden, head, embeddings), or "all", as PyTorch's Adam with `weight_decay`.
+    """
     require_choice("parameters", parameters, "kernels", "all")
     if parameters == "all":
         return l2(strength)
@@ -103,6 +144,15 @@ def _muon_optimizer(
     """Muon on hidden kernels, with `rate_factor` times the learning rate; plain Adam on all other parameters.
 
     optax's Muon brings an Adam for the other parameters as well, but that one has Nesterov momentum.
+
+    Args:
+      wiring: names the hidden kernels.
+      learning_rate: step size of Adam, ≥ 0.
+      b1: decay rate of the first moment, in [0, 1).
+      b2: decay rate of the second moment, in [0, 1).
+      eps: ≥ 0, outside the root.
+      momentum: of Muon, in [0, 1).
+      rate_factor: ≥ 0, Muon's learning rate over Adam's.
     """
     require_adam(learning_rate, b1, b2, eps)
     require_range("momentum", momentum, 0, 0.999999, do="0.95 is usual.")

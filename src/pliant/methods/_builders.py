@@ -17,7 +17,7 @@ def adam_optimizer(
 
     Args:
       wiring: not used.
-      learning_rate: ≥ 0.
+      learning_rate: step size, ≥ 0.
       b1: decay rate of the first moment, in [0, 1).
       b2: decay rate of the second moment, in [0, 1).
       eps: ≥ 0, outside the root.
@@ -43,7 +43,7 @@ def adam_optimizer(
 def on_roles(factory: Callable[..., Any], *roles: Role) -> Callable[..., Any]:
     """Makes a recipe's builder of a function that takes a mask: the mask becomes True at the leaves of these roles.
 
-    The function's other parameters, with their defaults, become the recipe's hyperparameters.
+    The function's other parameters, with their defaults, become the recipe's hyperparameters. Its documentation stays.
 
     Example:
       >>> from pliant.penalties import l2_init
@@ -58,4 +58,5 @@ def on_roles(factory: Callable[..., Any], *roles: Role) -> Callable[..., Any]:
     first = inspect.Parameter("wiring", inspect.Parameter.POSITIONAL_ONLY)
     named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     builder.__signature__ = inspect.Signature([first, *named])  # type: ignore[attr-defined]
+    builder.__doc__ = factory.__doc__
     return builder

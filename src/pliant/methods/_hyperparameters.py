@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from pliant.errors import UserError, unknown_name
-from pliant.settings import Value, cast, options
+from pliant.settings import Value, cast, meanings, options
 from pliant.types import Intervention, Method, Network, Penalty, Stream, Wiring
 
 
@@ -43,6 +43,18 @@ def defaults(method: Method, learning_rate: float = 1e-3) -> dict[str, Value]:
             do=f"Write for example {missing[0]}=0.1 in its signature.",
         )
     return values
+
+
+def option_meanings(method: Method) -> dict[str, str]:
+    """What the method's hyperparameters mean, by name, as the documentation of its parts says.
+
+    Example:
+      >>> from pliant.methods import METHODS
+      >>> option_meanings(METHODS["sgd"])["momentum"]
+      'decay rate of the sum of gradients, in [0, 1); 0 for none'
+    """
+    found = {name: meaning for builder in _builders(method) for name, meaning in meanings(builder).items()}
+    return {name: found.get(name, "") for name in _parameters(method)}
 
 
 def as_arrays(values: Mapping[str, Value]) -> dict[str, np.ndarray]:
@@ -194,8 +206,12 @@ def _of(builder: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any
 
 
 def _parameters(method: Method) -> dict[str, inspect.Parameter]:
+    return {name: option for builder in _builders(method) for name, option in options(builder).items()}
+
+
+def _builders(method: Method) -> list[Callable[..., Any]]:
     builders = [*_shaping(method), method.optimizer, method.schedule, method.penalty, method.intervention]
-    return {name: option for builder in builders if builder for name, option in options(builder).items()}
+    return [builder for builder in builders if builder]
 
 
 def _shaping(method: Method) -> list[Callable[..., Any]]:

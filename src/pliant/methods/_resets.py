@@ -31,6 +31,7 @@ def _anywhere(factory: Callable[..., Any]) -> Callable[..., Any]:
     first = inspect.Parameter("wiring", inspect.Parameter.POSITIONAL_ONLY)
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(factory).parameters.values()]
     builder.__signature__ = inspect.Signature([first, *own])  # type: ignore[attr-defined]
+    builder.__doc__ = factory.__doc__
     return builder
 
 

@@ -20,7 +20,18 @@ def _spectral(
     include_bias: bool = True,
     pull_to_one: bool = False,
 ) -> Penalty:
-    """`pull_to_one`: pull the scales of norms to 1, where they start, and their offsets to 0."""
+    """The penalty on kernels, biases and norms; its other options are those of `spectral`.
+
+    Args:
+      wiring: names the parameters.
+      strength: ≥ 0, what the penalty is multiplied by in the loss.
+      exponent: ≥ 1, of the distance of a spectral norm from its target.
+      gain: > 0, the target of every spectral norm.
+      target: "gain", or "start" for each kernel's initial spectral norm.
+      include_head: whether the output layer's kernel is among them.
+      include_bias: whether the norms of biases are pulled to 0.
+      pull_to_one: whether the scales of norms are pulled to 1, where they start, and their offsets to 0.
+    """
     kernels: tuple[Role, ...] = ("matrix", "head") if include_head else ("matrix",)
     present = set(wiring.roles.values())
     return spectral(

@@ -12,6 +12,15 @@ from pliant.types import Method, Number, Wiring
 def _per_weight_adam_optimizer(
     wiring: Wiring, *, learning_rate: Number, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
+    """Adam with moments that count the updates of each weight.
+
+    Args:
+      wiring: not used.
+      learning_rate: step size, ≥ 0.
+      b1: decay rate of the first moment, in [0, 1).
+      b2: decay rate of the second moment, in [0, 1).
+      eps: ≥ 0, outside the root.
+    """
     del wiring
     require_adam(learning_rate, b1, b2, eps)
     return optax.with_extra_args_support(

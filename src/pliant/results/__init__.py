@@ -6,7 +6,7 @@ from pliant.results._pictures import PICTURES, dormant_by_layer, draw_picture, g
 from pliant.results._run_folder import COLUMNS, RunFolder
 from pliant.results._spectrum_pictures import hessian_density, ntk_eigenvalues, spectra_over_time
 from pliant.results._statistics import Spread, spread, summarize_run
-from pliant.results._table import diagnosis_table, summary_table
+from pliant.results._table import diagnosis_table, summary_table, summary_text
 
 __all__ = [
     "COLUMNS",
@@ -27,4 +27,5 @@ __all__ = [
     "spread",
     "summarize_run",
     "summary_table",
+    "summary_text",
 ]

@@ -16,7 +16,7 @@ from pliant.results._picture_parts import over_rows
 def headline_figure(metrics: pd.DataFrame, headline: str, title: str, chance: float | None) -> Figure:
     """Draws a metric against the task: one line a method, mean over seeds, ± one standard error shaded.
 
-    Seeds without a finite number are left out of the mean, and tasks without any out of the line. The limits of the axes
+    Seeds without a finite number are left out of the mean, tasks without any out of the line. The limits of the axes
     follow what is drawn.
 
     Args:

@@ -1,7 +1,9 @@
 """The tables that are printed: what ends a run, and what a diagnosis found."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import pandas as pd
 from rich.markup import escape
@@ -17,29 +19,98 @@ def summary_table(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]],
       headline: the accuracy that the stream is about.
       title: above the table.
     """
-    last = {min(5, number) for number in summary["num_tasks"]}
-    tasks = f"last {last.pop()} tasks" if len(last) == 1 else "last ≤ 5 tasks"
+    header, *rows = _cells(summary, seconds, has_interval=False)
     table = Table(title=escape(f"{title}: {headline.replace('_', ' ')}"), title_justify="left")
-    table.add_column("method")
-    for name in (tasks, "first task", "dormant", "eff. rank", "isometry dev.", "seconds"):
-        table.add_column(name, justify="right")
-    show_diverged = bool((summary["num_diverged"] > 0).any())
-    if show_diverged:
-        table.add_column("diverged", justify="right")
-    for row in summary.to_dict("records"):
-        cells = [
-            escape(str(row["method"])),
-            f"{row['last_mean']:.3f} ± {_number(row['last_standard_error'], '.3f')}",
-            _number(row["first_task"], ".3f"),
-            _number(row.get("dormant_fraction", math.nan), ".3f"),
-            _number(row.get("effective_rank", math.nan), ".3g"),
-            _number(row.get("isometry_deviation", math.nan), ".3g"),
-            f"{sum(seconds.get(str(row['method']), [])):.1f}",
-        ]
-        if show_diverged:
-            cells.append(f"{row['num_diverged']} of {row['num_seeds']}")
-        table.add_row(*cells)
+    for name in header:
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for row in rows:
+        table.add_row(*map(escape, row))
     return table
+
+
+def summary_text(
+    summary: pd.DataFrame,
+    seconds: Mapping[str, Sequence[float]],
+    headline: str,
+    title: str,
+    format: Literal["csv", "markdown", "latex"],
+) -> str:
+    r"""The table of `summary_table` for other programs, also with the interquartile mean and its 95 % interval.
+
+    Args:
+      summary: one row a method.
+      seconds: wall time of every task, by method.
+      headline: the accuracy that the stream is about.
+      title: above the table; in LaTeX a comment.
+      format: "csv" has all columns of `summarize_run` with all digits; "markdown" and "latex" what is printed.
+
+    Returns:
+      The text, ending in a newline.
+
+    Example:
+      >>> from pliant.results import summarize_run
+      >>> rows = [("a_b", seed, 1, "train_accuracy", 0.5) for seed in range(2)]
+      >>> metrics = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
+      >>> print(summary_text(summarize_run(metrics, "train_accuracy"), {}, "train_accuracy", "one task", "latex"))
+      % one task: train accuracy
+      \begin{tabular}{lrrrrrrr}
+      \hline
+      method & last task & IQM [95 \%] & first task & dormant & eff. rank & isometry dev. & seconds \\
+      \hline
+      a\_b & 0.500 $\pm$ 0.000 & 0.500 [0.500, 0.500] & 0.500 & -- & -- & -- & 0.0 \\
+      \hline
+      \end{tabular}
+    """
+    if format == "csv":
+        times = [sum(seconds.get(str(method), [])) for method in summary["method"]]
+        return summary.assign(seconds=times).to_csv(index=False, lineterminator="\n")
+    header, *rows = _cells(summary, seconds, has_interval=True)
+    above = f"{title}: {headline.replace('_', ' ')}"
+    if format == "markdown":
+        rule = ["---", *["---:"] * (len(header) - 1)]
+        lines = ["| " + " | ".join(map(_for_markdown, row)) + " |" for row in (header, rule, *rows)]
+        return "\n".join([_for_markdown(above), "", *lines, ""])
+    first, *rest = (" & ".join(map(_for_latex, row)) + r" \\" for row in (header, *rows))
+    begin = [f"% {above}", rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\hline", first, r"\hline"]
+    return "\n".join([*begin, *rest, r"\hline", r"\end{tabular}", ""])
+
+
+def _cells(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]], *, has_interval: bool) -> list[list[str]]:
+    """The header, then a row a method."""
+    last = {min(5, number) for number in summary["num_tasks"]}
+    tasks = "last ≤ 5 tasks" if len(last) > 1 else "last task" if last == {1} else f"last {last.pop()} tasks"
+    interval = ["IQM [95 %]"] if has_interval else []
+    diverged = ["diverged"] if (summary["num_diverged"] > 0).any() else []
+    numbers = ["first task", "dormant", "eff. rank", "isometry dev.", "seconds"]
+    rows = [["method", tasks, *interval, *numbers, *diverged]]
+    for row in summary.to_dict("records"):
+        low, high = (_number(row[f"last_iqm_{end}"], ".3f") for end in ("low", "high"))
+        rows.append(
+            [
+                str(row["method"]),
+                f"{row['last_mean']:.3f} ± {_number(row['last_standard_error'], '.3f')}",
+                *[f"{row['last_iqm']:.3f} [{low}, {high}]" for _ in interval],
+                _number(row["first_task"], ".3f"),
+                _number(row.get("dormant_fraction", math.nan), ".3f"),
+                _number(row.get("effective_rank", math.nan), ".3g"),
+                _number(row.get("isometry_deviation", math.nan), ".3g"),
+                f"{sum(seconds.get(str(row['method']), [])):.1f}",
+                *[f"{row['num_diverged']} of {row['num_seeds']}" for _ in diverged],
+            ]
+        )
+    return rows
+
+
+def _for_markdown(text: str) -> str:
+    return re.sub(r"([\\|*_`<\[\]])", r"\\\1", text)
+
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {letter: rf"\{letter}" for letter in "_$%&#{}"} | {"±": r"$\pm$", "≤": r"$\leq$", "–": "--"}
+
+
+def _for_latex(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 def diagnosis_table(

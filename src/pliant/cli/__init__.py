@@ -1,0 +1,72 @@
+"""The command line: parse, call, print. One file a command."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+import pliant
+from pliant import _xla
+from pliant.cli._diagnose import Diagnose
+from pliant.cli._list import List
+from pliant.cli._plot import Plot
+from pliant.cli._run import Run
+from pliant.cli._show import Show
+from pliant.cli._terminal import print_error, tolerate_any_letters
+from pliant.errors import UserError
+
+USER_ERROR = 2
+
+_COMMANDS: dict[str, Callable[..., Any]] = {"run": Run, "list": List, "show": Show, "plot": Plot, "diagnose": Diagnose}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code: 0 done, 2 user error."""
+    tolerate_any_letters()
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        print(f"pliant {pliant.__version__}")
+        return 0
+    command = tyro.extras.subcommand_cli_from_dict(
+        _COMMANDS,
+        prog="pliant",
+        args=arguments,
+        description="Neural networks that keep learning: methods, streams of tasks and diagnostics of plasticity.",
+    )
+    try:
+        if isinstance(command, Run):  # read again: a benchmark brings its own defaults
+            defaults_now = command.with_defaults_of_benchmark()
+            command = tyro.cli(Run, prog="pliant run", args=arguments[1:], default=defaults_now)
+        if isinstance(command, Run | Diagnose):
+            _start_jax()
+        command()
+    except UserError as error:
+        print_error(f"pliant: {error}")
+        return USER_ERROR
+    except BrokenPipeError:  # no file of the user's
+        raise
+    except OSError as error:
+        print_error(
+            f"pliant: got {type(error).__name__}: {error}; wanted files that can be read and written. "
+            "Check permissions and free space."
+        )
+        return USER_ERROR
+    return 0
+
+
+def _start_jax() -> None:
+    """Makes every core a device; JAX finds out only then which platforms there are."""
+    import jax
+
+    _xla.use_every_core()
+    _xla.cache_compilations()
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        asked = jax.config.jax_platforms
+        raise UserError(
+            got=f"JAX_PLATFORMS={asked}, which JAX cannot start here: {str(error).splitlines()[0]}",
+            wanted="a platform that this machine and the installed jaxlib have",
+            do="Leave JAX_PLATFORMS unset, or set it to cpu.",
+        ) from error

@@ -1,0 +1,77 @@
+"""`pliant list`: what can be named in a run."""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+from rich.markup import escape
+from rich.table import Table
+from tyro.conf import Positional
+
+from pliant.cli._terminal import print_line, print_table
+from pliant.diagnostics import DIAGNOSTICS
+from pliant.methods import METHODS, defaults
+from pliant.networks import NETWORKS
+from pliant.presets import PRESETS, SCALES, Preset
+from pliant.settings import options
+from pliant.streams import DATASETS, STREAMS, TRANSITIONS
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """List what can be named in a run, with what can be set. `pliant show NAME` says more of each."""
+
+    kind: Positional[Literal["methods", "benchmarks", "streams", "transitions", "datasets", "networks", "diagnostics"]]
+    """What to list."""
+    plain: bool = False
+    """One name a line, nothing else."""
+
+    def __call__(self) -> None:
+        """Prints the list."""
+        makers: dict[str, Callable[[], list[tuple[str, str, str]]]] = {
+            "methods": lambda: [(m.name, m.summary, _pairs(defaults(m))) for m in METHODS.values()],
+            "benchmarks": lambda: [(p.name, p.summary, _sizes(p)) for p in PRESETS.values()],
+            "streams": lambda: [_factory_row(name, make) for name, make in STREAMS.items()],
+            "transitions": lambda: [(name, *_wants(make)) for name, make in TRANSITIONS.items()],
+            "datasets": lambda: [(name, d.summary, d.hub or "embedded") for name, d in DATASETS.items()],
+            "networks": lambda: [_factory_row(name, make) for name, make in NETWORKS.items()],
+            "diagnostics": lambda: [(d.name, d.summary, d.cost) for d in DIAGNOSTICS.values()],
+        }
+        rows = makers[self.kind]()
+        if self.plain:
+            print_line("\n".join(name for name, _, _ in rows))
+            return
+        last = {
+            "benchmarks": "smoke, cpu, paper: seeds × tasks",
+            "transitions": "for",
+            "datasets": "source",
+            "diagnostics": "cost",
+        }.get(self.kind, "options (--set NAME.OPTION=VALUE)")
+        table = Table("name", "what it is", last)
+        for row in rows:
+            table.add_row(*map(escape, row))
+        print_table(table)
+
+
+def _factory_row(name: str, factory: Callable[..., Any]) -> tuple[str, str, str]:
+    first_line = (inspect.getdoc(factory) or "").splitlines()[0]
+    own_flags = ("num_tasks", "widths", "use_bias")  # --tasks, --widths, --use-bias
+    values = {key: option.default for key, option in options(factory).items() if key not in own_flags}
+    return name, first_line, _pairs(values)
+
+
+def _sizes(preset: Preset) -> str:
+    return ", ".join(f"{preset.configs[scale].seeds} × {preset.configs[scale].tasks}" for scale in SCALES)
+
+
+def _wants(transition: Callable[..., Any]) -> tuple[str, str]:
+    """First line of a transition's documentation, and what it says of the stream."""
+    text = inspect.getdoc(transition) or ""
+    stream = re.search(r"stream: (.*)\.", text)
+    return text.splitlines()[0], stream.group(1) if stream else "all streams"
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())

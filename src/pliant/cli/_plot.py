@@ -1,0 +1,119 @@
+"""`pliant plot`: figures and pictures of stored numbers."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from tyro.conf import Positional
+
+from pliant import results
+from pliant.cli._terminal import print_line
+from pliant.errors import UserError, unknown_name
+from pliant.results import RunFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """Draw the figure of a run again, or of several runs in one; or a picture of what its diagnostics found."""
+
+    dirs: Positional[tuple[Path, ...]]
+    """Run folders. Several are drawn in one figure, in which lines are named by folder and method."""
+    out: Path | None = None
+    """File without suffix; by default in the (first) run folder. With --picture, -METHOD is added to it."""
+    metric: str | None = None
+    """Metric of the figure: any in metrics.parquet, such as loss, test_accuracy or effective_rank; by default the
+    run's headline metric."""
+    picture: str | None = None
+    """In place of the figure, of one run: spectra, jacobian, ntk, hessian, gradient-cosine, probes or dormant."""
+    method: str | None = None
+    """Method of the picture; by default every one of the run, a file each."""
+
+    def __call__(self) -> None:
+        """Draws the figure or the pictures and prints where they are."""
+        if not self.dirs:
+            raise UserError(got="no run folder", wanted="at least one", do="Give what `pliant run` printed.")
+        folders = [RunFolder(path) for path in self.dirs]
+        if self.picture is not None:
+            if self.metric is not None:
+                raise UserError(
+                    got=f"--metric {self.metric} and --picture {self.picture}",
+                    wanted="one of them",
+                    do="Draw one after the other.",
+                )
+            _draw_pictures(folders, self.picture, self.method, self.out)
+        elif self.method is not None:
+            raise UserError(
+                got=f"--method {self.method} without --picture", wanted="both or neither", do="The figure has them all."
+            )
+        else:
+            draw_figure(folders, self.out, self.metric)
+
+
+def draw_figure(folders: Sequence[RunFolder], out: Path | None = None, metric: str | None = None) -> None:
+    """Draws a metric of one run or several, by default their headline, and prints where the figure is."""
+    first = folders[0]
+    if metric is None and len({folder.headline for folder in folders}) > 1:
+        got = ", ".join(f"{folder.path}: {folder.headline}" for folder in folders)
+        raise UserError(got=got, wanted="runs with one headline metric", do="Choose one with --metric.")
+    if len({folder.path.resolve() for folder in folders}) < len(folders):
+        raise UserError(got="a run folder twice", wanted="each once", do="Leave the second out.")
+    metric = metric or first.headline
+    tables = [finished(folder) for folder in folders]
+    for folder, table in zip(folders, tables, strict=True):
+        if metric not in set(table["metric"]):
+            known = table["metric"].unique()
+            raise unknown_name("metric", metric, known, do=f"Give one of {folder.path}.")
+    title = first.title
+    if len(folders) > 1:
+        title = metric.replace("_", " ")
+        tables = [
+            table.assign(method=f"{folder.path}: " + table["method"])
+            for folder, table in zip(folders, tables, strict=True)
+        ]
+    chance = first.chance if metric == first.headline else None
+    figure = results.headline_figure(pd.concat(tables), metric, title, chance)
+    png, _ = results.save_figure(figure, out or first.path / metric.replace("/", "-"))
+    print_line(f"figure: {png} (and .pdf)")
+
+
+def _draw_pictures(folders: Sequence[RunFolder], picture: str, method: str | None, out: Path | None) -> None:
+    """Draws a picture of every method asked for that has what it shows; an error if none has."""
+    if picture not in results.PICTURES:
+        raise unknown_name("picture", picture, results.PICTURES, do="Leave --picture out for the figure of the run.")
+    if len(folders) > 1:
+        raise UserError(got=f"{len(folders)} run folders", wanted="one for a picture", do="Draw each apart.")
+    folder = folders[0]
+    labels = [str(label) for label in finished(folder)["method"].unique()]
+    chosen = [label for label in labels if method in (None, label, label.partition("[")[0])]
+    if not chosen:
+        raise unknown_name("method", str(method), labels, do=f"Give one of {folder.path}.")
+    start = out or folder.path / picture
+    lines, errors = [], []
+    for label in chosen:
+        try:
+            figure = results.draw_picture(folder, picture, label)
+        except UserError as error:
+            errors.append(error)
+            lines.append(f"without {label}: {error}")
+        else:
+            png, _ = results.save_figure(figure, start.with_name(f"{start.name}-{label}"))
+            lines.append(f"picture: {png} (and .pdf)")
+    if len(errors) == len(chosen):
+        raise errors[0]
+    print_line("\n".join(lines))
+
+
+def finished(folder: RunFolder) -> pd.DataFrame:
+    """The metrics of a run in which a task is finished.
+
+    Raises:
+      UserError: if none is.
+    """
+    if folder.metrics.empty:
+        raise UserError(
+            got=f"{folder.path}, in which no task is finished",
+            wanted="at least one finished task",
+            do="Start the run again with the same command.",
+        )
+    return folder.metrics

@@ -1,0 +1,123 @@
+"""`pliant run`: trains, and says how far it is."""
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from tyro.conf import Positional, UseAppendAction, arg
+
+from pliant import training
+from pliant.cli._plot import draw_figure
+from pliant.cli._show import print_run
+from pliant.cli._terminal import is_terminal, print_line
+from pliant.errors import unknown_name
+from pliant.methods import METHODS
+from pliant.presets import PRESETS, Scale
+from pliant.training import RunConfig
+
+_ALL = ("all",)
+_WIDEST_BAR = 40
+
+_Settings = Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="NAME.OPTION=VALUE")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(RunConfig):
+    """Train methods on a stream of tasks. The same command continues an interrupted run."""
+
+    stream: Positional[str] = "random-labels"
+    """Stream of tasks, or a published benchmark such as kumar/permuted-mnist, whose choices then are the defaults of
+    the options below. `pliant list streams`, `pliant list benchmarks`."""
+    scale: Scale | None = None
+    """Size of a benchmark: smoke (a minute, digits in place of larger data), cpu, or paper; by default cpu."""
+    settings: _Settings = ()  # type: ignore[assignment] # --set may be repeated, and take several
+    """Any option of a method, of the stream or of the network, such as adamo.isometry_strength=0.03,
+    random-labels.labels=iid or mlp.norm=layer. `pliant show NAME` explains them."""
+    out: Path | None = None
+    """Run folder; by default runs/STREAM-DATASET-ID or runs/BENCHMARK-SCALE-ID."""
+    data_dir: str | None = None
+    """Folder with parquet files of the data set; by default PLIANT_DATA, or else the Hugging Face hub."""
+
+    def __call__(self) -> None:
+        """Trains, then prints the table and where the figure is."""
+        config = self._config()
+        if self.methods == _ALL:
+            config, left_out = training.fitting(config, self.data_dir)
+            for name, reason in left_out.items():
+                print_line(f"without {name}: {reason}")
+        with _reporting(config.tasks) as report:
+            folder = training.run(config, self.out, name=self._name(), data_dir=self.data_dir, report=report)
+        print_run(folder)
+        draw_figure([folder])
+
+    def with_defaults_of_benchmark(self) -> "Run":
+        """What the command line starts from, now that it is known which benchmark it names."""
+        if self.stream not in PRESETS:
+            if self.scale is not None or "/" in self.stream:
+                raise unknown_name("benchmark", self.stream, PRESETS, do="Streams have no slash and no --scale.")
+            return Run()
+        scale = self.scale or "cpu"
+        choices = vars(PRESETS[self.stream].configs[scale]) | {"stream": self.stream, "settings": ()}
+        return Run(**choices, scale=scale)
+
+    def _config(self) -> RunConfig:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(RunConfig)}
+        fields |= {"settings": tuple(itertools.chain(*self.settings))}
+        config = RunConfig(**fields | ({"methods": tuple(METHODS)} if self.methods == _ALL else {}))
+        if self.scale is None:
+            return config
+        preset = PRESETS[self.stream].configs[self.scale]
+        config = dataclasses.replace(config, stream=preset.stream)
+        return dataclasses.replace(
+            config, settings=(*training.settings_in_use(preset.settings, config), *config.settings)
+        )
+
+    def _name(self) -> str | None:
+        return None if self.scale is None else f"{self.stream.replace('/', '-')}-{self.scale}"
+
+
+@contextmanager
+def _reporting(num_tasks: int) -> Iterator[Callable[[training.Progress], None]]:
+    """A bar on standard error where that is a terminal; a line a task on standard output unless both are terminals."""
+    has_bar = is_terminal(sys.stderr)
+    has_lines = not (has_bar and is_terminal(sys.stdout))
+    progress = _bar()
+    bar = progress.add_task("", total=1.0, method="", task="", score="")
+
+    def report(now: training.Progress) -> None:
+        score = f"online {now.score_name.replace('_', ' ')} {now.score:.3g}"
+        if has_bar:
+            progress.start()  # the first report starts it: errors of the configuration come before
+            progress.update(
+                bar, completed=now.done, method=now.method, task=f"task {now.task}/{num_tasks}", score=score
+            )
+        if has_lines and now.task_done == 1.0:
+            print_line(f"{now.method}: task {now.task} of {num_tasks}, {score}")
+
+    try:
+        yield report
+    finally:
+        if progress.live.is_started:
+            progress.stop()
+
+
+def _bar() -> Progress:
+    console = Console(stderr=True)
+    whole = [Column(overflow="fold") for _ in range(2)]  # names are wrapped, not cut off
+    return Progress(
+        TextColumn("{task.fields[method]}", markup=False, table_column=whole[0]),
+        BarColumn(max(4, min(_WIDEST_BAR, console.width - 2 * _WIDEST_BAR))),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[task]}  {task.fields[score]}", markup=False, table_column=whole[1]),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

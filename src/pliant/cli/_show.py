@@ -1,0 +1,235 @@
+"""`pliant show`: a run's table again, or what is behind a name."""
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import itertools
+import re
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.markup import escape
+from rich.table import Table
+from tyro.conf import Positional
+
+from pliant import results
+from pliant.cli._guide import BENCHMARKS, WHEN
+from pliant.cli._plot import finished
+from pliant.cli._terminal import print_line, print_paragraph, print_table
+from pliant.diagnostics import DIAGNOSTICS, SETS
+from pliant.errors import UserError
+from pliant.methods import METHODS, defaults, find, option_meanings, split_spec
+from pliant.networks import NETWORKS
+from pliant.presets import PRESETS, SCALES
+from pliant.results import RunFolder
+from pliant.settings import meanings, options, plain_text
+from pliant.streams import DATASETS, STREAMS, TRANSITIONS
+from pliant.training import RunConfig
+
+_FLAGS = {"num_tasks": "tasks", "micro_steps": "micro_steps", "widths": "widths", "use_bias": "use_bias"}
+"""Options of factories that are options of a run."""
+_COSTS = {
+    "cheap": "measured after every task, in milliseconds",
+    "spectral": "measured after every task, by decompositions on the host",
+    "per-task": "measured after every task, in seconds",
+    "rare": "measured after tasks 1, 2, 5, 10, 20, 50, … and the last, in minutes",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """Print the table of a run again; or explain a benchmark, method, stream, transition, data set, network, diagnostic
+    or set of diagnostics: what it is, when to use it, and what each of its options means.
+    """
+
+    what: Positional[str]
+    """Run folder, or any name that `pliant list` prints."""
+    format: Literal["table", "csv", "markdown", "latex"] = "table"
+    """Of a run's table. The others also have the interquartile mean with its 95 % interval; csv has all digits."""
+
+    def __call__(self) -> None:
+        """Prints the table or the explanation."""
+        found = [(kind, explain) for kind, (has, explain) in _KINDS.items() if has(self.what)]
+        if not found and Path(self.what).expanduser().exists():
+            print_run(RunFolder(self.what), self.format)
+            return
+        if not found:
+            near = difflib.get_close_matches(self.what, [*PRESETS, *(name for kind in WHEN.values() for name in kind)])
+            raise UserError(
+                got=f"{self.what!r}, which is neither a folder nor a name",
+                wanted="a run folder, or a name that `pliant list` prints",
+                do=f"Did you mean {' or '.join(map(repr, near))}?"
+                if near
+                else "See `pliant list methods` and its like.",
+            )
+        if self.format != "table":
+            raise UserError(
+                got=f"--format {self.format} for the {found[0][0]} {self.what!r}",
+                wanted="a run folder, whose table has formats",
+                do="Leave --format out.",
+            )
+        for place, (kind, explain) in enumerate(found):  # some names are of a method and of a diagnostic
+            print_line(("\n" if place else "") + f"{kind} {self.what}")
+            explain(self.what)
+
+
+def print_run(folder: RunFolder, format: Literal["table", "csv", "markdown", "latex"] = "table") -> None:
+    """Prints the table of a run."""
+    summary = results.summarize_run(finished(folder), folder.headline)
+    if format == "table":
+        print_table(results.summary_table(summary, folder.seconds, folder.headline, folder.title))
+    else:
+        print_line(results.summary_text(summary, folder.seconds, folder.headline, folder.title, format).rstrip("\n"))
+
+
+def _is_method(name: str) -> bool:
+    return all(part in METHODS or ".py:" in part for part in split_spec(name))
+
+
+def _explain_method(name: str) -> None:
+    method, members = find(name), [find(part) for part in split_spec(name)]
+    print_paragraph(method.summary)
+    print_paragraph(f"From: {method.reference}")
+    for member in members:
+        if member.name in WHEN["method"]:
+            _print_when("method", member.name, of=member.name if len(members) > 1 else "it")
+    changes = {
+        "changes the network": _pairs(dict(method.network)),
+        "replaces": ", ".join(f"{network} by {other}" for network, other in method.replaces.items()),
+        "is told when the task changes": "yes" if method.boundary_aware else "",
+        f"is {method.base} with": _pairs(dict(method.off)),
+    }
+    for what, how in changes.items():
+        if how:
+            print_line(f"{what}: {how}")
+    known: dict[str, str] = {}
+    for member in members:  # what several have gets the member's name in front
+        own = option_meanings(member)
+        known = own | {f"{member.name.replace('-', '_')}_{key}": meaning for key, meaning in own.items()} | known
+    _print_options(name, defaults(method), known)
+
+
+def _explain_factory(kind: str, factories: Mapping[str, Callable[..., Any]]) -> Callable[[str], None]:
+    def explain(name: str) -> None:
+        factory = factories[name]
+        for text in _description(factory):
+            print_paragraph(text)
+        _print_when(kind, name)
+        values = {key: option.default for key, option in options(factory).items()}
+        _print_options(name, values, meanings(factory))
+
+    return explain
+
+
+def _explain_dataset(name: str) -> None:
+    source = DATASETS[name]
+    print_paragraph(source.summary)
+    print_paragraph(f"From: {source.hub or 'scikit-learn, embedded'}")
+    _print_when("dataset", name)
+    _print_run_options("train_size", "test_size", "standardize", "augment")
+
+
+def _explain_diagnostic(name: str) -> None:
+    diagnostic = DIAGNOSTICS[name]
+    print_paragraph(diagnostic.summary)
+    for text in _description(diagnostic.measure or diagnostic.follow):
+        print_paragraph(text)
+    _print_when("diagnostic", name)
+    print_paragraph(f"Cost: {_COSTS[diagnostic.cost]}.")
+    inside = [each for each, names in SETS.items() if name in names]
+    print_paragraph(f"In runs: --diagnostics {name}; part of {', '.join(inside)}.")
+    _print_run_options("diagnostics", "diagnose_after", "probe_size", "checkpoints")
+
+
+def _explain_set(name: str) -> None:
+    print_paragraph(", ".join(SETS[name]))
+    _print_when("set of diagnostics", name)
+
+
+def _explain_benchmark(name: str) -> None:
+    preset = PRESETS[name]
+    for text in (preset.summary, f"From: {preset.reference}", f"Use it {BENCHMARKS}", *preset.notes.split("\n\n")):
+        print_paragraph(text)
+    table = Table("choice", *SCALES, "meaning")
+    known = _field_meanings(RunConfig)
+    for field in dataclasses.fields(RunConfig):
+        values = [getattr(preset.configs[scale], field.name) for scale in SCALES]
+        if any(value != field.default for value in values):
+            table.add_row(*map(escape, (field.name, *map(_text, values), known[field.name])))
+    print_table(table)
+
+
+_KINDS: Mapping[str, tuple[Callable[[str], bool], Callable[[str], None]]] = {
+    "benchmark": (PRESETS.__contains__, _explain_benchmark),
+    "method": (_is_method, _explain_method),
+    "stream": (STREAMS.__contains__, _explain_factory("stream", STREAMS)),
+    "transition": (TRANSITIONS.__contains__, _explain_factory("transition", TRANSITIONS)),
+    "dataset": (DATASETS.__contains__, _explain_dataset),
+    "network": (NETWORKS.__contains__, _explain_factory("network", NETWORKS)),
+    "diagnostic": (DIAGNOSTICS.__contains__, _explain_diagnostic),
+    "set of diagnostics": (SETS.__contains__, _explain_set),
+}
+
+
+def _print_when(kind: str, name: str, of: str = "it") -> None:
+    print_paragraph(f"Use {of} {WHEN[kind][name]}")
+
+
+def _print_options(name: str, values: Mapping[str, Any], known: Mapping[str, str]) -> None:
+    """A row an option; those that are flags of a run stand under the flag."""
+    if not values:
+        return
+    table = Table("option", "default", "meaning")
+    for key, value in values.items():
+        if key in _FLAGS:
+            _add_run_option(table, _FLAGS[key])
+        else:
+            table.add_row(*map(escape, (key, str(value), known.get(key, ""))))
+    print_table(table)
+    settable = [key for key in values if key not in _FLAGS]
+    if settable:
+        print_line(f"Set with --set {name}.OPTION=VALUE, such as --set {name}.{settable[0]}={values[settable[0]]}")
+
+
+def _print_run_options(*names: str) -> None:
+    """Options of `pliant run` that go with what is explained."""
+    table = Table("option", "default", "meaning")
+    for name in names:
+        _add_run_option(table, name)
+    print_table(table)
+
+
+def _add_run_option(table: Table, name: str) -> None:
+    default = _text(getattr(RunConfig, name))
+    table.add_row(*map(escape, (f"--{name.replace('_', '-')}", default, _field_meanings(RunConfig)[name])))
+
+
+def _text(value: Any) -> str:
+    """A value as it is written on the command line."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _description(documented: Any) -> list[str]:
+    """The paragraphs in front of the arguments, without formulas."""
+    front = re.split(r"^\w[\w ]*:\n", inspect.getdoc(documented) or "", maxsplit=1, flags=re.MULTILINE)[0]
+    return [plain_text(each) for each in front.split("\n\n") if each.strip() and not each.lstrip().startswith("..")]
+
+
+def _field_meanings(kind: type) -> dict[str, str]:
+    """The texts below the fields of a dataclass."""
+    (body,) = (node.body for node in ast.parse(textwrap.dedent(inspect.getsource(kind))).body if hasattr(node, "body"))
+    return {
+        field.target.id: plain_text(str(text.value.value))
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())

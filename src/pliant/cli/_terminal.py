@@ -1,0 +1,52 @@
+"""What is printed where: no name is cut off, no letter that a terminal lacks is an error."""
+
+import shutil
+import sys
+import textwrap
+from typing import TextIO
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+_WIDTH_OF_FILES = 120
+
+
+def tolerate_any_letters() -> None:
+    """Makes standard output and error print "?" for letters that their encoding does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not where a program has replaced it, and not where the shell has closed it
+            stream.reconfigure(errors="replace")
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody is looking at a stream; a shell may have closed it."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def print_line(text: str) -> None:
+    """Prints a line as it is, at once; the terminal wraps it."""
+    print(text, flush=True)
+
+
+def print_error(text: str) -> None:
+    """Prints a line to standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_paragraph(text: str) -> None:
+    """Prints a text with lines as long as the terminal is wide; no word is broken."""
+    columns = shutil.get_terminal_size().columns
+    width = columns if is_terminal(sys.stdout) else max(columns, _WIDTH_OF_FILES)
+    print(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False), flush=True)
+
+
+def print_table(table: Table) -> None:
+    """Prints a table. Lines break between words, never within one: where a table does not fit, it is wider."""
+    console = Console(highlight=False)
+    if not console.is_terminal:  # rich takes a file for 80 columns wide
+        console.width = max(console.width, _WIDTH_OF_FILES)
+    for column in table.columns:
+        column.overflow = "fold"
+    console.width = max(console.width, Measurement.get(console, console.options, table).minimum)
+    console.print(table)
