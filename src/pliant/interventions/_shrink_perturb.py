@@ -40,7 +40,7 @@ def shrink_perturb(
       mode: see above.
       shrink: a, in [0, 1]; after every update in [0.9, 1]. 1 does not shrink.
       perturb: p, in [0, 1]; after every update in [0, 0.05]. 0 adds nothing.
-      every_tasks: n ≥ 1, act before tasks number n, 2n, …; 0 never acts. Modes that act after every update ignore it.
+      every_tasks: n ≥ 1, act after tasks n, 2n, …; 0 never acts. Modes that act after every update ignore it.
       mask: True at the parameters to change: a pytree of booleans or a function of the parameters that makes one; by
         default all. The method `shrink-perturb` leaves norms out, whose scale would go from γ to aγ + p.
 

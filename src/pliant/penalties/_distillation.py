@@ -48,7 +48,7 @@ def distillation(
       strength: λ ≥ 0, the weight at the switch; 0 does nothing.
       distill_steps: N ≥ 1, in updates.
       distance: "kl" for classification, "squared" for regression.
-      every_tasks: n ≥ 1, the teacher is that of the switch to tasks number n, 2n, …; 0 never has one.
+      every_tasks: n ≥ 1, the teacher is the network after tasks n, 2n, …; 0 never has one.
 
     Returns:
       A `Penalty` with a `switch`. Its `loss` needs the `Forward`. The state is a `DistillationState`; memory: one copy
@@ -100,7 +100,10 @@ def distillation(
             teacher, _ = forward.evaluate(state.teacher, forward.inputs)
             return weight * _DISTANCES[distance](_wide(teacher), _wide(output)).mean()
 
-        value = jax.lax.cond(anywhere(weight > 0), compared, lambda _: jnp.float32(0.0), forward.output)
+        def silent(output: Array) -> Array:
+            return jnp.zeros((), jnp.promote_types(output.dtype, jnp.float32))
+
+        value = jax.lax.cond(anywhere(weight > 0), compared, silent, forward.output)
         taught = jnp.where(state.taught >= 0, optax.safe_increment(state.taught), state.taught)
         return value, state._replace(taught=taught)
 
