@@ -3,7 +3,9 @@ import json
 
 import pytest
 
+from parquet_files import write_both
 from pliant.errors import UserError
+from pliant.streams import load_dataset
 from pliant.training import RunConfig, fingerprint, fitting, make_plan, record
 
 OWN_METHOD = """
@@ -353,3 +355,44 @@ def test_methods_that_do_not_fit_are_left_out():
     assert "wanted widths that are multiples of 2" in reasons["adamo-maxmin"]
     with pytest.raises(UserError, match="batch_size=0"):
         fitting(dataclasses.replace(config, batch_size=0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {},
+            r"got the data folder .* for 'digits', which are embedded; wanted a data set that is read.*--dataset NAME",
+        ),
+        ({"stream": "upgd-toy", "train_size": None, "epochs": 1}, r"for 'upgd-toy', whose data are generated; wanted"),
+    ],
+)
+def test_a_folder_that_nothing_is_read_from(tmp_path, changes, message):
+    config = RunConfig(**{"train_size": 100, "widths": (8,), "batch_size": 10} | changes)
+    with pytest.raises(UserError, match=message):
+        make_plan(config, str(tmp_path))
+    with pytest.raises(UserError, match=message):
+        fitting(config, str(tmp_path))
+
+
+def test_data_of_ones_own_are_recorded_under_their_name_with_their_classes(tmp_path):
+    write_both(tmp_path, labels=["cat", "owl"] * 4)
+    config = RunConfig(dataset="pets", methods=("adam",), widths=(8,), batch_size=4, tasks=1, epochs=1, probe_size=4)
+    recorded = record(make_plan(config, str(tmp_path)))["stream"]
+    assert (recorded["dataset"], recorded["classes"], recorded["chance"]) == ("pets", ["cat", "owl"], 0.5)
+    write_both(tmp_path, labels=[0, 1] * 4)
+    assert "classes" not in record(make_plan(config, str(tmp_path)))["stream"]
+
+
+def test_data_are_read_once_for_all_methods(tmp_path, monkeypatch):
+    write_both(tmp_path)
+    read = []
+
+    def counted(*args, **options):
+        read.append(1)
+        return load_dataset(*args, **options)
+
+    monkeypatch.setattr("pliant.training._plan.load_dataset", counted)
+    config = RunConfig(dataset="mine", methods=("adam", "sgd"), widths=(8,), batch_size=4, tasks=1, epochs=1)
+    assert fitting(config, str(tmp_path))[0].methods == ("adam", "sgd")
+    assert read == [1]

@@ -1,17 +1,21 @@
 """Image data sets by name: embedded, from a folder of parquet files, or from the Hugging Face hub."""
 
-import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from pliant.errors import UserError, unknown_name
+from pliant.errors import UserError, require_choice, unknown_name
+from pliant.streams._classes import class_numbers
+from pliant.streams._hub import hub_tables
+from pliant.streams._image_column import read_images
+from pliant.streams._parquet import DATA_VARIABLE, data_folder, read_tables, split_files
+from pliant.streams._tables import Table
 
-DATA_VARIABLE = "PLIANT_DATA"
 _SUBSET_SEED = 0  # subsets are the same in every run: which images are used is not what seeds vary
 
 
@@ -19,8 +23,9 @@ class Images(NamedTuple):
     """Images and their labels."""
 
     images: Shaped[np.ndarray, "examples height wide channels"]
-    """uint8 as stored in the files; kept so on the device, normalised in each batch."""
+    """As stored in the files, mostly uint8; kept so on the device, normalised in each batch."""
     labels: Int[np.ndarray, " examples"]
+    """Class numbers 0, 1, 2, …"""
 
 
 class Dataset(NamedTuple):
@@ -34,6 +39,16 @@ class Dataset(NamedTuple):
     """Over the training images in use; height and wide are 1 where all pixels of a channel share it."""
     std: Float[np.ndarray, "#height #wide #channels"]
     """1 where the training images do not vary."""
+    largest: float = 255.0
+    """The largest number that an image's type can say: 255 for 8 bits, 65535 for 16, by convention 1 for floating-point
+    numbers, 16 for digits; NaN for types that set no range for images, such as int64."""
+    classes: tuple[int | str, ...] = ()
+    """What the files store for class 0, 1, 2, …; empty if that was not recorded."""
+
+    @property
+    def is_renumbered(self) -> bool:
+        """True if class numbers are others than the labels that the files store."""
+        return self.classes not in ((), tuple(range(self.num_classes)))
 
 
 class Source(NamedTuple):
@@ -47,23 +62,47 @@ class Source(NamedTuple):
     """Names of the label column, the first that is there is taken."""
     standardize: Literal["channel", "pixel"] = "channel"
     """What has mean 0 and variance 1 over the training images: each channel, or each pixel of it."""
+    shape: tuple[int, int, int] | None = None
+    """(height, wide, channels) of every image; a folder with others is not this data set."""
+    num_classes: int | None = None
+    """A folder with another number is not this data set."""
+    test_splits: tuple[str, ...] = ("test",)
+    """Names of the split to test on, the first that is there is taken."""
 
 
 DATASETS: Mapping[str, Source] = {
     "digits": Source("8×8 digits of scikit-learn, embedded: 1,621 train, 176 test", standardize="pixel"),
-    "mnist": Source("28×28 digits: 60,000 train, 10,000 test", hub="ylecun/mnist"),
-    "cifar10": Source("32×32 colour images: 50,000 train, 10,000 test", hub="uoft-cs/cifar10"),
+    "mnist": Source("28×28 digits: 60,000 train, 10,000 test", hub="ylecun/mnist", shape=(28, 28, 1), num_classes=10),
+    "cifar10": Source(
+        "32×32 colour images: 50,000 train, 10,000 test", hub="uoft-cs/cifar10", shape=(32, 32, 3), num_classes=10
+    ),
     "cifar100": Source(
         "32×32 colour images: 50,000 train, 10,000 test",
         hub="uoft-cs/cifar100",
         label_columns=("fine_label", "label"),
+        shape=(32, 32, 3),
+        num_classes=100,
     ),
-    "emnist": Source("28×28 letters: 124,800 train, 20,800 test", hub="tanganke/emnist_letters"),
-    "emnist-balanced": Source("28×28 letters and digits: 112,800 train, 18,800 test", hub="claudiogsc/emnist_balanced"),
-    "tiny-imagenet": Source("64×64 colour images: 100,000 train, 10,000 test", hub="zh-plus/tiny-imagenet"),
+    "emnist": Source(
+        "28×28 letters: 124,800 train, 20,800 test",
+        hub="tanganke/emnist_letters",
+        shape=(28, 28, 1),
+        num_classes=26,
+    ),
+    "emnist-balanced": Source(
+        "28×28 letters and digits: 112,800 train, 18,800 test",
+        hub="claudiogsc/emnist_balanced",
+        shape=(28, 28, 1),
+        num_classes=47,
+    ),
+    "tiny-imagenet": Source(
+        "64×64 colour images: 100,000 train, 10,000 test",
+        hub="zh-plus/tiny-imagenet",
+        shape=(64, 64, 3),
+        num_classes=200,
+        test_splits=("test", "validation"),  # the published test images have no labels: papers test on the others
+    ),
 }
-_IMAGE_COLUMNS = ("image", "img")
-_TEST_SPLITS = ("test", "valid", "validation")
 
 
 def load_dataset(
@@ -78,23 +117,31 @@ def load_dataset(
 
     `digits` is embedded. The others are read from a folder of parquet files, `data_dir` or else the environment
     variable `PLIANT_DATA` (the files may lie in it or in a subfolder of the data set's name, as `train-*.parquet`
-    and `test-*.parquet`), or else from the Hugging Face hub, which is downloaded once and cached.
+    and `test-*.parquet`), or else from the Hugging Face hub, which is downloaded once and cached. Data of your own go
+    by a name of their own and come from a folder.
+
+    A column `image` or `img` has encoded images, or lists of numbers (height × wide, or height × wide × channels);
+    `label` has numbers or names. What an image is follows from its file: grey images have one channel; colour images,
+    palettes, CMYK and YCbCr have three. If a data set has both kinds, grey images are repeated to three channels.
+    Pixels stay as stored, with 8, 16 or 32 bits. Classes are numbered from 0 in the ascending order of training labels.
 
     Args:
-      name: a name in `DATASETS`.
-      data_dir: folder with parquet files.
+      name: a name in `DATASETS`, or one of your own with a folder.
+      data_dir: folder with parquet files; `~` is your home.
       train_size: balanced subset of the training images: as many of every class, ± 1, always the same ones.
       test_size: the same for the test images.
       standardize: what the mean and standard deviation are taken over, on the training images in use: "channel" or
-        "pixel"; "half" stands for ½ of the largest value each, so that pixels are in [−1, 1]. By default channels, and
-        pixels for digits, as is usual for these 64 counts.
+        "pixel"; "half" stands for ½ of the largest value that the images' type can say (`Dataset.largest`), so that
+        pixels are in [−1, 1]. By default channels, and pixels for digits, as is usual for these 64 counts.
 
     Returns:
       A `Dataset`.
 
     Raises:
-      UserError: for an unknown name, a folder that is missing or lacks the data, unreadable files, missing columns,
-        no network, or subsets larger than the data.
+      UserError: for an unknown name; a folder that is missing, lacks the data or has other data than the name says;
+        unreadable files, missing columns or splits; images of several sizes or ranges, with transparent pixels or more
+        than one frame; missing labels, and test labels that no training image has; no network; subsets larger than
+        the data.
 
     Example:
       >>> digits = load_dataset("digits", train_size=100)
@@ -107,160 +154,149 @@ def load_dataset(
     Differs from:
       Published benchmarks that normalise subsets by the statistics of the whole set; for whole sets they are the same.
     """
-    if name not in DATASETS:
-        raise unknown_name("data set", name, DATASETS, do="See `pliant list datasets`.")
-    if data_dir is not None:  # also for digits, which needs none: a typing mistake
-        _require_folder(data_dir)
+    require_choice("standardize", standardize, "default", "channel", "pixel", "half")
+    source = _source(name)
+    sizes = (train_size, test_size)
     if name == "digits":
-        splits: Sequence[_Split] = _digits()
+        _refuse_folder(data_dir)
+        loaded = _digits(sizes)
     else:
-        splits = _huggingface(name, data_dir)
-    train, test = (
-        split.read(_balanced(split.labels, size, f"{which} images of {name!r}"))
-        for split, size, which in zip(splits, (train_size, test_size), ("training", "test"), strict=True)
-    )
-    num_classes = 1 + max(int(split.labels.max()) for split in splits)  # of the whole set, whatever the subset
-    mean, std = _statistics(train.images, DATASETS[name].standardize if standardize == "default" else standardize)
-    return Dataset(name, num_classes, train, test, mean, std)
+        tables = _tables(name, source, data_dir)
+        loaded = _read(name, tables, sizes)
+        if tables[0].folder is not None:
+            _require_named(name, source, loaded, tables[0].folder)
+    images, labels, classes, largest = loaded
+    train, test = (Images(*split) for split in zip(images, labels, strict=True))
+    kind = source.standardize if standardize == "default" else standardize
+    mean, std = _half(name, images, largest) if kind == "half" else _statistics(train.images, kind)
+    return Dataset(name, len(classes), train, test, mean, std, largest, classes)
 
 
-def _require_folder(folder: str | os.PathLike[str]) -> None:
-    if not Path(folder).is_dir():
+class _Loaded(NamedTuple):
+    """Train and test."""
+
+    images: tuple[np.ndarray, ...]
+    labels: tuple[np.ndarray, ...]
+    classes: tuple[int | str, ...]
+    largest: float
+
+
+def _source(name: str) -> Source:
+    """Where the data set of a name comes from; one of the user's own has defaults."""
+    if name in DATASETS:
+        return DATASETS[name]
+    if not re.fullmatch(r"\w[\w.+-]*", name):
         raise UserError(
-            got=f"the data folder {str(folder)!r}",
-            wanted="a folder that exists",
-            do=f"Name another one with --data-dir or {DATA_VARIABLE}, or leave both out to load from the hub.",
+            got=f"the data set {name!r}",
+            wanted="a name of letters, digits and _.+- (it names files)",
+            do="Name the data set, and its folder with --data-dir.",
+        )
+    plain = {re.sub(r"[\W_]", "", known.lower()) for known in DATASETS}
+    if re.sub(r"[\W_]", "", name.lower()) in plain:  # MNIST, cifar-10
+        raise unknown_name("data set", name, DATASETS, do="See `pliant list datasets`.")
+    return Source("")
+
+
+def _refuse_folder(data_dir: str | os.PathLike[str] | None) -> None:
+    """A folder that is named is one to be read; PLIANT_DATA may be set for other runs."""
+    if data_dir is not None:
+        folder = data_folder(data_dir)
+        raise UserError(
+            got=f"the data folder {str(folder)!r} for 'digits', which are embedded",
+            wanted="a data set that is read from it",
+            do="Add --dataset NAME, such as mnist or a name of your own, or leave --data-dir out.",
         )
 
 
-def _statistics(images: np.ndarray, standardize: str) -> tuple[np.ndarray, np.ndarray]:
-    if standardize == "half":
-        half = np.full((1, 1, 1), (16 if images.max() <= 16 else 255) / 2, np.float32)  # digits count to 16
-        return half, half
-    axes = (0,) if standardize == "pixel" else (0, 1, 2)
-    mean = images.mean(axes, np.float64, keepdims=True)[0]
-    std = images.std(axes, np.float64, keepdims=True)[0]
-    std[std == 0] = 1.0
-    return mean.astype(np.float32), std.astype(np.float32)
-
-
-class _Split(NamedTuple):
-    """Labels at once, images when it is known which are wanted: decoding is the slow part."""
-
-    labels: np.ndarray
-    decode: Callable[[np.ndarray], np.ndarray]
-
-    def read(self, indices: np.ndarray) -> Images:
-        return Images(self.decode(indices), self.labels[indices].astype(np.int32))
-
-
-def _digits() -> tuple[_Split, _Split]:
-    """Every tenth image of a class is a test image: a fixed, balanced split, since there is no official one."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = digits.images.astype(np.uint8)[..., None]
-    rank_in_class = np.zeros(len(images), int)
-    for label in range(10):
-        members = digits.target == label
-        rank_in_class[members] = np.arange(members.sum())
-    is_test = rank_in_class % 10 == 9
-
-    def split(chosen: np.ndarray) -> _Split:
-        return _Split(digits.target[chosen], images[chosen].__getitem__)
-
-    return split(~is_test), split(is_test)
-
-
-def _huggingface(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[_Split, _Split]:
-    import datasets
-
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what it would log as errors, it raises too
-    source = DATASETS[name]
-    folder = data_dir or os.environ.get(DATA_VARIABLE) or None
-    if folder is not None:
-        _require_folder(folder)
-    try:
-        if folder is not None:
-            found = datasets.load_dataset("parquet", data_files=_parquet_files(name, Path(folder)))
-        else:
-            found = datasets.load_dataset(source.hub, source.config)
-    except UserError:
-        raise
-    except Exception as error:
-        where = f"{folder}" if folder else f"the Hugging Face hub ({source.hub})"
-        raise UserError(
-            got=f"{type(error).__name__} while reading {name!r} from {where}: {_first_line(error)}",
-            wanted="readable parquet files" if folder else "network access, or the data set in the local cache",
-            do="Fetch the files again."
-            if folder
-            else f"Run once with a network, or name a folder of parquet files: --data-dir DIR or {DATA_VARIABLE}=DIR "
-            f"(DIR/{name}/train-*.parquet, DIR/{name}/test-*.parquet). `--dataset digits` needs neither.",
-        ) from error
-    test = next((split for split in _TEST_SPLITS if split in found), None)
-    if "train" not in found or test is None:
-        raise UserError(
-            got=f"the splits {', '.join(found)} of {name!r}",
-            wanted="'train' and one of " + ", ".join(_TEST_SPLITS),
-            do="Check that the folder or hub repository is the data set's.",
-        )
-    return _table(name, found["train"]), _table(name, found[test])
-
-
-def _parquet_files(name: str, folder: Path) -> dict[str, list[str]]:
-    places = (folder / name, folder)
-    for place in places:
-        train = sorted(str(file) for file in place.glob("train*.parquet"))
-        test = sorted(str(file) for split in _TEST_SPLITS for file in place.glob(f"{split}*.parquet"))
-        if train and test:
-            return {"train": train, "test": test}
+def _tables(name: str, source: Source, data_dir: str | os.PathLike[str] | None) -> list[Table]:
+    """Train and test, from a folder or the hub."""
+    folder = data_folder(data_dir)
+    if folder is None and source.hub is not None:
+        return hub_tables(name, source.hub, source.config, source.label_columns, source.test_splits)
+    files = folder and split_files(name, folder, source.test_splits)
+    if files:
+        return read_tables(name, files, source.label_columns)
+    if source.hub is None and data_dir is None:
+        do = f"See `pliant list datasets`. Data of your own need their folder: --data-dir DIR or {DATA_VARIABLE}."
+        raise unknown_name("data set", name, DATASETS, do=do)
+    assert folder is not None
     raise UserError(
-        got=f"no train*.parquet and test*.parquet in {' or '.join(map(str, places))}",
+        got=f"no train*.parquet and test*.parquet in {folder / name} or {folder}{_seen(folder)}",
         wanted=f"the data set {name!r} as parquet files",
         do=f"Name their folder with --data-dir or {DATA_VARIABLE}, or leave both out to load from the hub.",
     )
 
 
-def _table(name: str, table: Any) -> _Split:
-    import datasets
+def _seen(folder: Path) -> str:
+    """What is there in place of the files."""
+    names = sorted(file.name for file in folder.iterdir())
+    return f", but {', '.join(names[:6])}{', …' if len(names) > 6 else ''}" if names else ", which is empty"
 
-    image = _column(name, table, _IMAGE_COLUMNS)
-    label = _column(name, table, DATASETS[name].label_columns)
-    if not isinstance(table.features[image], datasets.Image):
-        table = table.cast_column(image, datasets.Image())
-    labels = np.asarray(table[label])
-    if not np.issubdtype(labels.dtype, np.integer) or labels.size == 0 or labels.min() < 0:
+
+def _read(name: str, tables: Sequence[Table], sizes: tuple[int | None, int | None]) -> _Loaded:
+    """Labels of all images, so that subsets are balanced; only the images in use are decoded."""
+    values, *labels = class_numbers(*tables)
+    chosen = _subsets(name, labels, sizes)
+    images, depth = read_images(tables, chosen)
+    return _Loaded(tuple(images), tuple(map(np.take, labels, chosen)), values, depth.largest)
+
+
+def _require_named(name: str, source: Source, loaded: _Loaded, folder: Path | None) -> None:
+    """Refuses a folder of other data under the name of a known data set."""
+    shape, number = loaded.images[0].shape[1:], len(loaded.classes)
+    if source.shape not in (None, shape) or source.num_classes not in (None, number):
         raise UserError(
-            got=f"{labels.size} labels of type {labels.dtype} in column {label!r} of {name!r}",
-            wanted="class numbers 0, 1, 2, …",
-            do="Use the data set's own files.",
+            got=f"images of shape {shape} in {number} classes for {name!r} in {folder}",
+            wanted=f"shape {source.shape} and {source.num_classes} classes, or a name of your own for other data",
+            do=f"If these are other data, name them: --dataset my-{name} --data-dir {folder}.",
         )
 
-    def decode(indices: np.ndarray) -> np.ndarray:
-        try:
-            images = [np.asarray(picture) for picture in table.select(indices)[image]]
-            stacked = np.stack([picture[..., None] if picture.ndim == 2 else picture for picture in images])
-        except (ValueError, OSError) as error:
-            raise UserError(
-                got=f"images of {name!r} that cannot be decoded into one array: {_first_line(error)}",
-                wanted="PNG or JPEG images of one size and one number of channels",
-                do="Fetch the files again.",
-            ) from error
-        return stacked
 
-    return _Split(labels, decode)
+def _half(name: str, images: Sequence[np.ndarray], largest: float) -> tuple[np.ndarray, np.ndarray]:
+    """½ of the largest value each, of images that keep to the range of their type."""
+    if not all(split.min() >= 0 and split.max() <= largest for split in images):  # also if there is none: NaN
+        low, high = min(split.min() for split in images), max(split.max() for split in images)
+        raise UserError(
+            got=f"standardize='half' for {name!r}, whose images are {images[0].dtype} from {low} to {high}",
+            wanted="images of 8 or 16 bits, or floating-point numbers in [0, 1]",
+            do="Use 'channel' or 'pixel', or store the images so.",
+        )
+    half = np.full((1, 1, 1), largest / 2, np.float32)
+    return half, half
 
 
-def _column(name: str, table: Any, wanted: Sequence[str]) -> str:
-    for column in wanted:
-        if column in table.features:
-            return column
-    raise UserError(
-        got=f"the columns {', '.join(table.features)} of {name!r}",
-        wanted=f"a column named {' or '.join(wanted)}",
-        do="Rename the column, or use the data set's own files.",
-    )
+def _statistics(images: np.ndarray, standardize: str) -> tuple[np.ndarray, np.ndarray]:
+    axes = (0,) if standardize == "pixel" else (0, 1, 2)
+    mean = images.mean(axes, np.float64, keepdims=True)[0]
+    std = images.std(axes, np.float64, keepdims=True)[0]
+    std[std <= 1e-7 * np.abs(mean)] = 1.0  # rounding errors of constant floating-point numbers
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def _digits(sizes: tuple[int | None, int | None]) -> _Loaded:
+    """Every tenth image of a class is a test image: a fixed, balanced split, since there is no official one."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = digits.images.astype(np.uint8)[..., None]
+    labels = digits.target.astype(np.int32)
+    rank_in_class = np.zeros(len(images), int)
+    for label in range(10):
+        members = labels == label
+        rank_in_class[members] = np.arange(members.sum())
+    splits = [np.flatnonzero(rank_in_class % 10 != 9), np.flatnonzero(rank_in_class % 10 == 9)]
+    subsets = _subsets("digits", [labels[split] for split in splits], sizes)
+    chosen = [split[subset] for split, subset in zip(splits, subsets, strict=True)]
+    return _Loaded(tuple(images[rows] for rows in chosen), tuple(labels[rows] for rows in chosen), tuple(range(10)), 16)
+
+
+def _subsets(name: str, labels: Sequence[np.ndarray], sizes: Sequence[int | None]) -> list[np.ndarray]:
+    """Indices of the training and the test images in use."""
+    kinds = ("training", "test")
+    return [
+        _balanced(of_split, size, f"{kind} images of {name!r}")
+        for of_split, size, kind in zip(labels, sizes, kinds, strict=True)
+    ]
 
 
 def _balanced(labels: np.ndarray, size: int | None, what: str) -> np.ndarray:
@@ -282,7 +318,3 @@ def _balanced(labels: np.ndarray, size: int | None, what: str) -> np.ndarray:
         for label, count in zip(classes, per_class, strict=True)
     ]
     return np.sort(np.concatenate(chosen))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:300].rstrip(".")

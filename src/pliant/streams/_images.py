@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
+from pliant.errors import UserError
 from pliant.streams._datasets import Dataset, Images
 
 
@@ -19,8 +20,34 @@ class ImageData(NamedTuple):
 
 
 def image_data(dataset: Dataset) -> ImageData:
-    """The arrays of a data set, without its name."""
+    """The arrays of a data set, without its name.
+
+    Raises:
+      UserError: if images or labels are not as `Dataset` says, or differ in kind between train and test.
+    """
+    for which, (images, labels) in (("train", dataset.train), ("test", dataset.test)):
+        _require(
+            images.ndim == 4 and images.shape[1:] == dataset.train.images.shape[1:],
+            f"{which} images of shape {images.shape} in {dataset.name!r}",
+            "images (examples, height, wide, channels), of one shape in train and test",
+        )
+        _require(
+            np.issubdtype(labels.dtype, np.integer) and labels.shape == images.shape[:1],
+            f"{which} labels of type {labels.dtype} and shape {labels.shape} in {dataset.name!r}",
+            f"a whole number for each of the {len(images)} images",
+        )
+        lowest, highest = (labels.min(), labels.max()) if labels.size else (0, 0)
+        _require(
+            lowest >= 0 and highest < dataset.num_classes,
+            f"{which} labels from {lowest} to {highest} in {dataset.name!r}",
+            f"class numbers from 0 to {dataset.num_classes - 1}",
+        )
     return ImageData(dataset.train, dataset.test, dataset.mean, dataset.std)
+
+
+def _require(condition: bool | np.bool_, got: str, wanted: str) -> None:
+    if not condition:
+        raise UserError(got=got, wanted=wanted, do="Make the data set with `load_dataset`, or mend its arrays.")
 
 
 def normalized(

@@ -12,7 +12,8 @@ class RunConfig:
     """A supervised run: methods that learn the same stream of tasks, each with several seeds."""
 
     dataset: str | None = None
-    """Data set; see `pliant list datasets`. By default digits; streams that are generated have none."""
+    """Data set; see `pliant list datasets`, or a name of your own with --data-dir. By default digits; streams that are
+    generated have none."""
     methods: tuple[str, ...] = ("adam", "l2-init", "redo", "adamo", "adamo-maxmin")
     """Methods; see `pliant list methods`. Several as one: redo+layernorm. Your own is path/to/file.py:name. On the
     command line "all" stands for every one that suits the run."""

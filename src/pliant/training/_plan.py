@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pliant.diagnostics import SETS, choose
@@ -55,6 +55,8 @@ class Plan(NamedTuple):
     stream: Stream
     stream_options: dict[str, Value]
     methods: tuple[MethodPlan, ...]
+    dataset: Dataset | None = None
+    """None for a stream whose data are generated."""
 
 
 def make_plan(config: RunConfig, data_dir: str | None = None) -> Plan:
@@ -67,19 +69,25 @@ def make_plan(config: RunConfig, data_dir: str | None = None) -> Plan:
     Raises:
       UserError: for unknown names, numbers out of range, and combinations that make no sense.
     """
+    return _make_plan(config, lambda: _dataset(config, data_dir))
+
+
+def _make_plan(config: RunConfig, load: Callable[[], Dataset | None]) -> Plan:
+    """Data are loaded when the rest of the configuration has been checked."""
     check(config)
     methods = [find(source) for source in config.methods]
     names = [method.name for method in methods]
     check_names(config, names)
     settings, grid = parse_settings(config, names), parse_grid(config, names)
-    stream, stream_options = _make_stream(config, data_dir, settings)
+    dataset = load()
+    stream, stream_options = _make_stream(config, dataset, settings)
     plans: list[MethodPlan] = []
     for source, method in zip(config.methods, methods, strict=True):
         with users_code(source):
             planned = _plan_method(config, stream, source, method, settings, plans)
             planned = planned._replace(points=_points(planned, grid[method.name]))
             plans.append(_with_diagnostics(config, planned, plans))
-    return Plan(config, stream, stream_options, tuple(plans))
+    return Plan(config, stream, stream_options, tuple(plans), dataset)
 
 
 def settings_in_use(settings: Sequence[str], config: RunConfig) -> tuple[str, ...]:
@@ -106,12 +114,14 @@ def fitting(config: RunConfig, data_dir: str | None = None) -> tuple[RunConfig, 
     Raises:
       UserError: if none can: the reason of the last.
     """
+    check(config)
+    dataset = _dataset(config, data_dir)  # once for all methods
     chosen, reasons = [], {}
     for source in config.methods:
         one = dataclasses.replace(config, methods=(source,))
         settings, grid = (settings_in_use(given, one) for given in (config.settings, config.grid))
         try:
-            make_plan(dataclasses.replace(one, settings=settings, grid=grid), data_dir)
+            _make_plan(dataclasses.replace(one, settings=settings, grid=grid), lambda: dataset)
             chosen.append(source)
         except UserError as error:
             reasons[source] = str(error)
@@ -121,18 +131,12 @@ def fitting(config: RunConfig, data_dir: str | None = None) -> tuple[RunConfig, 
 
 
 def _make_stream(
-    config: RunConfig, data_dir: str | None, settings: Mapping[str, Mapping[str, str]]
+    config: RunConfig, dataset: Dataset | None, settings: Mapping[str, Mapping[str, str]]
 ) -> tuple[Stream, dict[str, Value]]:
     """The stream with its transition, and the options that it was made with."""
     factory = STREAMS[config.stream]
     chosen = _with_settings(factory, config.stream, settings, skip=("num_tasks",))
-    data = [_dataset(config, data_dir)] if "dataset" in inspect.signature(factory).parameters else []
-    if not data and (config.dataset, config.train_size, config.test_size) != (None, None, None):
-        raise UserError(
-            got=f"a data set or its size for {config.stream!r}, whose data are generated",
-            wanted="none",
-            do=f"Leave --dataset, --train-size and --test-size out; {config.stream} has {', '.join(chosen)} (--set).",
-        )
+    data = [] if dataset is None else [dataset]
     stream = factory(*data, num_tasks=config.tasks, **chosen)
     stream = TRANSITIONS[config.transition](stream, micro_steps=config.micro_steps)
     if config.transition != "abrupt" and config.micro_steps == 1:
@@ -175,7 +179,24 @@ def _headline(config: RunConfig, stream: Stream) -> str:
     return config.headline or stream.headline
 
 
-def _dataset(config: RunConfig, data_dir: str | None) -> Dataset:
+def _dataset(config: RunConfig, data_dir: str | None) -> Dataset | None:
+    """Loads the data set, if the stream has one."""
+    factory = STREAMS[config.stream]
+    if "dataset" not in inspect.signature(factory).parameters:
+        if (config.dataset, config.train_size, config.test_size) != (None, None, None):
+            known = ", ".join(name for name in options(factory) if name != "num_tasks")
+            raise UserError(
+                got=f"a data set or its size for {config.stream!r}, whose data are generated",
+                wanted="none",
+                do=f"Leave --dataset, --train-size and --test-size out; {config.stream} has {known} (--set).",
+            )
+        if data_dir is not None:
+            raise UserError(
+                got=f"the data folder {data_dir!r} for {config.stream!r}, whose data are generated",
+                wanted="a stream with a data set",
+                do="Leave --data-dir out, or see `pliant list streams`.",
+            )
+        return None
     return load_dataset(
         config.dataset or "digits",
         data_dir=data_dir,

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from pliant.methods import split_spec
+from pliant.streams import Dataset
 from pliant.training._pace import num_steps
 from pliant.training._plan import Plan
 from pliant.types import Stream
@@ -31,7 +32,8 @@ def record(plan: Plan) -> dict[str, Any]:
             "num_test": _by_task(plan.stream.num_test, plan.stream),
             "input_shape": list(plan.stream.input_shape),
             "data_sha256": _data_hash(plan.stream),
-        },
+        }
+        | _classes(plan.dataset),
         "methods": {
             item.method.name: {
                 "source": item.source,
@@ -65,6 +67,11 @@ def fingerprint(recorded: Mapping[str, Any]) -> str:
       False
     """
     return hashlib.sha256(json.dumps(recorded, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _classes(dataset: Dataset | None) -> dict[str, Any]:
+    """What the files call class 0, 1, 2, …, if that is something else."""
+    return {"classes": list(dataset.classes)} if dataset and dataset.is_renumbered else {}
 
 
 def _by_task(number: Callable[[int], int], stream: Stream) -> int | list[int]:
