@@ -1,6 +1,6 @@
 """Singular values on the host, and what only depends on them: shared by the ranks of features and of weights."""
 
-import weakref
+import hashlib
 from collections import deque
 
 import numpy as np
@@ -8,8 +8,9 @@ from jaxtyping import Float
 
 from pliant.errors import UserError
 
-_last: deque[tuple[weakref.ref[np.ndarray], np.ndarray]] = deque(maxlen=1)
-"""The last matrix that cannot change, and its singular values."""
+_last: deque[tuple[bytes, np.ndarray]] = deque(maxlen=1)
+"""A hash of the last matrix's numbers, and its singular values. An array's identity would not do: what is read through
+a view that cannot be written may change, and memory is used again."""
 
 
 def singular_values(
@@ -39,12 +40,13 @@ def singular_values(
     wide = np.asarray(matrix, np.float64)
     if centered:
         return np.linalg.svd(wide - wide.mean(axis=0, keepdims=True), compute_uv=False)
-    if _last and _last[-1][0]() is matrix:
-        return _last[-1][1]
+    content = hashlib.blake2b(np.ascontiguousarray(wide).data, key=repr(wide.shape).encode()).digest()
+    last = next(iter(_last), None)
+    if last and last[0] == content:  # several ranks of one matrix are asked for in a row: it is decomposed once
+        return last[1]
     singular = np.linalg.svd(wide, compute_uv=False)
-    if not matrix.flags.writeable:  # several ranks of one matrix are asked for in a row: it is decomposed once
-        singular.setflags(write=False)
-        _last.append((weakref.ref(matrix), singular))
+    singular.setflags(write=False)
+    _last.append((content, singular))
     return singular
 
 
