@@ -1,5 +1,6 @@
 """Continual backprop: replacing the least useful units, a few at a time."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from pliant.branches import anywhere
 from pliant.errors import UserError, require_range
+from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._surgery import (
     Units,
     lowest,
@@ -17,6 +19,8 @@ from pliant.interventions._surgery import (
     require_owned_outputs,
     reset_units,
 )
+from pliant.isometry import split_axes
+from pliant.layouts import find_output_axes
 from pliant.networks import ACTIVATIONS
 from pliant.types import (
     HiddenLayer,
@@ -27,6 +31,7 @@ from pliant.types import (
     Number,
     Params,
     Signals,
+    Slot,
     State,
     Wiring,
     by_path,
@@ -129,7 +134,7 @@ def continual_backprop(
     require_range("replacement_rate", replacement_rate, 0, 1, do="1e-4 is usual; 0 replaces no unit.")
     require_range("maturity", maturity, 0, do="Use 100 updates, or 1000 for long tasks.")
     require_range("decay", decay, 0, 0.999999, do="Use 0.99, as published.")
-    require_owned_outputs(wiring, "continual backprop")
+    wiring = require_owned_outputs(wiring, "continual backprop")
     if transfer_mean and wiring.indirect_readers:
         raise UserError(
             got=f"transfer_mean for a network that does not apply {wiring.indirect_readers[0]!r} as it is",
@@ -150,7 +155,7 @@ def continual_backprop(
     def observe(layer: HiddenLayer, now: ContinualBackpropState, features: Array, leaves: Mapping[str, Array]) -> _Seen:
         age = now.age + 1
         correction = 1.0 - decay**age
-        h = features.astype(jnp.float32).reshape(-1, *now.output.shape)
+        h = layer.units_last(features).astype(jnp.float32).reshape(-1, *now.output.shape)
         output = decay * now.output + (1.0 - decay) * h.mean(axis=0)
         mean = output / correction[None]
         spread = jnp.abs(h if utility == "contribution" else h - mean[None]).mean(axis=0)
@@ -158,7 +163,7 @@ def continual_backprop(
         if utility == "adaptable":
             y = y / jnp.maximum(_incoming(layer, wiring, leaves), 1e-12)
         running = decay * now.utility + (1.0 - decay) * y
-        is_seen = jnp.isfinite(output).all(axis=0) & jnp.isfinite(running)  # else the batch says nothing of the unit
+        is_seen = jnp.isfinite(h.mean(axis=0)).all(axis=0) & jnp.isfinite(y)  # else the batch says nothing of the unit
         state = now._replace(
             age=jnp.where(is_seen, age, now.age),
             utility=jnp.where(is_seen, running, now.utility),
@@ -200,7 +205,7 @@ def continual_backprop(
         age = jnp.concatenate([layer.age for layer in state.values()]).mean()
         return learned, state, {"units_reset": num_reset, "mature_fraction": mature, "mean_age": age}
 
-    return Intervention(init, update)
+    return keep_frozen(Intervention(init, update), wiring)
 
 
 class _Seen(NamedTuple):
@@ -261,23 +266,32 @@ def _with_due(state: ContinualBackpropState, utility: Array, mean: Array, mature
 
 def _with_outputs_in_biases(params: Params, wiring: Wiring, outputs: Mapping[str, Array]) -> Params:
     """Adds what is read of the units' `outputs`, constants by layer, to the biases behind them."""
-    leaves = by_path(params)
-    read: dict[str, Array] = {}
+    leaves, read = by_path(params), dict[str, Array]()
+    readers = {slot.path for layer in wiring.layers for slot in layer.readers}
+    axes = dict(zip(leaves, find_output_axes(wiring, params, [path in readers for path in leaves]), strict=True))
     for layer in wiring.layers:
         for slot in layer.readers:
             bias = _bias_behind(slot.path, wiring)
             if bias is not None:
-                kernel = jnp.moveaxis(leaves[slot.path], slot.axis, -2).astype(jnp.float32)
-                values = outputs[layer.name].reshape(-1)
-                values = jnp.tile(values, kernel.shape[-2] // values.size)
-                weights = kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
+                weights = _weights(slot, leaves[slot.path].astype(jnp.float32), axes[slot.path])
+                values = jnp.repeat(outputs[layer.name].reshape(-1), slot.repeats)
+                values = jnp.tile(values, len(weights) // values.size)
                 read[bias] = read.get(bias, 0.0) + values @ jnp.where(values[:, None] == 0, 0.0, weights)
 
     def add(path: Any, leaf: Array) -> Array:
         name = leaf_path(path)
-        return (leaf + read[name]).astype(leaf.dtype) if name in read else leaf
+        return (leaf + read[name].reshape(leaf.shape)).astype(leaf.dtype) if name in read else leaf
 
     return jax.tree_util.tree_map_with_path(add, params)
+
+
+def _weights(slot: Slot, kernel: Array, output_axes: tuple[int, ...]) -> Float[Array, "entries outputs"]:
+    """What multiplies each entry along the units' axis, summed over positions."""
+    inputs, outputs = split_axes(kernel.shape, output_axes)
+    units = slot.axis % kernel.ndim
+    ordered = kernel.transpose(*(axis for axis in inputs if axis != units), units, *outputs)
+    num_outputs = math.prod(kernel.shape[axis] for axis in outputs)
+    return ordered.reshape(-1, kernel.shape[units], num_outputs).sum(axis=0)
 
 
 def _bias_behind(kernel: str, wiring: Wiring) -> str | None:

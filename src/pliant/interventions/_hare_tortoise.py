@@ -72,7 +72,8 @@ def hare_tortoise(*, momentum: Number = 0.999, reset_every: Number = 2000) -> In
     def average(slow: Array, fast: Array) -> Array:
         if not jnp.issubdtype(fast.dtype, jnp.floating):
             return fast
-        return keep_finite(momentum * slow + (1 - momentum) * fast.astype(slow.dtype), slow)
+        fast = keep_finite(fast.astype(slow.dtype), slow)
+        return momentum * slow + (1 - momentum) * fast
 
     def reported(learned: Learned, state: HareTortoiseState) -> tuple[Params, State]:
         narrow = jax.tree.map(

@@ -111,13 +111,13 @@ def churn(
         has_past = state.updates >= lag
         updates = state.updates + 1
 
-        values = jax.lax.stop_gradient((jnp.abs(forward.loss).astype(jnp.float32), now.astype(jnp.float32)))
-        is_seen = has_past & all_finite(values)
-
         def running(mean: Scalar, value: Scalar) -> Scalar:
-            return jnp.where(is_seen, decay * mean + (1 - decay) * value, mean)
+            new = decay * mean + (1 - decay) * jax.lax.stop_gradient(value).astype(jnp.float32)
+            return jnp.where(has_past, new, mean)
 
-        means = running(state.loss, values[0]), running(state.churn, values[1])
+        means = running(state.loss, jnp.abs(forward.loss)), running(state.churn, now)
+        is_seen = all_finite(means)  # both or neither, so that their ratio needs no correction
+        means = jnp.where(is_seen, means[0], state.loss), jnp.where(is_seen, means[1], state.churn)
         correction = 1 - jnp.float32(decay) ** jnp.maximum(updates - lag, 1)
         ratio = means[0] / (means[1] + 1e-8 * correction)
         past = (*state.past[1:], jax.lax.stop_gradient(params))
@@ -127,7 +127,8 @@ def churn(
 
 
 def _distance(distance: Distance, before: Array, now: Array) -> Scalar:
-    before, now = before.astype(jnp.float32), now.astype(jnp.float32)
+    wide = jnp.promote_types(now.dtype, jnp.float32)
+    before, now = before.astype(wide), now.astype(wide)
     if distance == "squared":
         return jnp.square(now - before).mean()
     if now.shape[-1] == 1:

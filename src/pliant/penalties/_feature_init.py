@@ -63,6 +63,6 @@ def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
         del params
         _, start = forward.evaluate(state, forward.inputs)
         moved = wide(forward.features) - jax.lax.stop_gradient(wide(start))
-        return strength * jnp.float32(jnp.mean(jnp.sum(moved**2, axis=-1))), state
+        return strength * jnp.mean(jnp.sum(moved**2, axis=-1)), state
 
     return Penalty(init, loss)

@@ -1,7 +1,6 @@
 """The coupled Gram penalty: AdamO's term, put into the loss."""
 
 import jax
-import jax.numpy as jnp
 
 from pliant.errors import require_range
 from pliant.isometry import Rectangular, gram_deviation, require_rectangular
@@ -64,6 +63,6 @@ def gram(
             select(mask, params, min_axes=2),
             params,
         )
-        return strength * jnp.float32(sum(jax.tree.leaves(deviations))), state
+        return strength * sum(jax.tree.leaves(deviations)), state
 
     return Penalty(init, loss)

@@ -132,8 +132,9 @@ def infer(wiring: Wiring, *, strength: Number = 0.1, scale: Number = 100.0) -> P
 
     def said(params: Params, features: Features) -> Float[Array, "examples heads"]:
         kernel = params[_HEADS]["kernel"]
-        told = features[read].reshape(-1, len(kernel)) @ kernel
-        return told.astype(jnp.promote_types(told.dtype, jnp.float32))
+        rows = features[read].reshape(-1, len(kernel))
+        wide = jnp.promote_types(jnp.result_type(rows, kernel), jnp.float32)
+        return jnp.matmul(rows, kernel, preferred_element_type=wide)
 
     def init(params: Params) -> State:
         return jax.tree.map(jnp.copy, params)
@@ -141,7 +142,7 @@ def infer(wiring: Wiring, *, strength: Number = 0.1, scale: Number = 100.0) -> P
     def loss(params: Params, state: State, forward: Forward) -> tuple[Scalar, State]:
         target = scale * said(state, forward.evaluate(state, forward.inputs)[1])
         error = said(params, forward.features) - jax.lax.stop_gradient(target)
-        return strength * jnp.float32(jnp.mean(error**2)), state
+        return strength * jnp.mean(error**2), state
 
     return Penalty(init, loss)
 

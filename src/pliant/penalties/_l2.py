@@ -1,7 +1,6 @@
 """L2 regularisation: weight decay through the loss."""
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from pliant.errors import require_range
@@ -55,6 +54,6 @@ def l2(strength: Number = 1e-3, *, mask: Mask = None) -> Penalty:
             return sum_of_squares(leaf) if selected else 0.0
 
         squares = jax.tree.map(square, select(mask, params), params)
-        return strength * 0.5 * jnp.float32(sum(jax.tree.leaves(squares))), state
+        return strength * 0.5 * sum(jax.tree.leaves(squares)), state
 
     return Penalty(init, loss)

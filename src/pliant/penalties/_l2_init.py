@@ -70,6 +70,6 @@ def l2_init(strength: Number = 1e-2, *, norm: Literal["l2", "l1"] = "l2", mask: 
             return sum_of_squares(moved) if norm == "l2" else jnp.sum(sign * moved)
 
         distances = jax.tree.map(distance, select(mask, params), params, state)
-        return strength * jnp.float32(sum(jax.tree.leaves(distances))), state
+        return strength * sum(jax.tree.leaves(distances)), state
 
     return Penalty(init, loss)

@@ -85,7 +85,7 @@ def parseval(
 
     def loss(params: Params, state: State, forward: Forward | None) -> tuple[Scalar, State]:
         del forward
-        return strength * jnp.float32(sum(of_kernel(kernel) for kernel in chosen(params))), state
+        return strength * sum(of_kernel(kernel) for kernel in chosen(params)), state
 
     return Penalty(init, loss)
 

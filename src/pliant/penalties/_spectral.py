@@ -89,7 +89,7 @@ def spectral(
 
     def kernels(params: Params) -> list[Array]:
         found = [matrix_view(kernel) for kernel in _chosen(select(mask, params, min_axes=2), params)]
-        return [kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32)) for kernel in found]
+        return [_wide(kernel) for kernel in found]
 
     def others(mask: Mask, params: Params) -> list[Array]:
         return [] if mask is None else _chosen(select(mask, params), params)
@@ -109,8 +109,8 @@ def spectral(
         terms = [(norm**exponent - aim**exponent) ** 2 for (norm, _), aim in zip(found, aims, strict=True)]
         terms += [_square(bias) ** exponent for bias in others(bias_mask, params)]
         norms = zip(others(norm_mask, params), state.norms, strict=True)
-        terms += [_square(now - start) for now, start in norms]
-        return strength * jnp.float32(sum(terms)), state._replace(u=tuple(u for _, u in found))
+        terms += [_square(_wide(now) - _wide(start)) for now, start in norms]
+        return strength * sum(terms), state._replace(u=tuple(u for _, u in found))
 
     return Penalty(init, loss)
 
@@ -120,7 +120,11 @@ def _chosen(selected: Params, params: Params) -> list[Array]:
 
 
 def _square(leaf: Array) -> Scalar:
-    return jnp.sum(leaf.astype(jnp.float32) ** 2)
+    return jnp.sum(_wide(leaf) ** 2)
+
+
+def _wide(leaf: Array) -> Array:
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 
 def _first_vector(matrix: Float[Array, "in out"]) -> Float[Array, " in"]:

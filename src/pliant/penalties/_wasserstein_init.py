@@ -101,7 +101,7 @@ def wasserstein_init(
         for now, target in zip(leaves, targets, strict=True):
             wide = jnp.promote_types(now.dtype, jnp.float32)
             distances.append(reduce((now.astype(wide) - target.astype(wide)) ** 2))
-        return strength * jnp.float32(sum(distances)), WassersteinInitState(state.ordered, targets, state.count + 1)
+        return strength * sum(distances), WassersteinInitState(state.ordered, targets, state.count + 1)
 
     return Penalty(init, loss)
 
