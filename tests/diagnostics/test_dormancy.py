@@ -22,7 +22,7 @@ def test_golden_scores():
     np.testing.assert_allclose(dormancy_scores(GOLDEN), [0.0, 0.75, 2.25], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("threshold", "wanted"), [(-1.0, 0), (0.0, 1), (0.025, 1), (0.74, 1), (0.75, 2), (3.0, 3)])
+@pytest.mark.parametrize(("threshold", "wanted"), [(0.0, 1), (0.025, 1), (0.74, 1), (0.75, 2), (3.0, 3)])
 def test_golden_fraction(threshold, wanted):
     found = dormant({"one": GOLDEN}, threshold)
     np.testing.assert_allclose([found.pooled, found.by_layer["one"]], [wanted / 3, wanted / 3], rtol=1e-6)

@@ -20,7 +20,7 @@ def forked(x):
 @pytest.mark.parametrize("function", [forked, jax.jit(forked)])
 def test_the_nearest_earlier_layer_that_is_read(function):
     found = layer_starts(function, X, ["stem", "left", "right", "copy", "joined"])
-    assert found == {"stem": None, "left": "stem", "right": "stem", "copy": "right", "joined": "right"}
+    assert found == {"stem": None, "left": "stem", "right": "stem", "copy": "right", "joined": "copy"}
     assert layer_starts(function, X, ("left", "joined")) == {"left": None, "joined": "left"}
 
 

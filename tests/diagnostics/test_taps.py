@@ -146,14 +146,40 @@ def test_what_a_compiled_function_hands_through_is_the_same_value():
     np.testing.assert_allclose(output, 4 * np.asarray(X) + 3)
 
 
-def test_nothing_reads_a_copy():
+@pytest.mark.parametrize(
+    ("copy", "undo"),
+    [
+        (lambda h: h.reshape(-1), lambda c: c.reshape(2, 2)),
+        (lambda h: h.T, lambda c: c.T),
+        (jax.lax.stop_gradient, lambda c: c),
+        (lambda h: jax.lax.stop_gradient(h.astype(jnp.bfloat16)).T[None], lambda c: c[0].T),
+    ],
+)
+def test_a_copy_stands_for_what_it_is_a_copy_of(copy, undo):
     def function(x):
         hidden = 2 * x
-        return 3 * hidden, {"copy": hidden.reshape(-1)}
+        return 3 * hidden, {"copy": copy(hidden)}
 
-    output, features = through(function, X, "copy", jnp.ones(4))
-    np.testing.assert_allclose(output, 6 * np.asarray(X))
-    np.testing.assert_allclose(features["copy"], 2 * np.asarray(X).ravel() + 1)
+    change = jnp.arange(4.0).reshape(copy(X).shape)
+    output, features = through(function, X, "copy", change)
+    moved = 2 * np.asarray(X) + np.asarray(undo(change))
+    np.testing.assert_allclose(output, 3 * moved)
+    np.testing.assert_allclose(undo(features["copy"]), moved)
+    own = jax.jacobian(lambda change: tapped(function)(X, {"copy": change})[1]["copy"].astype(float))(change)
+    np.testing.assert_array_equal(own.reshape(4, 4), np.eye(4))
+
+
+def test_layers_that_are_computed_again_for_their_gradient():
+    def function(x):
+        def block(h):
+            inner = jnp.sin(h)
+            return inner**2, inner
+
+        out, inner = jax.checkpoint(block)(2 * x)
+        return 3 * out, {"inner": inner}
+
+    found = jax.grad(lambda change: tapped(function)(X, {"inner": change})[0].sum())(jnp.zeros_like(X))
+    np.testing.assert_allclose(found, 6 * np.sin(2 * np.asarray(X)), rtol=1e-6)
 
 
 def test_nan_stays_nan():

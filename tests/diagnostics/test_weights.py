@@ -149,4 +149,6 @@ def test_isometry_without_hidden_kernels_is_nan(key):
 def test_isometry_of_a_conv_kernel_by_hand():
     """Two output channels, each one entry of the window, so that σ are the entries: 2 and 1."""
     kernel = jnp.zeros((3, 3, 2, 2)).at[1, 1, 0, 0].set(2.0).at[0, 2, 1, 1].set(1.0)
-    np.testing.assert_allclose(isometry_deviation({"kernel": kernel}).mean, (3**2 + 0**2) / 2, rtol=1e-6)
+    np.testing.assert_allclose(
+        isometry_deviation({"kernel": kernel}, output_axes=-1).mean, (3**2 + 0**2) / 2, rtol=1e-6
+    )

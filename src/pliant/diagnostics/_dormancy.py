@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from pliant.diagnostics._layer_fractions import LayerFractions, as_measured, layer_fractions, named, require_features
-from pliant.diagnostics._subject import unit_features
+from pliant.diagnostics._subject import unit_features, widened
+from pliant.errors import require_range
 from pliant.types import Diagnostic, Features, Number, Subject
 
 
@@ -16,6 +17,8 @@ def dormancy_scores(
     r"""Scores units by their mean absolute activation relative to their layer's.
 
     .. math:: s_i = \frac{\mathbb E_x |h_i(x)|}{\frac1N \sum_k \mathbb E_x |h_k(x)| + 10^{-9}}
+
+    Sums are in float32 or wider: in float16 10⁻⁹ is 0.
 
     Args:
       activations: post-activation features; all axes but the last are averaged over, after the absolute value.
@@ -37,7 +40,7 @@ def dormancy_scores(
       Nothing known. (The comment in Dopamine's code says that scores sum to one; its code divides by the mean, as
       here.)
     """
-    means = jnp.abs(activations).mean(axis=tuple(range(activations.ndim - 1)))
+    means = jnp.abs(widened(activations)).mean(axis=tuple(range(activations.ndim - 1)))
     means = means.reshape(-1, num_units or means.size).mean(axis=0)
     return means / (means.mean() + 1e-9) if relative else means
 
@@ -84,7 +87,7 @@ def dormant(
       `LayerFractions`, in [0, 1]. NaN features give NaN.
 
     Raises:
-      UserError: if there is no layer or an empty batch, since nothing was measured.
+      UserError: if there is no layer or an empty batch, since nothing was measured, and for a negative threshold.
 
     Example:
       >>> found = dormant({"dense_0": jnp.array([[0.0, 1.0, 3.0]])})
@@ -98,6 +101,7 @@ def dormant(
       Libraries that publish the unweighted mean over layers under this name; that is the mean of `by_layer`.
     """
     require_features(features)
+    require_range("threshold", threshold, 0, do="0.025 is usual; 0 counts units that are exactly silent.")
     units = num_units or {}
     flags = {name: is_dormant(layer, threshold, units.get(name)) for name, layer in features.items()}
     return layer_fractions(flags, features)

@@ -153,7 +153,7 @@ def _redealt(batch: Batch, key: Key) -> Batch:
     order = jax.random.permutation(key, len(jax.tree.leaves(batch.targets)[0]))
     if isinstance(batch.inputs, Text):
         return batch._replace(inputs=batch.inputs._replace(source=jnp.asarray(batch.inputs.source)[order]))
-    return batch._replace(inputs=jnp.asarray(batch.inputs)[order])
+    return batch._replace(inputs=jax.tree.map(lambda leaf: jnp.asarray(leaf)[order], batch.inputs))
 
 
 def _measure(subject: Subject) -> ExcessLossPlasticity:

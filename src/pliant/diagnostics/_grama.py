@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pliant.diagnostics._layer_fractions import LayerFractions, as_measured, layer_fractions, named
-from pliant.diagnostics._subject import loss, some
-from pliant.errors import UserError
+from pliant.diagnostics._subject import loss, some, widened
+from pliant.errors import UserError, require_range
 from pliant.types import Batch, Diagnostic, Number, Params, Subject, Wiring, by_path
 
 _MOST = 64  # examples with a gradient of their own: each costs a backward pass
@@ -27,7 +27,7 @@ def incoming_gradients(wiring: Wiring, gradients: Params) -> Mapping[str, Float[
       gradients: of the parameters, or any tree of their shapes.
 
     Returns:
-      By hidden layer, (weights of a unit, units), float32.
+      By hidden layer, (weights of a unit, units), in float32 or wider.
 
     Raises:
       UserError: if the wiring names no kernel of a hidden layer, since there is nothing to collect.
@@ -49,9 +49,9 @@ def incoming_gradients(wiring: Wiring, gradients: Params) -> Mapping[str, Float[
     found = {}
     for layer in wiring.layers:
         slots = [feed.slot for feed in layer.feeds if wiring.roles[feed.slot.path] == "matrix"]
-        entries = [jnp.moveaxis(leaves[slot.path], slot.axis, -1).reshape(-1, layer.width) for slot in slots]
+        entries = [widened(slot.by_unit(leaves[slot.path])) for slot in slots]
         if entries:
-            found[layer.name] = jnp.concatenate(entries).astype(jnp.float32)
+            found[layer.name] = jnp.concatenate(entries)
     if not found:
         raise UserError(
             got=f"a wiring of {len(wiring.layers)} hidden layers that names no kernel of theirs",
@@ -98,7 +98,7 @@ def gradient_scores(gradient_of_kernel: Float[Array, "*kernel"], axis: int = -1)
             wanted="at least one weight of at least one unit",
             do="Pass the gradient of a kernel.",
         )
-    by_unit = jnp.moveaxis(gradient_of_kernel.astype(jnp.float32), axis, -1)
+    by_unit = jnp.moveaxis(widened(gradient_of_kernel), axis, -1)
     sizes = jnp.abs(by_unit).mean(axis=tuple(range(by_unit.ndim - 1)))
     mean = sizes.mean()
     return sizes / jnp.where(mean == 0, 1.0, mean)
@@ -118,7 +118,7 @@ def grama(gradients: Mapping[str, Float[Array, "*kernel width"]], threshold: Num
       `LayerFractions`, in [0, 1]; 1 in a layer without any gradient. Gradients that are not finite give NaN.
 
     Raises:
-      UserError: if there is no layer or an empty kernel, since nothing was measured.
+      UserError: if there is no layer or an empty kernel, since nothing was measured, and for a negative threshold.
 
     Example:
       >>> float(grama({"dense_0": jnp.array([[0.0, 1.0, -3.0, 0.01]])}).pooled)
@@ -131,6 +131,7 @@ def grama(gradients: Mapping[str, Float[Array, "*kernel width"]], threshold: Num
       `pliant.interventions.regrama`, which leaves layers without any gradient alone.
     """
     _require(gradients)
+    require_range("threshold", threshold, 0, do="0.01 is usual.")
     flags = {name: gradient_scores(gradient) <= threshold for name, gradient in gradients.items()}
     return layer_fractions(flags, gradients)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pliant.diagnostics._paths import Function, segment
+from pliant.diagnostics._subject import widened
 from pliant.errors import require_range
 from pliant.types import Key
 
@@ -96,10 +97,11 @@ def jacobian_moments(
 
 
 def _norms(x: Array) -> Array:
-    return jnp.sqrt(jnp.square(x).sum(axis=tuple(range(1, x.ndim))))
+    return jnp.sqrt(jnp.square(widened(x)).sum(axis=tuple(range(1, x.ndim))))
 
 
 def _normalised(x: Array) -> Array:
     """Of norm 1 for each example; 0 stays 0."""
-    norms = jnp.maximum(_norms(x), jnp.finfo(x.dtype).tiny)
-    return x / norms.reshape(-1, *[1] * (x.ndim - 1))
+    norms = _norms(x)
+    norms = jnp.maximum(norms, jnp.finfo(norms.dtype).tiny)
+    return (x / norms.reshape(-1, *[1] * (x.ndim - 1))).astype(x.dtype)

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from pliant.diagnostics._jacobian import intermediate_jacobian
 from pliant.diagnostics._jacobian_moments import JacobianMoments, jacobian_moments
-from pliant.diagnostics._paths import Function, jacobian_shape, layer_starts
+from pliant.diagnostics._paths import Function, jacobian_shape, layer_starts, segment
 from pliant.diagnostics._singular_values import entropy_rank, singular_values
-from pliant.diagnostics._subject import images_only, some
+from pliant.diagnostics._subject import features_of, images_only, some
 from pliant.errors import UserError
 from pliant.types import Diagnostic, Measured, Subject
 
@@ -155,28 +156,33 @@ class _Segment(NamedTuple):
 
 
 def _measure(subject: Subject) -> dict[str, Found]:
-    """The Jacobian of every layer and of the whole network, or its moments where it is too large."""
-
-    @jax.jit  # traced once for all segments
-    def function(inputs: Array) -> tuple[Array, Mapping[str, Array]]:
-        return subject.network.apply(subject.params, subject.state, inputs, train=False, key=subject.key)[:2]
-
+    """The Jacobian of every layer and of the whole network, or its moments where it is too large; NaN for `gaps`."""
+    function = jax.jit(features_of(subject))  # traced once for all segments
     segments = _segments(subject, function)
     probe = some(subject.probe, _num_examples(list(segments.values())))
     inputs = images_only(subject._replace(probe=probe))
+    left_out = _gaps(function, inputs, segments)
     found: dict[str, Found] = {}
-    for i, (name, segment) in enumerate(segments.items()):
-        if segment.is_exact():
-            found[name] = intermediate_jacobian(function, inputs, segment.start, segment.end)
+    for i, (name, each) in enumerate(segments.items()):
+        if name in left_out:
+            found[name] = jnp.full((1, 1, 1), jnp.nan)
+        elif each.is_exact():
+            found[name] = intermediate_jacobian(function, inputs, each.start, each.end)
         else:
             key = jax.random.fold_in(subject.key, i)
-            found[name] = jacobian_moments(function, inputs, key, segment.start, segment.end)
+            found[name] = jacobian_moments(function, inputs, key, each.start, each.end)
     return found
 
 
 def _segments(subject: Subject, function: Function) -> dict[str, _Segment]:
     """Of the wiring's layers that are among the features, and from the inputs to the output."""
     one = images_only(subject._replace(probe=some(subject.probe, 1)))
+    if not jnp.issubdtype(one.dtype, jnp.floating):
+        raise UserError(
+            got=f"inputs of {one.dtype}",
+            wanted="floating-point numbers, by which there are derivatives",
+            do="Leave this diagnostic out for tokens; cast images before they are handed in.",
+        )
     _, features = jax.eval_shape(function, one)
     layers = [layer.name for layer in subject.network.wiring.layers if layer.name in features]
     starts = layer_starts(function, one, layers) if layers else {}
@@ -185,12 +191,38 @@ def _segments(subject: Subject, function: Function) -> dict[str, _Segment]:
     return {name: _Segment(start, end, *jacobian_shape(function, one, start, end)) for name, start, end in ends}
 
 
+def jacobian_gaps(subject: Subject) -> dict[str, str]:
+    """The layers whose Jacobian is not measured, and why.
+
+    Example:
+      >>> from pliant.networks import mlp
+      >>> from pliant.types import Batch
+      >>> network = mlp((3,), 2, widths=(4,))
+      >>> batch = Batch(jnp.ones((5, 3)), jnp.zeros(5))
+      >>> jacobian_gaps(Subject(network, *network.init(jax.random.key(0)), batch, None, jax.random.key(1)))
+      {}
+    """
+    function = features_of(subject)
+    return _gaps(function, images_only(subject), _segments(subject, function))
+
+
+def _gaps(function: Function, inputs: Array, segments: Mapping[str, _Segment]) -> dict[str, str]:
+    """Segments that begin at a feature which cannot be perturbed."""
+    reasons = {}
+    for name, each in segments.items():
+        try:
+            segment(function, inputs, each.start, each.end)
+        except UserError as error:
+            reasons[name] = str(error)
+    return reasons
+
+
 def _num_examples(segments: list[_Segment]) -> int:
     """As many as memory and the host's decompositions allow."""
-    exact = [segment for segment in segments if segment.is_exact()]
+    exact = [each for each in segments if each.is_exact()]
     most = _MOST_EXAMPLES if len(exact) == len(segments) else _MOST_RANDOMISED
-    entries = sum(segment.rows * segment.columns for segment in exact)
-    work = sum(segment.work() for segment in exact)
+    entries = sum(each.rows * each.columns for each in exact)
+    work = sum(each.work() for each in exact)
     return max(1, min(most, _ENTRIES // max(entries, 1), _WORK // max(work, 1)))
 
 

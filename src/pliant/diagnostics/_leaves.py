@@ -1,17 +1,21 @@
 """Sizes of parameters, gradients and updates, leaf by leaf."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from pliant.errors import UserError
+from pliant.isometry import matrix_view
+from pliant.layouts import OutputAxes, select_kernels
+from pliant.masks import Mask
 from pliant.squares import total_norm
-from pliant.types import Params, Scalar, leaf_path
+from pliant.types import Params, Scalar, by_path, leaf_path
 
 
 def widened(tree: Params, kind: str = "parameters") -> Params:
-    """The leaves in float32: bfloat16 would lose what is summed.
+    """The leaves in float32 or wider: bfloat16 would lose what is summed.
 
     Args:
       tree: the leaves.
@@ -26,7 +30,26 @@ def widened(tree: Params, kind: str = "parameters") -> Params:
     """
     if count(tree) == 0:
         raise UserError(got=f"no {kind}", wanted="at least one array", do=f"Pass the network's {kind}.")
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
+
+
+def matrices(params: Params, mask: Mask, output_axes: OutputAxes) -> dict[str, Any]:
+    """The kernels that have entries as matrices (in, out), by path.
+
+    Raises:
+      UserError: as `pliant.layouts.select_kernels`, and if there is none, since nothing was measured.
+
+    Example:
+      >>> {path: each.shape for path, each in matrices({"conv": jnp.ones((8, 4, 3, 3))}, None, 0).items()}
+      {'conv': (36, 8)}
+    """
+    chosen = zip(by_path(params).items(), select_kernels(mask, params, output_axes), strict=True)
+    found = {path: matrix_view(leaf, axes) for (path, leaf), axes in chosen if axes is not None}
+    if not found:
+        raise UserError(
+            got="kernels without entries", wanted="at least one row and one column", do="Pass a network with weights."
+        )
+    return found
 
 
 def count(tree: Params) -> int:

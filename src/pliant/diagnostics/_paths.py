@@ -1,13 +1,13 @@
 """Ways through a network from one feature to another: what Jacobians are derivatives of."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Var
 from jaxtyping import Array, Float
 
+from pliant.diagnostics._graph import Graph, graph_of
 from pliant.diagnostics._taps import tapped
 from pliant.errors import UserError, unknown_name
 from pliant.types import Features
@@ -28,11 +28,14 @@ def segment(
       end: a feature; None is the output.
 
     Raises:
-      UserError: for an empty batch or an unknown feature; when called, for a `start` that is no value of its own.
+      UserError: for an empty batch or an unknown feature; for a `start` that nothing reads, or that is read within a
+        loop or a function with derivatives of its own; when called, for one that is no value of its own.
     """
     _require_examples(inputs)
     _, shapes = jax.eval_shape(function, inputs)
     _require_known((start, end), shapes)
+    if start is not None:
+        _require_read(*_features(function, inputs), start)
 
     def path(at: Array) -> Array:
         output, found = function(at) if start is None else tapped(function)(inputs, {start: at})
@@ -61,7 +64,8 @@ def layer_starts(
     """The layer that comes before each: the nearest earlier one that it depends on; None is the inputs.
 
     In a chain that is the one before it in the list; layers that are parallel, such as the experts of a mixture, have
-    the same one before them. Found in the traced program, whatever the numbers are.
+    the same one before them. Found in the traced program, whatever the numbers are. An earlier layer that nothing reads
+    comes before all later ones, since how they depend on it cannot be seen; `segment` refuses to begin there.
 
     Args:
       function: the network.
@@ -69,7 +73,7 @@ def layer_starts(
       layers: names of features from input to output, at least one.
 
     Raises:
-      UserError: for no layers, an empty batch, an unknown feature, or one that is no value of its own.
+      UserError: for no layers, an empty batch, or an unknown feature.
 
     Example:
       >>> def function(x):
@@ -84,22 +88,46 @@ def layer_starts(
     _require_known(layers, shapes)
     if not layers:
         raise UserError(got="no layers", wanted="at least one", do="Name features that the function returns.")
-    zeros = [jnp.zeros(shapes[name].shape, shapes[name].dtype) for name in layers]
-
-    def perturbed(changes: list[Array]) -> list[Array]:
-        _, found = tapped(function)(inputs, dict(zip(layers, changes, strict=True)))
-        return [found[name] for name in layers]
-
-    jaxpr = jax.make_jaxpr(perturbed)(zeros).jaxpr
-    read: dict[Var, set[str]] = {variable: {name} for variable, name in zip(jaxpr.invars, layers, strict=True)}
-    for equation in jaxpr.eqns:
-        above = [read.get(atom, set()) for atom in equation.invars if isinstance(atom, Var)]
-        read |= dict.fromkeys(equation.outvars, set().union(*above))
+    graph, values = _features(function, inputs)
     starts: dict[str, str | None] = {}
-    for layer, variable in zip(layers, jaxpr.outvars, strict=True):
-        assert isinstance(variable, Var)  # it was perturbed, so it is no constant
-        starts[layer] = next((earlier for earlier in reversed(starts) if earlier in read[variable]), None)
+    for layer in layers:
+        above = graph.above([values[layer]]) - {values[layer]}
+        before = (each for each in reversed(starts) if values[each] in above or not _is_read(graph, values[each]))
+        starts[layer] = next(before, None)
     return starts
+
+
+def _features(function: Function, inputs: Array) -> tuple[Graph, dict[str, int]]:
+    """The program, and the values in it that the features are, or are copies of."""
+    names: list[str] = []
+
+    def listed(inputs: Array) -> tuple[Array, list[Array]]:
+        output, found = function(inputs)
+        names[:] = found
+        return output, list(found.values())
+
+    graph = graph_of(listed, inputs)
+    return graph, {name: graph.original(value) for name, value in zip(names, graph.outputs[1:], strict=True)}
+
+
+def _is_read(graph: Graph, value: int) -> bool:
+    return graph.is_read(value) or value == graph.original(graph.outputs[0])
+
+
+def _require_read(graph: Graph, values: Mapping[str, int], start: str) -> None:
+    value = values[start]
+    if value in graph.producer and not _is_read(graph, value):
+        raise UserError(
+            got=f"the feature {start!r}, which nothing reads",
+            wanted="a value that the network goes on with",
+            do="Return the array that the next layer reads, not one that is computed beside it.",
+        )
+    if value in graph.producer and not graph.can_be_perturbed(value):
+        raise UserError(
+            got=f"the feature {start!r}, which is read within a loop, a branch or a function with its own derivative",
+            wanted="one that is read outside, where it can be perturbed",
+            do="Unroll the loop, or leave out derivatives with respect to this feature.",
+        )
 
 
 def _require_known(names: Sequence[str | None], found: Iterable[str]) -> None:

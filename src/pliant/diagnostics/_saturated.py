@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from jaxtyping import Array, Bool, Float
 
 from pliant.diagnostics._layer_fractions import LayerFractions, as_measured, layer_fractions, named, require_features
-from pliant.diagnostics._subject import features
+from pliant.diagnostics._subject import unit_features, widened
 from pliant.errors import UserError, require_range
 from pliant.types import Diagnostic, Features, Number, Subject
 
@@ -56,7 +56,8 @@ def saturated(
         if not low < high:
             raise UserError(got=f"low={low}, high={high}", wanted="low < high", do="Use -1 and 1 for tanh.")
         require_range("tolerance", tolerance, 0, (high - low) / 2, do="0.01 is usual.")
-    flags = {name: (layer < low + tolerance) | (layer > high - tolerance) for name, layer in activations.items()}
+    wide = {name: widened(layer) for name, layer in activations.items()}
+    flags = {name: (layer < low + tolerance) | (layer > high - tolerance) for name, layer in wide.items()}
     return layer_fractions(flags, activations)
 
 
@@ -134,8 +135,8 @@ def linearized(activations: Features, num_units: Mapping[str, int] | None = None
 
 def _measure(subject: Subject) -> Mapping[str, Array]:
     """NaN where the activation has no bounds, or no kink."""
-    layers = subject.network.wiring.layers
-    found, num_units = features(subject), {layer.name: layer.width for layer in layers}
+    layers = [each for each in subject.network.wiring.layers if each.activation in (*_BOUNDED, *_KINKED)]
+    found, num_units = unit_features(subject, layers=layers)
     bounded = {
         layer.name: _centred(found[layer.name], layer.activation) for layer in layers if layer.activation in _BOUNDED
     }

@@ -1,6 +1,7 @@
 """What diagnostics ask of a subject: its features, outputs and losses, always in eval mode."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,9 @@ import numpy as np
 from jaxtyping import Array
 
 from pliant.errors import UserError
+from pliant.isometry import matrix_view
 from pliant.sampling import evenly
-from pliant.types import Batch, Features, Inputs, Params, Scalar, State, Subject, Text
+from pliant.types import Batch, Features, HiddenLayer, Inputs, Params, Role, Scalar, State, Subject, Text, by_path
 
 _FEATURES_AT_ONCE = 2**24
 """Numbers; what a network keeps of them for a derivative is a few times that: some hundred MiB."""
@@ -44,17 +46,35 @@ def outputs_in_blocks(subject: Subject) -> Callable[[Params, Inputs], Array]:
     return run
 
 
+def features_of(subject: Subject) -> Callable[[Any], tuple[Array, Features]]:
+    """The network as a function `inputs -> (output, features)`."""
+    return lambda inputs: _apply(subject, subject.params, subject.state, inputs)
+
+
 def features(subject: Subject, at: tuple[Params, State] | None = None) -> Features:
     """Features of the probe examples, now or at other parameters and running statistics."""
     params, state = at or (subject.params, subject.state)
     return _apply(subject, params, state, subject.probe.inputs)[1]
 
 
-def unit_features(subject: Subject, at: tuple[Params, State] | None = None) -> tuple[Features, Mapping[str, int]]:
-    """Features of the layers in which a unit owns its output and can be silent, and their numbers of units."""
-    layers = [layer for layer in subject.network.wiring.layers if layer.elementwise and layer.activation != "fourier"]
-    found = features(subject, at)
-    return {layer.name: found[layer.name] for layer in layers}, {layer.name: layer.width for layer in layers}
+def unit_features(
+    subject: Subject, at: tuple[Params, State] | None = None, layers: Sequence[HiddenLayer] | None = None
+) -> tuple[Features, Mapping[str, int]]:
+    """Features of layers, units on the last axis, and their numbers of units.
+
+    Args:
+      subject: whose features.
+      at: other parameters and running statistics.
+      layers: of the wiring; by default those in which a unit owns its output and can be silent.
+
+    Raises:
+      UserError: if the network does not return them, or not with their units where the wiring says.
+    """
+    if layers is None:
+        every = subject.network.wiring.layers
+        layers = [layer for layer in every if layer.elementwise and layer.activation != "fourier"]
+    found = features(subject, at) if layers else {}
+    return {layer.name: _units_last(found, layer) for layer in layers}, {layer.name: layer.width for layer in layers}
 
 
 def head_features(subject: Subject) -> Array:
@@ -69,12 +89,43 @@ def head_features(subject: Subject) -> Array:
         return images.reshape(len(images), -1)
     found = features(subject)
     if read not in found:
+        several = f", of which the output layer reads {read}" if " and " in read else ""
+        raise UserError(
+            got=f"features {', '.join(found) or 'of no layer'}{several}",
+            wanted="one that the output layer reads, alone",
+            do="Return the hidden layers' activations beside the output, what the output layer reads among them.",
+        )
+    last = subject.network.wiring.units_last(read, found[read])
+    return last.reshape(-1, last.shape[-1])
+
+
+def kernels(subject: Subject, *roles: Role) -> dict[str, Array]:
+    """The kernels of some roles as matrices (in, out), by path: where their outputs are, the wiring says.
+
+    Example:
+      >>> from pliant.networks import mlp
+      >>> network = mlp((3,), 2, widths=(4,))
+      >>> of = Subject(network, *network.init(jax.random.key(0)), None, None, None)
+      >>> {path: kernel.shape for path, kernel in kernels(of, "matrix", "head").items()}
+      {'dense_0/kernel': (3, 4), 'head/kernel': (4, 2)}
+    """
+    wiring = subject.network.wiring
+    chosen = by_path(wiring.mask(subject.params, *roles))
+    return {
+        path: matrix_view(leaf, wiring.output_axes.get(path, (-1,)))
+        for path, leaf in by_path(subject.params).items()
+        if chosen[path] and leaf.size
+    }
+
+
+def _units_last(found: Features, layer: HiddenLayer) -> Array:
+    if layer.name not in found:
         raise UserError(
             got=f"features {', '.join(found) or 'of no layer'}",
-            wanted="those that the output layer reads",
-            do="Return the hidden layers' activations beside the output, the last layer's as the last.",
+            wanted=f"that of the layer {layer.name!r} among them",
+            do="Return the activations of the wiring's layers beside the output, under their names.",
         )
-    return found[read].reshape(-1, found[read].shape[-1])
+    return layer.units_last(found[layer.name])
 
 
 def loss(subject: Subject) -> Callable[[Params, Batch], Scalar]:
@@ -92,18 +143,32 @@ def some(batch: Batch, most: int) -> Batch:
 
 
 def images_only(subject: Subject) -> Array:
-    """The probe inputs, if derivatives with respect to them mean something.
+    """The probe inputs, if they are one array.
 
     Raises:
-      UserError: for texts.
+      UserError: for texts, and for inputs of several arrays.
     """
-    if isinstance(subject.probe.inputs, Text):
+    if len(jax.tree.leaves(subject.probe.inputs)) != 1:
         raise UserError(
-            got="texts", wanted="inputs that are numbers", do="Leave this diagnostic out: tokens have no derivatives."
+            got="texts" if isinstance(subject.probe.inputs, Text) else "inputs of several arrays",
+            wanted="inputs that are numbers, in one array",
+            do="Leave this diagnostic out: tokens have no derivatives.",
         )
-    return jnp.asarray(subject.probe.inputs)
+    return jnp.asarray(jax.tree.leaves(subject.probe.inputs)[0])
 
 
 def _apply(subject: Subject, params: Params, state: State, inputs: Inputs) -> tuple[Array, Features]:
     output, found, _ = subject.network.apply(params, state, inputs, train=False, key=subject.key)
-    return output, found
+    return widened(output), {name: widened(feature) for name, feature in found.items()}
+
+
+def widened(array: Array) -> Array:
+    """In float32 or wider, so that nothing is summed in less; what holds no floating-point numbers as it is.
+
+    Example:
+      >>> widened(jnp.ones(2, jnp.float16)).dtype.name, widened(jnp.ones(2, int)).dtype.name
+      ('float32', 'int32')
+    """
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return array
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))

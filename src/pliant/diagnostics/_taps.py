@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 from jaxtyping import Array, PyTree
 
+from pliant.diagnostics._graph import OPEN, called, is_copy
 from pliant.errors import UserError
 from pliant.types import Features
-
-_INLINED = ("jit", "pjit", "closed_call")
 
 
 def tapped(
@@ -23,8 +23,8 @@ def tapped(
     where :math:`\delta` are the perturbations: everything that reads a feature reads the perturbed one. So the
     derivative of the output, or of a later feature, with respect to :math:`\delta_l` is the Jacobian between the two,
     whatever lies between them. Works by tracing: the features that the function returns are found among the
-    intermediate values of its program. A network must return what it goes on with, not a copy that was reshaped or
-    cast: nothing reads a copy, and derivatives with respect to it are 0.
+    intermediate values of its program. Where nothing reads a feature because it is a copy (reshaped, transposed, cast,
+    behind `stop_gradient`), what it is a copy of is perturbed.
 
     Args:
       function: `function(inputs) -> (output, features)`, traceable.
@@ -57,12 +57,13 @@ def tapped(
         traced, shapes = jax.make_jaxpr(function, return_shape=True)(inputs)
         closed = _inlined(traced)
         structure = jax.tree.structure(shapes)
-        _, variables = jax.tree.unflatten(structure, closed.jaxpr.outvars)
+        output, returned = jax.tree.unflatten(structure, closed.jaxpr.outvars)
+        variables = {name: _origin(closed.jaxpr, variable, output) for name, variable in returned.items()}
         computed = {variable for equation in closed.jaxpr.eqns for variable in equation.outvars}
         taps = {
-            variables[name]: perturbation
+            variables[name][0]: _undone(closed.jaxpr, *variables[name], perturbation)
             for name, perturbation in perturbations.items()
-            if isinstance(variables.get(name), Var) and variables[name] in computed
+            if name in variables and isinstance(variables[name][0], Var) and variables[name][0] in computed
         }
         if len(taps) < len(perturbations):
             raise UserError(
@@ -70,9 +71,11 @@ def tapped(
                 wanted=f"features that are computed, each by itself: {', '.join(sorted(shapes[1]))}",
                 do="Leave out what is an input, a constant, or the same array as another feature.",
             )
-        found = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(inputs), taps)
-        output, features = jax.tree.unflatten(structure, found)
-        return output, features
+        origins = jax.tree.leaves((output, {name: origin for name, (origin, _) in variables.items()}))
+        jaxpr = closed.jaxpr.replace(outvars=origins, debug_info=closed.jaxpr.debug_info.with_unknown_names())
+        found = evaluate(jaxpr, closed.consts, jax.tree.leaves(inputs), taps)
+        result, features = jax.tree.unflatten(structure, found)
+        return result, {name: _copied(jaxpr, variables[name][1], each) for name, each in features.items()}
 
     return run
 
@@ -110,8 +113,8 @@ def evaluate(jaxpr: Jaxpr, constants: Any, arguments: Any, taps: Mapping[Var, Ar
     values |= dict(zip(jaxpr.constvars, constants, strict=True)) | dict(zip(jaxpr.invars, arguments, strict=True))
     for equation in jaxpr.eqns:
         inputs = [read(atom) for atom in equation.invars]
-        if equation.primitive.name in _INLINED:
-            inner: Any = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
+        inner = called(equation) if equation.primitive.name in OPEN else None
+        if inner is not None:
             results = evaluate(inner.jaxpr, inner.consts, inputs, {})
         else:
             results = [
@@ -120,6 +123,38 @@ def evaluate(jaxpr: Jaxpr, constants: Any, arguments: Any, taps: Mapping[Var, Ar
             ]
         values |= dict(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _origin(jaxpr: Jaxpr, variable: Any, output: Any) -> tuple[Any, list[JaxprEqn]]:
+    """What a variable that nothing reads is a copy of, and the equations that make the copy."""
+    made = {equation.outvars[0]: equation for equation in jaxpr.eqns if len(equation.outvars) == 1}
+    equations: list[JaxprEqn] = []
+    while isinstance(variable, Var) and variable is not output and (equation := made.get(variable)):
+        avals = [[atom.aval for atom in atoms] for atoms in (equation.invars, equation.outvars)]
+        readers = [each for each in jaxpr.eqns if any(atom is variable for atom in each.invars)]
+        is_read = any(all(each is not own for own in equations) for each in readers)
+        if is_read or len(equation.invars) != 1 or not is_copy(equation.primitive.name, *avals):
+            break
+        (variable,) = equation.invars
+        equations.insert(0, equation)
+    return variable, equations
+
+
+def _copied(jaxpr: Jaxpr, equations: list[JaxprEqn], value: Array) -> Array:
+    """A copy anew, with the derivative of a copy."""
+    for equation in equations:
+        if equation.primitive.name != "stop_gradient":
+            (value,) = run_one(jaxpr, equation, [value])
+    return value
+
+
+def _undone(jaxpr: Jaxpr, origin: Var, equations: list[JaxprEqn], perturbation: Array) -> Array:
+    """A change of a copy as one of what it is a copy of: these are permutations, whose transpose is the inverse."""
+    if not equations:
+        return perturbation
+    at = jnp.zeros(origin.aval.shape, origin.aval.dtype)  # type: ignore[attr-defined]
+    copied, pull = jax.vjp(lambda value: _copied(jaxpr, equations, value), at)
+    return pull(perturbation.astype(copied.dtype))[0]
 
 
 def run_one(whole: Jaxpr, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:

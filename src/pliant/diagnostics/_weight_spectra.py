@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from pliant.diagnostics._leaves import matrices
 from pliant.diagnostics._singular_values import entropy_rank, singular_values, squares_over_largest
+from pliant.diagnostics._subject import kernels
 from pliant.errors import UserError
-from pliant.isometry import matrix_view
-from pliant.masks import Mask, select
-from pliant.types import Diagnostic, Measured, Params, Role, Subject, leaf_path
+from pliant.layouts import OutputAxes
+from pliant.masks import Mask
+from pliant.types import Diagnostic, Measured, Params, Subject
 
 _SMALLEST = 1e-12
 """Singular values below this much of the largest are taken for this much: a condition number has to be finite."""
@@ -37,7 +38,7 @@ class WeightSpectrum(NamedTuple):
     """The standard deviation of ln σ."""
 
 
-def weight_spectra(params: Params, mask: Mask = None) -> Mapping[str, WeightSpectrum]:
+def weight_spectra(params: Params, mask: Mask = None, output_axes: OutputAxes = None) -> Mapping[str, WeightSpectrum]:
     r"""Measures the singular values of kernels.
 
     .. math:: \kappa = \frac{\sigma_{\max}}{\max(\sigma_{\min}, \epsilon\,\sigma_{\max})}, \qquad
@@ -50,13 +51,15 @@ def weight_spectra(params: Params, mask: Mask = None) -> Mapping[str, WeightSpec
     Args:
       params: the parameters.
       mask: True at the kernels to measure; by default all leaves with two or more axes.
+      output_axes: which axes of kernels index outputs, see `pliant.layouts.select_kernels`.
 
     Returns:
       A `WeightSpectrum` for each kernel, by its path. Ranks of a kernel of zeros are 0; it has no condition and no
       spread, which are NaN. All is NaN for a kernel with an entry that is not finite.
 
     Raises:
-      UserError: if the mask selects nothing or a vector, since nothing was measured, and for an empty kernel.
+      UserError: if the mask selects nothing or a vector, since nothing was measured, and for a kernel in which several
+        axes may be the outputs.
 
     Example:
       >>> found = weight_spectra({"kernel": jnp.diag(jnp.array([2.0, 1.0, 0.5]))})["kernel"]
@@ -72,17 +75,11 @@ def weight_spectra(params: Params, mask: Mask = None) -> Mapping[str, WeightSpec
       Stoix' code, whose effective rank is the participation ratio. The σ of a conv kernel are not those of the
       convolution as a linear map of images.
     """
-    chosen = select(mask, params, min_axes=2)
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {
-        leaf_path(path): _spectrum(leaf)
-        for (path, leaf), take in zip(leaves, jax.tree.leaves(chosen), strict=True)
-        if take
-    }
+    return {path: _spectrum(np.asarray(matrix)) for path, matrix in matrices(params, mask, output_axes).items()}
 
 
-def _spectrum(kernel: Array | np.ndarray) -> WeightSpectrum:
-    sigma = singular_values(matrix_view(np.asarray(kernel, np.float64)))
+def _spectrum(matrix: Float[np.ndarray, "in out"]) -> WeightSpectrum:
+    sigma = singular_values(np.asarray(matrix, np.float64))
     floored = np.maximum(sigma, _SMALLEST * sigma[0]) if sigma[0] != 0 else np.full_like(sigma, np.nan)
     logarithms = np.log(floored)
     return WeightSpectrum(
@@ -100,14 +97,14 @@ def _spectrum(kernel: Array | np.ndarray) -> WeightSpectrum:
 
 
 class _Kernels(NamedTuple):
-    """By path."""
+    """Matrices (in, out), by path."""
 
     hidden: Mapping[str, Array]
     head: Mapping[str, Array]
 
 
 def _measure(subject: Subject) -> _Kernels:
-    found = _Kernels(_kernels(subject, "matrix"), _kernels(subject, "head"))
+    found = _Kernels(kernels(subject, "matrix"), kernels(subject, "head"))
     if not any(found):
         raise UserError(
             got="a network without kernels", wanted="at least one matrix", do="Leave this diagnostic out: it has no σ."
@@ -115,15 +112,9 @@ def _measure(subject: Subject) -> _Kernels:
     return found
 
 
-def _kernels(subject: Subject, role: Role) -> dict[str, Array]:
-    chosen = jax.tree.leaves(subject.network.wiring.mask(subject.params, role))
-    leaves = jax.tree_util.tree_leaves_with_path(subject.params)
-    return {leaf_path(path): leaf for (path, leaf), take in zip(leaves, chosen, strict=True) if take}
-
-
-def _summarize(kernels: _Kernels) -> Measured:
-    hidden = weight_spectra(kernels.hidden) if kernels.hidden else {}
-    spectra = {**hidden, **(weight_spectra(kernels.head) if kernels.head else {})}
+def _summarize(found: _Kernels) -> Measured:
+    hidden, head = ({path: _spectrum(matrix) for path, matrix in each.items()} for each in found)
+    spectra = hidden | head
     numbers: dict[str, float] = {}
     for name in ("condition_log10", "sigma_min", "sigma_max", "effective_rank", "stable_rank", "log_spread"):
         of_hidden = [getattr(spectrum, name) for spectrum in hidden.values()]

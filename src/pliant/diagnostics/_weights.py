@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from pliant.diagnostics._leaves import count, norms, widened
-from pliant.isometry import gram_deviation, matrix_view
-from pliant.masks import Mask, select
+from pliant.diagnostics._leaves import count, matrices, norms, widened
+from pliant.diagnostics._subject import kernels
+from pliant.isometry import gram_deviation
+from pliant.layouts import OutputAxes
+from pliant.masks import Mask
 from pliant.squares import total_norm
 from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
 
@@ -24,7 +26,7 @@ class IsometryDeviation(NamedTuple):
     """One value a kernel, in the order of the parameter leaves."""
 
 
-def isometry_deviation(params: Params, mask: Mask = None) -> IsometryDeviation:
+def isometry_deviation(params: Params, mask: Mask = None, output_axes: OutputAxes = None) -> IsometryDeviation:
     r"""Measures how far kernels are from isometry.
 
     .. math:: \frac1m \lVert A^\top A - I \rVert_F^2 = \frac1m \sum_{i=1}^m (\sigma_i^2 - 1)^2
@@ -34,12 +36,14 @@ def isometry_deviation(params: Params, mask: Mask = None) -> IsometryDeviation:
     Args:
       params: the parameters.
       mask: True at the kernels to measure; by default all leaves with two or more axes.
+      output_axes: which axes of kernels index outputs, see `pliant.layouts.select_kernels`.
 
     Returns:
       `IsometryDeviation`, values ≥ 0; 1 for a kernel with σ = √2, about 1 for one that has collapsed to 0.
 
     Raises:
-      UserError: if the mask selects nothing or a vector, since nothing was measured.
+      UserError: if the mask selects nothing or a vector, since nothing was measured, and for a kernel in which several
+        axes may be the outputs.
 
     Example:
       >>> round(float(isometry_deviation({"kernel": jnp.diag(jnp.array([2.0, 1.0, 0.5]))}).mean), 4)
@@ -51,9 +55,8 @@ def isometry_deviation(params: Params, mask: Mask = None) -> IsometryDeviation:
     Differs from:
       Stoix' `gram_deviation`, which logs 0 where it found no kernel.
     """
-    chosen = select(mask, params, min_axes=2)
-    kernels = [leaf for leaf, take in zip(jax.tree.leaves(params), jax.tree.leaves(chosen), strict=True) if take]
-    values = jnp.stack([gram_deviation(kernel) / min(matrix_view(kernel).shape) for kernel in kernels])
+    found = matrices(params, mask, output_axes).values()
+    values = jnp.stack([gram_deviation(matrix, output_axes=(-1,)) / min(matrix.shape) for matrix in found])
     return IsometryDeviation(values.mean(), values)
 
 
@@ -76,7 +79,7 @@ def weight_norm(params: Params) -> WeightNorm:
     .. math:: \lVert\theta\rVert_2 = \sqrt{\textstyle\sum_l \lVert\theta_l\rVert^2}, \qquad
               \frac1P \sum_i |\theta_i|, \qquad \max_i |\theta_i|
 
-    with P the number of parameters. Sums are in float32.
+    with P the number of parameters. Sums are in float32 or wider.
 
     Args:
       params: the parameters.
@@ -108,8 +111,8 @@ def weight_norm(params: Params) -> WeightNorm:
 
 def _measure_isometry(subject: Subject) -> Array:
     """NaN for a network without hidden kernels."""
-    mask = subject.network.wiring.mask(subject.params, "matrix")
-    return isometry_deviation(subject.params, mask).mean if any(jax.tree.leaves(mask)) else jnp.full((), jnp.nan)
+    hidden = kernels(subject, "matrix")
+    return isometry_deviation(hidden, dict.fromkeys(hidden, True), -1).mean if hidden else jnp.full((), jnp.nan)
 
 
 def _summarize_norm(found: WeightNorm) -> Measured:

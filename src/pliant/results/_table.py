@@ -118,6 +118,7 @@ def diagnosis_table(
     found: Mapping[str, Mapping[str, float]],
     summaries: Mapping[str, str],
     reasons: Mapping[str, str],
+    notes: Mapping[str, str] | None = None,
 ) -> Table:
     """Renders what diagnostics found: a row a metric, numbers of single layers beside the pooled one.
 
@@ -126,10 +127,11 @@ def diagnosis_table(
       found: by diagnostic and metric; a layer's number is named metric/layer.
       summaries: what each diagnostic is, in a line.
       reasons: why others were not measured.
+      notes: layers and parameters that were not seen, or not by all diagnostics, and why.
     """
     table = Table(title=escape(title), title_justify="left")
     for name, justify in (("diagnostic", "left"), ("metric", "left"), ("value", "right"), ("by layer", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for name, numbers in found.items():
         first = f"[bold]{escape(name)}[/bold]: {escape(summaries[name])}"
         for metric in dict.fromkeys(each.partition("/")[0] for each in numbers):
@@ -139,7 +141,10 @@ def diagnosis_table(
             first = ""
         table.add_section()
     for name, reason in reasons.items():
-        table.add_row(f"[bold]{escape(name)}[/bold]", "not measured", "", escape(reason))
+        table.add_row(f"[bold]{escape(name)}[/bold]", "", "", escape(f"not measured: {reason}"))
+    table.add_section()
+    for name, note in (notes or {}).items():
+        table.add_row(escape(name), "", "", escape(note))
     return table
 
 

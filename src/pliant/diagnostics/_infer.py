@@ -1,0 +1,246 @@
+"""The layers and kernels of a network that comes without a wiring, from its traced program."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from pliant.diagnostics._axes import Followed, Use, follow
+from pliant.diagnostics._graph import Graph, graph_of
+from pliant.types import Features, HiddenLayer, Params, Role, Wiring, leaf_path
+
+Function = Callable[[Params, PyTree], tuple[Array, Features]]
+"""`function(params, inputs) -> (output, features)`."""
+_GIVE_WIRING = "give wiring="
+
+
+class Form(NamedTuple):
+    """How the layers of a feature are brought into the form (batch, …, units)."""
+
+    feature: str
+    batch: int = 0
+    """The axis of the examples."""
+    units: tuple[int, ...] = (-1,)
+    """The axes that index units."""
+    layer: tuple[int, int] | None = None
+    """Which entry along which axis, if several layers are stacked."""
+
+    def of(self, features: Mapping[str, Array]) -> Array:
+        """The layer's activations."""
+        found = features[self.feature]
+        batch, units = self.batch % found.ndim, tuple(axis % found.ndim for axis in self.units)
+        if self.layer is not None:
+            index, at = self.layer
+            found = jax.lax.index_in_dim(found, index, at, keepdims=True)
+        rest = [axis for axis in range(found.ndim) if axis != batch and axis not in units]
+        order = (batch, *rest, *units)
+        moved = found if order == tuple(range(found.ndim)) else found.transpose(order)
+        dropped = [order.index(at)] if self.layer is not None else []
+        shape = [size for axis, size in enumerate(moved.shape[: 1 + len(rest)]) if axis not in dropped]
+        shape.append(math.prod(moved.shape[1 + len(rest) :]))
+        return moved if tuple(shape) == moved.shape else moved.reshape(shape)
+
+
+class Inferred(NamedTuple):
+    """What `infer` finds."""
+
+    wiring: Wiring
+    forms: Mapping[str, Form]
+    """By layer."""
+    notes: Mapping[str, str]
+    """By feature or parameter: why it is not measured."""
+
+
+def infer(function: Function, params: Params, inputs: PyTree) -> Inferred:
+    """Finds hidden layers, their order and units, the feature that the head reads, and the layout of kernels.
+
+    The order is that of the computation. Units are the axes that a product with weights made; a kernel's outputs those
+    that its product left. A feature on which the output does not depend is no hidden layer; a copy (reshaped, cast,
+    transposed) stands for what it is a copy of. The head is the kernels whose product no other product reads.
+
+    Args:
+      function: traceable.
+      params: floating-point arrays.
+      inputs: examples, or their shapes.
+
+    Example:
+      >>> def function(params, x):
+      ...     first = jnp.tanh(x @ params["b"].T)
+      ...     second = jnp.tanh(first @ params["c"])
+      ...     return second @ params["a"], {"y": second, "x": first}
+      >>> params = {"a": jnp.ones((4, 2)), "b": jnp.ones((5, 3)), "c": jnp.ones((5, 4))}
+      >>> wiring = infer(function, params, jnp.ones((6, 3))).wiring
+      >>> [layer.name for layer in wiring.layers], wiring.head_input, wiring.roles["a"], wiring.output_axes["b"]
+      (['x', 'y'], 'y', 'head', (0,))
+    """
+    names: list[str] = []
+
+    def listed(params: Params, inputs: PyTree) -> tuple[Array, list[Array]]:
+        output, features = function(params, inputs)
+        names[:] = features
+        return output, list(features.values())
+
+    graph = graph_of(listed, params, inputs)
+    num_leaves = len(jax.tree.leaves(params))
+    parameters, data = graph.inputs[:num_leaves], graph.inputs[num_leaves:]
+    followed = follow(graph, parameters, data)
+    paths = [leaf_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    roles, output_axes, of_kernels = _kernels(graph, followed, parameters, paths)
+    batch_axes = _batch_axes(listed, params, inputs)
+    values = dict(zip(names, graph.outputs[1:], strict=True))
+    forms, of_features = _layers(graph, followed, values, dict(zip(names, batch_axes, strict=True)), data)
+    head = _head_input(graph, values, forms)
+    layers = tuple(
+        HiddenLayer(name, _width(graph, values, form), (), (), activation="unknown", elementwise=True)
+        for name, form in forms.items()
+    )
+    return Inferred(Wiring(layers, roles, head, output_axes=output_axes), forms, of_features | of_kernels)
+
+
+def frozen(function: Callable[[Params, PyTree], Array], params: Params, inputs: PyTree) -> list[bool]:
+    """Which leaves the output depends on, but only behind `stop_gradient`; none if that is all of those it depends on.
+
+    Example:
+      >>> def function(params, x):
+      ...     return x @ jax.lax.stop_gradient(params["a"]) @ params["b"]
+      >>> frozen(function, {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 1))}, jnp.ones((4, 2)))
+      [True, False]
+    """
+    graph = graph_of(function, params, inputs)
+    used, trained = graph.above(graph.outputs), graph.above(graph.outputs, without=("stop_gradient",))
+    leaves = graph.inputs[: len(jax.tree.leaves(params))]
+    if not any(leaf in trained for leaf in leaves):
+        return [False] * len(leaves)
+    return [leaf in used and leaf not in trained for leaf in leaves]
+
+
+def _kernels(
+    graph: Graph, followed: Followed, parameters: Sequence[int], paths: Sequence[str]
+) -> tuple[dict[str, Role], dict[str, tuple[int, ...]], dict[str, str]]:
+    hidden = graph.above(value for node in followed.products for value in node.inputs)
+    uses: dict[int, list[Use]] = defaultdict(list)
+    for use in followed.uses:
+        uses[use.leaf].append(use)
+    roles: dict[str, Role] = {}
+    output_axes: dict[str, tuple[int, ...]] = {}
+    notes: dict[str, str] = {}
+    for leaf, (value, path) in enumerate(zip(parameters, paths, strict=True)):
+        shape, own = graph.shape(value), uses[leaf]
+        roles[path] = "bias" if len(shape) < 2 else "other"
+        if len(shape) < 2 or math.prod(shape) == 0:
+            continue
+        if not own and leaf not in followed.unfollowed:
+            roles[path] = "embed" if leaf in followed.embeddings else "other"
+        elif any(use.is_stack for use in own):
+            notes[path] = f"holds several kernels, {shape}, whose singular values are not those of one"
+        elif own and (layout := _layout([use.outputs for use in own], len(shape))) is not None:
+            roles[path] = "matrix" if any(use.product in hidden for use in own) else "head"
+            output_axes |= {} if layout == (len(shape) - 1,) else {path: layout}
+        elif len(shape) == 2 and min(shape) > 1:
+            roles[path] = "matrix"  # which of two axes are outputs does not change singular values
+        else:
+            reader = followed.unfollowed.get(leaf, "products of different layouts")
+            notes[path] = f"which axes of {shape} are outputs is not known (read by {reader}): {_GIVE_WIRING}"
+    return roles, output_axes, notes
+
+
+def _layout(uses: Sequence[tuple[int, ...] | None], num_axes: int) -> tuple[int, ...] | None:
+    """The output axes, if all products read one matrix or its transpose."""
+    first = uses[0]
+    if first is None:
+        return None
+    transposed = tuple(axis for axis in range(num_axes) if axis not in first)
+    return first if all(use in (first, transposed) for use in uses) else None
+
+
+def _batch_axes(listed: Callable[..., Any], params: Params, inputs: PyTree) -> list[int | None]:
+    """The axis of each feature whose length follows the number of examples."""
+
+    def shapes(more: int) -> list[tuple[int, ...]]:
+        of = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(leaf) + more, *leaf.shape[1:]), leaf.dtype), inputs)
+        return [feature.shape for feature in jax.eval_shape(listed, params, of)[1]]
+
+    own, number = shapes(0), len(jax.tree.leaves(inputs)[0])
+    try:
+        with_one_more = shapes(1)
+    except Exception:  # a network may be made for one size of the batch
+        return [0 if shape and shape[0] == number else None for shape in own]
+    found: list[int | None] = []
+    for shape, other in zip(own, with_one_more, strict=True):
+        axes = [axis for axis, sizes in enumerate(zip(shape, other, strict=True)) if sizes[0] != sizes[1]]
+        found.append(axes[0] if len(axes) == 1 else None)
+    return found
+
+
+def _layers(
+    graph: Graph,
+    followed: Followed,
+    values: Mapping[str, int],
+    batch_axes: Mapping[str, int | None],
+    data: Sequence[int],
+) -> tuple[dict[str, Form], dict[str, str]]:
+    """The hidden layers in the order of computation, and why other features are none."""
+    above, below = graph.above(graph.outputs[:1]), graph.below(data)
+    output = graph.original(graph.outputs[0])
+    seen: dict[int, str] = {}
+    found: list[tuple[int, int, str, Form]] = []
+    notes: dict[str, str] = {}
+    for name, value in values.items():
+        origin, shape, batch = graph.original(value), graph.shape(value), batch_axes[name]
+        if not jnp.issubdtype(graph.avals[value].dtype, jnp.floating):
+            notes[name] = f"no layer: holds {graph.avals[value].dtype}"
+        elif origin in data:
+            notes[name] = "no layer: the inputs themselves"
+        elif origin == output:
+            notes[name] = "no hidden layer: the output itself"
+        elif origin not in below:
+            notes[name] = "no layer: does not depend on the examples"
+        elif origin not in above:
+            is_read = graph.is_read(origin)
+            notes[name] = "no hidden layer: " + (
+                "the output does not depend on it" if is_read else "nothing reads it, the output does not depend on it"
+            )
+        elif origin in seen:
+            notes[name] = f"the same as {seen[origin]}"
+        elif batch is None:
+            notes[name] = f"no axis of {shape} is that of the examples"
+        elif isinstance(forms := _forms(name, shape, batch, followed, value), str):
+            notes[name] = forms
+        else:
+            found += [(graph.position[origin], i, own, form) for i, (own, form) in enumerate(forms.items())]
+            seen[origin] = name
+    return {name: form for _, _, name, form in sorted(found, key=lambda each: each[:2])}, notes
+
+
+def _forms(name: str, shape: tuple[int, ...], batch: int, followed: Followed, value: int) -> dict[str, Form] | str:
+    """How the feature is brought into form, of each layer if it holds several; or why it cannot be."""
+    stacked = sorted(followed.layers.get(value, frozenset()) - {batch})
+    rest = [axis for axis in range(len(shape)) if axis != batch and axis not in stacked]
+    units = [axis for axis in rest if axis in followed.units.get(value, frozenset())] if len(rest) > 1 else rest
+    if not rest:
+        return "no layer: one number for each example"
+    if not units or len(stacked) > 1:
+        return f"which axes of {shape} are units is not known: {_GIVE_WIRING}, or return (batch, units)"
+    form = Form(name, batch, tuple(units))
+    if not stacked:
+        return {name: form}
+    return {f"{name}/{i}": form._replace(layer=(i, stacked[0])) for i in range(shape[stacked[0]])}
+
+
+def _width(graph: Graph, values: Mapping[str, int], form: Form) -> int:
+    shape = graph.shape(values[form.feature])
+    return math.prod(shape[axis] for axis in form.units)
+
+
+def _head_input(graph: Graph, values: Mapping[str, int], forms: Mapping[str, Form]) -> str:
+    """The layer that the output reads without another feature between; several, joined, where it is not one."""
+    origins = {graph.original(value): name for name, value in values.items()}
+    output = graph.original(graph.outputs[0])
+    ends = [value for value in origins if value != output]
+    last = sorted(origins[value] for value in graph.above(graph.outputs[:1], stop=ends) if value in ends)
+    layers = [[name for name, form in forms.items() if form.feature == each] or [each] for each in last]
+    return " and ".join(each[-1] for each in layers) or "features"
