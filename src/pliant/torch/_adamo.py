@@ -1,57 +1,69 @@
 """AdamO: Adam with a decoupled step towards isometry."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim.adam import adam
 
-from pliant.errors import UserError, require_choice, require_range, unknown_name
+from pliant.errors import UserError, unknown_name
+from pliant.torch._adamo_state import adopt, check_options, check_update, is_trained
+from pliant.torch._numbers import Number
 
 Rectangular: TypeAlias = Literal["none", "fan"]
 
 KERNEL_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose weight is (out, in, …): one row a unit."""
 
-_FOREIGN = ("params", "param_names", "name", "initial_lr")
-"""What PyTorch and its schedulers keep in a parameter group beside the optimizer's own options."""
-
 
 class AdamO(torch.optim.Optimizer):
     r"""Adam that keeps weight matrices near isometry, and with it the network able to learn.
 
-    .. math:: \theta_{t+1} = \theta_t - \eta \frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon}
+    Use it in place of `torch.optim.Adam` or `AdamW` when a network must go on learning as its data change.
+
+    .. math:: \theta_{t+1} = (1 - \eta w)\, \theta_t - \eta \frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon}
               - \min\!\Big(k \eta \lambda,\; \frac{1}{8 B}\Big)\, 4 A (A^\top A - s^2 I)
 
-    The first step is `torch.optim.Adam`'s, foreach implementation; its moments see the gradient of the task only. The
-    second is taken at updates number k, 2k, 3k, … by the weights of groups with `isometry=True`: A is the weight before
-    the update as a matrix (out, everything else), transposed to have at least as many rows as columns, and it descends
-    :math:`\lVert A^\top A - s^2 I \rVert_F^2`. B = s² + ‖AᵀA − s²I‖_∞ bounds the largest σ² (Gershgorin), so the step
-    is stable for every strength: see `pliant.optimizers.add_isometry_step` for this and for the period. Far from the
-    target B may be much larger than that σ²; then the cap can bind although kηλ is stable, and the step is shorter than
-    equation 20's. It revives dead ReLU units, whose task gradient is zero.
+    The first two terms are `torch.optim.AdamW`'s, foreach implementation; the moments see the gradient of the task
+    only. The last term is the isometry step. It is taken at updates number k, 2k, 3k, … by the weights of groups with
+    `isometry=True`. A is the weight before the update as a matrix (out, everything else), transposed to have at least
+    as many rows as columns, and the step descends :math:`\lVert A^\top A - s^2 I \rVert_F^2`.
+    B = s² + ‖AᵀA − s²I‖_∞ bounds the largest σ² (Gershgorin), so the step is stable for every strength: see
+    `pliant.optimizers.add_isometry_step` for this and for the period. Far from the target B may be much larger than
+    that σ². Then the cap can bind although kηλ is stable, and the step is shorter than equation 20's. The step revives
+    dead ReLU units, whose task gradient is zero.
 
-    **No gradient.** Adam skips a tensor whose `grad` is None, as in PyTorch; the isometry step does not, unless the
-    tensor is frozen (`requires_grad` is False).
+    **No gradient.** As in PyTorch, Adam and the weight decay skip a tensor whose `grad` is None. The isometry step does
+    not.
 
-    **Schedules.** The isometry step follows the group's `lr`. Under `torch.compile` a learning rate that is a Python
-    number and changes makes every update compile anew, as with PyTorch's optimizers: pass `lr=torch.tensor(1e-3)` then.
+    **Frozen parameters** (`requires_grad` is False) are left alone, even if they still have an old `grad`, which
+    `torch.optim.Adam` would follow.
+
+    **Schedules.** The weight decay and the isometry step follow the group's `lr`. Under `torch.compile` every change of
+    a learning rate that is a Python number compiles the update again, as with PyTorch's optimizers. Pass
+    `lr=torch.tensor(1e-3)` then.
+
+    **Groups of other programs.** Keys that AdamO does not know, such as those of SAM, of schedules and of Hugging Face,
+    are kept and not read. Options of Adam that AdamO does not have (`amsgrad`, `fused`, `differentiable`) must be off.
 
     Args:
-      params: tensors, or groups as `param_groups` makes them. Every option below may be a group's own.
-      lr: η ≥ 0, a number or a tensor of one entry.
+      params: tensors, (name, tensor) pairs, or groups as `param_groups` makes them. Each option below may be a group's.
+      lr: η ≥ 0, a number or a tensor with one entry.
       betas: decay rates of the two moments, in [0, 1).
       eps: ϵ ≥ 0, outside the root.
+      weight_decay: w ≥ 0, decoupled as in `torch.optim.AdamW`.
       isometry: whether the isometry step acts on a group that does not say.
-      isometry_strength: λ ≥ 0. With 0 the updates are those of `torch.optim.Adam(foreach=True)` to the bit.
+      isometry_strength: λ ≥ 0. With 0 the updates are those of `torch.optim.AdamW(foreach=True)` to the bit.
       isometry_every: k ≥ 1, a period in updates; 1 is the paper.
       gain: s > 0, the singular value aimed at.
       rectangular: "none" as published, or "fan": s² · out/in where a matrix has more outputs than inputs.
+      maximize: ascend the task's objective. The isometry step and the weight decay stay the same.
 
     Raises:
-      UserError: for numbers out of range, unknown options, complex tensors, and vectors in a group with isometry; if no
-        group has isometry; and from `step` for sparse gradients.
+      UserError: for numbers out of range, misspelt options, complex tensors, tensors of lazy modules that have not been
+        called, and vectors in a group with isometry; if no group has isometry; and from `step` for sparse gradients.
 
     Example:
       >>> hidden = torch.nn.Parameter(torch.diag(torch.tensor([2.0, 1.0])))
@@ -66,7 +78,7 @@ class AdamO(torch.optim.Optimizer):
 
     Differs from:
       The paper, as `pliant.optimizers.adamo` does: λ = 0.1, k = 16, and the cap. From that one, with which it agrees
-      to 1e-6 over a hundred updates, in how the sum of the two steps is rounded, and in that Gram matrices have the
+      to 1e-6 over a hundred updates, in how the sum of the steps is rounded, and in that Gram matrices have the
       precision of `torch.set_float32_matmul_precision`, by default the highest. The authors' nanochat code has half of
       the gradient: pass λ/2.
     """
@@ -74,25 +86,36 @@ class AdamO(torch.optim.Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float | Tensor = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        lr: Number = 1e-3,
+        betas: Collection[Number] = (0.9, 0.999),
+        eps: Number = 1e-8,
+        weight_decay: Number = 0.0,
         *,
         isometry: bool = False,
-        isometry_strength: float = 0.1,
-        isometry_every: int = 16,
-        gain: float = 1.0,
+        isometry_strength: Number = 0.1,
+        isometry_every: Number = 16,
+        gain: Number = 1.0,
         rectangular: Rectangular = "none",
+        maximize: bool = False,
     ):
+        params = [] if isinstance(params, Tensor) else list(params)
+        if not params:
+            raise UserError(
+                got="no parameters, or a single tensor",
+                wanted="a list of tensors, or of groups",
+                do="Make the groups with pliant.torch.param_groups(module, head=...).",
+            )
         options: dict[str, Any] = {
             "lr": lr,
             "betas": betas,
             "eps": eps,
+            "weight_decay": weight_decay,
             "isometry": isometry,
             "isometry_strength": isometry_strength,
             "isometry_every": isometry_every,
             "gain": gain,
             "rectangular": rectangular,
+            "maximize": maximize,
             "capturable": False,  # torch.compile sets it, on a GPU: Adam's counts then live there
         }
         super().__init__(params, options)
@@ -103,6 +126,15 @@ class AdamO(torch.optim.Optimizer):
                 do="Make the groups with pliant.torch.param_groups(module, head=...).",
             )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes a state: of a copy or a pickle whole, or what `load_state_dict` read, once it is checked."""
+        if "param_groups" in self.__dict__:
+            adopt(state["param_groups"], self.param_groups, state["state"])
+        super().__setstate__(state)
+        for options in (self.defaults, *self.param_groups):  # pickles of earlier versions do not have these
+            options.setdefault("weight_decay", 0.0)
+            options.setdefault("maximize", False)
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, as in PyTorch.
 
@@ -111,7 +143,7 @@ class AdamO(torch.optim.Optimizer):
         """
         super().add_param_group(param_group)
         try:
-            _check(self.param_groups[-1], self.defaults)
+            check_options(self.param_groups[-1])
         except UserError:
             self.param_groups.pop()
             raise
@@ -119,35 +151,45 @@ class AdamO(torch.optim.Optimizer):
         self.param_groups[-1]["updates"] = torch.tensor(0, device="cpu")
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Loads a state; one that `torch.optim.Adam` made with the same groups will do.
+        """Loads a state of AdamO, or of `torch.optim.Adam` or `AdamW` with the same groups.
 
-        What such a state does not say (which groups have isometry, how strong it is) stays as it is.
+        As in PyTorch, the state's options replace the optimizer's. Those that it does not have, such as which groups
+        have isometry and how strong it is, stay as they are.
+
+        Raises:
+          UserError: for a state that means something that AdamO does not do (another optimizer's, amsgrad, L2 instead
+            of decoupled weight decay, another sign of the gradient), or does not fit: other groups or shapes, numbers
+            that are not finite. The optimizer stays as it was then.
         """
-        own = [{name: group[name] for name in group if name != "params"} for group in self.param_groups]
-        super().load_state_dict(dict(state_dict))
-        for group, options in zip(self.param_groups, own, strict=True):
-            for name, value in options.items():
-                group.setdefault(name, value)
-            group["updates"] = group["updates"].cpu()  # some programs move whole states to a device
+        try:
+            super().load_state_dict(dict(state_dict))
+        except UserError:
+            raise
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                got=f"a state that is not loaded ({error})",
+                wanted="the state_dict of an optimizer with the same groups",
+                do="Make both optimizers with the same groups, such as pliant.torch.param_groups(module, head=...).",
+            ) from error
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Makes one update.
 
         Args:
-          closure: evaluates the network anew and returns the loss.
+          closure: evaluates the network again and returns the loss.
 
         Returns:
           What the closure returned.
 
         Raises:
-          UserError: for sparse gradients.
+          UserError: for sparse gradients; nothing is updated then.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         with torch.no_grad():
-            _before_adam(self.param_groups)  # it reads the weights before the update, and Adam's step reads none
+            _before_adam(self.param_groups)  # reads the weights before the update; Adam reads none
             for group in self.param_groups:
                 self._adam_step(group)
         return loss
@@ -157,6 +199,7 @@ class AdamO(torch.optim.Optimizer):
         self._init_group(group, *lists)
         weights, gradients, exp_avgs, exp_avg_sqs, steps = lists
         beta1, beta2 = group["betas"]
+        has_tensors = any(isinstance(value, Tensor) for value in (group["lr"], beta1, beta2))
         adam(
             weights,
             gradients,
@@ -164,7 +207,7 @@ class AdamO(torch.optim.Optimizer):
             exp_avg_sqs,
             [],
             steps,
-            foreach=group["capturable"] or not isinstance(group["lr"], Tensor),
+            foreach=group["capturable"] or not has_tensors,
             capturable=group["capturable"],
             amsgrad=False,
             beta1=beta1,
@@ -172,7 +215,7 @@ class AdamO(torch.optim.Optimizer):
             lr=group["lr"],
             weight_decay=0.0,
             eps=group["eps"],
-            maximize=False,
+            maximize=group["maximize"],
         )
 
     def _init_group(
@@ -186,10 +229,10 @@ class AdamO(torch.optim.Optimizer):
     ) -> None:
         """Fills the lists with what has a gradient. torch.compile looks for this name, and runs it as it is."""
         for weight in group["params"]:
-            if weight.grad is None:
+            if weight.grad is None or not is_trained(weight):
                 continue
             state = self.state[weight]
-            if not state:
+            if "exp_avg" not in state:  # other programs keep entries of their own here
                 place = weight.device if group["capturable"] else torch.device("cpu")
                 state["step"] = torch.zeros((), dtype=torch.float32, device=place)
                 state["exp_avg"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
@@ -201,23 +244,25 @@ class AdamO(torch.optim.Optimizer):
             steps.append(state["step"])
 
 
-def param_groups(module: nn.Module, *, head: str | Sequence[str]) -> list[dict[str, Any]]:
+def param_groups(module: nn.Module, *, head: str | Sequence[str] | None) -> list[dict[str, Any]]:
     """Sorts a network's parameters into a group that `AdamO` keeps near isometry, and the rest.
 
-    Near isometry are the weights of linear layers and convolutions, (out, in) and (out, in, …). To the rest belong the
-    head, biases, norms, embeddings, convolutions in groups, the stacked projection of `torch.nn.MultiheadAttention`,
-    parametrised weights, layers of any other kind, and whatever shares its weight with one of these. Frozen parameters
+    The first group has the weights of linear layers and convolutions, (out, in) and (out, in, …). The second group has
+    everything else: the head, biases, norms, embeddings, convolutions in groups, transposed convolutions, the stacked
+    projection of `torch.nn.MultiheadAttention`, weights that are computed from others (parametrisations, weight norm,
+    spectral norm, pruning), layers of any other kind, and weights that are shared with one of these. Frozen parameters
     are in no group.
 
     Args:
-      module: the network.
-      head: the output layer's name in it (`named_modules`), or several; () for a network without one.
+      module: the network. Call lazy modules on a batch first.
+      head: the output layer's name in it (`named_modules`), or several names; () for a network without a head.
 
     Returns:
-      Two groups, `isometry=True` and `isometry=False`; the second is missing where nothing belongs to it.
+      Two groups, `isometry=True` and `isometry=False`. The second is missing if it would be empty.
 
     Raises:
-      UserError: for a name that the network does not have, and if no weight is left.
+      UserError: for a name that the network does not have, lazy modules that have not been called, and if no weight is
+        left.
 
     Example:
       >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -231,11 +276,18 @@ def param_groups(module: nn.Module, *, head: str | Sequence[str]) -> list[dict[s
     Differs from:
       The authors' RL code, which leaves convolutions out and finds the head by the largest number in a layer's name.
     """
-    names = (head,) if isinstance(head, str) else tuple(head)
+    names = _names(head)
     known = dict(module.named_modules())
     for name in names:
         if name not in known:
             raise unknown_name("module", name, known, do="Use a name of module.named_modules().")
+    for name, parameter in module.named_parameters():
+        if is_lazy(parameter):
+            raise UserError(
+                got=f"{name!r}, a parameter of a lazy module that is not initialized",
+                wanted="parameters that have a shape",
+                do="Call the module on a batch first.",
+            )
     heads = {part for name in names for part in known[name].modules()}
     kernels: set[Tensor] = set()
     rest: set[Tensor] = set()
@@ -257,70 +309,58 @@ def param_groups(module: nn.Module, *, head: str | Sequence[str]) -> list[dict[s
     return [group for group in groups if group["params"]]
 
 
+def _names(head: Any) -> tuple[str, ...]:
+    names = (head,) if isinstance(head, str) or not isinstance(head, Iterable) else tuple(head)
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(
+            got=f"head={head!r}",
+            wanted="the output layer's name, or several names",
+            do="Use names of module.named_modules(), or head=() for a network without a head.",
+        )
+    return names
+
+
 def _untraced(groups: Sequence[dict[str, Any]]) -> None:
-    """Counts an update of every group, and moves the weights of those whose period has come.
+    """Counts an update of every group, decays its weights, and moves those whose period has come towards isometry.
 
     Raises:
-      UserError: for sparse gradients, before anything is changed.
+      UserError: see `check_update`, before anything is changed.
     """
-    for weight in (weight for group in groups for weight in group["params"]):
-        if weight.grad is not None and weight.grad.layout != torch.strided:
-            raise UserError(
-                got=f"a sparse gradient for a parameter of shape {tuple(weight.shape)}",
-                wanted="dense gradients",
-                do="Make the embedding with sparse=False, or give it an optimizer of its own.",
-            )
+    check_update(groups)
     for group in groups:
         group["updates"] += 1
-        strength, every = group["isometry_strength"], group["isometry_every"]
-        if group["isometry"] and strength != 0 and int(group["updates"]) % every == 0:
-            for weight in group["params"]:
-                if weight.requires_grad:
-                    _isometry_step_(weight, every * group["lr"] * strength, group["gain"], group["rectangular"])
+        rate, decay, strength, every = (
+            group[name] for name in ("lr", "weight_decay", "isometry_strength", "isometry_every")
+        )
+        is_due = group["isometry"] and strength != 0 and int(group["updates"]) % every == 0
+        if not is_due and decay == 0:
+            continue
+        for weight in group["params"]:
+            if not is_trained(weight):
+                continue
+            step = None
+            if is_due and weight.numel():
+                step = _isometry_step(weight, every * rate * strength, group["gain"], group["rectangular"])
+            if decay != 0 and weight.grad is not None:
+                weight.mul_(1 - rate * decay)
+            if step is not None:
+                weight.copy_(weight - step)
 
 
 _before_adam: Callable[[Sequence[dict[str, Any]]], None] = torch.compiler.disable(_untraced)
 """Whether the period has come is a question to Python, which torch.compile would answer once and for all."""
 
 
-def _isometry_step_(weight: Tensor, size: float | Tensor, gain: float, rectangular: str) -> None:
-    """Moves a weight down the gradient of its Gram deviation by `size`, or as far as is stable."""
-    num_out = weight.shape[0]
+def _isometry_step(weight: Tensor, size: float | Tensor, gain: float | Tensor, rectangular: str) -> Tensor:
+    """What a weight moves by to descend the gradient of its Gram deviation by `size`, or as far as is stable."""
     with torch.autocast(weight.device.type, enabled=False):
         # At least float32: bfloat16 would lose the signal, which is σ² − s².
-        matrix = weight.reshape(num_out, -1).to(torch.promote_types(weight.dtype, torch.float32))
-        num_in = matrix.shape[1]
+        matrix = weight.flatten(1).to(torch.promote_types(weight.dtype, torch.float32))
+        num_out, num_in = matrix.shape
         target = gain**2 * (num_out / num_in if rectangular == "fan" and num_out > num_in else 1.0)
         gram = matrix @ matrix.T if num_in >= num_out else matrix.T @ matrix
         residual = gram - target * torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
         gradient = 4.0 * (residual @ matrix if num_in >= num_out else matrix @ residual)
         bound = target + residual.abs().sum(dim=1).amax()
         step = (1.0 / (8.0 * bound)).clamp(max=size.to(bound) if isinstance(size, Tensor) else size)
-        weight.copy_((matrix - step * gradient).reshape(weight.shape))
-
-
-def _check(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    for name in group:
-        if name not in defaults and name not in _FOREIGN:
-            raise unknown_name("option", name, defaults, do="Leave it out: AdamO does not read it.")
-    require_range("lr", group["lr"], 0, do="Use a step size such as 1e-3.")
-    for beta in group["betas"]:
-        require_range("betas", beta, 0, 0.999999, do="(0.9, 0.999) is usual.")
-    require_range("eps", group["eps"], 0, do="1e-8 is usual.")
-    require_range("isometry_strength", group["isometry_strength"], 0, do="Use 0 for plain Adam.")
-    require_range("isometry_every", group["isometry_every"], 1, do="Use 1 for the paper's step at every update.")
-    require_range("gain", group["gain"], 1e-12, do="Use 1 for isometry, √2 for the gain of ReLU networks.")
-    require_choice("rectangular", group["rectangular"], "none", "fan")
-    for parameter in group["params"]:
-        if parameter.is_complex():
-            raise UserError(
-                got=f"a complex parameter of shape {tuple(parameter.shape)}",
-                wanted="real numbers",
-                do="Give complex parameters an optimizer of their own, such as torch.optim.Adam.",
-            )
-        if group["isometry"] and parameter.ndim < 2:
-            raise UserError(
-                got=f"a parameter of shape {tuple(parameter.shape)} with isometry=True",
-                wanted="weights (out, in) or (out, in, …)",
-                do="Put biases and scales into a group of their own: pliant.torch.param_groups(module, head=...).",
-            )
+        return (step * gradient).reshape(weight.shape)
