@@ -1,7 +1,7 @@
 """The optimizer, layers, unit resets and diagnosis of pliant for PyTorch: `pip install 'pliant[torch]'`.
 
-Same mathematics as in `pliant.optimizers`, `pliant.networks` and `pliant.interventions`, without JAX; `diagnose` alone
-brings it in, when it is first used. Nothing else of pliant imports this package.
+The mathematics is that of `pliant.optimizers`, `pliant.networks` and `pliant.interventions`, without JAX: only
+`diagnose` imports it, when it is first used. Nothing else in pliant imports this package.
 """
 
 import importlib
@@ -17,9 +17,10 @@ except ModuleNotFoundError as error:
     ) from error
 
 from pliant.torch._adamo import AdamO, param_groups
+from pliant.torch._hidden_layers import HiddenLayer, Reader
 from pliant.torch._maxmin import MaxMin
 from pliant.torch._newton_schulz import newton_schulz, reproject_
-from pliant.torch._redo import HiddenLayer, Reader, ReDo
+from pliant.torch._redo import ReDo
 
 if TYPE_CHECKING:
     from pliant.torch._diagnose import diagnose

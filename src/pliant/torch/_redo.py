@@ -2,67 +2,47 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from pliant.errors import UserError, require_range, unknown_name
-from pliant.torch._adamo import KERNEL_LAYERS
-from pliant.torch._maxmin import MaxMin
-
-KEPT = ("step", "step_size", "z", "ax", "master_param")
-"""Names of entries of optimizer states that are no statistics of gradients: counts, Rprop's step sizes, copies of
-parameters (schedule-free, averaged SGD, mixed precision)."""
-
-
-class Reader(NamedTuple):
-    """A layer that reads the units of another, and where it finds them among its inputs."""
-
-    module: str
-    """Its name in the network (`named_modules`)."""
-    repeats: int = 1
-    """How many inputs in a row are one unit: H·W behind a flatten of (batch, channels, H, W), where the unit is the
-    slowest index."""
-    tiles: int = 1
-    """How often all units come one after the other: 2 behind CReLU, H·W behind a flatten with channels last."""
-
-
-class HiddenLayer(NamedTuple):
-    """One hidden layer: what feeds each unit, where it is observed, and who reads it. Modules go by their names."""
-
-    feed: str
-    """A linear layer or convolution: its outputs are the units."""
-    activation: str
-    """The module whose output is scored, called once in a forward pass: give every layer one of its own."""
-    readers: Sequence[str | Reader]
-    """All layers that multiply the units' outputs; a name is a `Reader` with its defaults."""
-    norm: str | None = None
-    """The norm whose scale and offset belong to the units."""
+from pliant.errors import UserError, unknown_name
+from pliant.torch._forgetting import forget, optimizers_in, require_statistics
+from pliant.torch._hidden_layers import HiddenLayer, Layer, resolve
+from pliant.torch._numbers import Number, number, whole_number
 
 
 class ReDo:
     r"""Resets dormant units at regular intervals, with their optimizer statistics.
 
+    Use it when units of a network fall silent during training, so that less and less of its width learns.
+
     At updates F, 2F, … a unit i of a hidden layer is reset if
 
     .. math:: s_i = \frac{\mathbb E_x |h_i(x)|}{\frac1N \sum_k \mathbb E_x |h_k(x)| + 10^{-9}} \le \tau
 
-    with h behind the activation and the mean over examples and positions, all layers being scored before any is reset.
-    Its incoming weights, bias and norm are drawn anew; the weights that read it become 0, so a unit that was silent
-    leaves the output as it was; an entry that is both ends at 0. At the same entries the optimizer forgets: every
-    tensor of its state that has the weight's shape becomes 0, whatever its name (exp_avg, momentum_buffer, square_avg,
-    …) but for "step", "step_size" and copies of parameters ("z", "ax", "master_param"). Adam's count stays, so a reset
-    weight's first update is up to 3.2 learning rates. A norm's running statistics stay too.
+    Here h is the output of the activation. The mean is over examples and positions, and all layers are scored before
+    any is reset. The incoming weights, the bias and the norm of a reset unit start again. The weights that read it
+    become 0, so a unit that was silent leaves the output as it was. An entry that is both becomes 0.
+
+    **Optimizer.** At the same entries it forgets its statistics: `exp_avg`, `momentum_buffer`, `square_avg` and the
+    like, whatever the optimizer. Counts, Rprop's step sizes and copies of parameters stay. Adam's count stays too, so a
+    reset weight's first update is up to 3.2 learning rates. A norm's running statistics stay. Statistics that weights
+    share (Adafactor's rows and columns, the memory of LBFGS) cannot be forgotten for one unit and are refused.
+
+    **Frozen parameters** (`requires_grad` is False) are left alone: no unit is reset in a layer whose feed, norm or
+    reader has one.
 
     Call `step` after every update of the optimizer. In data-parallel training give every process the same inputs and an
     equal generator.
 
     Args:
-      module: the network itself, not what `torch.compile` makes of it, where hooks are not heard.
-      optimizer: the one that trains it.
-      layers: its hidden layers.
+      module: the network itself, not what `torch.compile` makes of it, where hooks are not called.
+      optimizer: the optimizer that trains it, or a list of several. Wrappers that keep theirs in an attribute, such as
+        SAM, are looked into.
+      layers: its hidden layers. Weights that are computed from others (`torch.nn.utils.prune`, weight norm, spectral
+        norm, parametrisations) or shared between modules are refused.
       threshold: τ; 0 resets units that are exactly silent, a negative one none.
       every: F ≥ 1, a period in updates.
       initializer: draws a weight in place, such as `torch.nn.init.orthogonal_`; called with `generator=`. New biases
@@ -70,9 +50,10 @@ class ReDo:
       generator: for the draws, on the CPU; PyTorch's global one by default.
 
     Raises:
-      UserError: for numbers out of range, unknown modules, sizes that do not suit each other, layers other than linear
-        ones and convolutions, MaxMin (whose outputs belong to no unit), a generator that is not on the CPU; and from
-        `step` if an activation is not called exactly once.
+      UserError: for numbers out of range, unknown modules, sizes that do not match, layers other than linear ones and
+        convolutions, weights that are not a module's own, MaxMin (whose outputs belong to no unit), optimizers that do
+        not have the parameters or whose statistics weights share, a generator that is not on the CPU; and from `step`
+        if an activation is not called exactly once, or its output does not show which entries are a unit's.
 
     Example:
       >>> net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
@@ -96,15 +77,14 @@ class ReDo:
     def __init__(
         self,
         module: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Any,
         layers: Sequence[HiddenLayer],
         *,
-        threshold: float = 0.025,
-        every: int = 1000,
+        threshold: Number = 0.025,
+        every: Number = 1000,
         initializer: Callable[..., Any] | None = None,
         generator: torch.Generator | None = None,
     ):
-        require_range("every", every, 1, do="Use the period in updates, 1000 by default.")
         if not layers:
             raise UserError(
                 got="ReDo without hidden layers", wanted="at least one", do="Pass [HiddenLayer(feed, activation, ...)]."
@@ -115,12 +95,14 @@ class ReDo:
             )
         self.module = module
         self.optimizer = optimizer
-        self.layers = [_resolved(module, layer) for layer in layers]
-        self.threshold = threshold
-        self.every = every
+        self.layers = [resolve(module, layer) for layer in layers]
+        self.threshold = number("threshold", threshold, do="Use 0.025, the default; a negative one resets no unit.")
+        self.every = whole_number("every", every, 1, do="Use the period in updates, 1000 by default.")
         self.initializer = initializer
         self.generator = generator
         self.updates = 0
+        self._optimizers = optimizers_in(optimizer)
+        self._require_suited()
 
     def step(self, *inputs: Any, **named: Any) -> int:
         """Counts an update, and resets dormant units if it is one of every F.
@@ -141,10 +123,11 @@ class ReDo:
     def scores(self, *inputs: Any, **named: Any) -> dict[str, Tensor]:
         """Scores all units: (width,) by the feed's name; they average to 1, or are all 0 in a silent layer.
 
-        The network is run in evaluation mode without gradients, and is in the former mode again afterwards.
+        The network runs in evaluation mode without gradients; its mode is restored afterwards.
         """
+        shapes: dict[str, torch.Size] = {}
         seen: dict[str, list[Tensor]] = {layer.name: [] for layer in self.layers}
-        hooks = [layer.activation.register_forward_hook(_observer(layer, seen[layer.name])) for layer in self.layers]
+        hooks = [hook for layer in self.layers for hook in _hooks(layer, shapes, seen[layer.name])]
         modes = [(part, part.training) for part in self.module.modules()]
         try:
             self.module.eval()
@@ -165,33 +148,51 @@ class ReDo:
         return {name: means[0] / (means[0].mean() + 1e-9) for name, means in seen.items()}
 
     def reset(self, units: Mapping[str, Tensor]) -> int:
-        """Draws units anew, whatever their scores.
+        """Resets units, whatever their scores. Layers with frozen parameters are left alone.
 
         Args:
           units: True at the units to reset, (width,) by the feed's name; layers may be missing.
 
         Returns:
-          How many they are.
+          How many were reset.
+
+        Raises:
+          UserError: for unknown layers and other shapes, and if the optimizer cannot forget; nothing is changed then.
         """
-        chosen = [(layer, units[layer.name]) for layer in self.layers if layer.name in units]
-        chosen = [(layer, flags) for layer, flags in chosen if bool(flags.any())]
+        widths = {layer.name: layer.width for layer in self.layers}
+        flags = {name: torch.as_tensor(value) for name, value in units.items()}
+        for name, value in flags.items():
+            if name not in widths:
+                raise unknown_name("hidden layer", str(name), widths, do="Use the name of a layer's feed.")
+            if value.dtype != torch.bool or value.shape != (widths[name],):
+                raise UserError(
+                    got=f"units of shape {tuple(value.shape)} and type {value.dtype} for {name!r}",
+                    wanted=f"{widths[name]} booleans",
+                    do="Pass True for each unit to reset, such as scores[name] <= 0.",
+                )
+        chosen = [
+            (layer, flags[layer.name])
+            for layer in self.layers
+            if layer.name in flags and bool(flags[layer.name].any()) and not layer.is_frozen
+        ]
+        require_statistics(self._optimizers, [each for layer, _ in chosen for each in layer.parameters])
         fed: dict[Tensor, Tensor] = {}
         read: dict[Tensor, Tensor] = {}
         fresh: dict[Tensor, Tensor] = {}
-        for layer, flags in chosen:
+        for layer, dead in chosen:
             for parameter, value in self._draws(layer):
                 fresh[parameter] = value
-                _mark(fed, parameter, 0, flags)
+                _mark(fed, parameter, 0, dead)
             for reader, (_, repeats, tiles) in layer.readers:
-                _mark(read, reader.weight, 1, flags.repeat_interleave(repeats).tile(tiles))
+                _mark(read, reader.weight, 1, dead.repeat_interleave(repeats).tile(tiles))
         with torch.no_grad():
             for parameter, mask in fed.items():
                 parameter.copy_(torch.where(mask, fresh[parameter].to(parameter), parameter))
             for parameter, mask in read.items():
                 parameter.masked_fill_(mask, 0.0)
             for parameter, mask in (*fed.items(), *read.items()):
-                _forget(self.optimizer, parameter, mask)
-        return sum(int(flags.sum()) for _, flags in chosen)
+                forget(self._optimizers, parameter, mask)
+        return sum(int(dead.sum()) for _, dead in chosen)
 
     def state_dict(self) -> dict[str, Any]:
         """The count of updates and the generator's state, to resume with."""
@@ -199,12 +200,32 @@ class ReDo:
         return {"updates": self.updates, "generator": generator}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continues where the state was made."""
-        self.updates = state_dict["updates"]
+        """Continues from a state that `state_dict` made."""
+        self.updates = whole_number("updates", state_dict["updates"], 0, do="The checkpoint is damaged: use another.")
         if self.generator is not None and state_dict["generator"] is not None:
             self.generator.set_state(state_dict["generator"].cpu())
 
-    def _draws(self, layer: "_Layer") -> Iterator[tuple[Tensor, Tensor]]:
+    def _require_suited(self) -> None:
+        """Raises unless every layer is there once, and the optimizers have all its parameters and can forget them."""
+        names = [layer.name for layer in self.layers]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(
+                    got=f"{names.count(name)} hidden layers fed by {name!r}", wanted="one", do="List all readers in it."
+                )
+        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
+        trained = {id(parameter) for group in groups for parameter in group["params"]}
+        parameters = [(layer.name, parameter) for layer in self.layers for parameter in layer.parameters]
+        for name, parameter in parameters:
+            if parameter.requires_grad and id(parameter) not in trained:
+                raise UserError(
+                    got=f"a parameter of shape {tuple(parameter.shape)} at {name!r}, which the optimizer does not have",
+                    wanted="the optimizers that train the hidden layers",
+                    do="Pass all of them as a list, or freeze what none of them trains: requires_grad_(False).",
+                )
+        require_statistics(self._optimizers, [parameter for _, parameter in parameters])
+
+    def _draws(self, layer: Layer) -> Iterator[tuple[Tensor, Tensor]]:
         """The parameters that a layer's units own, each with a whole fresh one; drawn on the CPU in float32."""
         feed = layer.feed
         drawn = copy.deepcopy(feed).to("cpu", torch.promote_types(feed.weight.dtype, torch.float32))
@@ -227,93 +248,19 @@ class ReDo:
                 yield parameter, torch.full_like(parameter, value)
 
 
-class _Layer(NamedTuple):
-    """A `HiddenLayer` with the modules in place of their names."""
+def _hooks(layer: Layer, shapes: dict[str, torch.Size], seen: list[Tensor]) -> Iterator[Any]:
+    """Forward hooks that note the shape of a feed's output, and the mean absolute output of every unit."""
 
-    name: str
-    feed: Any
-    activation: nn.Module
-    readers: list[tuple[Any, Reader]]
-    norm: nn.Module | None
-
-    @property
-    def width(self) -> int:
-        return int(self.feed.weight.shape[0])
-
-
-def _resolved(module: nn.Module, layer: HiddenLayer) -> _Layer:
-    """Looks the modules up.
-
-    Raises:
-      UserError: for unknown names, and modules that no unit can be reset in.
-    """
-    feed, activation = _kernel_layer(module, layer.feed), _find(module, layer.activation)
-    if isinstance(activation, MaxMin):
-        raise UserError(
-            got=f"ReDo behind MaxMin ({layer.activation!r})",
-            wanted="hidden layers in which every unit owns its output",
-            do="Use an elementwise activation such as ReLU: sorted outputs belong to no unit, and none of them dies.",
-        )
-    width = feed.weight.shape[0]
-    readers = []
-    for entry in layer.readers:
-        reader = Reader(entry) if isinstance(entry, str) else entry
-        found = _kernel_layer(module, reader.module)
-        if found.weight.shape[1] != width * reader.repeats * reader.tiles:
-            raise UserError(
-                got=f"{reader.module!r} with {found.weight.shape[1]} inputs per output, for {width} units of "
-                f"{layer.feed!r} × {reader.repeats} repeats × {reader.tiles} tiles",
-                wanted="as many",
-                do=f"Behind a flatten of (batch, {width}, H, W) it is Reader({reader.module!r}, repeats=H * W).",
-            )
-        readers.append((found, reader))
-    norm = None if layer.norm is None else _find(module, layer.norm)
-    scale = getattr(norm, "weight", None)
-    if scale is not None and scale.shape != (width,):
-        raise UserError(
-            got=f"the norm {layer.norm!r} with a scale of shape {tuple(scale.shape)}",
-            wanted=f"one number for each of {width} units",
-            do="Name a norm over units or channels, or none.",
-        )
-    return _Layer(layer.feed, feed, activation, readers, norm)
-
-
-def _find(module: nn.Module, name: str) -> nn.Module:
-    known = dict(module.named_modules(remove_duplicate=False))
-    if name not in known:
-        raise unknown_name("module", name, known, do="Use a name of module.named_modules().")
-    return known[name]
-
-
-def _kernel_layer(module: nn.Module, name: str) -> Any:
-    """The linear layer or convolution of that name."""
-    found = _find(module, name)
-    is_plain = isinstance(found, KERNEL_LAYERS) and not parametrize.is_parametrized(found)
-    if not is_plain or getattr(found, "groups", 1) != 1:
-        raise UserError(
-            got=f"{name!r}, which is {found}",
-            wanted="a linear layer or a convolution, without parametrisation or groups",
-            do="Leave this hidden layer out.",
-        )
-    return found
-
-
-def _observer(layer: _Layer, seen: list[Tensor]) -> Callable[[nn.Module, Any, Tensor], None]:
-    """A forward hook that notes the mean absolute output of every unit."""
-
-    def observe(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
         del module, inputs
-        output = output.abs().to(torch.promote_types(output.dtype, torch.float32))
-        means = output.movedim(-1 if isinstance(layer.feed, nn.Linear) else 1, -1).flatten(0, -2).mean(dim=0)
-        if len(means) % layer.width:
-            raise UserError(
-                got=f"{len(means)} outputs behind {layer.name!r}",
-                wanted=f"a multiple of its {layer.width} units",
-                do="Name the activation that comes right behind the layer and its norm.",
-            )
-        seen.append(means.reshape(-1, layer.width).mean(dim=0))
+        shapes[layer.name] = output.shape
 
-    return observe
+    def observe(module: nn.Module, inputs: Any, output: Any) -> None:
+        del module, inputs
+        seen.append(layer.means(output, shapes.get(layer.name)))
+
+    yield layer.feed.register_forward_hook(note)
+    yield layer.activation.register_forward_hook(observe)
 
 
 def _mark(masks: dict[Tensor, Tensor], parameter: Tensor, axis: int, flags: Tensor) -> None:
@@ -322,10 +269,3 @@ def _mark(masks: dict[Tensor, Tensor], parameter: Tensor, axis: int, flags: Tens
     shape[axis] = -1
     mask = flags.to(parameter.device).reshape(shape).expand_as(parameter)
     masks[parameter] = masks[parameter] | mask if parameter in masks else mask
-
-
-def _forget(optimizer: torch.optim.Optimizer, parameter: Tensor, mask: Tensor) -> None:
-    """Zeroes an optimizer's gradient statistics at chosen entries of a parameter."""
-    for name, value in optimizer.state.get(parameter, {}).items():
-        if isinstance(value, Tensor) and value.shape == parameter.shape and name not in KEPT:
-            value.masked_fill_(mask, 0.0)
