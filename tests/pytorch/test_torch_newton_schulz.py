@@ -183,13 +183,55 @@ def test_reprojection_in_evaluation_mode_and_narrow():
         (lambda: torch.nn.Linear(2, 2), {"iterations": 0}, r"got iterations=0; wanted a finite number ≥ 1\. Use 7"),
         (lambda: torch.nn.Linear(2, 2), {"order": 5}, r"got order=5; wanted a number in \[1, 4\]\. Use 1"),
         (lambda: torch.nn.Linear(2, 2), {"gain": 0.0}, r"got gain=0.0; wanted a finite number ≥ 1e-12"),
-        (lambda: torch.nn.Linear(2, 2), {"name": "bias"}, r"got bias of shape \(2,\) in Linear\(.*Leave biases, norms"),
+        (
+            lambda: torch.nn.Linear(2, 2),
+            {"name": "bias"},
+            r"got bias of shape \(2,\) in Linear\(.*Leave out biases, norms",
+        ),
+        (lambda: torch.nn.Linear(2, 2), {"iterations": 2.5}, r"got iterations=2.5; wanted an integer ≥ 1\. Use 7"),
+        (
+            lambda: torch.nn.Linear(2, 2),
+            {"gain": torch.tensor([1.0, 2.0])},
+            r"got gain=tensor\(.*; wanted a finite number",
+        ),
+        (lambda: torch.nn.Linear(2, 2), {"name": "wieght"}, r"got 'wieght' of Linear\(.*not a parameter of its own"),
+        (
+            lambda: torch.nn.utils.spectral_norm(torch.nn.Linear(2, 2)),
+            {},
+            r"got 'weight' of Linear\(.*not a parameter of",
+        ),
+        (
+            lambda: torch.nn.LazyLinear(2),
+            {},
+            r"got LazyLinear\(.*, which is not initialized; wanted .* that has a shape",
+        ),
+        (
+            lambda: torch.nn.ConvTranspose2d(4, 2, 3),
+            {},
+            r"got weight of shape \(4, 2, 3, 3\) in ConvTranspose2d.*transposed",
+        ),
+        (lambda: torch.nn.Linear(2, 2, dtype=torch.complex64), {}, r"got weight of shape \(2, 2\) .*; wanted the real"),
         (lambda: torch.nn.Conv2d(4, 4, 3, groups=2), {}, r"got weight of shape \(4, 2, 3, 3\) .*without groups"),
     ],
 )
 def test_refuses(make, options, message):
     with pytest.raises(UserError, match=message):
         newton_schulz(make(), **options)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("size", [(8, 0), (0, 8)])
+def test_refuses_layers_without_weights(size):
+    with pytest.raises(UserError, match=r"got weight of shape .*; wanted the real weight .*empty layers"):
+        newton_schulz(torch.nn.Linear(*size))
+
+
+def test_reprojection_leaves_frozen_weights_alone():
+    net = torch.nn.Sequential(layer(3 * random(4, 3))[0], layer(3 * random(4, 4))[0])
+    frozen = net[0].parametrizations.weight.original.requires_grad_(False)
+    before = frozen.clone()
+    assert reproject_(net) == 1
+    assert torch.equal(frozen, before)
 
 
 def test_reprojection_wants_such_a_layer():

@@ -4,9 +4,11 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from pliant.errors import UserError, require_range
+from pliant.torch._numbers import Number, number, whole_number
 
 _BJORCK: tuple[tuple[float, ...], ...] = (
     (3 / 2, -1 / 2),
@@ -79,7 +81,7 @@ class NewtonSchulz(nn.Module):
 
 
 def newton_schulz(
-    module: Layer, name: str = "weight", *, iterations: int = 7, order: int = 1, gain: float = 1.0
+    module: Layer, name: str = "weight", *, iterations: Number = 7, order: Number = 1, gain: Number = 1.0
 ) -> Layer:
     r"""Makes a layer apply the orthogonalised value of its weight, by Newton–Schulz iterations on every call.
 
@@ -108,7 +110,8 @@ def newton_schulz(
       The module. Its weights are now `module.parametrizations.weight.original`; assigning to `module.weight` sets them.
 
     Raises:
-      UserError: for numbers out of range, vectors, and convolutions in groups.
+      UserError: for numbers out of range, vectors, empty weights, lazy modules that have not been called, weights that
+        hooks compute, and convolutions that are transposed or in groups.
 
     Example:
       >>> layer = newton_schulz(torch.nn.Linear(3, 2, bias=False))
@@ -127,28 +130,42 @@ def newton_schulz(
       `pliant.networks`, which have the same numbers, draw orthogonal weights themselves. A weight that is read several
       times a step gets several power iterations.
     """
-    require_range("iterations", iterations, 1, do="Use 7, as published.")
+    iterations = whole_number("iterations", iterations, 1, do="Use 7, as published.")
+    order = whole_number("order", order, 1, do="Use 1, as published; 2–4 converge faster from close by.")
     require_range("order", order, 1, len(_BJORCK), do="Use 1, as published; 2–4 converge faster from close by.")
-    require_range("gain", gain, 1e-12, do="Use 1 for an isometry.")
-    weight = getattr(module, name)
-    if weight.ndim < 2 or getattr(module, "groups", 1) != 1:
+    gain = number("gain", gain, 1e-12, do="Use 1 for an isometry.")
+    weight = getattr(module, name, None)
+    if not isinstance(weight, Tensor) or not (name in module._parameters or parametrize.is_parametrized(module, name)):
+        raise UserError(
+            got=f"{name!r} of {module}, which is not a parameter of its own",
+            wanted="a layer with a weight",
+            do="Remove hooks such as pruning, weight norm and spectral norm from the layer first.",
+        )
+    if is_lazy(weight):
+        raise UserError(
+            got=f"{module}, which is not initialized",
+            wanted="a weight that has a shape",
+            do="Call the lazy module on a batch first.",
+        )
+    is_matrix = weight.ndim >= 2 and getattr(module, "groups", 1) == 1 and not getattr(module, "transposed", False)
+    if not is_matrix or not weight.numel() or weight.is_complex():
         raise UserError(
             got=f"{name} of shape {tuple(weight.shape)} in {module}",
-            wanted="the weight of a linear layer, or of a convolution without groups",
-            do="Leave biases, norms and grouped convolutions out: they are no single matrix.",
+            wanted="the real weight of a linear layer, or of a convolution without groups",
+            do="Leave out biases, norms, empty layers, grouped and transposed convolutions: they are no single matrix.",
         )
     parametrization = NewtonSchulz(weight, iterations=iterations, order=order, gain=gain).train(module.training)
     parametrize.register_parametrization(module, name, parametrization)
     return module
 
 
-def reproject_(module: nn.Module, iterations: int = 20) -> int:
+def reproject_(module: nn.Module, iterations: Number = 20) -> int:
     r"""Replaces the weights behind all Newton–Schulz layers by their orthogonalised values, in place.
 
     .. math:: Y_0 = A / \lVert A^\top A \rVert_F^{1/2}, \qquad Y \leftarrow \tfrac32 Y - \tfrac12 Y Y^\top Y
 
     The layers' maps stay what they are (up to 1e-3 for condition numbers up to 5), but the weights are well conditioned
-    again, and so are their gradients. The optimizer's statistics are left alone.
+    again, and so are their gradients. The optimizer's statistics and frozen weights are left alone.
 
     Args:
       module: a module with `newton_schulz` layers in it, or one itself.
@@ -173,7 +190,7 @@ def reproject_(module: nn.Module, iterations: int = 20) -> int:
     Differs from:
       LNets, which scales by the root of the number of entries and runs 50 iterations.
     """
-    require_range("iterations", iterations, 0, do="Use 20.")
+    iterations = whole_number("iterations", iterations, 0, do="Use 20.")
     found = [
         chain.original
         for chain in module.modules()
@@ -185,12 +202,13 @@ def reproject_(module: nn.Module, iterations: int = 20) -> int:
             wanted="at least one",
             do="Make them with pliant.torch.newton_schulz(layer).",
         )
+    trained = [weight for weight in found if weight.requires_grad]
     with torch.no_grad():
-        for weight in found:
+        for weight in trained:
             matrix = _matrix(weight)
             scale = _gram(matrix).square().sum().clamp(min=_TINY) ** 0.25
             weight.copy_(_iterate(matrix / scale, iterations, order=1).reshape(weight.shape))
-    return len(found)
+    return len(trained)
 
 
 def _matrix(weight: Tensor) -> Tensor:
