@@ -47,6 +47,15 @@ def test_loss_is_the_cross_entropy_and_score_the_error_of_the_mean(stream, name,
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_losses_of_narrow_outputs_are_in_float32(stream, name):
+    """Of equal logits the logarithm of the number of bins, which has three digits in bfloat16."""
+    new = posed(name, stream, num_bins=51)
+    loss = new.objective.losses(jnp.zeros((1, 51), jnp.bfloat16), jnp.zeros((1, 1)), ())
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, np.log(51), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_right_logits_score_nothing(stream, name):
     new = posed(name, stream)
     bins = two_hot() if name == "two-hot" else hl_gauss()

@@ -119,3 +119,19 @@ def test_masses_do_not_drift_from_the_moments(b2):
 def test_refuses(options, message):
     with pytest.raises(UserError, match=message):
         scale_by_adam_per_weight(**options)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_moments_of_narrow_gradients_are_in_float32(dtype):
+    """Long after gradients fell from 1 to 0.1 the step is 1 again: a second moment in bfloat16 would not fall."""
+    tx = scale_by_adam_per_weight(eps=0.0)
+
+    def steps(state, size, number):
+        gradient = jnp.full(2, size, dtype)
+        return jax.lax.fori_loop(0, number, lambda _, state: tx.update(gradient, state)[1], state)
+
+    state = jax.jit(lambda state: steps(steps(state, 1.0, 1000), 0.1, 8000))(tx.init(jnp.ones(2, dtype)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32)}
+    update, _ = tx.update(jnp.full(2, 0.1, dtype), state)
+    assert update.dtype == dtype
+    np.testing.assert_allclose(np.float32(update), 1.0, rtol=0.02)

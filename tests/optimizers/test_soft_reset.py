@@ -105,3 +105,12 @@ def test_trees_with_nothing_at_a_place():
     updates, state = tx.update({"kernel": GRADIENT["kernel"], "none": None}, tx.init(params), params)
     assert updates["none"] is None
     assert float(state.info["drift_norm"]) == 0.0  # they are at the start
+
+
+def test_drift_of_bfloat16_is_computed_in_float32():
+    """In bfloat16 γ itself would be 1, and nothing would drift."""
+    tx = soft_reset(0.0, gamma=0.999)
+    state = tx.init(jnp.ones(1, jnp.bfloat16))
+    updates, state = tx.update(jnp.zeros(1, jnp.bfloat16), state, jnp.full(1, 256.0, jnp.bfloat16))
+    np.testing.assert_allclose(state.info["drift_norm"], 0.255, rtol=1e-5)
+    np.testing.assert_allclose(np.float32(updates), -0.255, rtol=4e-3)

@@ -110,3 +110,19 @@ def test_smoothed_cross_entropy_by_hand(weight, logits, targets):
 def test_scores_have_names():
     scores = [each.score for each in (CLASSIFICATION, REGRESSION, TEXT, MASKED)]
     assert scores == ["accuracy", "squared_error", "token_accuracy", "accuracy"]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_losses_of_narrow_outputs_are_in_float32(dtype):
+    """A squared error of 90,000 is beyond float16; a cross-entropy of 6.9 has two digits after the point in neither."""
+    far = REGRESSION.losses(jnp.full((1, 2), 300.0, dtype), jnp.zeros((1, 2)), None)
+    assert (far.dtype, far.tolist()) == (jnp.float32, [90000.0])
+    many, target, targets = jnp.zeros((1, 1000), dtype), jnp.array([3]), jnp.array([[3]])
+    found = [
+        CLASSIFICATION.losses(many, target, None),
+        masked_classification(lambda task: jnp.ones(1000, bool)).losses(many, target, None),
+        TEXT.losses(many[None], targets, None),
+        smoothed(many, target, 0.1),
+    ]
+    assert {loss.dtype for loss in found} == {jnp.dtype(jnp.float32)}
+    np.testing.assert_allclose(np.stack(found), np.log(1000) * np.ones((4, 1)), rtol=1e-6)

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from pliant.errors import UserError, require_range
+from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._moments import clear_moments
+from pliant.interventions._projection import wide
 from pliant.types import (
     Features,
     Fresh,
@@ -84,7 +86,7 @@ def with_injection(network: Network) -> Network:
     ) -> tuple[Array, Features, State]:
         frozen = state[_INJECTION]
         whole = {  # summed in this order: exactly θ where θ₁ = θ₂
-            path: (frozen[_ADDED][path] + (leaf - frozen[_SUBTRACTED][path])).astype(leaf.dtype)
+            path: (wide(frozen[_ADDED][path]) + (wide(leaf) - wide(frozen[_SUBTRACTED][path]))).astype(leaf.dtype)
             for path, leaf in _head(network.wiring, params).items()
         }
         rest = {name: branch for name, branch in state.items() if name != _INJECTION}
@@ -168,7 +170,7 @@ def plasticity_injection(wiring: Wiring, *, at_task: Number = 1) -> Intervention
         learned = jax.lax.cond(is_due, lambda now: inject(key, now, fresh), lambda now: now, learned)
         return learned, state, {"injections": jnp.asarray(is_due, jnp.int32)}
 
-    return Intervention(init, switch=switch)
+    return keep_frozen(Intervention(init, switch=switch), wiring)
 
 
 def _head(wiring: Wiring, params: Params) -> dict[str, Array]:

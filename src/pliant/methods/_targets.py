@@ -31,14 +31,15 @@ def _in_bins(method: str, stream: Stream, bins: ValueBins) -> Stream:
         )
 
     def logits(output: Float[Array, "batch out"]) -> Float[Array, "batch values bins"]:
-        return output.reshape(len(output), stream.num_outputs, len(bins.centres))
+        wide = output.astype(jnp.promote_types(output.dtype, jnp.float32))
+        return wide.reshape(len(output), stream.num_outputs, len(bins.centres))
 
     def losses(output: Array, targets: Array, task: PyTree[Array]) -> Array:
         del task
         return optax.softmax_cross_entropy(logits(output), bins.encode(targets)).mean(axis=-1)
 
     def scores(output: Array, targets: Array, task: PyTree[Array]) -> Array:
-        probabilities = jax.nn.softmax(logits(output).astype(jnp.float32))
+        probabilities = jax.nn.softmax(logits(output))
         return stream.objective.scores(bins.decode(probabilities), targets, task)
 
     return stream._replace(

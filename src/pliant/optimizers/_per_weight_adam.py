@@ -19,6 +19,7 @@ class ScaleByAdamPerWeightState(NamedTuple):
     nu_mass: PyTree[Float[Array, "..."]]
     """The same of `nu`: 1 − β₂ᵃ."""
     mu: optax.Updates
+    """In float32 or wider, as `nu`: in bfloat16 an average would not notice a thousandth of a new square."""
     nu: optax.Updates
 
 
@@ -43,7 +44,8 @@ def scale_by_adam_per_weight(
       eps: ϵ ≥ 0, outside the root.
 
     Returns:
-      A transformation to chain in front of the learning rate. Memory: twice Adam's, the c in float32.
+      A transformation to chain in front of the learning rate. Memory: twice Adam's. Moments and c are in float32 or
+      wider; updates are in the gradients' type.
 
     Raises:
       UserError: for numbers out of range.
@@ -68,13 +70,14 @@ def scale_by_adam_per_weight(
     Differs from:
       AdamGnT as first published and copied since, where the root of the second correction is computed and thrown
       away, so that the update is not Adam's (corrected upstream in 2025). PyTorch ports of ReDo that set the step count
-      of a whole tensor to 0, which corrects the moments of all its old weights a second time.
+      of a whole tensor to 0, which corrects the moments of all its old weights a second time. `optax.scale_by_adam`,
+      whose moments have the type of the parameters.
     """
     require_adam(0.0, b1, b2, eps)
 
     def init_fn(params: Any) -> ScaleByAdamPerWeightState:
         masses = (optax.tree.zeros_like(params, dtype=jnp.float32) for _ in range(2))
-        moments = (optax.tree.zeros_like(params) for _ in range(2))
+        moments = (jax.tree.map(jnp.zeros_like, _wide(params)) for _ in range(2))
         return ScaleByAdamPerWeightState(*masses, *moments)
 
     def update_fn(
@@ -82,16 +85,22 @@ def scale_by_adam_per_weight(
     ) -> tuple[Any, ScaleByAdamPerWeightState]:
         del params, extra
         mu_mass, nu_mass = _grown(state.mu_mass, b1), _grown(state.nu_mass, b2)
-        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
-        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
+        gradients = _wide(updates)
+        mu = optax.tree.update_moment(gradients, state.mu, b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(gradients, state.nu, b2, 2)
 
         def scaled(m: Array, v: Array, m_mass: Array, v_mass: Array) -> Array:
             return (m / m_mass.astype(m.dtype)) / (jnp.sqrt(v / v_mass.astype(v.dtype)) + eps)
 
         moments = optax.tree.cast_like(mu, state.mu), optax.tree.cast_like(nu, state.nu)
-        return jax.tree.map(scaled, mu, nu, mu_mass, nu_mass), ScaleByAdamPerWeightState(mu_mass, nu_mass, *moments)
+        steps = optax.tree.cast_like(jax.tree.map(scaled, mu, nu, mu_mass, nu_mass), updates)
+        return steps, ScaleByAdamPerWeightState(mu_mass, nu_mass, *moments)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _wide(tree: optax.Updates) -> optax.Updates:
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
 
 
 def _grown(masses: PyTree[Float[Array, "..."]], decay: Number) -> PyTree[Float[Array, "..."]]:

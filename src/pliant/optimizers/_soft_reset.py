@@ -95,17 +95,20 @@ def soft_reset(
         boosted = rate * (gamma**2 + (1 - gamma**2) / spread**2)
 
         def drift(now: Array, start: Array) -> Array:
-            return (gamma - 1) * (now - start)
+            wide = jnp.promote_types(now.dtype, jnp.float32)
+            return (gamma - 1) * (now.astype(wide) - start.astype(wide))
 
         def move(selected: bool, gradient: Array, now: Array, start: Array) -> Array:
-            moved = drift(now, start) - boosted * gradient if selected else -rate * gradient
+            moved = -rate * gradient
+            if selected:
+                moved = jnp.where(gamma < 1, drift(now, start) - boosted * gradient, moved)
             return moved.astype(gradient.dtype)
 
         start = state.start if toward == "start" else jax.tree.map(jnp.zeros_like, params)
         selected = select(mask, params)
         updates = jax.tree.map(move, selected, updates, params, start)
         drifts = jax.tree.map(lambda chosen, *pair: drift(*pair) if chosen else None, selected, params, start)
-        info = {"drift_norm": total_norm(drifts).astype(jnp.float32)}
+        info = {"drift_norm": jnp.where(gamma < 1, total_norm(drifts), 0.0).astype(jnp.float32)}
         return updates, SoftResetState(state.start, optax.safe_increment(state.count), info)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -29,7 +29,7 @@ def is_correct(output: Float[Array, "*batch classes"], targets: Int[Array, "*bat
 
 def _cross_entropies(output: Array, targets: Array, task: Any) -> Array:
     del task
-    return optax.softmax_cross_entropy_with_integer_labels(output, targets)
+    return optax.softmax_cross_entropy_with_integer_labels(_wide(output), targets)
 
 
 def _are_correct(output: Array, targets: Array, task: Any) -> Array:
@@ -39,13 +39,13 @@ def _are_correct(output: Array, targets: Array, task: Any) -> Array:
 
 def _squared_errors(output: Array, targets: Array, task: Any) -> Array:
     del task
-    errors = jnp.square(output - targets).mean(axis=-1)
+    errors = jnp.square(_wide(output) - targets).mean(axis=-1)
     return jnp.where(jnp.isnan(errors), jnp.inf, errors)
 
 
 def _token_cross_entropies(output: Array, targets: Array, task: Any) -> Array:
     del task
-    return mean_over_tokens(optax.softmax_cross_entropy_with_integer_labels(output, targets), targets)
+    return mean_over_tokens(optax.softmax_cross_entropy_with_integer_labels(_wide(output), targets), targets)
 
 
 def _tokens_correct(output: Array, targets: Array, task: Any) -> Array:
@@ -57,6 +57,11 @@ def mean_over_tokens(values: Float[Array, "batch target"], targets: Int[Array, "
     """Per example, the mean over what is not padding."""
     real = targets != 0
     return jnp.where(real, values, 0.0).sum(axis=-1) / jnp.maximum(real.sum(axis=-1), 1)
+
+
+def _wide(output: Array) -> Array:
+    """In float32 or wider: float16 overflows where errors are squared, and bfloat16 has two digits of a logarithm."""
+    return output.astype(jnp.promote_types(output.dtype, jnp.float32))
 
 
 CLASSIFICATION = Objective("accuracy", _cross_entropies, _are_correct)
@@ -91,7 +96,7 @@ def masked_classification(allowed: Callable[[Any], Bool[Array, " classes"]]) -> 
         return jnp.where(allowed(task)[None], output, jnp.finfo(output.dtype).min)
 
     def losses(output: Array, targets: Array, task: Any) -> Array:
-        return optax.softmax_cross_entropy_with_integer_labels(masked(output, task), targets)
+        return optax.softmax_cross_entropy_with_integer_labels(masked(_wide(output), task), targets)
 
     def scores(output: Array, targets: Array, task: Any) -> Array:
         finite = jnp.isfinite(output).all(axis=-1)
@@ -113,6 +118,6 @@ def smoothed(output: Array, targets: Array, weight: Any) -> Array:
     Differs from:
       Nothing known.
     """
-    log_probabilities = jax.nn.log_softmax(output)
+    log_probabilities = jax.nn.log_softmax(_wide(output))
     hard = -jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
     return (1 - weight) * hard - weight * log_probabilities.mean(axis=-1)
