@@ -1,14 +1,16 @@
-# make demo: the main job, and where its figure is.   make test: lint, types, tests, doctests.
+# make demo: the main job, and where its figure is.
+# make test: lint, types, the fast tests, doctests.   make test-all: every test, and the share of lines covered.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
 DEMO_OUT ?= runs/demo
-# Tests mostly compile: with half of XLA's work left out they take half the time. Those marked "exact" get all of it.
-QUICK := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS=--xla_cpu_use_fusion_emitters=false
-PYTEST := $(BIN)/pytest -n 2 --dist loadgroup -q
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --quiet --quick
+# Each worker imports all of the tests: what they were compiled to is kept, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test format clean
+.PHONY: demo lint test test-all mutations format clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -24,16 +26,24 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.installed
 	$(BIN)/pliant run --out $(DEMO_OUT) $(DEMO_ARGS)
 
-test: $(VENV)/.installed-test
+lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(QUICK) $(PYTEST) -m 'not slow and not exact'
-	$(PYTEST) -m 'not slow and exact'
+
+test: lint
+	$(PYTEST) -m 'not slow and not whole'
+
+test-all: lint
+	$(PYTEST) -m 'not slow and not whole' --cov=src/pliant --cov-report= --cov-fail-under=95
+	$(PYTEST) -m 'not slow and whole'
+
+mutations: $(VENV)/.installed-test
+	$(BIN)/python tests/mutations.py
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs build dist .cache .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,11 +1,10 @@
 """Strict flags for every test: warnings are errors (pyproject), shapes are checked, nothing reaches the network."""
 
-import atexit
+import gc
 import importlib.util
 import os
-import shutil
 import socket
-import tempfile
+import time
 from pathlib import Path
 
 import jax
@@ -13,20 +12,91 @@ import jax.numpy as jnp
 import optax
 import pytest
 
+import compiling
+import tiers
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-# What two files compile is compiled once. Each process has a cache of its own: JAX writes its files while others read.
-_CACHE = tempfile.mkdtemp(prefix="pliant-tests-")
-atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
-jax.config.update("jax_compilation_cache_dir", _CACHE)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+_PROGRAMS = Path(__file__).parent / ".cache" / "xla"
+compiling.keep_programs(_PROGRAMS)
 
 collect_ignore = [] if importlib.util.find_spec("torch") else ["src/pliant/torch"]
 
 _DATA = os.environ.get("PLIANT_DATA")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="compile in a third of the time, but for tests marked exact")
+
+
+def pytest_configure(config):
+    config.started = time.monotonic()
+    config.num_left_out = 0
+    if not hasattr(config, "workerinput"):
+        compiling.make_room(_PROGRAMS)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    tiers.mark_whole(items)
+    tiers.arrange(items)
+
+
+def pytest_deselected(items):
+    for item in items:
+        item.config.num_left_out += item.get_closest_marker("whole") is not None
+
+
+def pytest_collection_finish():
+    """What has been imported is not searched for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    compiling.compile_quickly(item.config.option.quick and item.get_closest_marker("exact") is None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Compiled programs of a finished scope are let go: all together they would take tens of gigabytes."""
+    if nextitem is None or tiers.scope_of(nextitem.nodeid) != tiers.scope_of(item.nodeid):
+        jax.clear_caches()
+        gc.collect()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scopes(LoadScopeScheduling):
+        """Hands out the scopes in the order in which they were arranged."""
+
+        def _split_scope(self, nodeid):
+            return tiers.scope_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Scopes(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    node.config.num_left_out = getattr(node, "workeroutput", {}).get("num_left_out", 0)
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["num_left_out"] = session.config.num_left_out
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    minutes = (time.monotonic() - config.started) / 60
+    rest = f"; make test-all runs {config.num_left_out:,} more" if config.num_left_out else ""
+    terminalreporter.write_line(f"{minutes:.1f} minutes{rest}")
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +113,6 @@ def _no_network(monkeypatch):
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace):
     doctest_namespace.update(jax=jax, jnp=jnp, optax=optax)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _free_programs():
-    """Compiled programs of a finished file are let go: all together they would take tens of gigabytes."""
-    yield
-    jax.clear_caches()
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ ALL = METHODS | SEVERAL
 
 
 def _each(names):
-    """One worker does all checks of a method: they share its compiled program."""
-    return pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names])
+    return pytest.mark.parametrize("name", names)
 
 
 def _is_another_network(method):
@@ -25,9 +24,9 @@ def _is_another_network(method):
 
 
 EVERY = _each(ALL)
-WITH_PARTS = _each(name for name in ALL if not _is_another_network(ALL[name]))
-MECHANISMS = _each(name for name in ALL if ALL[name].off)
-LOWERING = _each(name for name in ALL if ALL[name].lowers)
+WITH_PARTS = _each([name for name in ALL if not _is_another_network(ALL[name])])
+MECHANISMS = _each([name for name in ALL if ALL[name].off])
+LOWERING = _each([name for name in ALL if ALL[name].lowers])
 
 
 @EVERY

@@ -1,0 +1,79 @@
+"""Which tests `make test` runs, and in which order. `make test-all` runs all of them.
+
+A test belongs to the fast tier unless this file, or a marker `whole` beside it, says otherwise.
+"""
+
+import pytest
+
+REPRESENTATIVES = {
+    *("adam", "adamo", "redo", "continual-backprop", "l2-init", "reset-distill", "newton-schulz", "two-hot"),
+    *("infer", "rewarmed-lr", "upgd", "redo+l2-init"),
+}
+"""One method, or two, of each family: the others' contracts are left to `make test-all`."""
+
+FIRST_AND_LAST = (
+    "tests/contracts/test_networks.py",
+    "tests/contracts/test_streams.py",
+    "tests/diagnostics/",
+    "tests/interventions/",
+    "tests/networks/",
+    "tests/optimizers/",
+    "tests/penalties/",
+    "tests/presets/",
+)
+"""Where most cases compile a program: of a parametrised test its first and last case, and of refusals every case."""
+
+WHOLE: set[str] = set()
+"""Long tests whose faults a shorter one finds as well."""
+
+HEAVIEST = ("tests/contracts/test_methods.py", "tests/contracts/test_networks.py", "tests/presets/", "tests/training/")
+"""Begun first, so that no worker is left with one of them at the end."""
+
+
+def scope_of(nodeid: str) -> str:
+    """What one worker runs in one go, since it shares programs: a file; of contracts, all checks of one subject."""
+    file, _, test = nodeid.partition("::")
+    if file.startswith("tests/contracts/") and "[" in test:
+        return f"{file}[{test.partition('[')[2].removesuffix(']').split('-check_')[0]}]"
+    return file.rpartition("/")[0] if file.startswith("src/") else file
+
+
+def arrange(items: list[pytest.Item]) -> None:
+    """Heaviest scopes first; tests marked `exact` last in each, so that compilers change once a scope."""
+    first: dict[str, int] = {}
+    for index, item in enumerate(items):
+        first.setdefault(scope_of(item.nodeid), index)
+
+    def place(item: pytest.Item) -> tuple[bool, int, bool]:
+        return (
+            not item.nodeid.startswith(HEAVIEST),
+            first[scope_of(item.nodeid)],
+            bool(item.get_closest_marker("exact")),
+        )
+
+    items.sort(key=place)
+
+
+def mark_whole(items: list[pytest.Item]) -> None:
+    """Marks the tests that are not in the fast tier."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for test, of_test in cases.items():
+        for item in of_test:
+            if (
+                test in WHOLE
+                or not _is_representative(item)
+                or (_is_thinned(test) and item not in (of_test[0], of_test[-1]))
+            ):
+                item.add_marker("whole")
+
+
+def _is_thinned(test: str) -> bool:
+    return test.startswith(FIRST_AND_LAST) and "refuse" not in test
+
+
+def _is_representative(item: pytest.Item) -> bool:
+    if not item.nodeid.startswith("tests/contracts/test_methods.py") or not hasattr(item, "callspec"):
+        return True
+    return item.callspec.params.get("name", "adam") in REPRESENTATIVES
