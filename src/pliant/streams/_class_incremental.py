@@ -132,8 +132,9 @@ def class_incremental(
 
 def class_data(dataset: Dataset, train_per_class: int = 0, test_per_class: int = 0) -> ClassData:
     """Finds the images of every class; 0 stands for as many as the smallest class has."""
+    images = image_data(dataset)
     train = _positions(dataset, dataset.train.labels, train_per_class, "training")
-    return ClassData(image_data(dataset), train, _positions(dataset, dataset.test.labels, test_per_class, "test"))
+    return ClassData(images, train, _positions(dataset, dataset.test.labels, test_per_class, "test"))
 
 
 def class_batch(
