@@ -103,7 +103,7 @@ def test_no_kernels_is_refused():
 
 
 def test_a_vector_that_is_named_is_refused():
-    with pytest.raises(UserError, match=r"True at 'bias', of shape \(3,\); wanted True at kernels only"):
+    with pytest.raises(UserError, match=r"of shape \(3,\); wanted a dense .* the mask is True at 'bias'"):
         select({"bias": True, "kernel": True, "scale": False}, PARAMS, min_axes=2)
 
 

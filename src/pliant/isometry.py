@@ -104,6 +104,19 @@ def split_axes(shape: tuple[int, ...], output_axes: tuple[int, ...] = (-1,)) -> 
     return inputs, outputs
 
 
+def spatial_axes(shape: tuple[int, ...], output_axes: tuple[int, ...] = (-1,)) -> tuple[int, ...]:
+    """The input axes of a convolution that index positions, not channels; none for dense and attention kernels.
+
+    Example:
+      >>> spatial_axes((3, 3, 8, 16)), spatial_axes((16, 8, 3, 3), (0,)), spatial_axes((8, 16))
+      ((0, 1), (2, 3), ())
+    """
+    inputs, outputs = split_axes(shape, output_axes)
+    if len(outputs) > 1:
+        return ()
+    return inputs[1:] if outputs == (0,) else inputs[:-1]
+
+
 def _tall(
     kernel: Float[Array, "..."], gain: Number, rectangular: Rectangular, output_axes: tuple[int, ...]
 ) -> tuple[Float[Array, "large small"], Scalar]:

@@ -69,9 +69,9 @@ def _is_chosen(
     if explicit and entry == keys:
         if len(shapes[keys]) < min_axes:
             raise UserError(
-                got=f"a mask that is True at {'/'.join(keys)!r}, of shape {shapes[keys]}",
-                wanted="True at kernels only: a dense (in, out) or conv (height, width, in, out) kernel",
-                do="Leave biases and scales out.",
+                got=f"a parameter of shape {shapes[keys]}",
+                wanted="a dense (in, out) or conv (height, width, in, out) kernel",
+                do=f"Leave biases and scales out: the mask is True at {'/'.join(keys)!r}.",
             )
         return True
     bias = (*keys[:-1], "bias")

@@ -49,7 +49,7 @@ def _along(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Scalar, Scala
 
 
 def total_norm(tree: Params) -> Scalar:
-    """The L2 norm over all leaves; sums are in float32 or wider.
+    """The L2 norm over all leaves, 0 if there are none; sums are in float32 or wider.
 
     Example:
       >>> float(total_norm({"a": jnp.array([[3.0]]), "b": jnp.array([0.0, 4.0])}))
@@ -61,4 +61,5 @@ def total_norm(tree: Params) -> Scalar:
     Differs from:
       `optax.tree.norm`, which takes several times as long on a CPU, in rounding.
     """
-    return jnp.sqrt(jnp.stack([sum_of_squares(leaf) for leaf in jax.tree.leaves(tree)]).sum())
+    squares = [sum_of_squares(leaf) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(jnp.stack(squares).sum()) if squares else jnp.float32(0)

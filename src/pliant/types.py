@@ -81,6 +81,18 @@ class Slot(NamedTuple):
             last = last.reshape(*last.shape[:-1], self.tiles, num_units, self.repeats).swapaxes(-1, -2)
         return last.reshape(leaf.size // max(num_units, 1), num_units)
 
+    def spread(self, values: Array, leaf: Array) -> Array:
+        """Numbers of the units in the places of theirs, to be broadcast against the leaf.
+
+        Example:
+          >>> reader = Slot("head/kernel", axis=0, repeats=2)
+          >>> reader.spread(jax.numpy.array([1, 2]), jax.numpy.zeros((4, 3))).tolist()
+          [[1], [1], [2], [2]]
+        """
+        shape = [1] * leaf.ndim
+        shape[self.axis] = -1
+        return jax.numpy.tile(jax.numpy.repeat(values, self.repeats), self.tiles).reshape(shape)
+
 
 class Feed(NamedTuple):
     """A parameter that belongs to the units of a layer, and how a fresh unit's share of it is drawn."""
@@ -234,7 +246,7 @@ class Penalty(NamedTuple):
     init: Callable[[Params], State]
     loss: Callable[[Params, State, Any], tuple[Scalar, State]]
     """`loss(params, state, forward) -> (value, state)`; penalties of the weights alone also take None in place of the
-    `Forward`. The value is in float32, or in the type of the parameters or outputs where that is wider. Strength 0 gives
+    `Forward`. The value is in float32, or in the type of the parameters or outputs if that is wider. Strength 0 gives
     exactly 0 and a zero gradient."""
     switch: Callable[[Params, State], State] | None = None
     """`switch(params, state) -> state` when the task changes, before anything is reset."""

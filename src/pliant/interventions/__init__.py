@@ -3,6 +3,7 @@
 from pliant.interventions._continual_backprop import ContinualBackpropState, continual_backprop
 from pliant.interventions._dash import DashState, dash
 from pliant.interventions._fire import fire
+from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._full_reset import full_reset
 from pliant.interventions._hare_tortoise import HareTortoiseState, hare_tortoise
 from pliant.interventions._layer_reset import layer_reset
@@ -36,6 +37,7 @@ __all__ = [
     "fire",
     "full_reset",
     "hare_tortoise",
+    "keep_frozen",
     "layer_reset",
     "nap",
     "optimizer_reset",

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from pliant.branches import anywhere
-from pliant.errors import require_choice, require_range
+from pliant.errors import require_choice, require_range, require_whole
 from pliant.finite import all_finite
 from pliant.interventions._at_switch import norm_moved
 from pliant.interventions._moments import clear_moments
+from pliant.isometry import spatial_axes, split_axes
+from pliant.layouts import OutputAxes, find_output_axes
 from pliant.masks import Mask, select
 from pliant.types import Fresh, Info, Intervention, Key, Learned, Number, Params, Signals, by_path
 
@@ -34,6 +36,7 @@ def dash(
     per: Per = "unit",
     reset_moments: bool = False,
     mask: Mask = None,
+    output_axes: OutputAxes = None,
 ) -> Intervention:
     r"""Shrinks weights that do not point where the new task wants them, soon after the task changed (DASH).
 
@@ -60,13 +63,15 @@ def dash(
       reset_moments: whether the moments of shrunk weights are set to 0, see `pliant.interventions.clear_moments`.
       mask: True at the parameters to shrink: a pytree of booleans or a function of the parameters that makes one; by
         default all. The method `dash` takes kernels, the output layer and biases.
+      output_axes: the axes of kernels that index units, see `pliant.optimizers.add_isometry_step`.
 
     Returns:
       An `Intervention` with a `switch`; its state is a `DashState`, one float32 copy of the parameters. `info` has
       the number of `vectors_shrunk` and `norm_moved`. The gradients of the first task change nothing.
 
     Raises:
-      UserError: for numbers out of range, an unknown `per`, and a mask that selects nothing.
+      UserError: for numbers out of range, an unknown `per`, a mask that does not fit or selects nothing, and kernels
+        whose output axes are in doubt.
 
     Example:
       >>> from pliant.types import Fresh, Learned, Signals
@@ -90,8 +95,14 @@ def dash(
     """
     require_range("min_scale", min_scale, 0, 1, do="0.3 is usual, 1 switches it off.")
     require_range("alpha", alpha, 1e-6, 1, do="0.3 is usual, 1 takes the last gradient.")
-    require_range("num_batches", num_batches, 1, do="Use 8, or fewer where tasks are short.")
+    require_whole("num_batches", num_batches, 1, do="Use 8, or fewer where tasks are short.")
     require_choice("per", per, "unit", "slice")
+
+    def summed(params: Params) -> list[tuple[int, ...] | None]:
+        """For every leaf the axes of a vector of weights; None for all."""
+        selected = jax.tree.leaves(select(mask, params))
+        found = find_output_axes(output_axes, params, selected)
+        return [_axes(leaf.shape, axes, per) for leaf, axes in zip(jax.tree.leaves(params), found, strict=True)]
 
     def zeros(params: Params) -> Params:
         return jax.tree.map(
@@ -99,13 +110,17 @@ def dash(
         )
 
     def init(learned: Learned) -> DashState:
+        summed(learned.params)  # kernels whose axes are in doubt are refused here, not at the first switch
         return DashState(jnp.zeros((), jnp.int32), zeros(learned.params))
 
     def shrink(learned: Learned, gradient: Params, is_due: Array) -> tuple[Learned, Info]:
         old, optimizer = learned.params, learned.optimizer
 
+        axes = iter(summed(old))
+
         def scale_of(selected: bool, g: Array, w: Array) -> Array:
-            return jnp.where(is_due, _scale(g, w, per, min_scale), 1.0) if selected else jnp.ones((1,) * w.ndim)
+            along = next(axes)
+            return jnp.where(is_due, _scale(g, w, along, min_scale), 1.0) if selected else jnp.ones((1,) * w.ndim)
 
         scales = jax.tree.map(scale_of, select(mask, old), gradient, old)
         new = jax.tree.map(lambda s, w: jnp.where(s < 1, s * w, w).astype(w.dtype), scales, old)
@@ -154,11 +169,14 @@ def dash(
     return Intervention(init, update, switch)
 
 
-def _scale(gradient: Array, weights: Array, per: Per, min_scale: Number) -> Float[Array, "..."]:
+def _axes(shape: tuple[int, ...], output_axes: tuple[int, ...], per: Per) -> tuple[int, ...] | None:
+    if not output_axes:
+        return None
+    return (per == "slice" and spatial_axes(shape, output_axes)) or split_axes(shape, output_axes)[0]
+
+
+def _scale(gradient: Array, weights: Array, axes: tuple[int, ...] | None, min_scale: Number) -> Float[Array, "..."]:
     """What each vector of weights is multiplied by; axes of size 1 in the place of its own."""
-    axes = tuple(range(weights.ndim - 1)) or None
-    if per == "slice" and weights.ndim == 4:
-        axes = (0, 1)
 
     def direction(vectors: Array) -> Array:
         vectors = vectors.astype(jnp.float32)

@@ -1,19 +1,30 @@
 """FIRE: kernels become isometries when the task changes."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.errors import require_range
+from pliant.errors import require_range, require_whole
 from pliant.interventions._at_switch import at_switch
-from pliant.masks import Mask, select
+from pliant.isometry import spatial_axes, split_axes
+from pliant.layouts import OutputAxes, select_kernels
+from pliant.masks import Mask
 from pliant.networks import newton_schulz
 from pliant.types import Fresh, Intervention, Key, Learned, Number, State
 
 _TINY = 1e-30
 
 
-def fire(*, mix: Number = 1.0, iterations: int = 10, every_tasks: Number = 1, mask: Mask = None) -> Intervention:
+def fire(
+    *,
+    mix: Number = 1.0,
+    iterations: int = 10,
+    every_tasks: Number = 1,
+    mask: Mask = None,
+    output_axes: OutputAxes = None,
+) -> Intervention:
     r"""Replaces kernels by isometries close to them when the task changes (Frobenius-isometry reinitialisation, FIRE).
 
     .. math:: W \leftarrow \alpha \sqrt{\tfrac{d_{out}}{d_{in}}}\; Q(W) + (1 - \alpha)\, W, \qquad
@@ -34,12 +45,14 @@ def fire(*, mix: Number = 1.0, iterations: int = 10, every_tasks: Number = 1, ma
       every_tasks: n ≥ 1, act after tasks n, 2n, …; 0 never acts.
       mask: True at the kernels to replace: a pytree of booleans or a function of the parameters that makes one. By
         default all leaves with two or more axes. The method `fire` leaves embeddings out.
+      output_axes: the axes of kernels that index outputs, see `pliant.optimizers.add_isometry_step`.
 
     Returns:
       A stateless `Intervention`; `info` has `norm_moved`, the L2 norm of what the parameters changed by.
 
     Raises:
-      UserError: for numbers out of range, and a mask that selects nothing or a vector.
+      UserError: for numbers out of range, a mask that does not fit or selects nothing or a vector, and kernels whose
+        output axes are in doubt.
 
     Example:
       >>> learned = Learned({"kernel": jnp.diag(jnp.array([4.0, 1.0]))}, {}, ())
@@ -58,34 +71,41 @@ def fire(*, mix: Number = 1.0, iterations: int = 10, every_tasks: Number = 1, ma
       NaN). Whether the optimizer is reset as well is a choice of the protocol (`--optimizer-at-switch`).
     """
     require_range("mix", mix, 0, 1, do="Use 1 to replace kernels.")
-    require_range("iterations", iterations, 0, do="Use 10, as published.")
+    require_whole("iterations", iterations, 0, do="Use 10, as published.")
 
     def init(learned: Learned) -> State:
-        select(mask, learned.params, min_axes=2)
+        select_kernels(mask, learned.params, output_axes)
         return ()
 
     def renew(key: Key, learned: Learned, state: State, fresh: Fresh) -> Learned:
         del key, state, fresh
 
-        def renewed(selected: bool, kernel: Array) -> Array:
-            if not selected:
+        def renewed(kernel: Array, axes: tuple[int, ...] | None) -> Array:
+            if axes is None:
                 return kernel
             wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
-            return (mix * _isometry(wide, iterations) + (1 - mix) * wide).astype(kernel.dtype)
+            new = (mix * _isometry(wide, axes, iterations) + (1 - mix) * wide).astype(kernel.dtype)
+            return jnp.where(mix > 0, new, kernel)
 
-        chosen = select(mask, learned.params, min_axes=2)
-        return learned._replace(params=jax.tree.map(renewed, chosen, learned.params))
+        kernels, structure = jax.tree.flatten(learned.params)
+        found = zip(kernels, select_kernels(mask, learned.params, output_axes), strict=True)
+        return learned._replace(params=structure.unflatten(renewed(kernel, axes) for kernel, axes in found))
 
     return Intervention(init, switch=at_switch(renew, every_tasks))
 
 
-def _isometry(kernel: Float[Array, "*axes in out"], iterations: int) -> Float[Array, "*axes in out"]:
+def _isometry(kernel: Float[Array, "*axes"], output_axes: tuple[int, ...], iterations: int) -> Float[Array, "*axes"]:
     """√(out/in) Q of every slice, over the number of slices."""
 
     def orthogonal(matrix: Float[Array, "in out"]) -> Float[Array, "in out"]:
         return newton_schulz(matrix / jnp.maximum(jnp.linalg.norm(matrix), _TINY), iterations=iterations)
 
-    num_in, num_out = kernel.shape[-2:]
-    slices = kernel.reshape(-1, num_in, num_out)
-    result = (num_out / num_in) ** 0.5 / len(slices) * jax.vmap(orthogonal)(slices)
-    return result.reshape(kernel.shape)
+    inputs, outputs = split_axes(kernel.shape, output_axes)
+    positions = spatial_axes(kernel.shape, output_axes)
+    order = (*positions, *(axis for axis in inputs if axis not in positions), *outputs)
+    ordered = kernel.transpose(*order)
+    num_slices = math.prod(kernel.shape[axis] for axis in positions)
+    num_out = math.prod(kernel.shape[axis] for axis in outputs)
+    slices = ordered.reshape(num_slices, -1, num_out)
+    result = (num_out / slices.shape[1]) ** 0.5 / num_slices * jax.vmap(orthogonal)(slices)
+    return result.reshape(ordered.shape).transpose(*(order.index(axis) for axis in range(kernel.ndim)))

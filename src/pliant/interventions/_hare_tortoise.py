@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from pliant.errors import require_range
+from pliant.errors import require_range, require_whole
 from pliant.finite import keep_finite
 from pliant.interventions._at_switch import norm_moved
 from pliant.types import Info, Intervention, Key, Learned, Number, Params, Scalar, Signals, State
@@ -64,7 +64,7 @@ def hare_tortoise(*, momentum: Number = 0.999, reset_every: Number = 2000) -> In
       the tortoise does not see. The paper evaluates both; here the tortoise alone is.
     """
     require_range("momentum", momentum, 0, 0.999999, do="0.999 is usual; 0 does nothing.")
-    require_range("reset_every", reset_every, 1, do="Use a period in updates, such as those of 10 epochs.")
+    require_whole("reset_every", reset_every, 1, do="Use a period in updates, such as those of 10 epochs.")
 
     def init(learned: Learned) -> HareTortoiseState:
         return jax.tree.map(_wide, HareTortoiseState(learned.params, learned.network))
@@ -72,8 +72,9 @@ def hare_tortoise(*, momentum: Number = 0.999, reset_every: Number = 2000) -> In
     def average(slow: Array, fast: Array) -> Array:
         if not jnp.issubdtype(fast.dtype, jnp.floating):
             return fast
-        fast = keep_finite(fast.astype(slow.dtype), slow)
-        return momentum * slow + (1 - momentum) * fast
+        now = fast.astype(slow.dtype)
+        fast = keep_finite(now, slow)
+        return jnp.where(momentum > 0, momentum * slow + (1 - momentum) * fast, now)
 
     def reported(learned: Learned, state: HareTortoiseState) -> tuple[Params, State]:
         narrow = jax.tree.map(

@@ -8,6 +8,7 @@ from jaxtyping import Array, PyTree
 
 from pliant.errors import UserError, require_range
 from pliant.interventions._at_switch import at_switch, drawn
+from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._moments import clear_moments
 from pliant.types import Fresh, Intervention, Key, Learned, Number, Params, State, Wiring, by_path, leaf_path
 
@@ -78,7 +79,7 @@ def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1)
             clear_moments(learned.optimizer, where, {layer.name: jnp.full(layer.width, True) for layer in last}),
         )
 
-    return Intervention(lambda _: (), switch=at_switch(renew, every_tasks))
+    return keep_frozen(Intervention(lambda _: (), switch=at_switch(renew, every_tasks)), wiring)
 
 
 def _heads(wiring: Wiring) -> set[str]:

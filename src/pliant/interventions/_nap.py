@@ -9,6 +9,7 @@ from jaxtyping import Array, PyTree
 
 from pliant.errors import UserError, require_choice, require_range
 from pliant.interventions._at_switch import norm_moved
+from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._projection import toward, wide
 from pliant.types import (
     HiddenLayer,
@@ -138,7 +139,7 @@ def nap(
         )
         return learned._replace(params=params), state, {"norm_moved": moved}
 
-    return Intervention(init, update)
+    return keep_frozen(Intervention(init, update), wiring)
 
 
 def _length(leaf: Array) -> Scalar:

@@ -89,13 +89,13 @@ def redo(
     require_range("num_examples", num_examples, 1, do="Use 64, as published.")
     require_range("start_after", start_after, 0, do="Use the number of updates before the first reset, or 0.")
     require_range("max_fraction", max_fraction, 0, 1, do="1 resets all that are dormant; 0 resets none.")
-    require_owned_outputs(wiring, "ReDo")
+    wiring = require_owned_outputs(wiring, "ReDo")
 
     def choose(key: Key, step: Any, learned: Learned, signals: Signals) -> Units:
         features = signals.probe(learned, key, num_examples)
 
         def dormant(layer: HiddenLayer) -> Array:
-            scores = dormancy_scores(features[layer.name], layer.width, relative=relative)
+            scores = dormancy_scores(layer.units_last(features[layer.name]), layer.width, relative=relative)
             among = lowest(scores, _whole(max_fraction * jnp.float32(layer.width)))
             return (scores <= threshold) & among & (step > start_after) & all_finite(scores)
 
@@ -157,12 +157,14 @@ def scheduled_redo(
     require_range("fraction", fraction, 0, 1, do="Use 0.3, as published, or 0 for none.")
     require_range("horizon", horizon, 1, do="Use the number of updates of the run.")
     require_range("num_examples", num_examples, 1, do="Use 64, as published.")
-    require_owned_outputs(wiring, "scheduled ReDo")
+    wiring = require_owned_outputs(wiring, "scheduled ReDo")
 
     def choose(key: Key, step: Any, learned: Learned, signals: Signals) -> Units:
         features = signals.probe(learned, key, num_examples)
         share = fraction * jnp.cos(0.5 * jnp.pi * jnp.minimum(step / horizon, 1.0))
-        scores = {layer.name: dormancy_scores(features[layer.name], layer.width) for layer in wiring.layers}
+        scores = {
+            layer.name: dormancy_scores(layer.units_last(features[layer.name]), layer.width) for layer in wiring.layers
+        }
         return {name: lowest(score, _whole(share * score.size)) & all_finite(score) for name, score in scores.items()}
 
     return recycling(wiring, choose, every=every)

@@ -54,7 +54,7 @@ def regrama(wiring: Wiring, *, threshold: Number = 0.01, every: Number = 1000) -
       Code that adds 10⁻⁹ to the layer's mean, with which the score depends on the scale of the loss, and that resets
       all of a layer without gradient or makes NaN of it. With a penalty in the loss its gradient counts as well.
     """
-    require_owned_outputs(wiring, "ReGraMa")
+    wiring = require_owned_outputs(wiring, "ReGraMa")
 
     def choose(key: Key, step: Any, learned: Learned, signals: Signals) -> Units:
         del key, step, learned

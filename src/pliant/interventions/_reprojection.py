@@ -4,18 +4,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
-from pliant.errors import require_range
+from pliant.errors import require_whole
 from pliant.interventions._at_switch import norm_moved
 from pliant.interventions._moments import clear_moments
-from pliant.masks import Mask, select
+from pliant.isometry import from_matrix, matrix_view
+from pliant.layouts import OutputAxes, select_kernels
+from pliant.masks import Mask
 from pliant.networks import reproject
-from pliant.types import Info, Intervention, Key, Learned, Number, Params, Signals, State, leaf_path
+from pliant.types import Info, Intervention, Key, Learned, Number, Signals, State, by_path
 
 
 def reprojection(
-    *, every: Number = 10_000, iterations: int = 20, clears_moments: bool = False, mask: Mask = None
+    *,
+    every: Number = 10_000,
+    iterations: int = 20,
+    clears_moments: bool = False,
+    mask: Mask = None,
+    output_axes: OutputAxes = None,
 ) -> Intervention:
     r"""Replaces kernels by their orthogonalised values at regular intervals.
 
@@ -32,12 +39,14 @@ def reprojection(
       clears_moments: True to forget the optimizer's moments of these kernels, which were of other weights.
       mask: True at the kernels to replace: a pytree of booleans or a function of the parameters that makes one. By
         default all leaves with two or more axes, which includes a plain output layer: mask that out.
+      output_axes: the axes of kernels that index outputs, see `pliant.optimizers.add_isometry_step`.
 
     Returns:
       A stateless `Intervention`; `info` has `norm_moved`, the L2 norm of what the parameters changed by.
 
     Raises:
-      UserError: for numbers out of range, and a mask that selects nothing or a vector.
+      UserError: for numbers out of range, a mask that does not fit or selects nothing or a vector, and kernels whose
+        output axes are in doubt.
 
     Example:
       >>> learned = Learned({"kernel": jnp.diag(jnp.array([4.0, -0.5]))}, {}, ())
@@ -53,21 +62,27 @@ def reprojection(
     Differs from:
       The paper says nothing of the moments; they are kept by default.
     """
-    require_range("every", every, 0, do="Use the period in updates, 10,000 by default; 0 never replaces anything.")
-    require_range("iterations", iterations, 0, do="Use 20.")
+    require_whole("every", every, 0, do="Use the period in updates, 10,000 by default; 0 never replaces anything.")
+    require_whole("iterations", iterations, 0, do="Use 20.")
 
     def init(learned: Learned) -> State:
-        select(mask, learned.params, min_axes=2)
+        select_kernels(mask, learned.params, output_axes)
         return ()
 
+    def new_value(kernel: Array, axes: tuple[int, ...] | None) -> Array:
+        if axes is None:
+            return kernel
+        return from_matrix(reproject(matrix_view(kernel, axes), iterations), kernel.shape, axes)
+
     def projected(learned: Learned) -> tuple[Learned, Array]:
-        chosen = select(mask, learned.params, min_axes=2)
-        params = jax.tree.map(
-            lambda selected, kernel: reproject(kernel, iterations) if selected else kernel, chosen, learned.params
-        )
+        kernels, structure = jax.tree.flatten(learned.params)
+        axes = select_kernels(mask, learned.params, output_axes)
+        params = structure.unflatten(new_value(*each) for each in zip(kernels, axes, strict=True))
         optimizer = learned.optimizer
         if clears_moments:
-            optimizer = clear_moments(optimizer, _everywhere(chosen, params))
+            everywhere = zip(by_path(params).items(), axes, strict=True)
+            chosen = {path: jnp.full(leaf.shape, True) for (path, leaf), own in everywhere if own is not None}
+            optimizer = clear_moments(optimizer, chosen)
         return learned._replace(params=params, optimizer=optimizer), norm_moved(learned.params, params)
 
     def update(key: Key, step: Any, learned: Learned, state: State, signals: Signals) -> tuple[Learned, State, Info]:
@@ -77,10 +92,3 @@ def reprojection(
         return learned, state, {"norm_moved": moved}
 
     return Intervention(init, update)
-
-
-def _everywhere(chosen: PyTree[bool], params: Params) -> dict[str, Array]:
-    """True at all entries of the chosen leaves, by path."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    pairs = zip(leaves, jax.tree.leaves(chosen), strict=True)
-    return {leaf_path(path): jnp.full(leaf.shape, True) for (path, leaf), selected in pairs if selected}

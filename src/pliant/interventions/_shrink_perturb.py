@@ -96,7 +96,8 @@ def shrink_perturb(
         return after, state, {"norm_moved": norm_moved(learned.params, after.params)}
 
     if mode in _AT_SWITCH:
-        return Intervention(init, switch=at_switch(change, every_tasks))
+        acts = jnp.logical_or(jnp.asarray(shrink) < 1, jnp.asarray(perturb) > 0)  # otherwise −0 would become 0
+        return Intervention(init, switch=at_switch(change, jnp.where(acts, every_tasks, 0)))
     return Intervention(init, update)
 
 

@@ -89,7 +89,7 @@ def snr(
     require_range("expansion", expansion, 1, do="Use 2, as published.")
     require_range("threshold_every", threshold_every, 1, do="Use the period in updates, 1000 by default.")
     require_range("max_silence", max_silence, 1, do="Use 200 updates, or more for small batches.")
-    require_owned_outputs(wiring, "SNR")
+    wiring = require_owned_outputs(wiring, "SNR")
 
     def init(learned: Learned) -> State:
         del learned
@@ -119,7 +119,10 @@ def snr(
         )
 
     def update(key: Key, step: Any, learned: Learned, state: State, signals: Signals) -> tuple[Learned, State, Info]:
-        state = {name: observe(now, signals.features[name]) for name, now in state.items()}
+        state = {
+            layer.name: observe(state[layer.name], layer.units_last(signals.features[layer.name]))
+            for layer in wiring.layers
+        }
         state = jax.lax.cond(
             step % threshold_every == 0,
             lambda state: {name: adapt(now) for name, now in state.items()},

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 
 from pliant.branches import anywhere
 from pliant.errors import UserError, unknown_name
+from pliant.interventions._frozen import resettable
 from pliant.interventions._moments import clear_moments
 from pliant.types import Key, Learned, Slot, Wiring, by_path, leaf_path
 
@@ -33,10 +34,7 @@ def slot_mask(slot: Slot, units: Bool[Array, " width"], leaf: Array) -> Bool[Arr
       >>> slot_mask(reader, jnp.array([True, False]), jnp.zeros((4, 1)))[:, 0].tolist()
       [True, False, True, False]
     """
-    axis = slot.axis % leaf.ndim
-    shape = [1] * leaf.ndim
-    shape[axis] = -1
-    return jnp.broadcast_to(jnp.tile(jnp.repeat(units, slot.repeats), slot.tiles).reshape(shape), leaf.shape)
+    return jnp.broadcast_to(slot.spread(units, leaf), leaf.shape)
 
 
 def reset_units(
@@ -59,7 +57,8 @@ def reset_units(
       key: for the fresh draws; every leaf gets its own.
       learned: the parameters and any optax state; running statistics stay as they are.
       wiring: the network's layer graph.
-      units: True at the units to reset, by layer; layers may be missing. No True is a bitwise no-op.
+      units: True at the units to reset, by layer; layers may be missing. No True is a bitwise no-op, and so are units
+        that frozen parameters feed or read.
       start: feeds to go back to, by the parameter's `leaf_path`, in the place of fresh draws.
 
     Returns:
@@ -90,7 +89,7 @@ def reset_units(
     fed: dict[str, Array] = {}
     read: dict[str, Array] = {}
     draws: dict[str, _Draw] = {}
-    for layer in wiring.layers:
+    for layer in resettable(wiring).layers:
         if layer.name not in units:
             continue
         is_any = units[layer.name].any()
@@ -118,12 +117,15 @@ def reset_units(
     )
 
 
-def require_owned_outputs(wiring: Wiring, method: str) -> None:
+def require_owned_outputs(wiring: Wiring, method: str) -> Wiring:
     """Raises unless the network has hidden layers and every hidden unit owns its output.
 
     Args:
       wiring: the network's layer graph.
       method: what wants to work on units, for the message.
+
+    Returns:
+      The wiring without the layers whose units cannot be reset, since some of their parameters are frozen.
     """
     mixed = sorted({layer.activation for layer in wiring.layers if not layer.elementwise})
     if mixed or not wiring.layers:
@@ -132,6 +134,14 @@ def require_owned_outputs(wiring: Wiring, method: str) -> None:
             wanted="hidden layers in which every unit owns its output",
             do="Use an elementwise activation such as relu: sorted outputs belong to no unit, and none of them dies.",
         )
+    free = resettable(wiring)
+    if not free.layers:
+        raise UserError(
+            got=f"{method} on hidden layers that all have frozen parameters: {', '.join(sorted(wiring.frozen))}",
+            wanted="a layer of which nothing that feeds or reads its units is frozen",
+            do="Freeze less, or use another method.",
+        )
+    return free
 
 
 def mean_magnitude(leaves: Mapping[str, Array], slots: Sequence[Slot], num_units: int) -> Float[Array, " units"]:
@@ -140,11 +150,16 @@ def mean_magnitude(leaves: Mapping[str, Array], slots: Sequence[Slot], num_units
     Args:
       leaves: parameters, or what has their shapes, by `leaf_path`.
       slots: where the units live.
-      num_units: what the slots' axes hold, perhaps several times, unit index fastest.
+      num_units: what the slots' axes hold, perhaps several times, as they say.
     """
     sums = [_sums(jnp.abs(leaves[slot.path].astype(jnp.float32)), slot.axis) for slot in slots]
-    total = jnp.concatenate([each.reshape(-1, num_units) for each in sums]).sum(axis=0)
+    tables = [_added(each.reshape(-1, num_units, slot.repeats)) for each, slot in zip(sums, slots, strict=True)]
+    total = jnp.concatenate(tables).sum(axis=0)
     return total * num_units / sum(leaves[slot.path].size for slot in slots)
+
+
+def _added(table: Float[Array, "tiles units repeats"]) -> Float[Array, "tiles units"]:
+    return table[..., 0] if table.shape[-1] == 1 else table.sum(axis=-1)
 
 
 def _sums(leaf: Float[Array, "..."], axis: int) -> Float[Array, " units"]:

@@ -8,6 +8,7 @@ from jaxtyping import Array
 
 from pliant.errors import UserError, require_range
 from pliant.interventions._at_switch import norm_moved
+from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._projection import toward, wide
 from pliant.types import Info, Intervention, Key, Learned, Number, Signals, State, Wiring, leaf_path
 
@@ -53,8 +54,8 @@ def unit_sphere(wiring: Wiring, *, strength: Number = 1.0) -> Intervention:
     """
     require_range("strength", strength, 0, 1, do="Use 1 for the sphere, 0 for none.")
     _check(wiring)
-    axes = {
-        feed.slot.path: feed.slot.axis
+    slots = {
+        feed.slot.path: feed.slot
         for layer in wiring.layers
         for feed in layer.feeds
         if wiring.roles[feed.slot.path] == "matrix"
@@ -65,11 +66,13 @@ def unit_sphere(wiring: Wiring, *, strength: Number = 1.0) -> Intervention:
         return ()
 
     def project(path: Any, leaf: Array) -> Array:
-        if leaf_path(path) not in axes:
+        if leaf_path(path) not in slots:
             return leaf
-        units = axes[leaf_path(path)] % leaf.ndim
-        incoming = tuple(axis for axis in range(leaf.ndim) if axis != units)
+        slot = slots[leaf_path(path)]
+        incoming = tuple(axis for axis in range(leaf.ndim) if axis != slot.axis % leaf.ndim)
         squares = jnp.sum(wide(leaf) ** 2, axis=incoming, keepdims=True)
+        if slot.tiles * slot.repeats > 1:
+            squares = slot.spread(slot.by_unit(squares).sum(axis=0), leaf)
         return toward(leaf, wide(leaf) / jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), strength)
 
     def update(
@@ -79,7 +82,7 @@ def unit_sphere(wiring: Wiring, *, strength: Number = 1.0) -> Intervention:
         params = jax.tree_util.tree_map_with_path(project, learned.params)
         return learned._replace(params=params), state, {"norm_moved": norm_moved(learned.params, params)}
 
-    return Intervention(init, update)
+    return keep_frozen(Intervention(init, update), wiring)
 
 
 def _check(wiring: Wiring) -> None:

@@ -8,8 +8,14 @@ from jaxtyping import Array
 
 from pliant.errors import UserError, require_range
 from pliant.interventions._at_switch import norm_moved
+from pliant.interventions._frozen import keep_frozen
+from pliant.isometry import matrix_view
+from pliant.layouts import find_output_axes
 from pliant.squares import sum_of_squares
 from pliant.types import Info, Intervention, Key, Learned, Number, Params, Signals, State, Wiring, by_path, leaf_path
+
+_NONE = 1e30
+"""The κ from which on nothing is clipped, not even what is infinite."""
 
 
 def weight_clipping(wiring: Wiring, *, kappa: Number = 2.0, include_head: bool = True) -> Intervention:
@@ -26,7 +32,7 @@ def weight_clipping(wiring: Wiring, *, kappa: Number = 2.0, include_head: bool =
 
     Args:
       wiring: the network's layer graph.
-      kappa: κ > 0; 1 to 5 are usual. One so large that nothing is beyond it, such as 1e30, does nothing.
+      kappa: κ > 0; 1 to 5 are usual. 1e30 and more does nothing.
       include_head: whether the output layer is clipped as well.
 
     Returns:
@@ -71,15 +77,16 @@ def weight_clipping(wiring: Wiring, *, kappa: Number = 2.0, include_head: bool =
             if leaf_path(path) not in bounds:
                 return leaf
             bound = jnp.asarray(kappa * bounds[leaf_path(path)], leaf.dtype)
-            num_clipped += sum_of_squares((jnp.abs(leaf) > bound).astype(jnp.float32))  # of zeros and ones
+            is_beyond = (jnp.abs(leaf) > bound) & (kappa < _NONE)
+            num_clipped += sum_of_squares(is_beyond.astype(jnp.float32))  # of zeros and ones
             total += leaf.size
-            return jnp.clip(leaf, -bound, bound)
+            return jnp.where(kappa < _NONE, jnp.clip(leaf, -bound, bound), leaf)
 
         params = jax.tree_util.tree_map_with_path(clip, learned.params)
-        info = {"clipped_fraction": num_clipped / total, "norm_moved": norm_moved(learned.params, params)}
+        info = {"clipped_fraction": num_clipped / max(total, 1), "norm_moved": norm_moved(learned.params, params)}
         return learned._replace(params=params), state, info
 
-    return Intervention(init, update)
+    return keep_frozen(Intervention(init, update), wiring)
 
 
 def _bounds(wiring: Wiring, params: Params, include_head: bool) -> dict[str, float]:
@@ -87,10 +94,12 @@ def _bounds(wiring: Wiring, params: Params, include_head: bool) -> dict[str, flo
     leaves = by_path(params)
     is_head = {leaf_path(path): head for path, head in jax.tree_util.tree_leaves_with_path(wiring.head(params))}
     roles = {path: role for path, role in wiring.roles.items() if include_head or not is_head[path]}
-    fan_in = {path: leaves[path].size // leaves[path].shape[-1] for path in roles if leaves[path].ndim >= 2}
+    is_kernel = [roles.get(path) not in ("bias", "norm", None) for path in leaves]
+    axes = dict(zip(leaves, find_output_axes(wiring, params, is_kernel), strict=True))
+    fan_in = {path: matrix_view(leaves[path], axes[path]).shape[0] for path in roles if axes[path]}
     sizes = {path: fan_in[path] for path, role in roles.items() if role in ("matrix", "head")}
     sizes |= {path: _fan_in_of_bias(wiring, path, fan_in) for path, role in roles.items() if role == "bias"}
-    return {path: size**-0.5 for path, size in sizes.items()}
+    return {path: size**-0.5 for path, size in sizes.items() if size}
 
 
 def _fan_in_of_bias(wiring: Wiring, bias: str, fan_in: dict[str, int]) -> int:

@@ -4,10 +4,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
+from jaxtyping import PyTree
 
 from pliant.errors import require_adam
-from pliant.types import Number, Role, Wiring
+from pliant.types import Number, Params, Role, Wiring, leaf_path
 
 
 def adam_optimizer(
@@ -43,6 +45,8 @@ def adam_optimizer(
 def on_roles(factory: Callable[..., Any], *roles: Role) -> Callable[..., Any]:
     """Makes a recipe's builder of a function that takes a mask: the mask becomes True at the leaves of these roles.
 
+    Frozen leaves are left out. Which axes of kernels are outputs, if the function asks for that, is the wiring's word.
+
     The function's other parameters, with their defaults, become the recipe's hyperparameters. Its documentation stays.
 
     Example:
@@ -50,13 +54,23 @@ def on_roles(factory: Callable[..., Any], *roles: Role) -> Callable[..., Any]:
       >>> inspect.signature(on_roles(l2_init, "matrix")).parameters["strength"].default
       0.01
     """
-    own = [p for p in inspect.signature(factory).parameters.values() if p.name != "mask"]
+    parameters = inspect.signature(factory).parameters
+    own = [p for p in parameters.values() if p.name not in ("mask", "output_axes")]
 
     def builder(wiring: Wiring, **hyperparameters: Any) -> Any:
-        return factory(**hyperparameters, mask=lambda params: wiring.mask(params, *roles))
+        aim: dict[str, Any] = {"mask": lambda params: _learnable(wiring, params, *roles)}
+        if "output_axes" in parameters:
+            aim["output_axes"] = wiring
+        return factory(**hyperparameters, **aim)
 
     first = inspect.Parameter("wiring", inspect.Parameter.POSITIONAL_ONLY)
     named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     builder.__signature__ = inspect.Signature([first, *named])  # type: ignore[attr-defined]
     builder.__doc__ = factory.__doc__
     return builder
+
+
+def _learnable(wiring: Wiring, params: Params, *roles: Role) -> PyTree[bool]:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, chosen: chosen and leaf_path(path) not in wiring.frozen, wiring.mask(params, *roles)
+    )

@@ -8,6 +8,8 @@ import numpy as np
 import optax
 
 from pliant.errors import UserError, unknown_name
+from pliant.interventions import keep_frozen
+from pliant.optimizers import hold_frozen
 from pliant.settings import Value, cast, meanings, options
 from pliant.types import Intervention, Method, Network, Penalty, Stream, Wiring
 
@@ -122,7 +124,7 @@ def build(method: Method, wiring: Wiring, values: Mapping[str, Any], *, rate: An
       fraction: of the task's updates that are done, for methods with a schedule.
 
     Returns:
-      The optimizer, and the penalty and the intervention or None.
+      The optimizer, and the penalty and the intervention or None. None of them changes what the wiring calls frozen.
 
     Raises:
       UserError: from the builders, for numbers out of range and for networks that the method cannot work on.
@@ -149,7 +151,12 @@ def build(method: Method, wiring: Wiring, values: Mapping[str, Any], *, rate: An
         factors.append(part(method.schedule)(fraction))
     for factor in factors if "learning_rate" in values else []:
         values = {**values, "learning_rate": values["learning_rate"] * factor}
-    return Parts(part(method.optimizer), part(method.penalty), part(method.intervention))
+    intervention = part(method.intervention)
+    return Parts(
+        hold_frozen(part(method.optimizer), wiring),
+        part(method.penalty),
+        intervention and keep_frozen(intervention, wiring),
+    )
 
 
 def reshape(method: Method, stream: Stream, values: Mapping[str, Any]) -> Stream:

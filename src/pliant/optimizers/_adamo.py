@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from pliant.errors import UserError, require_adam, require_range
+from pliant.errors import UserError, require_adam, require_range, require_whole
 from pliant.isometry import Rectangular, gram_deviation_gradient, require_rectangular
-from pliant.masks import Mask, select
+from pliant.layouts import OutputAxes, select_kernels
+from pliant.masks import Mask
 from pliant.squares import total_norm
 from pliant.types import Info, Number, Scalar, Schedule
 
@@ -30,6 +31,7 @@ def add_isometry_step(
     gain: Number = 1.0,
     rectangular: Rectangular = "none",
     mask: Mask = None,
+    output_axes: OutputAxes = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Moves kernels towards isometry: a stable gradient step on their Gram deviation, every k-th update.
 
@@ -58,9 +60,12 @@ def add_isometry_step(
       every: k ≥ 1, a period in updates.
       gain: s > 0, the singular value aimed at; √2 keeps the start of an orthogonal ReLU network.
       rectangular: "none" as published, or "fan": s² · out/in where a kernel has more outputs than inputs.
-      mask: True at the kernels to move: a pytree of booleans or a function of the parameters that makes one, such as
-        `lambda params: wiring.mask(params, "matrix")`. By default all leaves with two or more axes, which includes
-        an output layer and embeddings: mask those out.
+      mask: True at the kernels to move: a pytree of booleans, a prefix of one, or a function of the parameters that
+        makes one, such as `lambda params: wiring.mask(params, "matrix")`. By default all leaves with two or more axes
+        that are no biases, which includes an output layer and embeddings: mask those out.
+      output_axes: the axes of kernels that index outputs: (0,) for (out, in, height, width), (-2, -1) for attention
+        kernels (in, heads, size), a mapping from paths to such tuples, or a wiring. By default the last one, and the
+        first one inside Equinox modules; where a shape leaves room for doubt it has to be given.
 
     Returns:
       A transformation to chain *after* the learning rate. `update` needs `params`. The state's `info` has the
@@ -69,8 +74,8 @@ def add_isometry_step(
       work a real branch, while the count in a vmapped state makes XLA do it at every update.
 
     Raises:
-      UserError: for numbers out of range, an unknown `rectangular`, for a mask that selects nothing or a vector, and if
-        `params` is missing.
+      UserError: for numbers out of range, an unknown `rectangular`, for a mask that does not fit or selects nothing or
+        a vector, for kernels whose output axes are in doubt, and if `params` is missing.
 
     Example:
       >>> tx = add_isometry_step(0.01, every=1)
@@ -87,30 +92,35 @@ def add_isometry_step(
       The paper by the period and the cap, which shortens the step where kη > 1/(8B). Stoix' `adamo`, which adds the
       gradient with the wrong sign and so ascends the penalty; rejax and Stoix, which skip convolutions.
     """
-    require_range("every", every, 1, do="Use 1 for the paper's step at every update, or a longer period.")
+    require_whole("every", every, 1, do="Use 1 for the paper's step at every update, or a longer period.")
     require_range("gain", gain, 1e-12, do="Use 1 for isometry, √2 for the gain of ReLU networks.")
     require_range("step_size", step_size, 0, do="The penalty is descended; a negative step would ascend it.")
     require_rectangular(rectangular)
 
-    def step_of(kernel: Array, size: Any) -> Array:
-        gradient, bound = gram_deviation_gradient(kernel, gain, rectangular)
+    def step_of(kernel: Array, axes: tuple[int, ...], size: Any) -> Array:
+        gradient, bound = gram_deviation_gradient(kernel, gain, rectangular, axes)
         return jnp.minimum(size, 1.0 / (8.0 * bound)) * gradient
 
-    def move(step: Array | None, update: Array) -> Array:
-        return update if step is None else (update.astype(step.dtype) - step).astype(update.dtype)
-
     def moved(updates: Any, params: Any, size: Any) -> tuple[Any, Scalar]:
-        selected = select(mask, params, min_axes=2)
-        steps = jax.tree.map(lambda chosen, kernel: step_of(kernel, size) if chosen else None, selected, params)
-        norm = total_norm(steps).astype(jnp.float32)
-        return jax.tree.map(move, steps, updates, is_leaf=lambda step: step is None), norm
+        kernels, structure = jax.tree.flatten(params)
+        found = zip(kernels, select_kernels(mask, params, output_axes), strict=True)
+        steps = [None if axes is None else step_of(kernel, axes, size) for kernel, axes in found]
+
+        def move(update: Array, step: Array | None) -> Array:
+            if step is None:
+                return update
+            return jnp.where(size > 0, (update.astype(step.dtype) - step).astype(update.dtype), update)
+
+        changed = [move(update, step) for update, step in zip(structure.flatten_up_to(updates), steps, strict=True)]
+        norm = jnp.where(size > 0, total_norm(steps), 0.0).astype(jnp.float32)
+        return structure.unflatten(changed), norm
 
     def unmoved(updates: Any, params: Any, size: Any) -> tuple[Any, Scalar]:
         del params, size
         return updates, jnp.float32(0)
 
     def init_fn(params: Any) -> IsometryStepState:
-        select(mask, params, min_axes=2)  # a mask that selects nothing is refused here, not at the first update
+        select_kernels(mask, params, output_axes)  # what cannot be done is refused here, not at the first update
         return IsometryStepState(jnp.zeros((), jnp.int32), {"isometry_norm": jnp.float32(0)})
 
     def update_fn(
@@ -143,6 +153,7 @@ def adamo(
     gain: Number = 1.0,
     rectangular: Rectangular = "none",
     mask: Mask = None,
+    output_axes: OutputAxes = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adam that keeps kernels near isometry, and with it the network able to learn.
 
@@ -163,6 +174,7 @@ def adamo(
       gain: s > 0, the singular value aimed at.
       rectangular: see `add_isometry_step`.
       mask: see `add_isometry_step`; leave the output layer and embeddings out.
+      output_axes: see `add_isometry_step`.
 
     Returns:
       An optimizer whose `update` needs `params` and takes `step`, see `add_isometry_step`. Memory: Adam's.
@@ -199,5 +211,7 @@ def adamo(
     return optax.chain(
         optax.scale_by_adam(b1, b2, eps),
         optax.scale_by_learning_rate(learning_rate),
-        add_isometry_step(step_size, every=isometry_every, gain=gain, rectangular=rectangular, mask=mask),
+        add_isometry_step(
+            step_size, every=isometry_every, gain=gain, rectangular=rectangular, mask=mask, output_axes=output_axes
+        ),
     )

@@ -8,6 +8,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from pliant.errors import UserError, require_adam, require_choice, require_range
+from pliant.isometry import split_axes
+from pliant.layouts import find_output_axes
 from pliant.types import Info, Number, Params, Scalar, Schedule, Slot, Wiring, by_path, leaf_path
 
 _TINY = 1e-12  # the least that utilities are divided by
@@ -60,7 +62,7 @@ def upgd(
       kernel, its bias, its norm). Weights that feed no unit, such as the output layer, follow d without noise.
 
     η sets the scale: with the scope "global" it is the largest Û of all weights or units, at least 1e-12; with "local"
-    the L2 norm of Û over the weights that feed a unit from one kernel (all axes but the last; a vector as a whole), or
+    the L2 norm of Û over the weights that feed a unit from one kernel (all axes but outputs; a vector as a whole), or
     over the units of a layer. A weight of no utility has S = ½: it descends at half the learning rate.
 
     Where u is not finite Û stays what it was.
@@ -79,7 +81,8 @@ def upgd(
       b1: decay rate of Adam's first moment, in [0, 1).
       b2: decay rate of Adam's second moment, in [0, 1).
       eps: ϵ > 0 of Adam, outside the root.
-      wiring: the network's layer graph; needed for, and used by, utility "feature" only.
+      wiring: the network's layer graph; needed for utility "feature". With the scope "local" it says which axes of
+        kernels are outputs; without it they are found as in `pliant.layouts.select_kernels`.
       seed: of the noise where `update` is not handed a `key`.
 
     Returns:
@@ -119,7 +122,15 @@ def upgd(
     inner = optax.with_extra_args_support(optax.scale_by_adam(b1, b2, eps) if base == "adam" else optax.identity())
     units = wiring if utility == "feature" else None
 
+    def output_axes(params: Params) -> list[tuple[int, ...]]:
+        """Of every leaf that has a utility; () where the leaf is one vector."""
+        if units:
+            return [()] * len(units.layers)
+        return find_output_axes(wiring, params, [True] * len(jax.tree.leaves(params)))
+
     def init_fn(params: Params) -> UPGDState:
+        if scope == "local":
+            output_axes(params)  # kernels whose axes are in doubt are refused here, not at the first update
         if units is None:
             trace = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
         else:
@@ -145,7 +156,8 @@ def upgd(
             return jnp.where(jnp.isfinite(new), beta * old + (1 - beta) * new, kept * old)
 
         trace = jax.tree.map(averaged, state.trace, now)
-        useful = _scaled(jax.tree.map(lambda leaf: leaf / (1 - beta**count), trace), scope)
+        corrected = jax.tree.map(lambda leaf: leaf / (1 - beta**count), trace)
+        useful = _over_norms(corrected, output_axes(params)) if scope == "local" else _over_largest(corrected)
         room = jax.tree.map(lambda utility: 1 - jax.nn.sigmoid(utility), useful)
         rooms = _of_feeds(units, room, params) if units else by_path(room)
         direction, moments = inner.update(updates, state.base, params, **extra)
@@ -155,10 +167,13 @@ def upgd(
 
         def move(path: Any, towards: Array, weight: Array) -> Array:
             step, noise = towards.astype(jnp.float32), sigma * jax.random.normal(next(draws), weight.shape)
+            if not jnp.issubdtype(weight.dtype, jnp.inexact):
+                return jnp.zeros_like(weight)
             if leaf_path(path) in rooms:
                 free = rooms[leaf_path(path)]
-                step = (step + noise) * free if protecting else step + noise * free
-            return (-rate * (step + weight_decay * weight.astype(jnp.float32))).astype(weight.dtype)
+                step = (step + noise) * free if protecting else jnp.where(sigma > 0, step + noise * free, step)
+            decayed = step + weight_decay * weight.astype(jnp.float32)
+            return (-rate * jnp.where(weight_decay > 0, decayed, step)).astype(weight.dtype)
 
         moves = jax.tree_util.tree_map_with_path(move, direction, params)
         info = {"mean_utility": (_mean(trace) / (1 - beta**count)).astype(jnp.float32)}
@@ -180,7 +195,7 @@ def _unit_utilities(wiring: Wiring, gradients: Params, params: Params) -> dict[s
 def _per_unit(slot: Slot, leaf: Array) -> Float[Array, " width"]:
     """The sum of a leaf over what is each unit's; its tiles repeat all units."""
     others = tuple(axis for axis in range(leaf.ndim) if axis != slot.axis % leaf.ndim)
-    return leaf.sum(axis=others).reshape(slot.tiles, -1).sum(axis=0)
+    return slot._replace(axis=-1).by_unit(leaf.sum(axis=others)).sum(axis=0)
 
 
 def _of_feeds(wiring: Wiring, units: dict[str, Array], params: Params) -> dict[str, Array]:
@@ -188,29 +203,31 @@ def _of_feeds(wiring: Wiring, units: dict[str, Array], params: Params) -> dict[s
     leaves, spread = by_path(params), {}
     for layer in wiring.layers:
         for slot in (feed.slot for feed in layer.feeds):
-            shape = [1] * leaves[slot.path].ndim
-            shape[slot.axis] = -1
-            spread[slot.path] = jnp.tile(units[layer.name], slot.tiles).reshape(shape)
+            spread[slot.path] = slot.spread(units[layer.name], leaves[slot.path])
     return spread
 
 
-def _scaled(utilities: Any, scope: str) -> Any:
-    """Utilities over their scale η."""
-    if scope == "global":
-        # Column by column: XLA:CPU goes through a whole array one number after the other.
-        largest = jnp.stack([_rows(leaf).max(axis=0).max() for leaf in jax.tree.leaves(utilities)]).max()
-        return jax.tree.map(lambda leaf: leaf / jnp.maximum(largest, _TINY), utilities)
+def _over_largest(utilities: Any) -> Any:
+    """Utilities over the largest of all."""
+    # Column by column: XLA:CPU goes through a whole array one number after the other.
+    largest = jnp.stack([_rows(leaf).max(axis=0).max() for leaf in jax.tree.leaves(utilities) if leaf.size]).max()
+    return jax.tree.map(lambda leaf: leaf / jnp.maximum(largest, _TINY), utilities)
 
-    def over_norm(leaf: Array) -> Array:
-        axes = tuple(range(leaf.ndim - 1)) or None
+
+def _over_norms(utilities: Any, output_axes: list[tuple[int, ...]]) -> Any:
+    """Utilities over the norms of the vectors that they are in, one for every output, or for a whole leaf."""
+    leaves, structure = jax.tree.flatten(utilities)
+
+    def over_norm(leaf: Array, outputs: tuple[int, ...]) -> Array:
+        axes = split_axes(leaf.shape, outputs)[0] if outputs else None
         return leaf / jnp.maximum(jnp.sqrt(jnp.square(leaf).sum(axis=axes, keepdims=True)), _TINY)
 
-    return jax.tree.map(over_norm, utilities)
+    return structure.unflatten(over_norm(*each) for each in zip(leaves, output_axes, strict=True))
 
 
 def _mean(tree: Any) -> Scalar:
     """Over all entries; rows are added up by a product with ones, since XLA:CPU is slow to add up an array."""
-    tables = [_rows(leaf) for leaf in jax.tree.leaves(tree)]
+    tables = [_rows(leaf) for leaf in jax.tree.leaves(tree) if leaf.size]
     sums = [jnp.dot(jnp.ones(len(rows)), rows, precision="highest").sum() for rows in tables]
     return jnp.stack(sums).sum() / sum(rows.size for rows in tables)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from pliant.methods import Parts
 from pliant.training._step import SeedKeys, TrainState
-from pliant.types import Fresh, Info, Network
+from pliant.types import Fresh, Info, Network, leaf_path
 
 _HEADS, _SWITCHES = 2**32 - 2, 2**32 - 5  # apart from the steps in the stream of method noise: they are int32
 
@@ -44,6 +44,11 @@ def switch_task(
         new = network.init(draw)[0] if head == "fresh" else jax.tree.map(jnp.zeros_like, state.params)
         is_head = network.wiring.head(state.params)
         state = state._replace(
-            params=jax.tree.map(lambda of_head, old, n: n if of_head else old, is_head, state.params, new)
+            params=jax.tree_util.tree_map_with_path(
+                lambda path, of_head, old, n: n if of_head and leaf_path(path) not in network.wiring.frozen else old,
+                is_head,
+                state.params,
+                new,
+            )
         )
     return (state._replace(optimizer=parts.optimizer.init(state.params)) if optimizer == "reset" else state), info
