@@ -6,12 +6,13 @@ from pliant.streams._augment import augmented
 from pliant.streams._bigram_cipher import bigram_cipher, encipher
 from pliant.streams._class_incremental import class_incremental
 from pliant.streams._class_pairs import class_pairs
-from pliant.streams._datasets import DATA_VARIABLE, DATASETS, Dataset, Images, Source, load_dataset
+from pliant.streams._datasets import DATASETS, Dataset, Images, Source, load_dataset
 from pliant.streams._five_plus_one import five_plus_one
 from pliant.streams._label_noise import label_noise
 from pliant.streams._label_shuffle import label_shuffle
 from pliant.streams._letters import END, shifted, spell
 from pliant.streams._objectives import CLASSIFICATION, REGRESSION, TEXT, is_correct, masked_classification
+from pliant.streams._parquet import DATA_VARIABLE
 from pliant.streams._permuted_pixels import permuted_pixels
 from pliant.streams._random_labels import random_labels
 from pliant.streams._random_seq2seq import random_seq2seq

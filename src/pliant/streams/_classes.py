@@ -121,7 +121,7 @@ def _ascending(values: set[int | str]) -> tuple[int | str, ...]:
     names = [value for value in values if isinstance(value, str)]
     if names and all(name.isdecimal() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(values))  # type: ignore[type-var] # all are numbers or all are names
+    return tuple(sorted(values))  # all are numbers or all are names
 
 
 def _require_none_missing(column: pa.Array, what: str) -> None:

@@ -31,6 +31,8 @@ INTEGERS = Depth("integers of no declared range", np.int32, float("nan"))
 FLOATS = Depth("floating-point", np.float32, 1.0)
 """Images of floating-point numbers declare no range; by convention it is [0, 1]."""
 
+_ORIENTATION = 0x0112  # of EXIF
+_SIXTEEN_BITS = re.compile(r"[A-Za-z]+;16[BLN]?")  # how Pillow calls what it reads
 _TO_COLOUR = ("P", "CMYK", "YCbCr", "RGBX")
 _WITH_ALPHA = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
 _WANTED = "images that can be read without loss"
@@ -89,8 +91,8 @@ def decode(data: bytes, what: str, remedy: str = "Store the image again, or leav
 
 def _require_whole(picture: PIL.Image.Image, what: str) -> None:
     """Refuses what Pillow would read in part: 16-bit colours, all frames but the first."""
-    texts = [text for tile in getattr(picture, "tile", []) for text in np.atleast_1d(tile[3]).tolist()]
-    if picture.mode[0] != "I" and any(re.fullmatch(r"[A-Za-z]+;16[BLN]?", str(text)) for text in texts):
+    told = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in getattr(picture, "tile", [])]
+    if picture.mode[0] != "I" and any(_SIXTEEN_BITS.fullmatch(str(each)) for texts in told for each in texts):
         raise UserError(
             got=f"16 bits for each of several channels in {what}, of which Pillow would keep 8",
             wanted=_WANTED,
@@ -103,7 +105,7 @@ def _require_whole(picture: PIL.Image.Image, what: str) -> None:
 
 def _upright(picture: PIL.Image.Image, what: str) -> Picture:
     mode, kind = picture.mode, picture.format
-    if picture.getexif().get(PIL.Image.Exif.__dict__.get("Orientation", 0x0112), 1) != 1:
+    if picture.getexif().get(_ORIENTATION, 1) != 1:
         picture = PIL.ImageOps.exif_transpose(picture)
     pixels, depth = _pixels(picture, kind, what)
     return Picture(pixels if pixels.ndim == 3 else pixels[..., None], depth, mode)

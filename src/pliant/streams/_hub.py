@@ -44,19 +44,16 @@ def hub_tables(
             wanted=f"'train' and {' or '.join(map(repr, test_splits))}",
             do="Check that the hub repository is the data set's.",
         )
+    chosen = {split: found[splits[split]] for split in ("train", test)}
     return [
         as_table(
             f"{split} of {name!r}",
-            [
-                found[splits[split]].data.table.replace_schema_metadata(
-                    found[splits[split]].features.arrow_schema.metadata
-                )
-            ],
+            [stored.with_format("arrow")[:].replace_schema_metadata(stored.features.arrow_schema.metadata)],
             label_columns,
             folder=None,
             remedy=_removal(hub),
         )
-        for split in ("train", test)
+        for split, stored in chosen.items()
     ]
 
 
@@ -83,7 +80,7 @@ def _quiet() -> Iterator[None]:
 def _obstacle() -> BaseException | None:
     """Why the hub cannot be reached; one try, since the library's own tries take half a minute."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     raised: list[BaseException] = []
 

@@ -27,7 +27,7 @@ def read_images(
       UserError: for missing, damaged or transparent images, several sizes or ranges, an image file that is in two
         splits, and columns without images.
     """
-    seen: dict[str, bytes] = {}
+    seen: dict[str, int] = {}
     splits = [_pictures(table, indices, seen) for table, indices in zip(tables, rows, strict=True)]
     arrays, depth = together(splits, [table.what for table in tables])
     for array, table in zip(arrays, tables, strict=True):
@@ -41,8 +41,8 @@ def read_images(
     return arrays, depth
 
 
-def _pictures(table: Table, rows: Int[np.ndarray, " _"], seen: dict[str, bytes]) -> list[Picture]:
-    """Decodes a split; `seen` has the named files of those before."""
+def _pictures(table: Table, rows: Int[np.ndarray, " _"], seen: dict[str, int]) -> list[Picture]:
+    """Decodes a split; `seen` has hashes of the named files of those before."""
     stored = table.images.take(pa.array(rows))
     _require_none_missing(stored, table)
     if isinstance(stored.type, pa.FixedShapeTensorType):
@@ -52,13 +52,13 @@ def _pictures(table: Table, rows: Int[np.ndarray, " _"], seen: dict[str, bytes])
         return _rows(_array(column, table), table)
     names, contents = _files(column, table)
     for row, name, content in zip(rows.tolist(), names, contents, strict=True):
-        if name is not None and seen.get(name) == content:
+        if name is not None and seen.get(name) == hash(content):
             raise UserError(
                 got=f"the image file {name!r} in {table.what} (image {row}) and in the training images",
                 wanted="test images that are no training images",
                 do="Leave it out of one of them.",
             )
-    seen |= {name: content for name, content in zip(names, contents, strict=True) if name is not None}
+    seen |= {name: hash(content) for name, content in zip(names, contents, strict=True) if name is not None}
     return [
         decode(content, f"image {row} in {table.what}", table.remedy)
         for row, content in zip(rows.tolist(), contents, strict=True)
