@@ -455,12 +455,13 @@ torch.set_num_threads(1)
 def learned(compiled):
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-    optimizer = AdamO(param_groups(net, head="2"), lr=torch.tensor(1e-2), isometry_every=4)
+    options = {"weight_decay": 0.1, "maximize": True}
+    optimizer = AdamO(param_groups(net, head="2"), lr=torch.tensor(1e-2), isometry_every=4, **options)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, total_iters=12)
 
     def update(x):
         optimizer.zero_grad()
-        net(x).square().mean().backward()
+        (-net(x).square().mean()).backward()
         optimizer.step()
 
     run = torch.compile(update) if compiled else update
@@ -506,7 +507,7 @@ def one(**options):
         (one(gain=0.0), r"got gain=0.0; wanted a finite number ≥ 1e-12\. Use 1 for isometry"),
         (one(rectangular="Fan"), r"got rectangular='Fan'; wanted 'none' or 'fan'\. Leave it out"),
         (one(weight_decay=-0.1), r"got weight_decay=-0.1; wanted a finite number ≥ 0\. Use 0 for none"),
-        (one(isometry_every=2.5), r"got isometry_every=2.5; wanted an integer ≥ 1\. Use 1 for the paper's"),
+        (one(isometry_every=2.5), r"got isometry_every=2.5; wanted a whole number ≥ 1\. Use 1 for the paper's"),
         (one(isometry="yes"), r"got isometry='yes'; wanted True or False\. Leave it out"),
         (one(maximize="no"), r"got maximize='no'; wanted True or False\. Leave it out"),
         (one(betas=0.9), r"got betas=0.9; wanted two numbers\. \(0.9, 0.999\)"),
@@ -539,6 +540,28 @@ def test_refuses(groups, message):
         AdamO(groups)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=4),
+        lambda optimizer: torch.optim.lr_scheduler.CyclicLR(optimizer, 0.01, 0.1, step_size_up=2, cycle_momentum=False),
+        lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 2),
+    ],
+)
+def test_schedules_may_keep_their_numbers_in_the_groups(make):
+    ours, plain = network(), network()
+    pair = (
+        (ours, AdamO(param_groups(ours, head="4"), lr=1e-2, isometry_strength=0.0)),
+        (plain, torch.optim.Adam(plain.parameters(), lr=1e-2)),
+    )
+    for net, optimizer in pair:
+        trained(net, optimizer, batches(3), make(optimizer))
+    same(ours, plain)
+    fresh = AdamO(param_groups(network(), head="4"))
+    fresh.load_state_dict(pair[0][1].state_dict())
+    assert fresh.param_groups[0]["lr"] == pair[1][1].param_groups[0]["lr"]
+
+
 def test_misspelt_strings_and_lists_for_numbers_are_refused():
     for lr in ("1e-3", None, [1e-3, 1e-3], 1e-3j):
         with pytest.raises(UserError, match=r"got lr=.*; wanted a finite number"):
@@ -546,7 +569,15 @@ def test_misspelt_strings_and_lists_for_numbers_are_refused():
 
 
 def test_keys_of_other_programs_are_kept():
-    keys = {"rho": 0.05, "adaptive": True, "initial_lr": 0.1, "max_lr": 0.1, "name": "trunk", "lr_scale": 0.5}
+    keys = {
+        "rho": 0.05,
+        "adaptive": True,
+        "lr0": 0.1,
+        "initial_lr": 0.1,
+        "max_lr": 0.1,
+        "name": "trunk",
+        "lr_scale": 0.5,
+    }
     neutral = {"foreach": None, "fused": None, "amsgrad": False, "differentiable": False, "beta1": None}
     neutral |= {"decoupled_weight_decay": True}
     plain, foreign = network(), network()
@@ -806,7 +837,7 @@ def test_betas_and_periods_that_are_tensors_are_checked():
     for betas in (torch.tensor([0.9, 1.0]), (torch.tensor(0.9), torch.tensor(float("nan"))), np.array([0.9, -0.1])):
         with pytest.raises(UserError, match=r"got betas=.*; wanted a .*number"):
             AdamO(one(betas=betas))
-    with pytest.raises(UserError, match=r"got isometry_every=2.5; wanted an integer"):
+    with pytest.raises(UserError, match=r"got isometry_every=2.5; wanted a whole number"):
         AdamO(one(isometry_every=torch.tensor(2.5)))
 
 

@@ -188,7 +188,7 @@ def test_reprojection_in_evaluation_mode_and_narrow():
             {"name": "bias"},
             r"got bias of shape \(2,\) in Linear\(.*Leave out biases, norms",
         ),
-        (lambda: torch.nn.Linear(2, 2), {"iterations": 2.5}, r"got iterations=2.5; wanted an integer ≥ 1\. Use 7"),
+        (lambda: torch.nn.Linear(2, 2), {"iterations": 2.5}, r"got iterations=2.5; wanted a whole number ≥ 1\. Use 7"),
         (
             lambda: torch.nn.Linear(2, 2),
             {"gain": torch.tensor([1.0, 2.0])},

@@ -369,11 +369,11 @@ def test_refuses_layers(layer, message):
 @pytest.mark.parametrize(
     ("layers", "options", "message"),
     [
-        (LAYERS, {"every": 2.5}, r"got every=2.5; wanted an integer ≥ 1\. Use the period in updates"),
+        (LAYERS, {"every": 2.5}, r"got every=2.5; wanted a whole number ≥ 1\. Use the period in updates"),
         (LAYERS, {"every": torch.tensor([2, 3])}, r"got every=tensor\(\[2, 3\]\); wanted a finite number"),
         (LAYERS, {"threshold": float("nan")}, r"got threshold=nan; wanted a finite number\. Use 0.025"),
         (LAYERS, {"threshold": torch.tensor([0.1, 0.2])}, r"got threshold=tensor\(.*; wanted a finite number"),
-        (LAYERS, {"threshold": np.array(np.inf)}, r"got threshold=array\(inf\); wanted a finite number"),
+        (LAYERS, {"threshold": np.array(np.inf)}, r"got threshold=inf; wanted a finite number\. Use 0.025"),
         (LAYERS[:1] * 2, {}, r"got 2 hidden layers fed by 'conv_0'; wanted one\. List all readers"),
         ([], {}, r"got ReDo without hidden layers; wanted at least one\. Pass \[HiddenLayer"),
         (LAYERS, {"every": 0}, r"got every=0; wanted a finite number ≥ 1\. Use the period in updates"),

@@ -207,7 +207,7 @@ class AdamO(torch.optim.Optimizer):
             exp_avg_sqs,
             [],
             steps,
-            foreach=group["capturable"] or not has_tensors,
+            foreach=group["capturable"] or (group.get("foreach") is not False and not has_tensors),
             capturable=group["capturable"],
             amsgrad=False,
             beta1=beta1,

@@ -177,9 +177,11 @@ def _check_moments(parameter: Tensor, entry: dict[str, Any], is_adamo: bool, pla
 
 
 def _is_misspelt(name: str) -> bool:
+    """Whether a key that is no option is meant to be one: initial_lr, max_lr and lr_scale are schedules' own."""
     if any(name.startswith(f"{option}_") or name.endswith(f"_{option}") for option in OPTIONS):
-        return "isometry" in name  # initial_lr, max_lr, lr_scale belong to schedules
-    return "isometry" in name or bool(difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.75))
+        return "isometry" in name
+    long = [option for option in OPTIONS if len(option) > 3]
+    return "isometry" in name or name in OPTIONS or bool(difflib.get_close_matches(name, long, n=1, cutoff=0.75))
 
 
 def _checked(name: str, value: Any, low: float, high: float = math.inf, *, do: str) -> float | Tensor:

@@ -16,6 +16,7 @@ class MaxMin(nn.Module):
 
     Args:
       dim: the axis of the units: −1 behind linear layers, 1 (channels) behind convolutions. Its length must be even.
+        Where a convolution may get single examples without a batch axis, count from the end: −3 behind `Conv2d`.
 
     Raises:
       UserError: for an odd number of units, when called.

@@ -3,7 +3,7 @@
 import math
 from typing import Any, SupportsFloat, TypeAlias
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_range, require_whole
 
 Number: TypeAlias = SupportsFloat
 """A number of Python's or NumPy's, or a tensor or an array with one entry."""
@@ -19,9 +19,9 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
       >>> number("gain", 2, 0, do="Use 1 for isometry.")
       2
     """
-    is_array = math.prod(getattr(value, "shape", (0,))) == 1 and hasattr(value, "item")
-    plain = value.item() if is_array else value
-    if not isinstance(plain, int | float) or (math.isinf(low) and not math.isfinite(plain)):
+    is_single = hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1
+    plain = value.item() if is_single else value
+    if not isinstance(plain, int | float):
         raise UserError(got=f"{name}={value!r}", wanted="a finite number", do=do)
     require_range(name, plain, low, high, do=do)
     return plain
@@ -31,13 +31,12 @@ def whole_number(name: str, value: Any, low: int, *, do: str) -> int:
     """Python's integer for one that may be a tensor or an array of one entry.
 
     Raises:
-      UserError: unless it is an integer ≥ `low`.
+      UserError: unless it is a whole number ≥ `low`.
 
     Example:
       >>> whole_number("every", 16.0, 1, do="Use 1000, the default.")
       16
     """
     plain = number(name, value, low, do=do)
-    if plain != int(plain):
-        raise UserError(got=f"{name}={plain}", wanted=f"an integer ≥ {low}", do=do)
+    require_whole(name, plain, low, do=do)
     return int(plain)
