@@ -1,33 +1,28 @@
 """One call that measures a network, whoever wrote it, and prints what was found."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import PyTree
 from rich.console import Console
 
 from pliant.diagnostics import DIAGNOSTICS, choose, measure, one_blas_thread, summarize
+from pliant.diagnostics._infer import Form, as_returned, find_frozen, infer
+from pliant.diagnostics._jacobian_spectrum import jacobian_gaps
+from pliant.diagnostics._objective import find_objective
+from pliant.diagnostics._returned import returned
+from pliant.diagnostics._subject import widened
+from pliant.diagnostics._trained import Trained, find_trained
 from pliant.errors import UserError
 from pliant.results import diagnosis_table
-from pliant.types import (
-    Batch,
-    HiddenLayer,
-    Key,
-    Measured,
-    Network,
-    Params,
-    Rule,
-    State,
-    Subject,
-    Wiring,
-    leaf_path,
-)
+from pliant.types import Batch, Key, Measured, Network, Params, Rule, State, Subject, Wiring
 
 _BATCH_SIZE = 32
+_LONGEST = 240  # letters of a reason
 _NEEDS = {
     "initial": "the parameters that training began with: give initial=",
     "previous": "the parameters of an earlier moment: give previous=",
@@ -53,16 +48,26 @@ def diagnose(
 ) -> Measured:
     """Measures a network's plasticity from all sides, prints a report, and returns the numbers.
 
+    Each diagnostic is measured by itself: one that fails is reported as "not measured", with the reason, and takes no
+    other with it. Without a wiring, layers and kernels are found in the traced program: hidden layers are the features
+    that the output depends on, in the order of computation; their units and the outputs of kernels lie along the axes
+    that products with weights say. What cannot be followed is not measured, and the report says so.
+
+    All diagnostics of parameters look at the same leaves: floating-point arrays that the output does not read behind
+    `stop_gradient` alone, and that no `wiring.frozen` names. Integers, keys, functions and Python's numbers are handed
+    to `apply` as they are. Sums are in float32 or wider, whatever the type of the parameters.
+
     Args:
-      apply: `apply(params, x) -> output`, or `-> (output, features)` with a dictionary of the hidden layers'
-        activations in the order in which they are computed, the last of which the output layer reads. Examples must not
-        depend on each other: give the network in eval mode. Output (batch, out).
-      params: any pytree of arrays.
-      x: examples, (batch, …); a few hundred that are kept for this, not the last training batch.
-      y: their targets: classes (integers, cross-entropy) or values (floating-point, mean squared error). Without, the
-        loss is a regression to the network's own output plus noise of its standard deviation.
-      wiring: which parameters feed and read each unit. Without, all arrays with two or more axes count as hidden
-        kernels, all features as layers in which a unit owns its output, and what needs more is left out.
+      apply: `apply(params, x) -> output`, or `-> (output, features)` with the hidden layers' activations in
+        dictionaries, lists, tuples or dataclasses, in any order. The output is (batch, out), or something with a field
+        or key "logits" or "output". Examples must not depend on each other: give the network in eval mode. If it cannot
+        be traced, layers are taken as they are returned, and what needs derivatives is left out.
+      params: any pytree; close over what is not to be measured.
+      x: examples, (batch, …); a few hundred that are kept for this, not the last training batch. Also a pytree of
+        arrays with the examples as their first axis.
+      y: their targets: classes (integers or one-hot rows, cross-entropy) or values (floating-point, mean squared
+        error). Without, the loss is a regression to the network's own output plus noise of its standard deviation.
+      wiring: which parameters feed and read each unit. Some diagnostics need it: units by their gradient, saturation.
       diagnostics: names or sets, see `pliant.diagnostics.SETS`; by default all but those of cost "rare".
       initial: parameters that training began with.
       previous: parameters of an earlier moment.
@@ -72,11 +77,12 @@ def diagnose(
       console: to print on; by default the terminal. `Console(quiet=True)` prints nothing.
 
     Returns:
-      `Measured`: numbers by metric, and arrays by DIAGNOSTIC/ARRAY. What could not be measured is not among them; the
-      report says why.
+      `Measured`: numbers by metric, and arrays by DIAGNOSTIC/ARRAY. What could not be measured is not among them, or is
+      NaN; the report says why.
 
     Raises:
-      UserError: for an unknown diagnostic, no examples, or if nothing could be measured.
+      UserError: for an unknown diagnostic, no examples, targets that do not fit, an `apply` that fails or whose output
+        is not clear, and if nothing could be measured.
 
     Example:
       >>> def apply(params, x):
@@ -93,142 +99,210 @@ def diagnose(
     Differs from:
       Nothing known.
     """
-    subject = _subject(apply, params, jnp.asarray(x), y, wiring)
-    subject = subject._replace(
-        initial=_same(params, initial, "initial"),
-        previous=_same(params, previous, "previous"),
-        rule=Rule(optax.with_extra_args_support(optimizer), _BATCH_SIZE) if optimizer else None,
-        network=subject.network._replace(init=_initializer(init)),
-    )
     names = choose(diagnostics) if diagnostics else tuple(d.name for d in DIAGNOSTICS.values() if d.cost != "rare")
-    reasons = {name: reason for name in names if (reason := _reason(name, subject)) is not None}
-    measured = [name for name in names if name not in reasons]
-    if not measured:
+    stranger = _look(apply, params, _examples(x), y, wiring)
+    trained = stranger.trained
+    subject = stranger.subject._replace(
+        initial=None if initial is None else (trained.part(initial, "initial"), {}),
+        previous=None if previous is None else (trained.part(previous, "previous"), {}),
+        rule=Rule(optax.with_extra_args_support(optimizer), _BATCH_SIZE) if optimizer else None,
+        network=stranger.subject.network._replace(init=_initializer(init, trained)),
+    )
+    found, reasons = _measure(subject, names, is_traceable=stranger.is_traceable)
+    if not found:
         raise UserError(
             got=f"nothing that can be measured ({'; '.join(f'{name}: {why}' for name, why in reasons.items())})",
             wanted="at least one diagnostic that fits",
             do="Return features from `apply`, or give what the diagnostics need.",
         )
-    found = _measure(subject, measured)
+    notes = dict(stranger.notes)
+    if "jacobian" in found:
+        notes |= {f"jacobian/{layer}": f"not measured: {why}" for layer, why in jacobian_gaps(subject).items()}
     summaries = {name: DIAGNOSTICS[name].summary for name in names}
     (console or Console()).print(
-        diagnosis_table(title, {name: each.numbers for name, each in found.items()}, summaries, reasons)
+        diagnosis_table(title, {name: each.numbers for name, each in found.items()}, summaries, reasons, notes)
     )
     numbers = {metric: value for each in found.values() for metric, value in each.numbers.items()}
     arrays = {f"{name}/{key}": array for name, each in found.items() for key, array in each.arrays.items()}
     return Measured(numbers, arrays)
 
 
-def _subject(apply: Callable[[Any, Any], Any], params: Params, x: Array, y: Any, wiring: Wiring | None) -> Subject:
-    if x.ndim == 0 or len(x) == 0:
-        raise UserError(got=f"x of shape {x.shape}", wanted="at least one example", do="Pass examples to measure on.")
+class _Stranger(NamedTuple):
+    """Somebody else's network, as diagnostics take it."""
+
+    subject: Subject
+    trained: Trained
+    is_traceable: bool
+    notes: Mapping[str, str]
+    """What is not seen of it, and why."""
+
+
+def _examples(x: Any) -> PyTree:
+    """Arrays of examples: one, or a pytree of several."""
+    try:
+        inputs = jax.tree.map(jnp.asarray, x) if isinstance(x, Mapping | tuple) else jnp.asarray(x)
+        lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            got=f"x that is no array: {_short(error)}", wanted="(batch, …)", do="Pass one array, or a pytree of arrays."
+        ) from error
+    if len(lengths) != 1 or lengths <= {(), (0,)}:
+        shapes = " and ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(inputs)) or "()"
+        raise UserError(got=f"x of shape {shapes}", wanted="at least one example", do="Pass examples to measure on.")
+    return inputs
+
+
+def _look(apply: Callable[[Any, Any], Any], params: Params, x: PyTree, y: Any, wiring: Wiring | None) -> _Stranger:
+    trained, number = find_trained(params), len(jax.tree.leaves(x)[0])
+    notes: dict[str, str] = {}
+    function = _function(apply, trained, notes)
+    part = trained.part(params)
+    output, features, why = _forward(function, part, x)
+    if len(output.shape) < 2 or output.shape[0] != number:
+        raise UserError(
+            got=f"an output of shape {output.shape} for {number} examples",
+            wanted="(batch, out)",
+            do="Let `apply` keep the batch axis, also of x; a single value is (batch, 1).",
+        )
+    frozen = set(wiring.frozen if wiring else ())
+    if why is None:
+        frozen |= find_frozen(lambda params, x: function(params, x)[0], part, x)
+        trained = trained.without(frozen)
+        function, part = _function(apply, trained, notes), trained.part(params)
+    else:
+        notes["apply"] = f"cannot be traced, so that layers are taken as they are returned: {why}"
+    forms: Mapping[str, Form] = {}
+    if wiring is None:
+        found = infer(function, part, x) if why is None else as_returned(features, part, output)
+        wiring, forms = found.wiring, found.forms
+        notes |= {name: f"not measured: {reason}" for name, reason in found.notes.items()}
+    if not wiring.layers:
+        notes["features"] = "no hidden layer was returned, so that nothing is known of units"
+    if frozen:
+        notes["frozen"] = f"not measured, since not trained: {', '.join(sorted(frozen))}"
+    if trained.others:
+        notes["no parameters"] = f"arrays without floating-point numbers: {', '.join(trained.others)}"
 
     def named(params: Params, state: State, inputs: Any, *, train: bool, key: Key | None = None) -> Any:
-        del train, key
-        result = apply(params, inputs)
-        output, features = result if isinstance(result, tuple) else (result, {})
-        return output, features, state
+        del state, train, key
+        output, features = function(params, inputs)
+        return output, {name: form.of(features) for name, form in forms.items()} if forms else features, {}
 
-    order: list[str] = []
+    if why is None and y is None:
+        output = jax.jit(lambda part: widened(function(part, x)[0]))(part)
+    losses, targets = find_objective(output, y)
+    network = Network(_initializer(None, trained), named, wiring)
+    return _Stranger(
+        Subject(network, part, {}, Batch(x, targets), losses, jax.random.key(0)), trained, why is None, notes
+    )
 
-    def shapes(params: Params, x: Array) -> Any:
-        output, features, _ = named(params, {}, x, train=False)
-        order.extend(features)  # as they were returned: JAX sorts dictionaries
+
+def _function(
+    apply: Callable[[Any, Any], Any], trained: Trained, notes: dict[str, str]
+) -> Callable[[Params, PyTree], tuple[Any, Mapping[str, Any]]]:
+    """`apply` of the parameters alone, which returns (batch, out) and the features that are numbers."""
+
+    def function(params: Params, inputs: PyTree) -> tuple[Any, Mapping[str, Any]]:
+        output, features, others = returned(apply(trained.whole(params), inputs))
+        if others:
+            notes["output"] = f"not looked at beside it: {', '.join(others)}"
+        if output.ndim == 1 and jax.tree.leaves(inputs)[0].ndim > 1:
+            output = output[:, None]
         return output, features
 
-    output, features = jax.eval_shape(shapes, params, x)
-    if len(output.shape) < 2 or output.shape[0] != len(x):
+    return function
+
+
+def _forward(
+    function: Callable[[Params, PyTree], tuple[Any, Mapping[str, Any]]], params: Params, x: PyTree
+) -> tuple[Any, Mapping[str, Any], str | None]:
+    """Shapes of output and features; if it cannot be traced, the arrays themselves, and why."""
+    try:
+        return *jax.eval_shape(function, params, x), None
+    except UserError:
+        raise
+    except Exception as error:
+        why = _short(error)
+    try:
+        return *function(params, x), why
+    except UserError:
+        raise
+    except Exception as error:
         raise UserError(
-            got=f"an output of shape {output.shape} for {len(x)} examples",
-            wanted="(batch, out)",
-            do="Let `apply` keep the batch axis; a single value is (batch, 1).",
-        )
-    network = Network(_initializer(None), named, wiring or _plain_wiring(params, features, order))
-    losses, targets = _objective(lambda: named(params, {}, x, train=False)[0], y, output.shape)
-    return Subject(network, params, {}, Batch(x, targets), losses, jax.random.key(0))
+            got=f"an `apply` that fails: {_short(error)}",
+            wanted="one that takes these parameters and examples",
+            do="Call apply(params, x) with them: x is (batch, …).",
+        ) from error
 
 
-def _objective(
-    output: Callable[[], Array], y: Any, shape: tuple[int, ...]
-) -> tuple[Callable[[Array, Any], Array], Array]:
-    """Cross-entropy for classes, squared error for values, or for no targets that to the output with noise."""
-
-    def squared(output: Array, targets: Array) -> Array:
-        return jnp.square(output - targets.reshape(output.shape)).reshape(len(output), -1).mean(axis=1)
-
-    if y is None:
-        now = output()
-        return squared, now + now.std() * jax.random.normal(jax.random.key(1), now.shape, now.dtype)
-    targets = jnp.asarray(y)
-    if not jnp.issubdtype(targets.dtype, jnp.integer):
-        _require(targets.shape in (shape, shape[:1] if shape[1:] == (1,) else shape), targets, f"values {shape}")
-        return squared, targets
-    _require(targets.shape == shape[:1], targets, f"one class for each example, {shape[:1]}")
-    _require(
-        int(targets.min()) >= 0 and int(targets.max()) < shape[1],
-        f"classes {targets.min()} to {targets.max()}",
-        f"0 to {shape[1] - 1}, for {shape[1]} outputs",
-    )
-    return optax.softmax_cross_entropy_with_integer_labels, targets
-
-
-def _require(is_so: bool, got: Array | str, wanted: str) -> None:
-    if not is_so:
-        text = got if isinstance(got, str) else f"y of shape {got.shape}"
-        raise UserError(got=text, wanted=wanted, do="Integers are classes, floating-point numbers are values.")
-
-
-def _plain_wiring(params: Params, features: Any, order: Sequence[str]) -> Wiring:
-    """What can be said without a wiring: kernels have two axes or more, and every feature is a layer."""
-    layers = tuple(
-        HiddenLayer(name, features[name].shape[-1], (), (), activation="unknown", elementwise=True) for name in order
-    )
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    roles: Any = {leaf_path(path): "matrix" if leaf.ndim >= 2 else "other" for path, leaf in leaves}
-    return Wiring(layers, roles, head_input=layers[-1].name if layers else "features")
-
-
-def _same(params: Params, other: Params | None, name: str) -> tuple[Params, State] | None:
-    """Parameters of another moment, with no running statistics."""
-    if other is None:
-        return None
-    shapes = [jax.tree.map(jnp.shape, each) for each in (params, other)]
-    if shapes[0] != shapes[1]:
-        raise UserError(
-            got=f"{name}= of another structure or other shapes than params",
-            wanted="parameters of the same network",
-            do="Give what `apply` was called with at that moment.",
-        )
-    return other, {}
-
-
-def _initializer(init: Callable[[Key], Params] | None) -> Callable[[Key], tuple[Params, State]]:
+def _initializer(init: Callable[[Key], Params] | None, trained: Trained) -> Callable[[Key], tuple[Params, State]]:
     def drawn(key: Key) -> tuple[Params, State]:
         if init is None:
             raise UserError(got="no initialiser", wanted="one", do="Give init=, which draws new parameters from a key.")
-        return init(key), {}
+        return trained.part(init(key), "init"), {}
 
     return drawn
 
 
-def _reason(name: str, subject: Subject) -> str | None:
-    """Why a diagnostic cannot be measured; None if it can."""
+def _measure(
+    subject: Subject, names: Sequence[str], *, is_traceable: bool
+) -> tuple[dict[str, Measured], dict[str, str]]:
+    """What each diagnostic found, and why others were not measured."""
+    reasons: dict[str, str] = {}
+    arrays: dict[str, Any] = {}
+    compiled = []
+    for name in names:
+        reason = _missing(name, subject)
+        if reason is None:
+            reason = _failure(lambda name=name: jax.eval_shape(_device(subject, [name]), subject.params))  # type: ignore[misc]
+            if reason is None:
+                compiled.append(name)
+            elif not is_traceable:
+                reason = _failure(lambda name=name: arrays.update(measure(subject, [name])))  # type: ignore[misc]
+        if reason is not None:
+            reasons[name] = reason
+
+    def run(names: Sequence[str]) -> None:
+        arrays.update(jax.device_get(jax.jit(_device(subject, names))(subject.params)))
+
+    if compiled and _failure(lambda: run(compiled)) is not None:  # one of them is to blame
+        reasons |= {name: why for name in compiled if (why := _failure(lambda name=name: run([name])))}  # type: ignore[misc]
+    found: dict[str, Measured] = {}
+
+    def read(name: str) -> None:
+        found.update(summarize([name], jax.tree.map(np.asarray, arrays)))
+
+    with one_blas_thread(), np.errstate(all="ignore"):
+        for name in names:
+            if name not in reasons and (reason := _failure(lambda name=name: read(name))) is not None:  # type: ignore[misc]
+                reasons[name] = reason
+    return found, {name: reasons[name] for name in names if name in reasons}
+
+
+def _device(subject: Subject, names: Sequence[str]) -> Callable[[Params], Any]:
+    """The device part of diagnostics in one program: what they share, such as the forward pass, is computed once."""
+    return lambda params: measure(subject._replace(params=params), names)
+
+
+def _missing(name: str, subject: Subject) -> str | None:
     diagnostic = DIAGNOSTICS[name]
     if diagnostic.measure is None:
         return "follows training; measured by `pliant run`"
     missing = [_NEEDS[field] for field in diagnostic.needs if getattr(subject, field) is None]
-    if missing:
-        return f"needs {missing[0]}"
+    return f"needs {missing[0]}" if missing else None
+
+
+def _failure(attempt: Callable[[], Any]) -> str | None:
+    """Why it fails, whatever the exception: networks are other people's code."""
     try:
-        jax.eval_shape(lambda params: measure(subject._replace(params=params), [name]), subject.params)
-    except UserError as error:
-        return str(error)
+        attempt()
+    except Exception as error:
+        return _short(error)
     return None
 
 
-def _measure(subject: Subject, names: Sequence[str]) -> dict[str, Measured]:
-    """All in one program: what they share, such as the forward pass, is computed once."""
-    device = jax.jit(lambda params: measure(subject._replace(params=params), names))
-    arrays = jax.tree.map(np.asarray, device(subject.params))
-    with one_blas_thread():
-        return summarize(names, arrays)
+def _short(error: Exception) -> str:
+    """In one line."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    text = first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

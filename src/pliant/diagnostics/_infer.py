@@ -11,9 +11,9 @@ from jaxtyping import Array, PyTree
 
 from pliant.diagnostics._axes import Followed, Use, follow
 from pliant.diagnostics._graph import Graph, graph_of
-from pliant.types import Features, HiddenLayer, Params, Role, Wiring, leaf_path
+from pliant.types import HiddenLayer, Params, Role, Wiring, by_path
 
-Function = Callable[[Params, PyTree], tuple[Array, Features]]
+Function = Callable[[Params, PyTree], tuple[Any, Mapping[str, Any]]]
 """`function(params, inputs) -> (output, features)`."""
 _GIVE_WIRING = "give wiring="
 
@@ -79,7 +79,7 @@ def infer(function: Function, params: Params, inputs: PyTree) -> Inferred:
     """
     names: list[str] = []
 
-    def listed(params: Params, inputs: PyTree) -> tuple[Array, list[Array]]:
+    def listed(params: Params, inputs: PyTree) -> tuple[Any, list[Any]]:
         output, features = function(params, inputs)
         names[:] = features
         return output, list(features.values())
@@ -88,7 +88,7 @@ def infer(function: Function, params: Params, inputs: PyTree) -> Inferred:
     num_leaves = len(jax.tree.leaves(params))
     parameters, data = graph.inputs[:num_leaves], graph.inputs[num_leaves:]
     followed = follow(graph, parameters, data)
-    paths = [leaf_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    paths = list(by_path(params))
     roles, output_axes, of_kernels = _kernels(graph, followed, parameters, paths)
     batch_axes = _batch_axes(listed, params, inputs)
     values = dict(zip(names, graph.outputs[1:], strict=True))
@@ -101,21 +101,53 @@ def infer(function: Function, params: Params, inputs: PyTree) -> Inferred:
     return Inferred(Wiring(layers, roles, head, output_axes=output_axes), forms, of_features | of_kernels)
 
 
-def frozen(function: Callable[[Params, PyTree], Array], params: Params, inputs: PyTree) -> list[bool]:
-    """Which leaves the output depends on, but only behind `stop_gradient`; none if that is all of those it depends on.
+def find_frozen(function: Callable[[Params, PyTree], Any], params: Params, inputs: PyTree) -> set[str]:
+    """The leaves that the output depends on, but only behind `stop_gradient`; none if it depends on no others.
 
     Example:
       >>> def function(params, x):
       ...     return x @ jax.lax.stop_gradient(params["a"]) @ params["b"]
-      >>> frozen(function, {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 1))}, jnp.ones((4, 2)))
-      [True, False]
+      >>> find_frozen(function, {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 1))}, jnp.ones((4, 2)))
+      {'a'}
     """
     graph = graph_of(function, params, inputs)
     used, trained = graph.above(graph.outputs), graph.above(graph.outputs, without=("stop_gradient",))
-    leaves = graph.inputs[: len(jax.tree.leaves(params))]
+    leaves = dict(zip(graph.inputs, by_path(params), strict=False))
     if not any(leaf in trained for leaf in leaves):
-        return [False] * len(leaves)
-    return [leaf in used and leaf not in trained for leaf in leaves]
+        return set()
+    return {path for leaf, path in leaves.items() if leaf in used and leaf not in trained}
+
+
+def as_returned(features: Mapping[str, Any], params: Params, output: Array) -> Inferred:
+    """The layers and kernels of a network that cannot be traced: features in the order in which they are returned.
+
+    Example:
+      >>> params = {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 3, 3, 1))}
+      >>> found = as_returned({"y": jnp.ones((5, 4)), "x": jnp.zeros(5)}, params, jnp.ones((5, 1)))
+      >>> found.wiring.head_input, found.wiring.roles, found.notes["x"]
+      ('y', {'a': 'matrix', 'b': 'other'}, 'no layer: shape (5,)')
+    """
+    forms, notes = {}, {}
+    for name, feature in features.items():
+        if not jnp.issubdtype(feature.dtype, jnp.floating) or feature.ndim < 2 or len(feature) != len(output):
+            notes[name] = f"no layer: shape {feature.shape}"
+        elif feature.shape == output.shape and bool((feature == output).all()):
+            notes[name] = "no hidden layer: the output itself"
+        else:
+            forms[name] = Form(name)
+            if feature.ndim > 2:
+                notes[f"{name}/units"] = f"taken along the last axis of {feature.shape}"
+    shapes = {path: leaf.shape for path, leaf in by_path(params).items()}
+    roles: dict[str, Role] = {path: "matrix" if len(shape) == 2 else "other" for path, shape in shapes.items()}
+    notes |= {
+        path: f"which axes of {shape} are outputs is not known: {_GIVE_WIRING}"
+        for path, shape in shapes.items()
+        if len(shape) > 2
+    }
+    layers = tuple(
+        HiddenLayer(name, features[name].shape[-1], (), (), activation="unknown", elementwise=True) for name in forms
+    )
+    return Inferred(Wiring(layers, roles, head_input=layers[-1].name if layers else "features"), forms, notes)
 
 
 def _kernels(

@@ -92,7 +92,7 @@ def head_features(subject: Subject) -> Array:
         several = f", of which the output layer reads {read}" if " and " in read else ""
         raise UserError(
             got=f"features {', '.join(found) or 'of no layer'}{several}",
-            wanted="one that the output layer reads, alone",
+            wanted="those that the output layer reads, in one",
             do="Return the hidden layers' activations beside the output, what the output layer reads among them.",
         )
     last = subject.network.wiring.units_last(read, found[read])

@@ -1,0 +1,83 @@
+"""Which leaves of somebody else's parameters are measured: one rule for all diagnostics."""
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from pliant.errors import UserError
+from pliant.types import Params, leaf_path
+
+
+class Trained(NamedTuple):
+    """The parameters among the leaves of a tree: floating-point arrays, but for those that are frozen.
+
+    Example:
+      >>> params = {"step": 3, "w": np.ones(2, np.float16), "relu": jax.nn.relu, "key": jax.random.key(0)}
+      >>> trained = find_trained(params)
+      >>> jax.tree.map(lambda leaf: leaf.dtype.name, trained.part(trained.params)), trained.others
+      ({'key': None, 'relu': None, 'step': None, 'w': 'float32'}, ('key',))
+      >>> trained.whole({"w": jnp.zeros(2)})["w"].dtype.name
+      'float16'
+    """
+
+    params: Params
+    """All leaves, as they were given."""
+    paths: tuple[str, ...]
+    """Those of parameters."""
+    others: tuple[str, ...]
+    """Arrays that are none, by path: integers, keys."""
+
+    def part(self, params: Params, name: str = "params") -> Params:
+        """The parameters of a tree with the same leaves, in float32 or wider; None in the place of all others.
+
+        Args:
+          params: of this moment or another one.
+          name: what they are called in the message.
+
+        Raises:
+          UserError: for other leaves than those of `params`, or other shapes.
+        """
+        shapes = [{leaf_path(path): np.shape(leaf) for path, leaf in _arrays(each)} for each in (self.params, params)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                got=f"{name}= of another structure or other shapes than params",
+                wanted="parameters of the same network",
+                do="Give what `apply` was called with at that moment.",
+            )
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: _widened(leaf) if leaf_path(path) in self.paths else None, params
+        )
+
+    def whole(self, part: Params) -> Params:
+        """The tree that `apply` takes: parameters of the types that they had, and all other leaves."""
+        own = iter(jax.tree.leaves(part))
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: next(own).astype(jnp.asarray(leaf).dtype) if leaf_path(path) in self.paths else leaf,
+            self.params,
+        )
+
+    def without(self, frozen: Collection[str]) -> "Trained":
+        """The same without frozen ones."""
+        return self._replace(paths=tuple(path for path in self.paths if path not in frozen))
+
+
+def find_trained(params: Params) -> Trained:
+    """Takes all floating-point arrays for parameters."""
+    arrays = [(leaf_path(path), leaf) for path, leaf in _arrays(params)]
+    paths = tuple(path for path, leaf in arrays if jnp.issubdtype(leaf.dtype, jnp.floating))
+    return Trained(params, paths, tuple(path for path, _ in arrays if path not in paths))
+
+
+def _arrays(params: Params) -> list[tuple[Any, Any]]:
+    """Python's numbers, functions and texts are settings."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [(path, leaf) for path, leaf in leaves if hasattr(leaf, "dtype") and hasattr(leaf, "shape")]
+
+
+def _widened(leaf: Any) -> Array:
+    array = jnp.asarray(leaf)
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
