@@ -208,7 +208,9 @@ def test_agrees_with_transformers(key, gated, tied):
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])
-@pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 128), (8, 20), (4, 5), (10, 100), (64, 256)])
+@pytest.mark.parametrize(
+    ("num_buckets", "max_distance"), [(32, 128), (8, 20), (4, 5), (10, 100), (300, 512), (33, 128)]
+)
 def test_buckets_are_those_of_transformers(bidirectional, num_buckets, max_distance):
     torch = pytest.importorskip("torch")
     modeling = pytest.importorskip("transformers.models.t5.modeling_t5")
@@ -219,7 +221,13 @@ def test_buckets_are_those_of_transformers(bidirectional, num_buckets, max_dista
     found = relative_buckets(600, num_buckets, max_distance, bidirectional=bidirectional)
     np.testing.assert_array_equal(found, wanted.numpy())
     assert found.min() == 0
-    assert found.max() == num_buckets - 1
+    assert found.max() == (num_buckets // 2 * 2 if bidirectional else num_buckets) - 1
+
+
+def test_buckets_that_are_all_of_one_distance():
+    """Where the nearest distances fill all buckets up to the largest, one bucket has all others."""
+    found = relative_buckets(7, 8, 4, bidirectional=False)
+    assert found[-1].tolist() == [7, 7, 7, 3, 2, 1, 0]
 
 
 def test_buckets_by_hand():
@@ -376,8 +384,8 @@ def test_learns_to_copy(key):
         ({"activation": "rleu"}, r"got the activation 'rleu'; wanted one of .*Did you mean 'relu'\? See pliant"),
         ({"head_width": 0}, r"got head_width=0; wanted a finite number ≥ 1. Give a positive"),
         ({"num_decoder_blocks": 0}, r"got num_decoder_blocks=0; wanted a finite number ≥ 1. Give a positive"),
-        ({"num_buckets": 5}, r"got num_buckets=5; wanted an even number ≥ 4. Leave it out for 32"),
-        ({"num_buckets": 10}, r"got max_distance=5 with num_buckets=10; wanted a distance > 5, .* Leave both out"),
+        ({"num_buckets": 3}, r"got num_buckets=3; wanted a finite number ≥ 4. Leave it out for 32"),
+        ({"num_buckets": 12}, r"got max_distance=5 with num_buckets=12; wanted a distance ≥ 6, .* Leave both out"),
         ({"mlp_width": 7, "activation": "maxmin"}, r"got mlp_width=7 with activation 'maxmin'; .* of 2. Choose 8"),
         ({"gated": True, "activation": "crelu"}, r"got gated=True with activation 'crelu'; .* by 2. Use 'gelu'"),
         ({"dropout": -0.1}, r"got dropout=-0.1; wanted a number in \[0, 0.999\]. 0.1 is usual"),

@@ -230,6 +230,14 @@ class TestRefuses:
                 r"got feed_forward_proj='gated-gelu' with other tensors; wanted .* of one model. Download both",
             ),
             (
+                '{"model_type": "t5", "relative_attention_num_buckets": 32}',
+                r"got relative_attention_num_buckets=32 with 8 in the tensors; wanted .* of one model. Download both",
+            ),
+            (
+                '{"model_type": "t5", "relative_attention_max_distance": 3}',
+                r"got max_distance=3 with num_buckets=8; wanted a distance ≥ 4",
+            ),
+            (
                 '{"model_type": "t5", "layer_norm_epsilon": 1e-5}',
                 r"got layer_norm_epsilon=1e-05; wanted 1e-6. Choose another",
             ),
@@ -239,6 +247,21 @@ class TestRefuses:
         (folder / "config.json").write_text(text)
         with pytest.raises(UserError, match=message):
             t5_pretrained(folder)
+
+
+@pytest.mark.parametrize(("num_buckets", "max_distance"), [(300, 1000), (256, 128), (9, 20), (33, None)])
+def test_any_number_of_buckets(folder, arrays, num_buckets, max_distance):
+    """More than the usual largest distance has room for, and odd ones; a file alone does not tell the distance."""
+    biases = {name: np.zeros((num_buckets, 3), np.float32) for name in arrays if "attention_bias" in name}
+    safetensors.numpy.save_file(arrays | biases, folder / "model.safetensors")
+    told = {} if max_distance is None else {"relative_attention_max_distance": max_distance}
+    (folder / "config.json").write_text(json.dumps({"model_type": "t5"} | told))
+    found = t5_pretrained(folder)
+    wanted = {"num_buckets": num_buckets, "max_distance": max_distance or 128}
+    assert {name: found.options[name] for name in wanted} == wanted
+    assert t5_weights(folder / "model.safetensors")["decoder"]["position_bias"].shape == (num_buckets, 3)
+    shapes = jax.eval_shape(t5((4, 4), found.num_outputs, **found.options).init, jax.random.key(0))[0]
+    assert shapes["encoder"]["position_bias"].shape == (num_buckets, 3)
 
 
 @pytest.mark.parametrize("num_outputs", [19, 29])

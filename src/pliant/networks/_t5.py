@@ -255,8 +255,9 @@ def t5(
       width_multiplier: > 0, what `mlp_width` is multiplied by, as for `mlp`; not the tokens' size.
       num_encoder_blocks: blocks that read, ≥ 1.
       num_decoder_blocks: blocks that write, ≥ 1.
-      num_buckets: of distances, even and ≥ 4; the encoder has half of them for each direction.
-      max_distance: from which on all distances are in one bucket, > `num_buckets` / 2.
+      num_buckets: of distances, ≥ 4; the encoder has half of them for each direction, and leaves out the last of an odd
+        number.
+      max_distance: from which on all distances are in one bucket, ≥ `num_buckets` // 2.
       activation: of the MLPs, a name in `pliant.networks.ACTIVATIONS`.
       gated: whether the MLP's hidden units are φ(norm(h) W_gate) · norm(h) W_up, as in T5 v1.1 with "gelu".
       dropout: the probability, in [0, 1), with which an entry of the embeddings, the attention weights, the hidden
@@ -356,7 +357,8 @@ def relative_buckets(
     num_exact = num_ways // 2
     # In float32, as in the published models: a distance on the border of two buckets falls where it fell in training.
     ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(num_exact))
-    far = num_exact + (ratio / np.float32(math.log(max_distance / num_exact)) * (num_ways - num_exact)).astype(int)
+    share = ratio / np.float32(math.log(max_distance / num_exact)) if max_distance > num_exact else np.ones_like(ratio)
+    far = num_exact + (share * (num_ways - num_exact)).astype(int)
     bucket = np.where(distance < num_exact, distance, np.minimum(far, num_ways - 1))
     return bucket + (num_ways * (offset > 0) if bidirectional else 0)
 
@@ -425,12 +427,11 @@ def _check(
         )
     for name, size in (sizes | {"mlp_width": mlp_width, "num_outputs": num_outputs}).items():
         require_range(name, size, 1, do="Give a positive number.")
-    if num_buckets < 4 or num_buckets % 2:
-        raise UserError(got=f"num_buckets={num_buckets}", wanted="an even number ≥ 4", do="Leave it out for 32.")
-    if max_distance <= num_buckets // 2:
+    require_range("num_buckets", num_buckets, 4, do="Leave it out for 32.")
+    if max_distance < num_buckets // 2:
         raise UserError(
             got=f"max_distance={max_distance} with num_buckets={num_buckets}",
-            wanted=f"a distance > {num_buckets // 2}, since the nearest have a bucket each",
+            wanted=f"a distance ≥ {num_buckets // 2}, since the nearest have a bucket each",
             do="Leave both out for 128 and 32.",
         )
     require_range("dropout", dropout, 0, 0.999, do="0.1 is usual; 0 drops nothing.")

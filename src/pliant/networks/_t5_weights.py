@@ -65,7 +65,7 @@ def t5_weights(file: str | Path, *, num_encoder_blocks: int = 1, num_decoder_blo
     """
     tensors = _open(Path(file))
     tied = _is_tied(tensors)
-    return _read(tensors, num_encoder_blocks, num_decoder_blocks, tied=tied, scale_head=False)[1]
+    return _read(tensors, num_encoder_blocks, num_decoder_blocks, None, tied=tied, scale_head=False)[1]
 
 
 def t5_pretrained(folder: str | Path, *, num_encoder_blocks: int = 1, num_decoder_blocks: int = 1) -> PretrainedT5:
@@ -101,7 +101,10 @@ def t5_pretrained(folder: str | Path, *, num_encoder_blocks: int = 1, num_decode
     scaled = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
     same = _is_tied(tensors)
     tied = same and scaled
-    options, params = _read(tensors, num_encoder_blocks, num_decoder_blocks, tied=tied, scale_head=scaled and not same)
+    max_distance = config.get("relative_attention_max_distance", 128)
+    options, params = _read(
+        tensors, num_encoder_blocks, num_decoder_blocks, max_distance, tied=tied, scale_head=scaled and not same
+    )
     activation, gated = _ACTIVATIONS[config.get("feed_forward_proj", "relu")]
     if gated != options["gated"]:
         raise UserError(
@@ -109,7 +112,14 @@ def t5_pretrained(folder: str | Path, *, num_encoder_blocks: int = 1, num_decode
             wanted=f"{CONFIG} and {WEIGHTS} of one model",
             do="Download both again.",
         )
-    options |= {"activation": activation, "max_distance": config.get("relative_attention_max_distance", 128)}
+    told = config.get("relative_attention_num_buckets", options["num_buckets"])
+    if told != options["num_buckets"]:
+        raise UserError(
+            got=f"relative_attention_num_buckets={told} with {options['num_buckets']} in the tensors",
+            wanted=f"{CONFIG} and {WEIGHTS} of one model",
+            do="Download both again.",
+        )
+    options |= {"activation": activation}
     return PretrainedT5(params["tokens"]["embedding"].shape[0], options, params)
 
 
@@ -236,9 +246,18 @@ def _is_tied(tensors: _Tensors) -> bool:
 
 
 def _read(
-    tensors: _Tensors, num_encoder_blocks: int, num_decoder_blocks: int, *, tied: bool, scale_head: bool
+    tensors: _Tensors,
+    num_encoder_blocks: int,
+    num_decoder_blocks: int,
+    max_distance: int | None,
+    *,
+    tied: bool,
+    scale_head: bool,
 ) -> tuple[dict[str, Any], Params]:
-    """The options that the tensors' sizes tell, and the parameters, of which every leaf is checked."""
+    """The options that the tensors' sizes tell, and the parameters, of which every leaf is checked.
+
+    The largest distance is not among what sizes tell: None is for one that suits the number of buckets.
+    """
     for name, number in (("num_encoder_blocks", num_encoder_blocks), ("num_decoder_blocks", num_decoder_blocks)):
         require_range(name, number, 1, do="Take at least the first block.")
     block = "encoder.block.0.layer"
@@ -252,6 +271,7 @@ def _read(
         "num_encoder_blocks": num_encoder_blocks,
         "num_decoder_blocks": num_decoder_blocks,
         "num_buckets": num_buckets,
+        "max_distance": max(128, num_buckets // 2) if max_distance is None else max_distance,
         "gated": f"{block}.1.DenseReluDense.wi_0.weight" in tensors,
         "tie_embeddings": tied,
     }
