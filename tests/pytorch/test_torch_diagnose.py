@@ -168,7 +168,6 @@ class Shared(torch.nn.Module):
         (torch.nn.Linear(3, 2), 0, {}, r"got x of shape \(0, 3\); wanted at least one example"),
         (torch.nn.Linear(3, 2), 4, {"head": "x"}, r"got the module 'x'; wanted some of"),
         (torch.nn.Linear(3, 2), 4, {"layers": ["relu"]}, r"got the module 'relu'"),
-        (Shared(), 4, {}, r"of which relu, relu were called; wanted each called once"),
         (torch.nn.Flatten(0), 4, {}, r"got an output of shape \(12,\) for 4 examples; wanted \(batch, out\)"),
     ],
 )

@@ -1,0 +1,396 @@
+"""Follows the operations of a forward pass: what is a function of what, and which unit each entry belongs to.
+
+An activation is a nonlinear function of one tensor, entry by entry, however many operations it takes. What reads it in
+any other way ends it.
+"""
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from pliant.torch._units import along, compact, fits, merged, reduced
+
+LINEAR, ARITHMETIC, ACTIVATION = 0, 1, 2
+"""Kinds of functions. Arithmetic, such as a square or a root, is in norms too: it is an activation only where it is all
+that a module does, or where weights read it at once."""
+_SAME = ("alias", "detach", "lift_fresh", "clone", "_to_copy")
+_LINEAR_OPS = ("add", "sub", "rsub", "neg", "positive", "masked_fill", "native_dropout", "fill", "zero")
+_ARITHMETIC_OPS = frozenset(
+    """
+    mul div pow square sqrt rsqrt reciprocal exp log abs sign clamp clamp_min clamp_max addcmul addcdiv floor ceil
+    round isnan isinf eq ne
+    """.split()
+)
+_UNTAGGED = ("hardswish", "_prelu_kernel", "rrelu_with_noise", "log_sigmoid_forward", "native_dropout", "masked_fill")
+"""Functions of single entries of which PyTorch does not say so."""
+_ZEROING = frozenset(
+    """
+    relu relu6 threshold hardswish hardsigmoid hardshrink softshrink where maximum gt ge lt le heaviside
+    """.split()
+)
+_NAMES = {"relu": "relu", "leaky_relu": "leaky-relu", "tanh": "tanh", "sigmoid": "sigmoid", "silu": "silu"}
+_NAMES |= {"elu": "elu", "gelu": "gelu-exact"}
+_MOVES = frozenset(
+    """
+    cat stack _unsafe_view _reshape_alias index_select index repeat roll flip constant_pad_nd reflection_pad1d
+    reflection_pad2d pixel_shuffle pixel_unshuffle
+    """.split()
+)
+_AS_RESHAPE = ("view", "_unsafe_view", "_reshape_alias")
+_NORMS = ("batch_norm", "layer_norm", "group_norm", "rms_norm")
+_KEEPING = ("softmax", "pool", "upsample", "cumsum", *_NORMS)
+_REDUCTIONS = ("mean", "sum", "amax", "amin", "logsumexp", "var", "std", "max", "min")
+_MATRICES = {"mm": 0, "addmm": 1, "bmm": 0, "baddbmm": 1, "_addmm_activation": 1}
+"""Where the first factor of a product stands among the arguments."""
+_MIXING = ("sort", "topk", "glu", "maximum", "minimum")
+
+
+class Core:
+    """A tensor that may be a hidden layer; kept as it is when something is about to write over it."""
+
+    def __init__(self, tensor: Tensor, info: "Info", activation: str, name: str, number: int):
+        self.tensor = tensor
+        self.labels = info.labels
+        self.above = info.above
+        self.from_head = info.from_head
+        self.activation = activation
+        self.name = name
+        self.number = number
+        self.is_module = False
+        self.call: Any = None
+        self.kept: Tensor | None = None
+
+    @property
+    def value(self) -> Tensor:
+        """As it was computed."""
+        return self.tensor if self.kept is None else self.kept
+
+
+class Info(NamedTuple):
+    """What is known of a tensor."""
+
+    is_data: bool = False
+    """Whether it depends on the inputs."""
+    params: frozenset[str] = frozenset()
+    """Of what does not: the parameters that it was computed from."""
+    is_learned: bool = False
+    """Of data: whether parameters have had a part in it."""
+    base: int = 0
+    """Which tensor it is a function of, entry by entry."""
+    kind: int = LINEAR
+    """What kind of function."""
+    has_zeros: bool = False
+    """Whether that function is 0 for many inputs."""
+    word: str = ""
+    """The operation that makes it an activation."""
+    core: Core | None = None
+    """The tensor that completed the function; what came later is a multiple of it, or moved."""
+    labels: Tensor | None = None
+    """The unit of each entry, see `pliant.torch._units`."""
+    above: frozenset[Core] = frozenset()
+    """The activations that it depends on through anything else."""
+    frontier: frozenset[int] = frozenset()
+    """The last products with weights on the ways to it."""
+    from_head: bool = False
+    """Whether it depends on the output layer."""
+
+
+class Follower(TorchDispatchMode):
+    """Sees every operation, and keeps an `Info` of every tensor that depends on the inputs."""
+
+    def __init__(self, params: Mapping[str, Tensor], inputs: Iterable[Tensor]):
+        super().__init__()
+        self.clock = 0
+        self.infos: Any = WeakTensorKeyDictionary()
+        self.cores: weakref.WeakSet[Core] = weakref.WeakSet()
+        self.candidates: dict[Core, None] = {}
+        """Activations that something reads."""
+        self.read: set[Core] = set()
+        """Those that weights read, at once or later."""
+        self.products: list[tuple[str, bool]] = []
+        """The module of each product with weights, and whether another reads it."""
+        self.weights: set[str] = set()
+        """The parameters that products read."""
+        self.unseen: dict[str, str] = {}
+        self.is_opaque = self.is_in_head = False
+        self.left = 0
+        """When data last left PyTorch, such as for NumPy."""
+        self.scope: Callable[[frozenset[str]], str] = lambda _: ""
+        self._rewritten: dict[int, tuple[Any, Info]] = {}
+        for name, tensor in params.items():
+            self.infos[tensor] = Info(params=frozenset({name}))
+        for tensor in inputs:
+            self.infos[tensor] = Info(is_data=True, base=self.tick())
+
+    def tick(self) -> int:
+        """A number above all that came before."""
+        self.clock += 1
+        return self.clock
+
+    def info(self, tensor: Tensor) -> Info:
+        """What is known of a tensor."""
+        found = self.infos.get(tensor)
+        if found is None and self._rewritten:
+            found = self._rewritten.get(_storage(tensor), (None, None))[1]
+        return found or Info()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        operands = [(each, self.info(each)) for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        is_data = any(info.is_data for _, info in operands) and not _is_factory(func)
+        written = _written(func, args, kwargs) if is_data else []
+        for core in list(self.cores) if written else ():
+            if core.kept is None and any(_storage(core.tensor) == _storage(each) for each in written):
+                core.kept = core.tensor.clone()
+        result = func(*args, **kwargs)
+        outputs = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
+        if is_data:
+            try:
+                found = self._follow(func, args, kwargs, operands, outputs)
+            except Exception as error:  # what is not understood must not end the pass
+                self.unseen[func._schema.name] = f"it cannot be followed: {type(error).__name__}"
+                found = [self.lost([info for _, info in operands if info.is_data])] * len(outputs)
+        else:
+            found = [Info(params=frozenset[str]().union(*(info.params for _, info in operands)))] * len(outputs)
+        for output, info in zip(outputs, found, strict=True):
+            if is_data or info.params:
+                self.infos[output] = info
+        for tensor in written:
+            self._rewrite(tensor)
+        return result
+
+    def _rewrite(self, tensor: Tensor) -> None:
+        """Tensors that share memory with one that was written have changed with it."""
+        storage, info = _storage(tensor), self.info(tensor)
+        mixed = self.plain([info])
+        for other in [each for each in list(self.infos) if each is not tensor and _storage(each) == storage]:
+            is_same = other.shape == tensor.shape and other.stride() == tensor.stride()
+            self.infos[other] = info if is_same else mixed._replace(labels=self.info(other).labels)
+        self._rewritten[storage] = (tensor.untyped_storage(), mixed)  # alive, so that its number stays its own
+
+    def _follow(self, func: Any, args: Any, kwargs: Any, operands: Any, outputs: list[Tensor]) -> list[Info]:
+        """What is known of the outputs of an operation on data."""
+        if not outputs:
+            return []
+        name = func._schema.name.partition("::")[2].rstrip("_")
+        data = [(tensor, info) for tensor, info in operands if info.is_data]
+        infos = [info for _, info in data]
+        first, output = data[0][0], outputs[0]
+        is_view = any(each.alias_info is not None and not each.alias_info.is_write for each in func._schema.returns)
+        if self.is_opaque:
+            return [self.product(infos)] * len(outputs)
+        if name == "copy" and operands[-1][0].shape == output.shape:
+            return [operands[-1][1]]
+        if name in _SAME or (is_view and output.shape == first.shape and output.stride() == first.stride()):
+            return infos[:1] * len(outputs)
+        if is_view or name in _MOVES:
+            moved = self._moved(func, name, args, kwargs)
+            plain = self.plain(infos)
+            if len(infos) == 1 and infos[0].kind != ACTIVATION:
+                plain = plain._replace(core=infos[0].core)
+            moved = moved if len(moved) == len(outputs) else [None] * len(outputs)
+            return [plain._replace(base=self.tick(), labels=labels) for labels in moved]
+        if torch.Tag.pointwise in func.tags or name in _UNTAGGED:
+            return [self._pointwise(name, args, kwargs, operands, output)] * len(outputs)
+        return [self._other(func, name, args, kwargs, operands, output)] * len(outputs)
+
+    def plain(self, infos: Sequence[Info], *, by_weights: bool = False) -> Info:
+        """A new tensor, of which only is known what it depends on."""
+        return Info(
+            is_data=True,
+            is_learned=any(info.is_learned for info in infos),
+            base=self.tick(),
+            above=frozenset[Core]().union(*(self._escape(info, by_weights) for info in infos)),
+            frontier=frozenset[int]().union(*(info.frontier for info in infos)),
+            from_head=self.is_in_head or any(info.from_head for info in infos),
+        )
+
+    def product(self, infos: Sequence[Info], params: frozenset[str] = frozenset()) -> Info:
+        """A product of data with weights."""
+        found = self.plain(infos, by_weights=True)
+        self.read |= found.above
+        self.weights |= params
+        for number in found.frontier:
+            self.products[number] = (self.products[number][0], True)
+        self.products.append((self.scope(params), False))
+        return found._replace(is_learned=True, frontier=frozenset({len(self.products) - 1}))
+
+    def lost(self, infos: Sequence[Info]) -> Info:
+        """What is known of a tensor that was computed out of sight."""
+        found = self.plain(infos, by_weights=True)
+        self.read |= found.above
+        return found._replace(is_learned=True, frontier=frozenset())
+
+    def core(self, tensor: Tensor, info: Info, activation: str, name: str) -> Core:
+        """Notes a tensor that may be a hidden layer."""
+        core = Core(tensor, info, activation, name, self.tick())
+        self.cores.add(core)
+        return core
+
+    def _escape(self, info: Info, by_weights: bool) -> frozenset[Core]:
+        """The activations above what reads this tensor; itself among them if it is one."""
+        core = info.core
+        if core is None or not info.is_learned:
+            return info.above
+        if not core.tensor.is_floating_point():
+            if core.tensor.is_complex() and info.kind == ACTIVATION:
+                self.unseen[core.name] = "it is complex"
+            return info.above
+        if info.kind == ACTIVATION or core.is_module or by_weights:
+            self.candidates[core] = None
+            return info.above | {core}
+        return info.above
+
+    def _pointwise(self, name: str, args: Any, kwargs: Any, operands: Any, output: Tensor) -> Info:
+        infos = [info for _, info in operands if info.is_data]
+        is_learned = any(info.is_learned or info.params for _, info in operands)
+        is_full = all(tensor.shape == output.shape for tensor, info in operands if info.is_data)
+        if len({info.base for info in infos}) > 1 or not is_full:
+            if name in _MIXING and len(infos) > 1 and is_learned:
+                self._mixing(name)
+            labels = merged([info.labels for info in infos], output)
+            return self.plain(infos)._replace(is_learned=is_learned, labels=labels)
+        latest = infos[-1]._replace(is_learned=is_learned, from_head=self.is_in_head or infos[-1].from_head)
+        operation, kind = _named(name, args, kwargs, operands), max(info.kind for info in infos)
+        is_scaling = len(infos) == 1 and (name == "mul" or (name == "div" and operands[0][1].is_data))
+        is_linear = name in _LINEAR_OPS or is_scaling
+        if is_linear and (len(infos) == 1 or kind == LINEAR):
+            return latest
+        own = LINEAR if is_linear else ARITHMETIC if operation in _ARITHMETIC_OPS else ACTIVATION
+        has_zeros = operation in _ZEROING or any(info.has_zeros for info in infos)
+        words = [operation] if own == ACTIVATION else [info.word for info in infos if info.word] or [operation]
+        found = latest._replace(
+            kind=max(kind, own),
+            has_zeros=has_zeros,
+            word=words[-1],
+            above=frozenset[Core]().union(*(info.above for info in infos)),
+        )
+        known = _NAMES.get(operation) if len(infos) == 1 and kind == LINEAR else None
+        where = self.scope(frozenset())
+        title = f"{where}.{found.word}" if where else found.word
+        return found._replace(core=self.core(output, found, known or ("unknown" if has_zeros else "smooth"), title))
+
+    def _other(self, func: Any, name: str, args: Any, kwargs: Any, operands: Any, output: Tensor) -> Info:
+        infos = [info for _, info in operands if info.is_data]
+        weights = [(tensor, info) for tensor, info in operands if not info.is_data and info.params]
+        params = frozenset[str]().union(*(info.params for _, info in weights))
+        is_foreign = func.namespace not in ("aten", "prims")
+        if name in _MATRICES or "convolution" in name or name in ("mv", "_trilinear") or is_foreign:
+            is_read = is_foreign or any(tensor.ndim > 1 for tensor, _ in weights)
+            found = self.product(infos, params) if is_read else self.plain(infos)
+            return found._replace(labels=self._units_of_product(name, args, output))
+        labels = None
+        if "embedding" in name:
+            labels = along(output, -1)
+        elif any(word in name for word in _KEEPING):
+            labels = infos[0].labels
+            if labels is None and any(word in name for word in _NORMS):
+                labels = along(output, -1 if "layer" in name or "rms" in name else 1)
+        elif name in _REDUCTIONS and infos[0].labels is not None and len(args) > 1:
+            keepdim = bool(kwargs.get("keepdim", args[2] if len(args) > 2 else False))
+            labels = reduced(infos[0].labels, args[1], keepdim=keepdim)
+        elif name in _MIXING and infos[0].is_learned:
+            self._mixing(name)
+        plain = self.plain(infos)
+        is_learned = plain.is_learned or bool(params)
+        return plain._replace(is_learned=is_learned, labels=labels if fits(labels, output) else None)
+
+    def _mixing(self, name: str) -> None:
+        """An activation that mixes units."""
+        where = self.scope(frozenset())
+        self.unseen[f"{where}.{name}" if where else name] = "it mixes units"
+
+    def _units_of_product(self, name: str, args: Any, output: Tensor) -> Tensor | None:
+        if "convolution" in name:
+            return along(output, 1)
+        if name == "_trilinear":
+            return along(output, -1)
+        if name not in _MATRICES:
+            return None
+        left, right = args[_MATRICES[name] : _MATRICES[name] + 2]
+        if self.info(left).is_data == self.info(right).is_data:
+            return None
+        weight, axis = (right, -1) if self.info(left).is_data else (left, -2)
+        labels = along(output, axis)
+        assert labels is not None
+        if weight.ndim == 3 and weight.shape[0] > 1 and weight.stride(0) != 0:  # a matrix of its own for each entry
+            units = torch.arange(output.shape[0], device=output.device) * output.shape[axis]
+            labels = labels + units[:, None, None]
+        return labels
+
+    def _moved(self, func: Any, name: str, args: Any, kwargs: Any) -> list[Tensor | None]:
+        """The labels behind an operation that only moves entries: it moves those of its operands likewise."""
+        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor) and self.info(each).is_data]
+        found = [self.info(each).labels for each in tensors]
+        labels = [each for each in found if each is not None]
+        if len(labels) < len(found) or name == "as_strided":
+            return [None]
+        step = 0
+        if name == "cat":
+            axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % tensors[0].ndim
+            if len(tensors) != len(args[0]):
+                return [None]
+            if any(each.shape[axis] > 1 for each in labels):
+                step = 1 + max(int(each.max()) for each in labels)
+        count = iter(range(len(tensors)))
+
+        def label(each: Any) -> Any:
+            if not (isinstance(each, Tensor) and self.info(each).is_data):
+                return each
+            number = next(count)
+            return (labels[number] + number * step).expand(each.shape)
+
+        args, kwargs = tree_map(label, (args, kwargs))
+        try:
+            moved = args[0].reshape(args[1]) if name in _AS_RESHAPE else func(*args, **kwargs)
+        except (RuntimeError, TypeError):
+            return [None]
+        return [compact(each) for each in tree_leaves(moved)]
+
+
+def _named(name: str, args: Any, kwargs: Any, operands: Any) -> str:
+    """The operation, by the name of the activation that it is."""
+    bounds = dict(zip(("x", "min", "max"), args, strict=False)) | kwargs
+    low, high = bounds.get("min"), bounds.get("max")
+    if name in ("clamp", "clamp_min", "hardtanh") and isinstance(low, int | float) and low == 0:
+        return "relu" if high is None else "relu6"
+    if name == "threshold" and args[1:] == (0, 0):
+        return "relu"
+    if name == "maximum":
+        constants = [tensor for tensor, info in operands if not info.is_data]
+        return "relu" if constants and not bool(constants[0].any()) else name
+    return name
+
+
+def _is_factory(func: Any) -> bool:
+    """Whether an operation takes nothing but the shape of its operand."""
+    name = func._schema.name
+    return bool(name.endswith("_like") or "::new_" in name)
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors that an operation writes over."""
+    if not func._schema.is_mutable:
+        return []
+    named = dict(zip((each.name for each in func._schema.arguments), args, strict=False)) | kwargs
+    return [
+        tensor
+        for each in func._schema.arguments
+        if each.alias_info is not None and each.alias_info.is_write
+        for tensor in tree_leaves(named.get(each.name))
+        if isinstance(tensor, Tensor)
+    ]
+
+
+def _storage(tensor: Tensor) -> int:
+    """A number that tensors which share memory have in common."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):  # such as sparse tensors
+        return id(tensor)

@@ -1,0 +1,202 @@
+"""A module on examples: what it computes, which of its parameters count, and what can be said of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from pliant.errors import UserError
+from pliant.torch._adamo import KERNEL_LAYERS
+from pliant.torch._called import Called, number_of, output_of, random_states, some, with_columns
+from pliant.torch._trace import Trace, trace
+
+_LONGEST_REASON = 200  # characters
+_ALONE = "one example alone cannot be measured"
+
+
+class NotMeasuredError(Exception):
+    """A part that means nothing for a network; says why."""
+
+
+class Seen(NamedTuple):
+    """A network on examples."""
+
+    module: nn.Module
+    call: Called
+    x: Any
+    output: Tensor
+    trace: Trace
+    heads: tuple[str, ...]
+    is_head_declared: bool
+    counted: Mapping[str, Tensor]
+    """The parameters that are measured: those that are trained, or all."""
+    num_frozen: int
+    """How many are left out."""
+    is_frozen: bool
+    """Whether none is trained."""
+    is_random: bool
+    together: str
+    """Why examples cannot be looked at one by one; empty if they can."""
+
+    def outputs(self, params: Mapping[str, Tensor], x: Any) -> Tensor:
+        """The output (batch, …), with some parameters replaced."""
+        return with_columns(output_of(self.call({**self.call.params, **params}, x)))
+
+
+def known(module: nn.Module, name: str, prefix: str) -> str:
+    """The name of a module without what its wrappers put before it."""
+    known = dict(module.named_modules(remove_duplicate=False))
+    short = name.removeprefix(prefix)
+    if short not in known:
+        raise UserError(got=f"the module {name!r}", wanted=f"some of {', '.join(known)}", do="See named_modules().")
+    return next(first for first, part in module.named_modules() if part is known[short])
+
+
+def see(module: nn.Module, x: Any, head: str | None, layers: Sequence[str] | None) -> Seen:
+    """Runs the module, and finds out what it is."""
+    call = Called(module)
+    before = random_states(module)
+    try:
+        found = trace(lambda: call(call.params, x), module, call.params, tree_leaves(x), head, layers)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            got=f"a module that cannot be called with x: {reason(error)}",
+            wanted="one that takes a batch of examples, (batch, …), on the device and of the type of its weights",
+            do="Pass x as for training, or wrap the module in one that takes it alone.",
+        ) from error
+    is_random = any(not one.equal(other) for one, other in zip(before, random_states(module), strict=True))
+    raw, num = output_of(found.output), number_of(x)
+    if raw.ndim == 0 or len(raw) != num:
+        raise UserError(
+            got=f"an output of shape {tuple(raw.shape)} for {num} examples",
+            wanted="(batch, out), or (batch,)",
+            do="Let the module keep the batch axis; a single value is (batch, 1). One example alone is x[None].",
+        )
+    output = with_columns(raw)
+    missing = [name for name in layers or () if name not in found.called]
+    if missing:
+        raise UserError(
+            got=f"layers {', '.join(layers or ())}, of which {', '.join(missing)} are not called",
+            wanted="modules that the forward pass calls",
+            do="See named_modules() for others.",
+        )
+    params = {name: each for name, each in module.named_parameters() if each.is_floating_point() or each.is_complex()}
+    trained = [name for name, each in params.items() if each.requires_grad]
+    counted = {name: call.params[name] for name in trained or params}
+    together = "the network draws random numbers in evaluation mode" if is_random else _why_together(call, x, output)
+    if together.startswith(_ALONE) and raw.ndim == 1:
+        raise UserError(
+            got=f"x of shape {tuple(tree_leaves(x)[0].shape)} of which no part is an example: {together}",
+            wanted="a batch, (batch, …)",
+            do="One example alone is x[None].",
+        )
+    heads = (head,) if head is not None else found.heads
+    return Seen(
+        module,
+        call,
+        x,
+        output,
+        found,
+        heads,
+        head is not None,
+        counted,
+        len(params) - len(counted),
+        bool(params) and not trained,
+        is_random,
+        together,
+    )
+
+
+def _why_together(call: Called, x: Any, output: Tensor) -> str:
+    """Runs the first example alone: its output has to be the same."""
+    try:
+        alone = with_columns(output_of(call(call.params, some(x, slice(0, 1)))))
+    except Exception as error:
+        return f"{_ALONE}: {reason(error)}"
+    if alone.shape != output[:1].shape:
+        return f"one example alone has an output of shape {tuple(alone.shape)}"
+    if output.is_floating_point() and not is_close(alone, output[:1]):
+        return "the output of an example depends on the others of its batch"
+    return ""
+
+
+def is_close(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal but for rounding."""
+    if one.shape != other.shape:
+        return False
+    tolerance = torch.finfo(other.dtype).eps ** 0.5 * float(other.abs().nan_to_num().amax() if other.numel() else 0)
+    return torch.allclose(one, other, rtol=0, atol=tolerance, equal_nan=True)
+
+
+def reason(error: Exception) -> str:
+    if isinstance(error, UserError | NotMeasuredError):
+        return str(error)
+    line = next(iter(str(error).strip().splitlines()), "")
+    text = f"{type(error).__name__}: {line}" if line else type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
+
+
+def notes(seen: Seen) -> list[str]:
+    """What the numbers are about."""
+    found, notes = seen.trace, []
+    if seen.is_head_declared:
+        notes.append(f"head: {seen.heads[0]}")
+    elif seen.heads:
+        found_heads = ", ".join(name or "the module itself" for name in seen.heads)
+        notes.append(f"head: {found_heads} (found; name another with head=)")
+    else:
+        notes.append("head: none found, so all kernels count as hidden (name it with head=)")
+    names = [layer.name for layer in found.layers]
+    notes.append(f"hidden layers: {', '.join(names) or 'none'}")
+    if found.behind:
+        notes.append(f"output, not hidden: {', '.join(found.behind)}")
+    if found.unseen:
+        reasons = "; ".join(f"{name} ({why})" for name, why in found.unseen.items())
+        notes.append(f"{len(found.unseen)} layer{'s' * (len(found.unseen) > 1)} not seen: {reasons}")
+    if seen.num_frozen:
+        notes.append(f"frozen parameters left out: {seen.num_frozen} of {seen.num_frozen + len(seen.counted)}")
+    elif seen.is_frozen:
+        notes.append("all parameters are frozen: they count as if they were trained")
+    left_out = _other_kernels(seen)
+    if left_out:
+        notes.append(f"weights not measured as kernels: {', '.join(left_out)}")
+    if seen.is_random:
+        notes.append("the network draws random numbers in evaluation mode: this is one draw")
+    return notes
+
+
+def kernels(seen: Seen) -> dict[str, Tensor]:
+    """Kernels as their layers apply them, also where they are computed from other parameters."""
+    counted = {id(each) for name, each in seen.module.named_parameters() if name in seen.counted}
+    found: dict[str, Tensor] = {}
+    for name, part in seen.module.named_modules():
+        if not is_kernel_layer(part):
+            continue
+        own = [id(each) for each_name, each in part.named_parameters() if "weight" in each_name]
+        weight: Any = part.weight
+        is_new = not any(weight is each for each in found.values())
+        if is_new and weight.numel() and (not own or counted.intersection(own)):
+            found[f"{name}.weight" if name else "weight"] = weight
+    return found
+
+
+def is_kernel_layer(part: nn.Module) -> bool:
+    """Whether its weight is one matrix (out, in, …)."""
+    names = {kind.__name__ for kind in KERNEL_LAYERS}
+    is_one = isinstance(part, KERNEL_LAYERS) or getattr(part, "original_name", "") in names
+    return is_one and getattr(part, "groups", 1) == 1
+
+
+def _other_kernels(seen: Seen) -> list[str]:
+    """Weights of products that are no kernels of a plain layer."""
+    layers = {name.rpartition(".")[0] for name in kernels(seen)}
+    owners = {name: name.partition(".parametrizations.")[0] for name in seen.trace.weights if name in seen.counted}
+    return sorted(
+        name
+        for name, owner in owners.items()
+        if seen.counted[name].ndim > 1 and seen.counted[name].numel() and not {owner, owner.rpartition(".")[0]} & layers
+    )

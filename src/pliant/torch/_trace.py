@@ -1,0 +1,273 @@
+"""One forward pass of a module: its hidden layers, their units, and its head, whoever wrote it."""
+
+import collections
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from pliant.torch._adamo import KERNEL_LAYERS
+from pliant.torch._follow import ACTIVATION, LINEAR, Core, Follower, Info
+from pliant.torch._maxmin import MaxMin
+from pliant.torch._units import along, declared, units_last
+
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+_OUT_OF_SIGHT = "its computation is not PyTorch's"
+_LEAVING = (Tensor.numpy, Tensor.__array__, Tensor.tolist, Tensor.__dlpack__)
+
+
+class Call(NamedTuple):
+    """A call of PyTorch's Python interface that returned a tensor."""
+
+    function: Any
+    number: int
+    """How many the function had returned before."""
+
+
+class Layer(NamedTuple):
+    """A hidden layer in one forward pass."""
+
+    name: str
+    raw: Tensor
+    """As it was computed, whatever wrote over it later."""
+    values: Tensor
+    """With the units on the last axis."""
+    activation: str
+    """In the words of `pliant.types.HiddenLayer`; of others "unknown" if they are 0 for many inputs, or "smooth"."""
+    start: str | None
+    """The nearest earlier layer that it depends on."""
+    call: Call | None
+    """What returned it; None in compiled code."""
+
+
+class Trace(NamedTuple):
+    """What `trace` returns."""
+
+    output: Any
+    """What the module returned."""
+    layers: tuple[Layer, ...]
+    """In the order in which they are computed."""
+    heads: tuple[str, ...]
+    """The modules whose products make the outputs, each by one; none where that is not clear."""
+    behind: tuple[str, ...]
+    """Activations behind the head or the last weights."""
+    unseen: Mapping[str, str]
+    """Layers that could not be followed, and why."""
+    called: frozenset[str]
+    """The modules that were called."""
+    weights: frozenset[str]
+    """The parameters that are multiplied with data."""
+
+
+def trace(
+    call: Callable[[], Any],
+    module: nn.Module,
+    params: Mapping[str, Tensor],
+    inputs: Iterable[Tensor],
+    head: str | None = None,
+    layers: Sequence[str] | None = None,
+) -> Trace:
+    """Follows a forward pass.
+
+    Args:
+      call: runs it.
+      module: what is called there.
+      params: the tensors that it has for parameters there, by name.
+      inputs: the tensors that it is called with.
+      head: the output layer; nothing in it or behind it is hidden.
+      layers: modules whose outputs are the hidden layers; by default all activations that weights read.
+
+    Returns:
+      A `Trace`.
+
+    Example:
+      >>> net, x = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1), nn.Sigmoid()), torch.ones(8, 2)
+      >>> found = trace(lambda: net(x), net, dict(net.named_parameters()), [x])
+      >>> [layer.name for layer in found.layers], found.heads, found.behind
+      (['1'], ('2',), ('3',))
+    """
+    follower = Follower(params, inputs)
+    watch = _Watch(follower, head, layers)
+    with watch.on(module), follower, _Calls(watch):
+        output = call()
+    return watch.result(output)
+
+
+class _Calls(TorchFunctionMode):
+    """Counts what Python calls, so that a later pass finds the same places."""
+
+    def __init__(self, watch: "_Watch"):
+        super().__init__()
+        self.watch = watch
+        self.count: collections.Counter[Any] = collections.Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in _LEAVING:
+            self.watch.left(args[0])
+        if isinstance(result, Tensor):
+            self.watch.returned(result, Call(func, self.count[func]))
+            self.count[func] += 1
+        return result
+
+
+class _Watch:
+    """Knows which module is running, and which activations are modules."""
+
+    def __init__(self, follower: Follower, head: str | None, layers: Sequence[str] | None):
+        self.follower = follower
+        self.head, self.layers = head, layers
+        self.made: Any = WeakTensorKeyDictionary()
+        self.stack: list[tuple[str, nn.Module, int, bool, bool]] = []
+        self.called: set[str] = set()
+        self.chosen: list[Core] = []
+        self.out_of_sight: list[Info] = []
+        follower.scope = self.scope
+
+    @contextlib.contextmanager
+    def on(self, module: nn.Module) -> Iterator[None]:
+        """Has every module say when it is called."""
+        handles = []
+        for name, part in module.named_modules():
+            if isinstance(part, torch.jit.ScriptModule):  # has no hooks; its operations are seen all the same
+                continue
+            handles += [
+                part.register_forward_pre_hook(lambda part, args, name=name: self.enter(name, part, args)),
+                part.register_forward_hook(
+                    lambda part, args, kwargs, output, name=name: self.leave(name, part, (args, kwargs), output),
+                    with_kwargs=True,
+                ),
+            ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def scope(self, params: frozenset[str]) -> str:
+        """The module that is running, or that weights belong to."""
+        name, module = self.stack[-1][:2] if self.stack else ("", None)
+        if isinstance(module, KERNEL_LAYERS) or not params:
+            return name
+        return min(params).partition(".parametrizations.")[0].rpartition(".")[0]
+
+    def returned(self, tensor: Tensor, call: Call) -> None:
+        """Notes which call made a tensor."""
+        self.made[tensor] = call
+        core = self.follower.info(tensor).core
+        if core is not None and core.tensor is tensor and core.call is None:
+            core.call = call
+
+    def left(self, tensor: Tensor) -> None:
+        """Notes that PyTorch loses sight of data, such as in NumPy."""
+        info = self.follower.info(tensor)
+        if info.is_data:
+            self.out_of_sight.append(info)
+            self.follower.left = self.follower.tick()
+
+    def enter(self, name: str, module: nn.Module, inputs: Any) -> None:
+        """Before a module is called."""
+        follower = self.follower
+        for tensor in tree_leaves(inputs) if self.out_of_sight else ():
+            if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor not in follower.infos:
+                follower.infos[tensor] = follower.lost(self.out_of_sight)
+                follower.unseen[f"before {name}"] = _OUT_OF_SIGHT
+        self.called.add(name)
+        self.stack.append((name, module, follower.tick(), follower.is_opaque, follower.is_in_head))
+        follower.is_opaque |= isinstance(module, _RECURRENT)
+        follower.is_in_head |= name == self.head
+
+    def leave(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        """After a module was called."""
+        follower = self.follower
+        _, _, entered, follower.is_opaque, follower.is_in_head = self.stack.pop()
+        before = [
+            info for each in tree_leaves(inputs) if isinstance(each, Tensor) and (info := follower.info(each)).is_data
+        ]
+        for tensor in tree_leaves(output) if before else ():
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                self.look(name, module, entered, before, tensor)
+
+    def look(self, name: str, module: nn.Module, entered: int, before: Any, tensor: Tensor) -> None:
+        """Whether what a module returned is an activation."""
+        follower = self.follower
+        info = follower.info(tensor)
+        if not info.is_data:
+            if follower.left < entered:
+                return
+            info = follower.lost(before)
+            follower.unseen[name or type(module).__name__] = _OUT_OF_SIGHT
+        if isinstance(module, _RECURRENT):
+            info = info._replace(labels=along(tensor, -1))
+            follower.unseen[name or type(module).__name__] = f"{type(module).__name__} has gates and a state"
+        elif info.labels is None:
+            info = info._replace(labels=declared(module, tensor))
+        core = info.core
+        is_own = core is not None and info.kind != LINEAR and info.base <= entered < core.number
+        if isinstance(module, MaxMin):
+            info = info._replace(base=follower.tick(), kind=ACTIVATION, labels=before[0].labels)
+            core = follower.core(tensor, info, "maxmin", name)
+            core.is_module = True
+            for operation in ("minimum", "maximum"):
+                follower.unseen.pop(f"{name}.{operation}" if name else operation, None)
+        elif core is not None and is_own and not (core.is_module and core.tensor is tensor):
+            if core.tensor is not tensor:
+                core = follower.core(tensor, info, core.activation, name)
+            core.name, core.is_module = name, True
+        if self.layers is not None and name in self.layers:
+            activation = core.activation if core is not None and core.is_module and core.tensor is tensor else "unknown"
+            chosen = follower.core(tensor, info, activation, name)
+            chosen.call = self.made.get(tensor)
+            self.chosen.append(chosen)
+            info, core = info._replace(base=follower.tick(), kind=LINEAR, above=info.above | {chosen}), None
+        if core is not None and core.call is None:
+            core.call = self.made.get(tensor)
+        follower.infos[tensor] = info._replace(core=core, from_head=info.from_head or name == self.head)
+
+    def result(self, output: Any) -> Trace:
+        """What was found."""
+        follower = self.follower
+        candidates = sorted(follower.candidates, key=lambda core: core.number)
+        hidden = [core for core in candidates if core in follower.read and not core.from_head]
+        outputs = [follower.info(each) for each in tree_leaves(output) if isinstance(each, Tensor)]
+        last = [info.core for info in outputs if info.core is not None and info.kind == ACTIVATION]
+        behind = [core.name for core in dict.fromkeys([*candidates, *last]) if core not in hidden]
+        heads = [self._head(info.frontier) for info in outputs]
+        unseen = dict(follower.unseen)
+        found: dict[Core, Layer] = {}
+        names: collections.Counter[str] = collections.Counter()
+        for core in hidden if self.layers is None else self.chosen:
+            names[core.name] += 1
+            name = core.name if names[core.name] == 1 else f"{core.name}_{names[core.name]}"
+            raw = core.value
+            labels = along(raw, -1) if core.labels is None and raw.ndim == 2 else core.labels
+            values = units_last(raw, labels)
+            if values is None or values.numel() == 0:
+                unseen[name] = (
+                    f"which axes of {tuple(raw.shape)} are units is not known" if raw.numel() else "it is empty"
+                )
+                continue
+            start = next((found[each].name for each in reversed(found) if each in core.above), None)
+            found[core] = Layer(name, raw, values, core.activation, start, core.call)
+        return Trace(
+            output,
+            tuple(found.values()),
+            tuple(dict.fromkeys(head for head in heads if head is not None)),
+            tuple(dict.fromkeys(behind)),
+            unseen,
+            frozenset(self.called),
+            frozenset(follower.weights),
+        )
+
+    def _head(self, frontier: frozenset[int]) -> str | None:
+        """The module of an output's one product, if no other product reads it."""
+        if len(frontier) != 1:
+            return None
+        name, is_read = self.follower.products[min(frontier)]
+        others = [other for number, (other, _) in enumerate(self.follower.products) if number not in frontier]
+        return None if is_read or name in others else name
