@@ -155,6 +155,11 @@ def test_half_a_copy_without_a_network_is_named(caches):
 
 @pytest.mark.parametrize("error", [ConnectionError("reset"), ValueError("BuilderConfig 'x' not found"), TimeoutError()])
 def test_a_repository_that_cannot_be_read(hub, caches, error):
+    hub(_raised_from(RuntimeError("failed"), error), reachable=False)
+    with pytest.raises(
+        UserError, match=r"got no connection.*" + ("" if isinstance(error, ConnectionError) else str(error))
+    ):
+        load_dataset("mnist")
     hub(_raised_from(RuntimeError("failed"), error))
     cause = f"{type(error).__name__}: {error}" if str(error) else "TimeoutError"
     message = rf"got no data set 'mnist' from the Hugging Face hub \(ylecun/mnist\): {cause}; wanted a repository"

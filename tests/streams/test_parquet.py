@@ -210,6 +210,12 @@ def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match=r"got the data folder .*\(Permission denied\); wanted a folder that exists"):
         load_dataset("mine", data_dir=tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(
+        UserError, match=r"got the data folder .*mine' \(Permission denied\); wanted a folder that can be"
+    ):
+        load_dataset("mine", data_dir=tmp_path)
 
 
 def test_missing_folder_from_the_environment(tmp_path, monkeypatch):

@@ -127,6 +127,7 @@ def _refused(name: str, hub: str, obstacle: BaseException | None, error: BaseExc
         copy = _copies(hub)
         return UserError(
             got=f"no connection to the Hugging Face hub for {name!r} ({hub}): {_told(root_cause(obstacle))}"
+            + ("" if isinstance(cause, ConnectionError) else f"; {_told(cause)}")
             + (f"; and no whole copy in {copy[0]}" if copy else ""),
             wanted="network access, or the data set in the local cache",
             do=f"Run once with a network, or {elsewhere}",

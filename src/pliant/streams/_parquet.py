@@ -43,12 +43,12 @@ def data_folder(given: str | os.PathLike[str] | None) -> Path | None:
     Raises:
       UserError: if there is no such folder.
     """
-    text = os.fspath(given) if given is not None else os.environ.get(DATA_VARIABLE) or None
+    text = os.fsdecode(given) if given is not None else os.environ.get(DATA_VARIABLE) or None
     if text is None:
         return None
     do = f"Name another one with --data-dir or {DATA_VARIABLE}, or leave both out to load from the hub."
     wanted = "a folder that exists"
-    if not str(text).strip():
+    if not text.strip():
         raise UserError(got="an empty name for the data folder", wanted=wanted, do=do)
     try:
         folder = Path(text).expanduser()
@@ -56,9 +56,9 @@ def data_folder(given: str | os.PathLike[str] | None) -> Path | None:
             os.scandir(folder).close()
             return folder
     except (OSError, RuntimeError, ValueError) as error:  # no permission, ~stranger, a zero byte
-        raise UserError(got=f"the data folder {str(text)!r} ({_reason(error)})", wanted=wanted, do=do) from error
+        raise UserError(got=f"the data folder {text!r} ({_reason(error)})", wanted=wanted, do=do) from error
     kind = "which is a file" if folder.exists() else "which is not there"
-    raise UserError(got=f"the data folder {str(text)!r}, {kind}", wanted=wanted, do=do)
+    raise UserError(got=f"the data folder {text!r}, {kind}", wanted=wanted, do=do)
 
 
 def split_files(name: str, folder: Path, test_splits: Sequence[str]) -> dict[str, list[Path]] | None:
@@ -90,11 +90,17 @@ def split_files(name: str, folder: Path, test_splits: Sequence[str]) -> dict[str
 def _by_split(place: Path) -> dict[str, dict[str, list[Path]]]:
     """Files by split and by what their names say without numbers."""
     found: dict[str, dict[str, list[Path]]] = {}
-    if not place.is_dir():
+    try:
+        files = [file for file in sorted(place.iterdir()) if file.suffix.lower() == ".parquet" and file.is_file()]
+    except (FileNotFoundError, NotADirectoryError):
         return found
-    for file in sorted(place.iterdir()):
-        if file.suffix.lower() != ".parquet" or not file.is_file():
-            continue
+    except OSError as error:
+        raise UserError(
+            got=f"the data folder {str(place)!r} ({_reason(error)})",
+            wanted="a folder that can be read",
+            do="Change its permissions, or name another one.",
+        ) from error
+    for file in files:
         words = [word for word in re.split(r"[-_. ]+", file.stem.lower()) if not _NUMBER.fullmatch(word)]
         words = [word.rstrip("0123456789") for word in words]
         splits = {SPLITS[word] for word in words if word in SPLITS}
