@@ -47,9 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # no file of the user's
         raise
     except OSError as error:
+        kept = " A run keeps its finished tasks; the same command continues it." if isinstance(command, Run) else ""
         print_error(
             f"pliant: got {type(error).__name__}: {error}; wanted files that can be read and written. "
-            "Check permissions and free space."
+            f"Check permissions and free space.{kept}"
         )
         return USER_ERROR
     return 0

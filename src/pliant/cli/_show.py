@@ -58,12 +58,11 @@ class Show:
             return
         if not found:
             near = difflib.get_close_matches(self.what, [*PRESETS, *(name for kind in WHEN.values() for name in kind)])
+            hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
             raise UserError(
                 got=f"{self.what!r}, which is neither a folder nor a name",
                 wanted="a run folder, or a name that `pliant list` prints",
-                do=f"Did you mean {' or '.join(map(repr, near))}?"
-                if near
-                else "See `pliant list methods` and its like.",
+                do=hint + "See `pliant list methods` and its like.",
             )
         if self.format != "table":
             raise UserError(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pliant.errors import UserError, require_range, unknown_name
 from pliant.networks import NETWORKS
@@ -10,6 +10,18 @@ from pliant.streams import STREAMS
 from pliant.training._config import RunConfig
 
 _HINTS = get_type_hints(RunConfig)
+_WANTED = {
+    int: "a whole number",
+    int | None: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a text",
+    str | None: "a text",
+    tuple[int, ...]: "a list of whole numbers",
+    tuple[int, ...] | None: "a list of whole numbers",
+    tuple[float, ...]: "a list of numbers",
+    tuple[str, ...]: "a list of texts",
+}
 
 
 def check(config: RunConfig) -> None:
@@ -38,14 +50,25 @@ def check(config: RunConfig) -> None:
 
 
 def _check_kinds(config: RunConfig) -> None:
-    """Literals and whole numbers are checked by the command line; a configuration made in Python comes by here."""
+    """The command line checks kinds while it reads; a configuration made in Python comes by here."""
     for field in dataclasses.fields(RunConfig):
         hint, value, do = _HINTS[field.name], getattr(config, field.name), f"Leave it out for {field.default}."
-        allowed = get_args(hint) if get_origin(hint) is Literal else ()
-        if allowed and value not in allowed:
-            raise unknown_name(field.name, str(value), allowed, do)
-        if hint in (int, int | None) and type(value) not in (int, *get_args(hint)):
-            raise UserError(got=f"{field.name}={value!r}", wanted="a whole number", do=do)
+        if get_origin(hint) is Literal:
+            if value not in get_args(hint):
+                raise unknown_name(field.name, str(value), get_args(hint), do)
+        elif not _is_of(hint, value):
+            raise UserError(got=f"{field.name}={value!r}", wanted=_WANTED[hint], do=do)
+
+
+def _is_of(hint: Any, value: Any) -> bool:
+    """Whether a value is of a kind; a whole number is a number, but True is none, and a text is no list of letters."""
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple | list) and all(_is_of(get_args(hint)[0], each) for each in value)
+    if get_args(hint):
+        return any(_is_of(each, value) for each in get_args(hint))
+    if hint is bool or not isinstance(value, bool):
+        return isinstance(value, int | float if hint is float else hint)
+    return False
 
 
 def check_names(config: RunConfig, names: list[str]) -> None:
@@ -84,15 +107,16 @@ def parse_settings(config: RunConfig, methods: list[str]) -> dict[str, dict[str,
 
 
 def parse_grid(config: RunConfig, methods: list[str]) -> dict[str, dict[str, str]]:
-    """Values to try, with commas between, by method and option."""
-    parsed: dict[str, dict[str, str]] = {name: {} for name in methods}
+    """Values to try, with commas between, by method and option; what a method is given wins over what all are."""
+    of_all: dict[str, str] = {}
+    of_one: dict[str, dict[str, str]] = {name: {} for name in methods}
     for entry in config.grid:
         target, _, values = entry.partition("=")
-        name, _, option = target.rpartition(".")
-        if not (name and option and values):
-            do = "For example adamo.isometry_strength=0.01,0.1,1."
-            raise UserError(got=f"--grid {entry}", wanted="METHOD.OPTION=VALUE,VALUE,…", do=do)
-        if name not in parsed:
+        name, dot, option = target.rpartition(".")
+        if not (option and values) or (dot and not name):
+            do = "For example adamo.isometry_strength=0.01,0.1,1, or learning_rate=1e-4,1e-3 for all methods."
+            raise UserError(got=f"--grid {entry}", wanted="[METHOD.]OPTION=VALUE,VALUE,…", do=do)
+        if dot and name not in of_one:
             raise unknown_name("method", name, methods, do="Give options of the methods of this run.")
-        parsed[name][option] = values
-    return parsed
+        (of_one[name] if dot else of_all)[option] = values
+    return {name: of_all | own for name, own in of_one.items()}

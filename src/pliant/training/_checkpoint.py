@@ -1,9 +1,14 @@
 """Checkpoints at task boundaries, by Orbax: atomic, so a killed run continues from the last one that is whole."""
 
+import contextlib
+import gc
+import logging
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -19,10 +24,11 @@ class Checkpoints:
     def __init__(self, folder: Path, num_tasks_stored: int, *, keep: Literal["last", "all"] = "last"):
         """Opens a folder; what is beyond the tasks whose metrics are stored is of no use, and all is begun anew."""
         self._most = 1 if keep == "last" else None
+        self._loud = _silenced()
         self._folder = folder.absolute()
         for leftover in self._folder.glob("*.orbax-checkpoint-tmp*"):  # of a process that was killed while writing
             shutil.rmtree(leftover)
-        self._manager = self._open()
+        self._manager: Any = self._open()
         if self.num_tasks_done() > num_tasks_stored:
             self._manager.close()
             shutil.rmtree(self._folder)
@@ -33,8 +39,34 @@ class Checkpoints:
         return self._manager.latest_step() or 0
 
     def save(self, num_tasks_done: int, state: PyTree[np.ndarray]) -> None:
-        """Writes a checkpoint in the background, then removes the older one."""
-        self._manager.save(num_tasks_done, args=ocp.args.StandardSave(state))
+        """Writes a checkpoint, then removes the older one.
+
+        Raises:
+          UserError: if it cannot be written; the older one stays.
+        """
+        told, sys.unraisablehook = sys.unraisablehook, lambda _: None  # its threads complain when one of them fails
+        try:
+            self._manager.save(num_tasks_done, args=ocp.args.StandardSave(state))
+            self._manager.wait_until_finished()
+        except Exception as error:  # many kinds: the system's errors come back wrapped by TensorStore and Orbax
+            reason = _reason(error)
+        else:
+            sys.unraisablehook = told
+            return
+        self._abandon()  # outside of the handler, which keeps alive what failed
+        sys.unraisablehook = _passing_over_closed_loops(told)  # those that are late
+        raise UserError(
+            got=f"a checkpoint that cannot be written in {self._folder} ({reason})",
+            wanted="free space, and permission to write there",
+            do="Mend that and run the same command again: it goes on after the last whole checkpoint.",
+        )
+
+    def _abandon(self) -> None:
+        """Lets go of a write that failed, and of the complaints of what it leaves half done."""
+        with contextlib.suppress(Exception):
+            self._manager.close()
+        self._manager = None
+        gc.collect()
 
     def kept(self) -> list[int]:
         """The numbers of tasks that the checkpoints have behind them."""
@@ -65,5 +97,31 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        if self._manager:
+            self._manager.close()
+        self._loud()
+
+
+def _silenced() -> Callable[[], None]:
+    """Keeps Orbax from logging tracebacks of what it raises as well; returns what ends that."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+
+    def end() -> None:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    return end
+
+
+def _passing_over_closed_loops(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Reports what it is told as before, but for the error in which the threads of a failed write end."""
+    return lambda told: None if str(told.exc_value) == "Event loop is closed" else hook(told)
+
+
+def _reason(error: Exception) -> str:
+    """What the system said: "…: Failed to write 9 bytes to file 7: No space left on device [os_error_code='28']"."""
+    line = (str(error).splitlines() or [""])[0].partition(" [os_error_code")[0]
+    return getattr(error, "strerror", None) or line.rpartition(": ")[2] or type(error).__name__

@@ -1,7 +1,9 @@
 """What to run."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 Transition = Literal["abrupt", "output-interpolation", "input-interpolation", "task-sampling"]
 Budget = Literal["equal-updates", "per-micro-task"]
@@ -82,4 +84,16 @@ class RunConfig:
     adamo.isometry_strength=0.03, random-labels.labels=iid or mlp.norm=layer."""
     grid: tuple[str, ...] = ()
     """METHOD.OPTION=VALUE,VALUE,… for numbers of a method to try, all combinations and seeds in one compiled program,
-    such as adamo.isometry_strength=0.01,0.1,1."""
+    such as adamo.isometry_strength=0.01,0.1,1. Without METHOD. for all methods: learning_rate=1e-4,1e-3."""
+
+    def __post_init__(self) -> None:
+        """Makes Python's numbers of NumPy's, alone or in a list: a configuration is stored as text."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple | list):
+                value = tuple(map(_as_python, value))
+            object.__setattr__(self, field.name, _as_python(value))
+
+
+def _as_python(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

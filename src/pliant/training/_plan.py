@@ -91,13 +91,13 @@ def _make_plan(config: RunConfig, load: Callable[[], Dataset | None]) -> Plan:
 
 
 def settings_in_use(settings: Sequence[str], config: RunConfig) -> tuple[str, ...]:
-    """Those settings that are of a method, the stream or the network of a configuration.
+    """Those settings that are of a method, the stream or the network of a configuration, or of all methods.
 
     Example:
-      >>> settings_in_use(("redo.every=9", "adam.b1=0.8"), RunConfig(methods=("adam",)))
-      ('adam.b1=0.8',)
+      >>> settings_in_use(("redo.every=9", "adam.b1=0.8", "b2=0.9"), RunConfig(methods=("adam",)))
+      ('adam.b1=0.8', 'b2=0.9')
     """
-    used = {find(source).name for source in config.methods} | {config.stream, config.network}
+    used = {find(source).name for source in config.methods} | {config.stream, config.network, ""}
     return tuple(setting for setting in settings if setting.partition("=")[0].rpartition(".")[0] in used)
 
 

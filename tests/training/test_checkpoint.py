@@ -1,0 +1,60 @@
+"""Checkpoints that cannot be written: one error that says why, and the one before stays."""
+
+import errno
+import logging
+import sys
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from pliant.errors import UserError
+from pliant.training._checkpoint import Checkpoints
+
+OF_TENSORSTORE = (
+    'RESOURCE_EXHAUSTED: Error writing "params" in OCDBT database at local file "/a/": '
+    "Failed to write 97576 bytes to file 7: No space left on device [os_error_code='28'] [spec='{\"a\": 1}']"
+)
+
+
+def _state(value):
+    return {"a": np.full(3, value, np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (ValueError(OF_TENSORSTORE), "No space left on device"),
+        (RuntimeError(""), "RuntimeError"),
+    ],
+)
+def test_a_write_that_fails(tmp_path, monkeypatch, failure, reason):
+    def fail(self, *arguments, **options):
+        raise failure
+
+    level, hook = logging.getLogger("absl").level, sys.unraisablehook
+    with Checkpoints(tmp_path / "all", 9) as checkpoints:
+        checkpoints.save(1, _state(1.0))
+        monkeypatch.setattr(ocp.CheckpointManager, "save", fail)
+        with pytest.raises(UserError, match=rf"cannot be written in .*all \({reason}\); wanted free space") as caught:
+            checkpoints.save(2, _state(2.0))
+    assert caught.value.__cause__ is caught.value.__context__ is None  # what has failed is let go
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "unraisablehook", hook)
+    assert logging.getLogger("absl").level == level
+    with Checkpoints(tmp_path / "all", 9) as checkpoints:
+        assert checkpoints.kept() == [1]
+        np.testing.assert_array_equal(checkpoints.restore(_state(0.0))["a"], np.ones(3))
+
+
+def test_late_complaints_of_a_failed_write_are_passed_over(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    monkeypatch.setattr(ocp.CheckpointManager, "save", lambda self, *arguments, **options: 1 / 0)
+    with Checkpoints(tmp_path, 9) as checkpoints, pytest.raises(UserError, match="division by zero"):
+        checkpoints.save(1, _state(1.0))
+    for text in ("Event loop is closed", "another"):
+        sys.unraisablehook(type("Told", (), {"exc_value": RuntimeError(text)}))
+    assert [str(each.exc_value) for each in told] == ["another"]
