@@ -1,13 +1,16 @@
 """Baselines: what everything else is measured against."""
 
+import functools
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from pliant.errors import require_adam, require_choice, require_range
+from pliant.isometry import split_axes
+from pliant.layouts import find_output_axes
 from pliant.masks import select
 from pliant.methods._builders import adam_optimizer
 from pliant.penalties import l2
@@ -29,8 +32,7 @@ def _sgd_optimizer(
     require_range("learning_rate", learning_rate, 0, do="Use a step size such as 0.01.")
     require_range("momentum", momentum, 0, 0.999999, do="0 or 0.9 are usual.")
     require_range("weight_decay", weight_decay, 0, do="Use 0 for none.")
-    decay = optax.add_decayed_weights(weight_decay)
-    return optax.with_extra_args_support(optax.chain(decay, optax.sgd(learning_rate, momentum)))
+    return optax.with_extra_args_support(optax.chain(_decay(weight_decay), optax.sgd(learning_rate, momentum)))
 
 
 def _tuned_adam_optimizer(
@@ -108,7 +110,20 @@ def _adamw(
 ) -> optax.GradientTransformationExtraArgs:
     require_adam(learning_rate, b1, b2, eps)
     require_range("weight_decay", weight_decay, 0, do="Use 0 for plain Adam.")
-    return optax.with_extra_args_support(optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask))
+    decay = _decay(weight_decay) if mask is None else optax.masked(_decay(weight_decay), mask)
+    chain = optax.chain(optax.scale_by_adam(b1, b2, eps), decay, optax.scale_by_learning_rate(learning_rate))
+    return optax.with_extra_args_support(chain)
+
+
+def _decay(weight_decay: Number) -> optax.GradientTransformation:
+    """`optax.add_decayed_weights`, which with a decay of 0 that is not known when compiling makes NaN of infinity."""
+    decay = optax.add_decayed_weights(weight_decay)
+
+    def update_fn(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        decayed, state = decay.update(updates, state, params)
+        return jax.tree.map(lambda new, old: jnp.where(weight_decay > 0, new, old), decayed, updates), state
+
+    return optax.GradientTransformation(decay.init, update_fn)
 
 
 def _l2_penalty(
@@ -159,21 +174,24 @@ def _muon_optimizer(
     require_range("rate_factor", rate_factor, 0, do="20 makes the published 0.02 of a learning rate of 1e-3.")
 
     def labels(params: Params) -> Params:
-        hidden = select(wiring.mask(params, "matrix"), params)
+        hidden = select(wiring.mask(params, "matrix"), params, min_axes=2)
         return jax.tree.map(lambda is_hidden: "muon" if is_hidden else "adam", hidden)
 
     muon = optax.contrib.muon(
         learning_rate * rate_factor,
         beta=momentum,
         mu_dtype=jnp.float32,
-        muon_weight_dimension_numbers=lambda params: jax.tree.map(_as_matrix, params),
+        muon_weight_dimension_numbers=functools.partial(_as_matrices, wiring),
     )
     return optax.partition({"muon": muon, "adam": optax.adam(learning_rate, b1, b2, eps)}, labels)
 
 
-def _as_matrix(kernel: Array) -> optax.contrib.MuonDimensionNumbers:
-    """All axes but the last are inputs, as in `pliant.isometry.matrix_view`."""
-    return optax.contrib.MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1)
+def _as_matrices(wiring: Wiring, kernels: Params) -> PyTree[optax.contrib.MuonDimensionNumbers]:
+    """Inputs and outputs, as in `pliant.isometry.matrix_view`."""
+    leaves, structure = jax.tree.flatten(kernels)
+    found = find_output_axes(wiring, kernels, [True] * len(leaves))
+    axes = [split_axes(leaf.shape, outputs) for leaf, outputs in zip(leaves, found, strict=True)]
+    return structure.unflatten(optax.contrib.MuonDimensionNumbers(*each) for each in axes)
 
 
 SGD = Method(

@@ -42,6 +42,7 @@ def _spectral(
         mask=lambda params: wiring.mask(params, *kernels),
         bias_mask=(lambda params: wiring.mask(params, "bias")) if include_bias and "bias" in present else None,
         norm_mask=(lambda params: wiring.mask(params, "norm")) if pull_to_one and "norm" in present else None,
+        output_axes=wiring,
     )
 
 
@@ -60,6 +61,7 @@ def _effective_rank(wiring: Wiring, *, strength: Number = 2e-2, l2_strength: Num
         l2_strength=l2_strength,
         layers=layers,
         mask=lambda params: wiring.mask(params, "matrix", "head"),
+        wiring=wiring,
     )
 
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from pliant.errors import UserError, require_choice, require_range
+from pliant.errors import UserError, require_choice, require_range, require_whole
 from pliant.finite import all_finite
+from pliant.penalties._strength import heard, scaled
 from pliant.types import Forward, Number, Params, Penalty, Scalar
 
 Distance = Literal["squared", "kl"]
@@ -90,8 +91,8 @@ def churn(
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
     require_range("decay", decay, 0, 0.999999, do="0.99 is usual.")
-    require_range("lag", lag, 1, do="Use 1, as published.")
-    require_range("num_examples", num_examples, 1, do="Use the size of the batch.")
+    require_whole("lag", lag, 1, do="Use 1, as published.")
+    require_whole("num_examples", num_examples, 1, do="Use the size of the batch.")
     require_choice("distance", distance, "squared", "kl")
 
     def init(params: Params) -> ChurnState:
@@ -107,8 +108,9 @@ def churn(
             )
         inputs = forward.sample(num_examples)
         before = jax.lax.stop_gradient(forward.evaluate(state.past[0], inputs)[0])
-        now = _distance(distance, before, forward.evaluate(params, inputs)[0])
         has_past = state.updates >= lag
+        is_on = has_past & (jnp.asarray(strength) > 0)
+        now = _distance(distance, before, heard(is_on, forward.evaluate(params, inputs)[0]))
         updates = state.updates + 1
 
         def running(mean: Scalar, value: Scalar) -> Scalar:
@@ -121,7 +123,7 @@ def churn(
         correction = 1 - jnp.float32(decay) ** jnp.maximum(updates - lag, 1)
         ratio = means[0] / (means[1] + 1e-8 * correction)
         past = (*state.past[1:], jax.lax.stop_gradient(params))
-        return jnp.where(has_past, strength * ratio, 0.0) * now, ChurnState(past, updates, *means)
+        return scaled(jnp.where(is_on, strength * ratio, 0.0), now), ChurnState(past, updates, *means)
 
     return Penalty(init, loss)
 

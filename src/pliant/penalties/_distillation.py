@@ -8,8 +8,9 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from pliant.branches import anywhere
-from pliant.errors import UserError, require_range, unknown_name
+from pliant.errors import UserError, require_range, require_whole, unknown_name
 from pliant.finite import all_finite
+from pliant.penalties._strength import heard, scaled
 from pliant.types import Forward, Number, Params, Penalty, Scalar
 
 Distance = Literal["kl", "squared"]
@@ -83,8 +84,8 @@ def distillation(
       reset of everything, it is not quite the network that it was.
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
-    require_range("distill_steps", distill_steps, 1, do="Use the number of updates that the teacher is listened to.")
-    require_range("every_tasks", every_tasks, 0, do="Use 1 for every switch, 0 for none.")
+    require_whole("distill_steps", distill_steps, 1, do="Use the number of updates that the teacher is listened to.")
+    require_whole("every_tasks", every_tasks, 0, do="Use 1 for every switch, 0 for none.")
     if distance not in _DISTANCES:
         raise unknown_name("distance", distance, _DISTANCES, do="Use 'kl' for classes, 'squared' for values.")
 
@@ -98,7 +99,7 @@ def distillation(
 
         def compared(output: Array) -> Scalar:
             teacher, _ = forward.evaluate(state.teacher, forward.inputs)
-            return weight * _DISTANCES[distance](_wide(teacher), _wide(output)).mean()
+            return scaled(weight, _DISTANCES[distance](_wide(teacher), _wide(heard(weight, output))).mean())
 
         def silent(output: Array) -> Array:
             return jnp.zeros((), jnp.promote_types(output.dtype, jnp.float32))

@@ -9,14 +9,20 @@ from jaxtyping import Array, Float
 from pliant.errors import require_range, unknown_name
 from pliant.masks import Mask
 from pliant.penalties._l2 import l2
-from pliant.types import Features, Forward, Number, Params, Penalty, Scalar, State
+from pliant.penalties._strength import heard, scaled
+from pliant.types import Features, Forward, Number, Params, Penalty, Scalar, State, Wiring
 
 _ABSENT = 1e-5
 """Singular values below this much of the largest count as 0: in float32 their directions are noise."""
 
 
 def effective_rank(
-    strength: Number = 2e-2, *, l2_strength: Number = 1e-3, layers: Sequence[str] = (), mask: Mask = None
+    strength: Number = 2e-2,
+    *,
+    l2_strength: Number = 1e-3,
+    layers: Sequence[str] = (),
+    mask: Mask = None,
+    wiring: Wiring | None = None,
 ) -> Penalty:
     r"""Rewards a high effective rank of the last two layers' features, and penalises weights (L2-ER).
 
@@ -37,6 +43,7 @@ def effective_rank(
       layers: keys of the features; the mean is taken over them. By default the last two of the network, in its order.
       mask: True at the parameters that the second term is about: a pytree of booleans or a function of the parameters
         that makes one; by default all.
+      wiring: the network's layer graph, which says where features have their units if that is not the last axis.
 
     Returns:
       A stateless `Penalty`, whose `loss` needs the features of the `Forward`.
@@ -68,18 +75,20 @@ def effective_rank(
     decay = l2(l2_strength, mask=mask)
 
     def loss(params: Params, state: State, forward: Forward) -> tuple[Scalar, State]:
-        ranks = [_rank(features) for features in _of(forward.features, layers)]
+        found = _of(forward.features, layers)
+        last = [wiring.units_last(name, feature) if wiring else feature for name, feature in found.items()]
+        ranks = [_rank(features) for features in heard(strength, last)]
         small, state = decay.loss(params, state, forward)
-        return small - strength * jnp.stack(ranks).mean(), state
+        return small - scaled(strength, jnp.stack(ranks).mean()), state
 
     return Penalty(decay.init, loss)
 
 
-def _of(features: Features, layers: Sequence[str]) -> list[Array]:
+def _of(features: Features, layers: Sequence[str]) -> Features:
     for name in layers:
         if name not in features:
             raise unknown_name("layer", name, features, do="Name layers of the network's features.")
-    return [features[name] for name in (layers or tuple(features)[-2:])]
+    return {name: features[name] for name in (layers or tuple(features)[-2:])}
 
 
 def _rank(features: Float[Array, "*examples width"]) -> Scalar:

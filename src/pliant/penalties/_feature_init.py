@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from pliant.errors import UserError, require_range
+from pliant.penalties._strength import heard, scaled
 from pliant.types import Features, Forward, Number, Params, Penalty, Scalar, State, Wiring
 
 
@@ -54,7 +55,8 @@ def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
         )
 
     def wide(features: Features) -> Array:
-        return features[read].astype(jnp.promote_types(features[read].dtype, jnp.float32))
+        feature = wiring.units_last(read, features[read])
+        return feature.astype(jnp.promote_types(feature.dtype, jnp.float32))
 
     def init(params: Params) -> State:
         return jax.tree.map(jnp.copy, params)
@@ -62,7 +64,7 @@ def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
     def loss(params: Params, state: State, forward: Forward) -> tuple[Scalar, State]:
         del params
         _, start = forward.evaluate(state, forward.inputs)
-        moved = wide(forward.features) - jax.lax.stop_gradient(wide(start))
-        return strength * jnp.mean(jnp.sum(moved**2, axis=-1)), state
+        moved = heard(strength, wide(forward.features)) - jax.lax.stop_gradient(wide(start))
+        return scaled(strength, jnp.mean(jnp.sum(moved**2, axis=-1))), state
 
     return Penalty(init, loss)

@@ -4,7 +4,9 @@ import jax
 
 from pliant.errors import require_range
 from pliant.isometry import Rectangular, gram_deviation, require_rectangular
-from pliant.masks import Mask, select
+from pliant.layouts import OutputAxes, select_kernels
+from pliant.masks import Mask
+from pliant.penalties._strength import heard, scaled
 from pliant.types import Forward, Number, Params, Penalty, Scalar, State
 
 
@@ -14,6 +16,7 @@ def gram(
     gain: Number = 1.0,
     rectangular: Rectangular = "none",
     mask: Mask = None,
+    output_axes: OutputAxes = None,
 ) -> Penalty:
     r"""Penalises the Gram deviation of kernels, through the loss and so through the optimizer's moments.
 
@@ -27,12 +30,14 @@ def gram(
       gain: s > 0, the singular value aimed at.
       rectangular: "none" or "fan", see `pliant.isometry.gram_deviation`.
       mask: True at the kernels to penalise, as in `pliant.optimizers.add_isometry_step`.
+      output_axes: the axes of kernels that index outputs, see `pliant.optimizers.add_isometry_step`.
 
     Returns:
       A stateless `Penalty`.
 
     Raises:
-      UserError: for numbers out of range, an unknown `rectangular`, and a mask that selects nothing or a vector.
+      UserError: for numbers out of range, an unknown `rectangular`, a mask that does not fit or selects nothing or a
+        vector, and kernels whose output axes are in doubt.
 
     Example:
       >>> penalty = gram(0.1)
@@ -53,16 +58,13 @@ def gram(
     require_rectangular(rectangular)
 
     def init(params: Params) -> State:
-        select(mask, params, min_axes=2)
+        select_kernels(mask, params, output_axes)
         return ()
 
     def loss(params: Params, state: State, forward: Forward | None) -> tuple[Scalar, State]:
         del forward
-        deviations = jax.tree.map(
-            lambda selected, kernel: gram_deviation(kernel, gain, rectangular) if selected else 0.0,
-            select(mask, params, min_axes=2),
-            params,
-        )
-        return strength * sum(jax.tree.leaves(deviations)), state
+        kernels = zip(jax.tree.leaves(heard(strength, params)), select_kernels(mask, params, output_axes), strict=True)
+        deviations = [gram_deviation(kernel, gain, rectangular, axes) for kernel, axes in kernels if axes is not None]
+        return scaled(strength, sum(deviations)), state
 
     return Penalty(init, loss)

@@ -1,12 +1,17 @@
 """InFeR: a few projections of the features kept at what they were at the start."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_range, require_whole
+from pliant.isometry import split_axes
+from pliant.layouts import find_output_axes
+from pliant.penalties._strength import heard, scaled
 from pliant.types import (
     Features,
     Forward,
@@ -21,7 +26,7 @@ from pliant.types import (
     Scalar,
     State,
     Wiring,
-    leaf_path,
+    by_path,
 )
 
 _HEADS = "infer"
@@ -60,7 +65,7 @@ def with_auxiliary_heads(network: Network, *, num_heads: int = 10) -> Network:
     Differs from:
       See `infer`.
     """
-    require_range("num_heads", num_heads, 1, do="Use 10, as published.")
+    require_whole("num_heads", num_heads, 1, do="Use 10, as published.")
     heads = {path for path, role in network.wiring.roles.items() if role == "head"}
     size = _size_read(network, heads)
 
@@ -132,7 +137,9 @@ def infer(wiring: Wiring, *, strength: Number = 0.1, scale: Number = 100.0) -> P
 
     def said(params: Params, features: Features) -> Float[Array, "examples heads"]:
         kernel = params[_HEADS]["kernel"]
-        rows = features[read].reshape(-1, len(kernel))
+        feature = features[read]
+        is_flattened = math.prod(feature.shape[1:]) == len(kernel)
+        rows = (feature if is_flattened else wiring.units_last(read, feature)).reshape(-1, len(kernel))
         wide = jnp.promote_types(jnp.result_type(rows, kernel), jnp.float32)
         return jnp.matmul(rows, kernel, preferred_element_type=wide)
 
@@ -141,8 +148,9 @@ def infer(wiring: Wiring, *, strength: Number = 0.1, scale: Number = 100.0) -> P
 
     def loss(params: Params, state: State, forward: Forward) -> tuple[Scalar, State]:
         target = scale * said(state, forward.evaluate(state, forward.inputs)[1])
-        error = said(params, forward.features) - jax.lax.stop_gradient(target)
-        return strength * jnp.mean(error**2), state
+        params, features = heard(strength, (params, dict(forward.features)))
+        error = said(params, features) - jax.lax.stop_gradient(target)
+        return scaled(strength, jnp.mean(error**2)), state
 
     return Penalty(init, loss)
 
@@ -150,8 +158,19 @@ def infer(wiring: Wiring, *, strength: Number = 0.1, scale: Number = 100.0) -> P
 def _size_read(network: Network, heads: set[str]) -> int:
     """How many features the heads read, which must be as many for all."""
     shapes: Any = jax.eval_shape(lambda: network.init(jax.random.key(0)))[0]
-    leaves = jax.tree_util.tree_leaves_with_path(shapes)
-    sizes = {leaf.shape[-2] for path, leaf in leaves if leaf_path(path) in heads}
+    if not isinstance(shapes, Mapping):
+        raise UserError(
+            got=f"with_auxiliary_heads(network) of a network whose parameters are a {type(shapes).__name__}",
+            wanted="a dictionary, to which the parameters of the heads can be added",
+            do="Give the network's init and apply the form of a dictionary.",
+        )
+    leaves = by_path(shapes)
+    axes = find_output_axes(network.wiring, shapes, [path in heads for path in leaves])
+    sizes = {
+        math.prod(leaf.shape[axis] for axis in split_axes(leaf.shape, outputs)[0])
+        for leaf, outputs in zip(leaves.values(), axes, strict=True)
+        if outputs
+    }
     if network.wiring.head_input is None or len(sizes) != 1:
         paths = ", ".join(sorted(heads)) or "tied to an embedding"
         where = "the inputs" if network.wiring.head_input is None else f"features of {len(sizes)} sizes"
@@ -169,7 +188,7 @@ def _wired(wiring: Wiring, heads: set[str]) -> Wiring:
     roles: dict[str, Role] = {**wiring.roles, path: "other"}
 
     def with_heads(layer: HiddenLayer) -> HiddenLayer:
-        more = [slot._replace(path=path) for slot in layer.readers if slot.path in heads][:1]
+        more = [slot._replace(path=path, axis=-2) for slot in layer.readers if slot.path in heads][:1]
         return layer._replace(readers=(*layer.readers, *more))
 
     return wiring._replace(layers=tuple(map(with_heads, wiring.layers)), roles=roles)

@@ -5,6 +5,7 @@ from jaxtyping import Array
 
 from pliant.errors import require_range
 from pliant.masks import Mask, select
+from pliant.penalties._strength import heard, scaled
 from pliant.squares import sum_of_squares
 from pliant.types import Forward, Number, Params, Penalty, Scalar, State
 
@@ -49,11 +50,12 @@ def l2(strength: Number = 1e-3, *, mask: Mask = None) -> Penalty:
 
     def loss(params: Params, state: State, forward: Forward | None) -> tuple[Scalar, State]:
         del forward
+        params = heard(strength, params)
 
         def square(selected: bool, leaf: Array) -> Array | float:
             return sum_of_squares(leaf) if selected else 0.0
 
         squares = jax.tree.map(square, select(mask, params), params)
-        return strength * 0.5 * sum(jax.tree.leaves(squares)), state
+        return scaled(strength * 0.5, sum(jax.tree.leaves(squares))), state
 
     return Penalty(init, loss)

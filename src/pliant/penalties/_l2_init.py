@@ -8,6 +8,7 @@ from jaxtyping import Array
 
 from pliant.errors import require_choice, require_range
 from pliant.masks import Mask, select
+from pliant.penalties._strength import heard, scaled
 from pliant.squares import sum_of_squares
 from pliant.types import Forward, Number, Params, Penalty, Scalar, State
 
@@ -60,6 +61,7 @@ def l2_init(strength: Number = 1e-2, *, norm: Literal["l2", "l1"] = "l2", mask: 
 
     def loss(params: Params, state: State, forward: Forward | None) -> tuple[Scalar, State]:
         del forward
+        params = heard(strength, params)
 
         def distance(selected: bool, now: Array, start: Array) -> Array | float:
             if not selected:
@@ -70,6 +72,6 @@ def l2_init(strength: Number = 1e-2, *, norm: Literal["l2", "l1"] = "l2", mask: 
             return sum_of_squares(moved) if norm == "l2" else jnp.sum(sign * moved)
 
         distances = jax.tree.map(distance, select(mask, params), params, state)
-        return strength * sum(jax.tree.leaves(distances)), state
+        return scaled(strength, sum(jax.tree.leaves(distances))), state
 
     return Penalty(init, loss)

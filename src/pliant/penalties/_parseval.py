@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_range, require_whole
 from pliant.isometry import gram_deviation, matrix_view
-from pliant.masks import Mask, select
+from pliant.layouts import OutputAxes, select_kernels
+from pliant.masks import Mask
+from pliant.penalties._strength import heard, scaled
 from pliant.types import Forward, Number, Params, Penalty, Scalar, State
 
 _PUBLISHED_WIDTH = 64
@@ -19,6 +21,7 @@ def parseval(
     groups: int = 1,
     angles_only: bool = False,
     mask: Mask = None,
+    output_axes: OutputAxes = None,
 ) -> Penalty:
     r"""Penalises what keeps the weights of a layer's units from being orthogonal and of one length.
 
@@ -35,13 +38,14 @@ def parseval(
       angles_only: True for columns divided by their lengths, with s = 1: the lengths are left free.
       mask: True at the kernels to penalise: a pytree of booleans or a function of the parameters that makes one. By
         default all leaves with two or more axes, which includes an output layer and embeddings: mask those out.
+      output_axes: the axes of kernels that index outputs, see `pliant.optimizers.add_isometry_step`.
 
     Returns:
       A stateless `Penalty`.
 
     Raises:
-      UserError: for numbers out of range, units that cannot be divided into that many groups, and a mask that selects
-        nothing.
+      UserError: for numbers out of range, units that cannot be divided into that many groups, a mask that does not fit
+        or selects nothing, and kernels whose output axes are in doubt.
 
     Example:
       >>> penalty = parseval(0.5)
@@ -61,10 +65,9 @@ def parseval(
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
     require_range("gain", gain, 1e-12, do="Use √2 for the gain of ReLU networks, 1 for isometry.")
-    require_range("groups", groups, 1, do="Use 1 for all units together.")
+    require_whole("groups", groups, 1, do="Use 1 for all units together.")
 
-    def of_kernel(kernel: Float[Array, "*axes out"]) -> Scalar:
-        matrix = matrix_view(kernel)
+    def of_kernel(matrix: Float[Array, "in out"]) -> Scalar:
         num_in, num_out = matrix.shape
         _check_groups(groups, num_out)
         if angles_only:
@@ -74,18 +77,18 @@ def parseval(
         deviations = jax.vmap(lambda block: gram_deviation(block, target))(blocks)
         return (_PUBLISHED_WIDTH / num_out) ** 2 * deviations.sum()
 
-    def chosen(params: Params) -> list[Array]:
-        selected = jax.tree.leaves(select(mask, params, min_axes=2))
-        return [leaf for leaf, take in zip(jax.tree.leaves(params), selected, strict=True) if take]
+    def matrices(params: Params) -> list[Float[Array, "in out"]]:
+        kernels = zip(jax.tree.leaves(params), select_kernels(mask, params, output_axes), strict=True)
+        return [matrix_view(kernel, axes) for kernel, axes in kernels if axes is not None]
 
     def init(params: Params) -> State:
-        for kernel in chosen(params):
-            _check_groups(groups, kernel.shape[-1])
+        for matrix in matrices(params):
+            _check_groups(groups, matrix.shape[1])
         return ()
 
     def loss(params: Params, state: State, forward: Forward | None) -> tuple[Scalar, State]:
         del forward
-        return strength * sum(of_kernel(kernel) for kernel in chosen(params)), state
+        return scaled(strength, sum(of_kernel(matrix) for matrix in matrices(heard(strength, params)))), state
 
     return Penalty(init, loss)
 

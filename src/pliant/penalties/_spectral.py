@@ -8,7 +8,9 @@ from jaxtyping import Array, Float
 
 from pliant.errors import require_choice, require_range
 from pliant.isometry import matrix_view
+from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask, select
+from pliant.penalties._strength import heard, scaled
 from pliant.types import Forward, Number, Params, Penalty, Scalar
 
 
@@ -32,6 +34,7 @@ def spectral(
     mask: Mask = None,
     bias_mask: Mask = None,
     norm_mask: Mask = None,
+    output_axes: OutputAxes = None,
 ) -> Penalty:
     r"""Penalises kernels whose spectral norm is not the gain, and long biases.
 
@@ -57,12 +60,14 @@ def spectral(
       bias_mask: True at the biases to penalise; by default none.
       norm_mask: True at the scales and offsets of norms to pull to their start γ₀, which for scales is 1; by default
         none.
+      output_axes: the axes of kernels that index outputs, see `pliant.optimizers.add_isometry_step`.
 
     Returns:
       A `Penalty` with a `SpectralState`, which belongs into checkpoints. u begins as a fixed vector without zeros.
 
     Raises:
-      UserError: for numbers out of range, and a mask that selects nothing or a vector.
+      UserError: for numbers out of range, a mask that does not fit or selects nothing or a vector, and kernels whose
+        output axes are in doubt.
 
     Example:
       >>> penalty = spectral(1.0)
@@ -88,8 +93,8 @@ def spectral(
     require_choice("target", target, "gain", "start")
 
     def kernels(params: Params) -> list[Array]:
-        found = [matrix_view(kernel) for kernel in _chosen(select(mask, params, min_axes=2), params)]
-        return [_wide(kernel) for kernel in found]
+        found = zip(jax.tree.leaves(params), select_kernels(mask, params, output_axes), strict=True)
+        return [_wide(matrix_view(kernel, axes)) for kernel, axes in found if axes is not None]
 
     def others(mask: Mask, params: Params) -> list[Array]:
         return [] if mask is None else _chosen(select(mask, params), params)
@@ -104,13 +109,14 @@ def spectral(
 
     def loss(params: Params, state: SpectralState, forward: Forward | None) -> tuple[Scalar, SpectralState]:
         del forward
+        params = heard(strength, params)
         found = [_spectral_norm(kernel, u) for kernel, u in zip(kernels(params), state.u, strict=True)]
         aims = state.targets if target == "start" else (gain,) * len(found)
         terms = [(norm**exponent - aim**exponent) ** 2 for (norm, _), aim in zip(found, aims, strict=True)]
         terms += [_square(bias) ** exponent for bias in others(bias_mask, params)]
         norms = zip(others(norm_mask, params), state.norms, strict=True)
         terms += [_square(_wide(now) - _wide(start)) for now, start in norms]
-        return strength * sum(terms), state._replace(u=tuple(u for _, u in found))
+        return scaled(strength, sum(terms)), state._replace(u=tuple(u for _, u in found))
 
     return Penalty(init, loss)
 

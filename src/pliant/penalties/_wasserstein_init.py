@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from pliant.branches import anywhere
-from pliant.errors import require_choice, require_range
+from pliant.errors import require_choice, require_range, require_whole
 from pliant.masks import Mask, select
+from pliant.penalties._strength import heard, scaled
 from pliant.types import Forward, Number, Params, Penalty, Scalar, State
 
 
@@ -76,7 +77,7 @@ def wasserstein_init(
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
     require_choice("reduction", reduction, "mean", "sum")
-    require_range("sort_every", sort_every, 1, do="Use 1 to sort at every update, or a longer period.")
+    require_whole("sort_every", sort_every, 1, do="Use 1 to sort at every update, or a longer period.")
     reduce = jnp.mean if reduction == "mean" else jnp.sum
 
     def chosen(params: Params) -> tuple[Array, ...]:
@@ -90,7 +91,7 @@ def wasserstein_init(
 
     def loss(params: Params, state: State, forward: Forward | None) -> tuple[Scalar, State]:
         del forward
-        leaves, is_due = chosen(params), state.count % sort_every == 0
+        leaves, is_due = chosen(heard(strength, params)), state.count % sort_every == 0
 
         def by_rank(leaves: tuple[Array, ...]) -> tuple[Array, ...]:
             found = tuple(_at_ranks(ordered, leaf) for ordered, leaf in zip(state.ordered, leaves, strict=True))
@@ -101,7 +102,7 @@ def wasserstein_init(
         for now, target in zip(leaves, targets, strict=True):
             wide = jnp.promote_types(now.dtype, jnp.float32)
             distances.append(reduce((now.astype(wide) - target.astype(wide)) ** 2))
-        return strength * sum(distances), WassersteinInitState(state.ordered, targets, state.count + 1)
+        return scaled(strength, sum(distances)), WassersteinInitState(state.ordered, targets, state.count + 1)
 
     return Penalty(init, loss)
 
