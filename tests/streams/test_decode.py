@@ -67,6 +67,32 @@ def test_16_bits_are_not_clipped():
     assert _read(encoded(WORDS.astype(np.int32), "PPM")).depth.name == "16-bit"
 
 
+def _tiff(array, *changes):
+    """A TIFF whose tags are changed."""
+    data = encoded(array, "TIFF")
+    for tag, before, after in changes:
+        entry = struct.pack("<HHII", tag, 3, 1, before)
+        assert data.count(entry) == 1
+        data = data.replace(entry, struct.pack("<HHII", tag, 3, 1, after))
+    return data
+
+
+def test_integers_of_32_bits_are_not_wrapped():
+    """Pillow reads unsigned ones as signed."""
+    values = np.array([[1, -5]], np.int32)
+    assert _read(_tiff(values)).pixels.ravel().tolist() == [1, -5]
+    with pytest.raises(
+        UserError, match="got numbers from 2³¹ in image 3 in train, which Pillow would read as negative"
+    ):
+        _read(_tiff(values, (339, 2, 1)))
+
+
+def test_12_bits_have_a_range_of_their_own():
+    picture = _read(_tiff(np.full((1, 2), 0x3412, np.uint16), (258, 16, 12)))
+    assert (picture.depth.largest, picture.depth.dtype) == (4095, np.uint16)
+    assert picture.pixels.max() <= 4095
+
+
 def test_luma_and_chroma_become_colours():
     picture = _read(encoded(np.full((8, 8, 3), (10, 200, 30), np.uint8), "TIFF", "YCbCr"))
     assert (picture.mode, picture.pixels.shape) == ("YCbCr", (8, 8, 3))

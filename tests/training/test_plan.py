@@ -365,6 +365,7 @@ def test_methods_that_do_not_fit_are_left_out():
             r"got the data folder .* for 'digits', which are embedded; wanted a data set that is read.*--dataset NAME",
         ),
         ({"stream": "upgd-toy", "train_size": None, "epochs": 1}, r"for 'upgd-toy', whose data are generated; wanted"),
+        ({"dataset": ""}, "got the data set ''; wanted a name"),
     ],
 )
 def test_a_folder_that_nothing_is_read_from(tmp_path, changes, message):

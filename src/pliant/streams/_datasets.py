@@ -71,7 +71,12 @@ class Source(NamedTuple):
 
 
 DATASETS: Mapping[str, Source] = {
-    "digits": Source("8×8 digits of scikit-learn, embedded: 1,621 train, 176 test", standardize="pixel"),
+    "digits": Source(
+        "8×8 digits of scikit-learn, embedded: 1,621 train, 176 test",
+        standardize="pixel",
+        shape=(8, 8, 1),
+        num_classes=10,
+    ),
     "mnist": Source("28×28 digits: 60,000 train, 10,000 test", hub="ylecun/mnist", shape=(28, 28, 1), num_classes=10),
     "cifar10": Source(
         "32×32 colour images: 50,000 train, 10,000 test", hub="uoft-cs/cifar10", shape=(32, 32, 3), num_classes=10
@@ -185,10 +190,10 @@ def _source(name: str) -> Source:
     """Where the data set of a name comes from; one of the user's own has defaults."""
     if name in DATASETS:
         return DATASETS[name]
-    if not re.fullmatch(r"\w[\w.+-]*", name):
+    if not re.fullmatch(r"\w[\w.+-]{0,63}", name):
         raise UserError(
             got=f"the data set {name!r}",
-            wanted="a name of letters, digits and _.+- (it names files)",
+            wanted="a name of at most 64 letters, digits and _.+- (it names files)",
             do="Name the data set, and its folder with --data-dir.",
         )
     plain = {re.sub(r"[\W_]", "", known.lower()) for known in DATASETS}

@@ -27,12 +27,13 @@ class Depth(NamedTuple):
 
 BYTES = Depth("8-bit", np.uint8, 255.0)
 WORDS = Depth("16-bit", np.uint16, 65535.0)
+TWELVE = Depth("12-bit", np.uint16, 4095.0)
 INTEGERS = Depth("integers of no declared range", np.int32, float("nan"))
 FLOATS = Depth("floating-point", np.float32, 1.0)
 """Images of floating-point numbers declare no range; by convention it is [0, 1]."""
 
 _ORIENTATION = 0x0112  # of EXIF
-_SIXTEEN_BITS = re.compile(r"[A-Za-z]+;16[BLN]?")  # how Pillow calls what it reads
+_SIXTEEN_BITS = re.compile(r"[A-Za-z]+;16[BLN]?")
 _TO_COLOUR = ("P", "CMYK", "YCbCr", "RGBX")
 _WITH_ALPHA = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
 _WANTED = "images that can be read without loss"
@@ -70,9 +71,10 @@ def decode(data: bytes, what: str, remedy: str = "Store the image again, or leav
     """
     try:
         with PIL.Image.open(io.BytesIO(data)) as picture:
-            _require_whole(picture, what)
+            stored = _stored(picture)
+            _require_whole(picture, stored, what)
             picture.load()
-            return _upright(picture, what)
+            return _upright(picture, stored, what)
     except UserError:
         raise
     except PIL.UnidentifiedImageError:
@@ -89,10 +91,16 @@ def decode(data: bytes, what: str, remedy: str = "Store the image again, or leav
         ) from error
 
 
-def _require_whole(picture: PIL.Image.Image, what: str) -> None:
+def _stored(picture: PIL.Image.Image) -> str:
+    """How Pillow calls the numbers of a file that is not loaded yet, such as "RGB;16B"; "" for what it does not say."""
+    arguments = [tile[3] for tile in getattr(picture, "tile", [])[:1]]
+    first = [each[0] if isinstance(each, tuple) and each else each for each in arguments]
+    return str(first[0]) if first else ""
+
+
+def _require_whole(picture: PIL.Image.Image, stored: str, what: str) -> None:
     """Refuses what Pillow would read in part: 16-bit colours, all frames but the first."""
-    told = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in getattr(picture, "tile", [])]
-    if picture.mode[0] != "I" and any(_SIXTEEN_BITS.fullmatch(str(each)) for texts in told for each in texts):
+    if picture.mode[0] != "I" and _SIXTEEN_BITS.fullmatch(stored):
         raise UserError(
             got=f"16 bits for each of several channels in {what}, of which Pillow would keep 8",
             wanted=_WANTED,
@@ -103,22 +111,24 @@ def _require_whole(picture: PIL.Image.Image, what: str) -> None:
         raise UserError(got=f"{frames} frames in {what}", wanted="one", do="Store every frame as an image of its own.")
 
 
-def _upright(picture: PIL.Image.Image, what: str) -> Picture:
-    mode, kind = picture.mode, picture.format
+def _upright(picture: PIL.Image.Image, stored: str, what: str) -> Picture:
+    mode = picture.mode
+    if picture.format in ("PNG", "PPM") and mode == "I":  # these have 16 bits whatever Pillow calls them
+        stored = "I;16"
     if picture.getexif().get(_ORIENTATION, 1) != 1:
         picture = PIL.ImageOps.exif_transpose(picture)
-    pixels, depth = _pixels(picture, kind, what)
+    pixels, depth = _pixels(picture, stored, what)
     return Picture(pixels if pixels.ndim == 3 else pixels[..., None], depth, mode)
 
 
-def _pixels(picture: PIL.Image.Image, kind: str | None, what: str) -> tuple[np.ndarray, Depth]:
+def _pixels(picture: PIL.Image.Image, stored: str, what: str) -> tuple[np.ndarray, Depth]:
     mode = picture.mode
     palette = picture.palette.mode if mode == "P" and picture.palette else ""
     clear = picture.info.get("transparency")
     if mode[0] in "IF":
         if clear is not None and np.any(np.asarray(picture) == clear):
             raise _transparent(what)
-        return _numbers(picture, kind)
+        return _numbers(picture, stored, what)
     if mode in _WITH_ALPHA or clear is not None or palette.endswith("A"):
         grey = mode in ("1", "L")
         *channels, alpha = picture.convert(_WITH_ALPHA.get(mode, "LA" if grey else "RGBA")).split()
@@ -136,13 +146,19 @@ def _pixels(picture: PIL.Image.Image, kind: str | None, what: str) -> tuple[np.n
     )
 
 
-def _numbers(picture: PIL.Image.Image, kind: str | None) -> tuple[np.ndarray, Depth]:
+def _numbers(picture: PIL.Image.Image, stored: str, what: str) -> tuple[np.ndarray, Depth]:
     """Grey images of more than 8 bits."""
     values = np.asarray(picture)
     if picture.mode == "F":
         return values.astype(np.float32), FLOATS
-    if picture.mode.startswith("I;16") or kind in ("PNG", "PPM"):  # these have 16 bits whatever Pillow calls them
-        return values.astype(np.uint16), WORDS
+    if picture.mode.startswith("I;16") or stored == "I;16":
+        return values.astype(np.uint16), TWELVE if stored == "I;12" else WORDS
+    if "S" not in stored and values.min() < 0:
+        raise UserError(
+            got=f"numbers from 2³¹ in {what}, which Pillow would read as negative",
+            wanted=_WANTED,
+            do="Store 16 bits, or floating-point numbers in [0, 1].",
+        )
     return values, INTEGERS
 
 

@@ -198,7 +198,7 @@ def _dataset(config: RunConfig, data_dir: str | None) -> Dataset | None:
             )
         return None
     return load_dataset(
-        config.dataset or "digits",
+        "digits" if config.dataset is None else config.dataset,
         data_dir=data_dir,
         train_size=config.train_size,
         test_size=config.test_size,
