@@ -75,17 +75,25 @@ class Layer(NamedTuple):
         Raises:
           UserError: if it is not clear which entries of the output belong to a unit.
         """
+        axis, tiles, repeats = self.layout(output, feed_shape)
+        if not output.numel():
+            raise UserError(got="no examples", wanted="a batch", do="Pass 64 examples or so of the current task.")
+        values = output.abs().to(torch.promote_types(output.dtype, torch.float32)).movedim(axis, -1)
+        means = values.reshape(-1, values.shape[-1]).mean(dim=0)
+        return means.reshape(tiles, self.width, repeats).mean(dim=(0, 2)) if len(means) > self.width else means
+
+    def layout(self, output: Any, feed_shape: torch.Size | None) -> tuple[int, int, int]:
+        """The axis of the units in the activation's output, and their tiles and repeats there; see `means`."""
         num_spatial = self.feed.weight.ndim - 2
         ndim = len(feed_shape) if feed_shape is not None else num_spatial + 2
         is_tensor = isinstance(output, Tensor) and output.ndim > 0
         if not is_tensor or (num_spatial and output.ndim > ndim):
             raise self._unclear(output, "one tensor with the axes of the layer's output")
         is_flat = output.ndim < ndim and num_spatial > 0
-        axis = -1 if is_flat else output.ndim - 1 - num_spatial
-        values = output.abs().to(torch.promote_types(output.dtype, torch.float32)).movedim(axis, -1)
-        num = values.shape[-1]
-        others = feed_shape and (*feed_shape[:axis], *feed_shape[axis:][1:])
-        is_moved = num != self.width and self.width in output.shape[1:] and values.shape[:-1] != others
+        axis = -1 if is_flat else -1 - num_spatial
+        num = output.shape[axis]
+        is_same = feed_shape is not None and _without(output.shape, axis) == _without(feed_shape, axis)
+        is_moved = num != self.width and self.width in output.shape[1:] and not is_same
         if num % self.width or is_moved:
             raise self._unclear(output, f"a multiple of its {self.width} units along axis {axis}")
         layouts = {(tiles, repeats) for _, (_, repeats, tiles) in self.readers if self.width * repeats * tiles == num}
@@ -93,13 +101,8 @@ class Layer(NamedTuple):
             if is_flat or layouts:
                 raise self._unclear(output, "an output in the order in which the readers find the units")
             layouts = {(num // self.width, 1)}  # CReLU
-        if not output.numel():
-            raise UserError(got="no examples", wanted="a batch", do="Pass 64 examples or so of the current task.")
-        means = values.reshape(-1, num).mean(dim=0)
-        if num == self.width:
-            return means
-        ((tiles, repeats),) = layouts
-        return means.reshape(tiles, self.width, repeats).mean(dim=(0, 2))
+        tiles, repeats = layouts.pop() if num > self.width else (1, 1)
+        return axis, tiles, repeats
 
     def _unclear(self, output: Any, wanted: str) -> UserError:
         shape = f"outputs of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
@@ -108,6 +111,12 @@ class Layer(NamedTuple):
             wanted=wanted,
             do="Name the activation that comes right behind the layer and its norm.",
         )
+
+
+def _without(shape: Sequence[int], axis: int) -> list[int]:
+    sizes = list(shape)
+    del sizes[axis]
+    return sizes
 
 
 def resolve(module: nn.Module, layer: HiddenLayer) -> Layer:

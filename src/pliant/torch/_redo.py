@@ -11,6 +11,7 @@ from pliant.errors import UserError, unknown_name
 from pliant.torch._forgetting import forget, optimizers_in, require_statistics
 from pliant.torch._hidden_layers import HiddenLayer, Layer, resolve
 from pliant.torch._numbers import Number, number, whole_number
+from pliant.torch._perturbation import require_units_in_place
 
 
 class ReDo:
@@ -101,6 +102,7 @@ class ReDo:
         self.initializer = initializer
         self.generator = generator
         self.updates = 0
+        self._is_checked = False
         self._optimizers = optimizers_in(optimizer)
         self._require_suited()
 
@@ -113,6 +115,9 @@ class ReDo:
 
         Returns:
           How many units were reset.
+
+        Raises:
+          UserError: see `scores` and `reset`.
         """
         self.updates += 1
         if self.updates % self.every:
@@ -123,21 +128,28 @@ class ReDo:
     def scores(self, *inputs: Any, **named: Any) -> dict[str, Tensor]:
         """Scores all units: (width,) by the feed's name; they average to 1, or are all 0 in a silent layer.
 
-        The network runs in evaluation mode without gradients; its mode is restored afterwards.
+        The network runs in evaluation mode without gradients; its mode is restored afterwards. The first time it runs
+        twice more for every layer, to see whether a change of a unit shows where the layer says.
+
+        Raises:
+          UserError: if an activation is not called exactly once, or units are elsewhere than declared.
         """
+
+        def run(hooks: Sequence[Any]) -> None:
+            modes = [(part, part.training) for part in self.module.modules()]
+            try:
+                self.module.eval()
+                with torch.no_grad():
+                    self.module(*inputs, **named)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+                for part, mode in modes:
+                    part.training = mode
+
         shapes: dict[str, torch.Size] = {}
         seen: dict[str, list[Tensor]] = {layer.name: [] for layer in self.layers}
-        hooks = [hook for layer in self.layers for hook in _hooks(layer, shapes, seen[layer.name])]
-        modes = [(part, part.training) for part in self.module.modules()]
-        try:
-            self.module.eval()
-            with torch.no_grad():
-                self.module(*inputs, **named)
-        finally:
-            for hook in hooks:
-                hook.remove()
-            for part, mode in modes:
-                part.training = mode
+        run([hook for layer in self.layers for hook in _hooks(layer, shapes, seen[layer.name])])
         for name, means in seen.items():
             if len(means) != 1:
                 raise UserError(
@@ -145,6 +157,10 @@ class ReDo:
                     wanted="one call",
                     do="Give every hidden layer an activation module of its own, in a network that is not compiled.",
                 )
+        if not self._is_checked:
+            for layer in self.layers:
+                require_units_in_place(layer, run)
+            self._is_checked = True
         return {name: means[0] / (means[0].mean() + 1e-9) for name, means in seen.items()}
 
     def reset(self, units: Mapping[str, Tensor]) -> int:
