@@ -811,6 +811,32 @@ def test_states_that_mean_something_else_are_refused(state, message):
         assert all(torch.equal(a[name], b[name]) for name in b)
 
 
+def test_a_state_of_adamw_from_before_it_said_so_is_refused():
+    state = checkpoint(torch.optim.AdamW)
+    for group in state["param_groups"]:
+        group.pop("decoupled_weight_decay", None)
+    optimizer = AdamO(param_groups(network(), head="4"))
+    with pytest.raises(UserError, match=r"got weight_decay=0.01 .*If AdamW made the state, set decoupled_weight_decay"):
+        optimizer.load_state_dict(state)
+    for group in state["param_groups"]:
+        group["decoupled_weight_decay"] = True
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.01
+
+
+def test_a_state_of_another_machine_loads():
+    net, copied = network(), network()
+    optimizer = AdamO(param_groups(net, head="4"))
+    trained(net, optimizer, batches(2))
+    state = copy.deepcopy(optimizer.state_dict())
+    copied.load_state_dict(net.state_dict())
+    for group in state["param_groups"]:
+        group["capturable"] = True  # as torch.compile leaves it on a GPU
+    other = AdamO(param_groups(copied, head="4"))
+    other.load_state_dict(state)
+    same(trained(net, optimizer, batches(2)), trained(copied, other, batches(2)))
+
+
 def test_states_before_weight_decay_load():
     optimizer = AdamO(param_groups(network(), head="4"))
     state = optimizer.state_dict()

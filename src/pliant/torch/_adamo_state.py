@@ -24,7 +24,7 @@ _ADAM_ONLY = {
 }
 """Options of Adam that AdamO does not have, and why they are refused unless they are off."""
 _IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")
-"""Options of Adam that choose an implementation: those of a checkpoint do not matter."""
+"""Options of Adam that choose an implementation: a checkpoint's are dropped, since other machines may need others."""
 _BESIDE_OPTIONS = ("params", "param_names", "updates", "foreach", "decoupled_weight_decay", *_ADAM_ONLY)
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _BETAS = "(0.9, 0.999) is usual."
@@ -126,6 +126,8 @@ def adopt(groups: Sequence[dict[str, Any]], own: Sequence[dict[str, Any]], state
                 wanted="the same sign of the gradient",
                 do=f"Make the optimizer with maximize={not before['maximize']} to continue that training.",
             )
+        for name in _IMPLEMENTATION:
+            group.pop(name, None)
         for name, value in before.items():
             group.setdefault(name, value)
         check_options(group)
@@ -138,7 +140,7 @@ def adopt(groups: Sequence[dict[str, Any]], own: Sequence[dict[str, Any]], state
 
 
 def _require_adam(group: dict[str, Any]) -> None:
-    """Raises unless a group of another optimizer's checkpoint is Adam's or AdamW's; drops what does not matter."""
+    """Raises unless a group of another optimizer's checkpoint is Adam's or AdamW's, and its decay decoupled."""
     missing = [name for name in ("lr", "betas", "eps", "amsgrad") if name not in group]
     if missing:
         raise UserError(
@@ -148,8 +150,7 @@ def _require_adam(group: dict[str, Any]) -> None:
         )
     if group.get("weight_decay", 0) != 0 and not group.get("decoupled_weight_decay", False):
         raise _coupled(group, do="If AdamW made the state, set decoupled_weight_decay=True in its groups first.")
-    for name in (*_IMPLEMENTATION, "decoupled_weight_decay"):
-        group.pop(name, None)
+    group.pop("decoupled_weight_decay", None)
 
 
 def _check_moments(parameter: Tensor, entry: dict[str, Any], is_adamo: bool, place: torch.device) -> None:
