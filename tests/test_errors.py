@@ -87,7 +87,11 @@ def test_any_finite_number_where_there_are_no_bounds():
 
 @pytest.mark.parametrize("value", [1, 16.0, np.int32(3), np.float32(2.0), jnp.int32(5), None, lambda count: count])
 def test_whole_numbers_pass(value):
-    assert require_whole("every", value, 1, do="") is None
+    assert require_whole("every", value, 1, do="") == value
+
+
+def test_whole_numbers_become_integers_of_python():
+    assert [type(require_whole("n", value, 1, do="")) for value in (16.0, np.float32(2.0), jnp.int32(5))] == [int] * 3
 
 
 @pytest.mark.parametrize("value", [2.5, np.float32(2.5), jnp.float32(2.5)])

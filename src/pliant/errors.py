@@ -5,6 +5,7 @@ import math
 import numbers
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(ValueError):
@@ -51,16 +52,21 @@ def require_range(name: str, value: object, low: float, high: float = math.inf, 
             raise UserError(got=f"{name}={_shown(value, number)}", wanted=wanted, do=do)
 
 
-def require_whole(name: str, value: object, low: int, high: float = math.inf, *, do: str) -> None:
-    """Raises unless `value` is a whole number with `low` ≤ `value` ≤ `high`; 2.0 is one. Otherwise as `require_range`.
+def require_whole(name: str, value: Any, low: int, high: float = math.inf, *, do: str) -> Any:
+    """Raises unless `value` is a whole number with `low` ≤ `value` ≤ `high`; otherwise as `require_range`.
+
+    Returns:
+      Python's integer for it; the value itself where it is not known yet.
 
     Example:
-      >>> require_whole("every", 16, 1, do="Use a period in updates, such as 16.")
+      >>> require_whole("every", 16.0, 1, do="Use a period in updates, such as 16.")
+      16
     """
     require_range(name, value, low, high, do=do)
     number = _number(value) if _is_known(value) else None
     if number is not None and number != math.floor(number):
         raise UserError(got=f"{name}={_shown(value, number)}", wanted=f"a whole number ≥ {low}", do=do)
+    return value if number is None else int(number)
 
 
 def _is_known(value: object) -> bool:

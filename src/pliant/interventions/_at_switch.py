@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from pliant.errors import require_range
+from pliant.errors import require_whole
 from pliant.squares import total_norm
 from pliant.types import Fresh, Info, Key, Learned, Number, Params, Scalar, State
 
@@ -36,7 +36,7 @@ def at_switch(change: Change, every_tasks: Number) -> Switch:
       >>> [float(switch(jax.random.key(0), index, learned, (), fresh)[2]["norm_moved"]) for index in (1, 2)]
       [0.0, 5.0]
     """
-    require_range("every_tasks", every_tasks, 0, do="Use 1 for every switch, 0 for none.")
+    require_whole("every_tasks", every_tasks, 0, do="Use 1 for every switch, 0 for none.")
 
     def switch(key: Key, index: Any, learned: Learned, state: State, fresh: Fresh) -> tuple[Learned, State, Info]:
         def changed(learned: Learned) -> tuple[Learned, Scalar]:

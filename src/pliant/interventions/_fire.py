@@ -71,7 +71,7 @@ def fire(
       NaN). Whether the optimizer is reset as well is a choice of the protocol (`--optimizer-at-switch`).
     """
     require_range("mix", mix, 0, 1, do="Use 1 to replace kernels.")
-    require_whole("iterations", iterations, 0, do="Use 10, as published.")
+    iterations = require_whole("iterations", iterations, 0, do="Use 10, as published.")
 
     def init(learned: Learned) -> State:
         select_kernels(mask, learned.params, output_axes)

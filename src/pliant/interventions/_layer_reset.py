@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_whole
 from pliant.interventions._at_switch import at_switch, drawn
 from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._moments import clear_moments
@@ -55,7 +55,7 @@ def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1)
       of the wiring are the insides of the blocks: what they write to the stream is nobody's and stays.
     """
     _check(wiring, num_layers)
-    last = wiring.layers[len(wiring.layers) - num_layers + 1 :]
+    last = wiring.layers[len(wiring.layers) - int(num_layers) + 1 :]
     fed = {feed.slot.path for layer in last for feed in layer.feeds}
     modules = {_module(path) for path in (*fed, *_heads(wiring))} - {""}
 
@@ -73,10 +73,11 @@ def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1)
         def beside(path: Any, old: Array, new: Array) -> Array:
             return new if _module(leaf_path(path)) in modules else old
 
+        units = {layer.name: jnp.full(layer.width, True) for layer in last}
         return Learned(
             jax.tree.map(lambda reset, old, new: new if reset else old, chosen, learned.params, params),
             jax.tree_util.tree_map_with_path(beside, learned.network, network),
-            clear_moments(learned.optimizer, where, {layer.name: jnp.full(layer.width, True) for layer in last}),
+            clear_moments(learned.optimizer, where, units, params=params),
         )
 
     return keep_frozen(Intervention(lambda _: (), switch=at_switch(renew, every_tasks)), wiring)
@@ -98,4 +99,4 @@ def _check(wiring: Wiring, num_layers: int) -> None:
             do="Untie the head, such as --set t5.tie_embeddings=false, or use full-reset.",
         )
     most = len(wiring.layers) + 1
-    require_range("num_layers", num_layers, 1, most, do="1 is the head alone; full-reset renews the whole network.")
+    require_whole("num_layers", num_layers, 1, most, do="1 is the head alone; full-reset renews the whole network.")

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Bool
 
 from pliant.errors import UserError
-from pliant.types import leaf_path
+from pliant.types import Params, by_path, leaf_path
 
 MOMENTS = (
     *("mu", "nu", "nu_max", "trace"),  # Adam and relatives, momentum, RMSProp, Lion, Muon; utilities of `upgd`
@@ -22,9 +22,10 @@ MOMENTS = (
 MASSES = ("mu_mass", "nu_mass")
 """Field names of states by which each weight's moments are divided to correct their bias, see
 `pliant.optimizers.scale_by_adam_per_weight`."""
+_ITERATE = "z"  # of schedule-free optimizers: parameters that updates move, and that the network's average
 _KEPT = (
     *("acc_grads", "grad_acc", "avg_grad"),  # gradients that wait for their update
-    *("z", "x0", "params0", "init_params", "params", "start"),  # copies of parameters
+    *(_ITERATE, "x0", "params0", "init_params", "params", "start"),  # copies of parameters
     "step_sizes",  # of Rprop, which are a weight's own learning rates
 )
 
@@ -33,18 +34,23 @@ def clear_moments(
     opt_state: optax.OptState,
     where: Mapping[str, Bool[Array, "..."]],
     units: Mapping[str, Bool[Array, " width"]] | None = None,
+    *,
+    params: Params | None = None,
 ) -> optax.OptState:
     """Zeroes an optimizer's gradient statistics at chosen weights, and nothing else.
 
     Statistics are found by field name (`MOMENTS`, and `MASSES` for a weight's bias correction) and by the path of their
     parameter, wherever they sit: in chains, masks, partitions, `MultiSteps`, `inject_hyperparams`, schedule-free.
-    Counts that weights share, accumulated gradients and stored copies of parameters are left alone.
+    Counts that weights share, accumulated gradients and stored copies of parameters are left alone. Schedule-free's `z`
+    is such a copy, not a moment, and its average follows it: where weights were rewritten and z was not, later updates
+    bring the old weights back, half of the way in as many updates as there were before. So it takes the new weights.
 
     Args:
       opt_state: an optax state.
       where: by the parameter's `leaf_path`, True at the entries to forget.
       units: by the name of the hidden layer, True at the units whose statistics are to be forgotten where these are
         kept by unit, such as the utilities of `pliant.optimizers.upgd`.
+      params: the parameters after they were rewritten, which `z` takes where `where` is True; None leaves it alone.
 
     Returns:
       A state of the same structure.
@@ -69,6 +75,8 @@ def clear_moments(
       `optax.tree.map_params`, which also reaches copies of parameters and accumulated gradients.
     """
 
+    new = {} if params is None else by_path(params)
+
     def clear(path: Any, leaf: Array) -> Array:
         for i, entry in enumerate(path):
             field, name = getattr(entry, "name", None), leaf_path(path[i + 1 :])
@@ -77,6 +85,8 @@ def clear_moments(
             if chosen and field in MOMENTS + MASSES:
                 _require(bool(fitting), field, name, "that weights share", leaf)
                 return jnp.where(fitting[0], jnp.zeros_like(leaf), leaf)
+            if fitting and field == _ITERATE and name in new:
+                return jnp.where(fitting[0], new[name].astype(leaf.dtype), leaf)
             _require(not fitting or leaf.ndim == 0 or field in _KEPT, field, name, "that may be statistics", leaf)
             inside = field in MOMENTS and any(path and name.startswith(f"{path}/") for path in where)
             _require(not inside, field, name, "that weights share", leaf)

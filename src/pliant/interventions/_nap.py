@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from pliant.errors import UserError, require_choice, require_range
+from pliant.errors import UserError, require_choice, require_range, require_whole
 from pliant.interventions._at_switch import norm_moved
 from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._projection import toward, wide
@@ -91,7 +91,7 @@ def nap(
       which holds learned scales and offsets at a norm of √2 instead of the stored one. rejax, which leaves convolutions
       out. Pair it with a falling schedule of the learning rate: weights that do not grow no longer lower it.
     """
-    require_range("every", every, 1, do="Use the period in updates, 1000 by default.")
+    require_whole("every", every, 1, do="Use the period in updates, 1000 by default.")
     require_range("strength", strength, 0, 1, do="Use 1 for the projection, 0 for none.")
     require_choice("norms", norms, "fixed", "learned")
     _check(wiring)

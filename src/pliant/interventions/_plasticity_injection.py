@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_whole
 from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._moments import clear_moments
 from pliant.interventions._projection import wide
@@ -141,7 +141,7 @@ def plasticity_injection(wiring: Wiring, *, at_task: Number = 1) -> Intervention
       keeps the optimizer as it is, so that the old heads go on learning. What rewrites or remembers the head's
       parameters would act on θ₁ alone, so the method is refused beside other interventions, and beside what remembers.
     """
-    require_range("at_task", at_task, 0, do="Use the number of a task, from 1; 0 never injects.")
+    require_whole("at_task", at_task, 0, do="Use the number of a task, from 1; 0 never injects.")
 
     def init(learned: Learned) -> State:
         if _INJECTION not in learned.network:
@@ -159,11 +159,9 @@ def plasticity_injection(wiring: Wiring, *, at_task: Number = 1) -> Intervention
             lambda now, leaf: leaf.astype(now.dtype), learned.network[_INJECTION], {_ADDED: old, _SUBTRACTED: new}
         )
         forgotten = {path: jnp.full(leaf.shape, True) for path, leaf in old.items()}
-        return Learned(
-            _with_leaves(learned.params, new),
-            {**learned.network, _INJECTION: frozen},
-            clear_moments(learned.optimizer, forgotten),
-        )
+        params = _with_leaves(learned.params, new)
+        optimizer = clear_moments(learned.optimizer, forgotten, params=params)
+        return Learned(params, {**learned.network, _INJECTION: frozen}, optimizer)
 
     def switch(key: Key, index: Any, learned: Learned, state: State, fresh: Fresh) -> tuple[Learned, State, Info]:
         is_due = index == at_task

@@ -1,5 +1,6 @@
 """ReDo: recycling dormant units."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from pliant.diagnostics import dormancy_scores
-from pliant.errors import require_choice, require_range
+from pliant.errors import require_choice, require_range, require_whole
 from pliant.finite import all_finite
 from pliant.interventions._surgery import Units, lowest, num_selected, require_owned_outputs, reset_units
 from pliant.types import HiddenLayer, Info, Intervention, Key, Learned, Number, Signals, State, Wiring, by_path
@@ -86,7 +87,8 @@ def redo(
       PyTorch ports that set the whole tensor's step count to zero; for a correction of every weight's own see
       `pliant.optimizers.scale_by_adam_per_weight`.
     """
-    require_range("num_examples", num_examples, 1, do="Use 64, as published.")
+    require_range("threshold", threshold, -math.inf, do="0.025 is usual; 0 resets what is silent, -1 nothing.")
+    num_examples = require_whole("num_examples", num_examples, 1, do="Use 64, as published.")
     require_range("start_after", start_after, 0, do="Use the number of updates before the first reset, or 0.")
     require_range("max_fraction", max_fraction, 0, 1, do="1 resets all that are dormant; 0 resets none.")
     wiring = require_owned_outputs(wiring, "ReDo")
@@ -156,7 +158,7 @@ def scheduled_redo(
     """
     require_range("fraction", fraction, 0, 1, do="Use 0.3, as published, or 0 for none.")
     require_range("horizon", horizon, 1, do="Use the number of updates of the run.")
-    require_range("num_examples", num_examples, 1, do="Use 64, as published.")
+    num_examples = require_whole("num_examples", num_examples, 1, do="Use 64, as published.")
     wiring = require_owned_outputs(wiring, "scheduled ReDo")
 
     def choose(key: Key, step: Any, learned: Learned, signals: Signals) -> Units:
@@ -181,7 +183,7 @@ def recycling(
       every: F ≥ 1, a period in updates.
       source: as in `redo`.
     """
-    require_range("every", every, 1, do="Use the period in updates, 1000 by default.")
+    require_whole("every", every, 1, do="Use the period in updates, 1000 by default.")
     require_choice("source", source, "fresh", "initial")
 
     def init(learned: Learned) -> State:

@@ -1,10 +1,12 @@
 """ReGraMa: recycling units that hardly learn."""
 
+import math
 from typing import Any
 
 from jaxtyping import Array, Bool, Float
 
 from pliant.diagnostics import gradient_scores, incoming_gradients
+from pliant.errors import require_range
 from pliant.interventions._redo import recycling
 from pliant.interventions._surgery import Units, require_owned_outputs
 from pliant.types import Intervention, Key, Learned, Number, Signals, Wiring
@@ -54,6 +56,7 @@ def regrama(wiring: Wiring, *, threshold: Number = 0.01, every: Number = 1000) -
       Code that adds 10⁻⁹ to the layer's mean, with which the score depends on the scale of the loss, and that resets
       all of a layer without gradient or makes NaN of it. With a penalty in the loss its gradient counts as well.
     """
+    require_range("threshold", threshold, -math.inf, do="0.01 is usual; 0 resets what gets no gradient, -1 nothing.")
     wiring = require_owned_outputs(wiring, "ReGraMa")
 
     def choose(key: Key, step: Any, learned: Learned, signals: Signals) -> Units:

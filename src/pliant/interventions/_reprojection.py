@@ -63,7 +63,7 @@ def reprojection(
       The paper says nothing of the moments; they are kept by default.
     """
     require_whole("every", every, 0, do="Use the period in updates, 10,000 by default; 0 never replaces anything.")
-    require_whole("iterations", iterations, 0, do="Use 20.")
+    iterations = require_whole("iterations", iterations, 0, do="Use 20.")
 
     def init(learned: Learned) -> State:
         select_kernels(mask, learned.params, output_axes)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from pliant.errors import require_choice, require_range
+from pliant.errors import require_choice, require_range, require_whole
 from pliant.interventions._moments import clear_moments
 from pliant.interventions._surgery import lowest, num_selected
 from pliant.masks import Mask, select
@@ -66,7 +66,7 @@ def selective_reinit(
       norms, and that Adam's moments of the weights are cleared, as in `pliant.interventions.reset_units`.
     """
     require_range("fraction", fraction, 0, 1, do="Use 0.01, or 0 for none.")
-    require_range("every", every, 1, do="Use the period in updates, 100 by default.")
+    require_whole("every", every, 1, do="Use the period in updates, 100 by default.")
     require_choice("utility", utility, "gradient", "magnitude")
     require_choice("source", source, "fresh", "mean")
 
@@ -100,10 +100,8 @@ def selective_reinit(
             return jnp.where(weak[name], new.astype(leaf.dtype), leaf) if name in weak else leaf
 
         new = replacements(draw_key, learned.params, signals)
-        learned = learned._replace(
-            params=jax.tree_util.tree_map_with_path(renew, learned.params, new),
-            optimizer=clear_moments(learned.optimizer, weak),
-        )
+        params = jax.tree_util.tree_map_with_path(renew, learned.params, new)
+        learned = learned._replace(params=params, optimizer=clear_moments(learned.optimizer, weak, params=params))
         return learned, {"weights_reset": num_selected(weak)}
 
     def update(key: Key, step: Any, learned: Learned, state: State, signals: Signals) -> tuple[Learned, State, Info]:

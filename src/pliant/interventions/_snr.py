@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from pliant.branches import anywhere
-from pliant.errors import require_range
+from pliant.errors import require_range, require_whole
 from pliant.interventions._surgery import num_selected, require_owned_outputs, reset_units
 from pliant.types import Info, Intervention, Key, Learned, Number, Signals, State, Wiring
 
@@ -87,8 +87,8 @@ def snr(
     """
     require_range("quantile", quantile, 0, 1, do="Use 0.99, as published, or 1 for no resets.")
     require_range("expansion", expansion, 1, do="Use 2, as published.")
-    require_range("threshold_every", threshold_every, 1, do="Use the period in updates, 1000 by default.")
-    require_range("max_silence", max_silence, 1, do="Use 200 updates, or more for small batches.")
+    require_whole("threshold_every", threshold_every, 1, do="Use the period in updates, 1000 by default.")
+    max_silence = require_whole("max_silence", max_silence, 1, do="Use 200 updates, or more for small batches.")
     wiring = require_owned_outputs(wiring, "SNR")
 
     def init(learned: Learned) -> State:

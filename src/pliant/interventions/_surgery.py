@@ -111,10 +111,8 @@ def reset_units(
         return leaf
 
     touched = {path: fed.get(path, False) | read.get(path, jnp.zeros(leaves[path].shape, bool)) for path in fed | read}
-    return learned._replace(
-        params=jax.tree_util.tree_map_with_path(redraw, learned.params),
-        optimizer=clear_moments(learned.optimizer, touched, units),
-    )
+    params = jax.tree_util.tree_map_with_path(redraw, learned.params)
+    return learned._replace(params=params, optimizer=clear_moments(learned.optimizer, touched, units, params=params))
 
 
 def require_owned_outputs(wiring: Wiring, method: str) -> Wiring:

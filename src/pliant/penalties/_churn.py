@@ -91,8 +91,8 @@ def churn(
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
     require_range("decay", decay, 0, 0.999999, do="0.99 is usual.")
-    require_whole("lag", lag, 1, do="Use 1, as published.")
-    require_whole("num_examples", num_examples, 1, do="Use the size of the batch.")
+    lag = require_whole("lag", lag, 1, do="Use 1, as published.")
+    num_examples = require_whole("num_examples", num_examples, 1, do="Use the size of the batch.")
     require_choice("distance", distance, "squared", "kl")
 
     def init(params: Params) -> ChurnState:

@@ -65,7 +65,7 @@ def with_auxiliary_heads(network: Network, *, num_heads: int = 10) -> Network:
     Differs from:
       See `infer`.
     """
-    require_whole("num_heads", num_heads, 1, do="Use 10, as published.")
+    num_heads = require_whole("num_heads", num_heads, 1, do="Use 10, as published.")
     heads = {path for path, role in network.wiring.roles.items() if role == "head"}
     size = _size_read(network, heads)
 

@@ -65,7 +65,7 @@ def parseval(
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
     require_range("gain", gain, 1e-12, do="Use √2 for the gain of ReLU networks, 1 for isometry.")
-    require_whole("groups", groups, 1, do="Use 1 for all units together.")
+    groups = require_whole("groups", groups, 1, do="Use 1 for all units together.")
 
     def of_kernel(matrix: Float[Array, "in out"]) -> Scalar:
         num_in, num_out = matrix.shape

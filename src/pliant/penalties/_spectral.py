@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.errors import require_choice, require_range
+from pliant.errors import require_choice, require_range, require_whole
 from pliant.isometry import matrix_view
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask, select
@@ -88,7 +88,7 @@ def spectral(
       change (2026) aims at the start's norm on MNIST: `target`.
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
-    require_range("exponent", exponent, 1, do="Use 2, as published.")
+    require_whole("exponent", exponent, 1, do="Use 2, as published.")
     require_range("gain", gain, 1e-12, do="Use 1, as published, or √2 for the gain of ReLU networks.")
     require_choice("target", target, "gain", "start")
 
