@@ -620,3 +620,29 @@ def test_only_layers_that_lose_a_unit_are_drawn():
         same(after["dense_0"], jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), params["dense_0"]))
         same(after["dense_1"]["kernel"][0], params["dense_1"]["kernel"])
         assert bool((after["dense_1"]["kernel"][1, :, 2] == 7.0).all()) == bool(layers)
+
+
+def test_a_reset_under_a_schedule_free_optimizer_lasts():
+    """Its iterate z is a copy of the parameters: left as it was, z would bring the old weights back."""
+    tx = contrib.schedule_free_sgd(1e-2, b1=0.9)
+    params, state = PARAMS, tx.init(PARAMS)
+    update = jax.jit(tx.update)
+    for _ in range(5):
+        updates, state = update(jax.tree.map(jnp.ones_like, params), state, params)
+        params = optax.apply_updates(params, updates)
+    reset = jax.tree.map(lambda leaf, where: jnp.where(where, 7.0, leaf), params, WHERE)
+    cleared = clear_moments(state, WHERE, params=reset)
+    same(cleared.z, jax.tree.map(lambda z, where: jnp.where(where, 7.0, z), state.z, WHERE))
+    for _ in range(5):
+        updates, cleared = update(jax.tree.map(jnp.zeros_like, params), cleared, reset)
+        reset = optax.apply_updates(reset, updates)
+    for leaf, where in zip(jax.tree.leaves(reset), jax.tree.leaves(WHERE), strict=True):
+        np.testing.assert_allclose(np.asarray(leaf)[np.asarray(where)], 7.0, rtol=1e-5)
+
+
+def test_units_reset_under_a_schedule_free_optimizer_are_reset_in_its_iterate(key):
+    params = conv_params(key)
+    state = contrib.schedule_free_adamw(1e-2).init(params)
+    units = {"conv": jnp.array([False, True, False])}
+    after = reset_units(key, Learned(params, {}, state), CONV_WIRING, units)
+    same(after.optimizer.z, after.params)

@@ -74,7 +74,6 @@ def clear_moments(
     Differs from:
       `optax.tree.map_params`, which also reaches copies of parameters and accumulated gradients.
     """
-
     new = {} if params is None else by_path(params)
 
     def clear(path: Any, leaf: Array) -> Array:
