@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def hub_tables(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without progress bars and log lines: what would be logged as an error is raised too."""
+    """Without progress bars, log lines and warnings: what would be logged as an error is raised too."""
     import datasets
 
     loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
@@ -69,7 +70,9 @@ def _quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

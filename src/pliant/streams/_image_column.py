@@ -1,7 +1,7 @@
 """Columns of images, encoded or as arrays, as arrays of one shape."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,27 +42,40 @@ def read_images(
 
 
 def _pictures(table: Table, rows: Int[np.ndarray, " _"], seen: dict[str, int]) -> list[Picture]:
-    """Decodes a split; `seen` has hashes of the named files of those before."""
-    stored = table.images.take(pa.array(rows))
+    """Decodes ascending rows of a split; `seen` has hashes of the named files of those before."""
+    named: dict[str, int] = {}
+    pictures, start = [], 0
+    for chunk in table.images.chunks:  # one after the other, since all together may be too large for one array
+        here = rows[(start <= rows) & (rows < start + len(chunk))]
+        pictures += _of_chunk(table, chunk.take(pa.array(here - start)), here, seen, named)
+        start += len(chunk)
+    seen |= named
+    return pictures
+
+
+def _of_chunk(
+    table: Table, stored: pa.Array, rows: Int[np.ndarray, " _"], seen: Mapping[str, int], named: dict[str, int]
+) -> list[Picture]:
     _require_none_missing(stored, table)
+    if len(stored) == 0:
+        return []
     if isinstance(stored.type, pa.FixedShapeTensorType):
-        return _rows(stored.combine_chunks().to_numpy_ndarray(), table)
+        return _rows(stored.to_numpy_ndarray(), table)
     column = plain(stored)
     if is_list(column.type):
         return _rows(_array(column, table), table)
-    names, contents = _files(column, table)
-    for row, name, content in zip(rows.tolist(), names, contents, strict=True):
-        if name is not None and seen.get(name) == hash(content):
-            raise UserError(
-                got=f"the image file {name!r} in {table.what} (image {row}) and in the training images",
-                wanted="test images that are no training images",
-                do="Leave it out of one of them.",
-            )
-    seen |= {name: hash(content) for name, content in zip(names, contents, strict=True) if name is not None}
-    return [
-        decode(content, f"image {row} in {table.what}", table.remedy)
-        for row, content in zip(rows.tolist(), contents, strict=True)
-    ]
+    pictures = []
+    for row, name, content in zip(rows.tolist(), *_files(column, table), strict=True):
+        if name is not None:
+            named[name] = hash(content)
+            if seen.get(name) == named[name]:
+                raise UserError(
+                    got=f"the image file {name!r} in {table.what} (image {row}) and in the training images",
+                    wanted="test images that are no training images",
+                    do="Leave it out of one of them.",
+                )
+        pictures.append(decode(content, f"image {row} in {table.what}", table.remedy))
+    return pictures
 
 
 def _files(column: pa.Array, table: Table) -> tuple[list[str | None], list[bytes]]:
