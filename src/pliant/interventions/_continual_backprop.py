@@ -124,12 +124,13 @@ def continual_backprop(
       2024. Methods; their utility is "contribution".
 
     Differs from:
-      The authors' code: the mean output moves (there f is set to 0 first, so nothing does); units are ranked by û, as
-      in the paper, not by u; both moments of the incoming and outgoing weights are cleared for convolutions too; mature
-      units are counted in whole numbers, since running sums of ρ·N lose some in float32; ρ counts mature units for
-      convolutions as well, not all channels, and chance decides nothing; f decays in residual networks too. Its layers
-      for PyTorch modules have η = 0. Utilities of several outputs of a unit (CReLU) are averaged. Behind the gate of a
-      mixture of experts f̂ is the mean of the gated output.
+      The authors' code: the mean output moves (there f is set to 0 first, so nothing does); both moments of the
+      incoming and outgoing weights are cleared for convolutions too; mature units are counted in whole numbers, since
+      running sums of ρ·N lose some in float32; ρ counts mature units for convolutions as well, not all channels, and
+      chance decides nothing; f decays in residual networks too. For a channel behind a flatten, y multiplies the mean
+      of its outputs over all positions by the mean of the weights that read it; ConvGnT multiplies at each position
+      and takes the mean of the products. Its layers for PyTorch modules have η = 0 by default. Utilities of several
+      outputs of a unit (CReLU) are averaged. Behind the gate of a mixture of experts f̂ is the mean of the gated output.
     """
     require_range("replacement_rate", replacement_rate, 0, 1, do="1e-4 is usual; 0 replaces no unit.")
     require_range("maturity", maturity, 0, do="Use 100 updates, or 1000 for long tasks.")

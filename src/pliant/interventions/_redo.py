@@ -154,7 +154,8 @@ def scheduled_redo(
       numbers are those of Dopamine's `NeuronRecyclerScheduled`.
 
     Differs from:
-      Dopamine's code as `redo` does. It goes on beyond T, where the cosine is negative; here nothing more is reset.
+      Dopamine's code as `redo` does, and in n: there f cos(…) N is rounded to the nearest whole number, at least one
+      unit of a layer is reset each time, and so are all whose scores equal that of the last one chosen.
     """
     require_range("fraction", fraction, 0, 1, do="Use 0.3, as published, or 0 for none.")
     require_range("horizon", horizon, 1, do="Use the number of updates of the run.")

@@ -105,10 +105,10 @@ def upgd(
       <https://arxiv.org/abs/2404.00781>`_, 2024. Section 3 and algorithm 1; AdaUPGD as in their experiments with PPO.
 
     Differs from:
-      The authors' code, which corrects Û but not the η that it is divided by, so that S is saturated early on; which
-      normalises convolutions locally over the last axis of the kernel only; and whose AdaUPGD is local only. There is
-      no second-order utility (½ H w²): an optimizer does not see the diagonal of the Hessian. Utilities see the
-      gradient as it comes, penalties included.
+      The authors' code, which with the scope "global" corrects Û but not the η that it is divided by, so that S is
+      saturated early on; which normalises convolutions locally over the last axis of the kernel only; and whose AdaUPGD
+      is global only. There is no second-order utility (½ H w²): an optimizer does not see the diagonal of the Hessian.
+      Utilities see the gradient as it comes, penalties included.
     """
     require_adam(0.0 if callable(learning_rate) else learning_rate, b1, b2, eps)
     require_range("beta", beta, 0, 0.999999, do="0.999 is usual.")

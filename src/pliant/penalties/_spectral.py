@@ -54,7 +54,8 @@ def spectral(
       exponent: k ≥ 1.
       gain: s > 0, the spectral norm aimed at.
       target: "gain" aims at s for all kernels; "start" for each at the spectral norm that it started with, at s if that
-        was 0.
+        was 0. That target is exact, but the estimate begins below it: u is not a singular vector yet, so the penalty of
+        weights that stay starts above 0 and falls to 0 in the first updates.
       mask: True at the kernels to penalise: a pytree of booleans or a function of the parameters that makes one. By
         default all leaves with two or more axes. The method `spectral` leaves embeddings out.
       bias_mask: True at the biases to penalise; by default none.
