@@ -46,3 +46,16 @@ def test_odd_widths_are_refused(dim, shape):
 
 def test_it_says_its_axis():
     assert repr(MaxMin(dim=1)) == "MaxMin(dim=1)"
+
+
+@pytest.mark.parametrize(("dim", "shape"), [(1, (4,)), (-1, ()), (-3, (2, 4))])
+def test_refuses_inputs_without_the_axis(dim, shape):
+    with pytest.raises(
+        UserError, match=r"got an input of shape \(.*\) for dim=.*; wanted an axis of units\. Use dim=-1"
+    ):
+        MaxMin(dim=dim)(torch.zeros(shape))
+
+
+def test_channels_counted_from_the_end_need_no_batch():
+    x = torch.randn(2, 4, 3, 3)
+    assert torch.equal(MaxMin(dim=-3)(x[0]), MaxMin(dim=1)(x)[0])

@@ -551,6 +551,11 @@ def test_layers_without_units_and_lazy_ones_are_refused():
         redo_of(module, torch.optim.SGD([torch.zeros(1)], 0.1))
     module(torch.zeros(1, 3))
     assert redo_of(module).reset(FIRST) == 1
+    module = torch.nn.Sequential(
+        torch.nn.Linear(3, 4), torch.nn.LazyBatchNorm1d(), torch.nn.ReLU(), torch.nn.Linear(4, 2)
+    )
+    with pytest.raises(UserError, match=r"got '1', a lazy module that is not initialized"):
+        ReDo(module, torch.optim.SGD([torch.zeros(1)], 0.1), [HiddenLayer("0", "2", ["3"], norm="1")])
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")

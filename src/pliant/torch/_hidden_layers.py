@@ -136,13 +136,13 @@ def resolve(module: nn.Module, layer: HiddenLayer) -> Layer:
     if not width:
         raise UserError(got=f"{layer.feed!r} without units", wanted="at least one", do="Leave this hidden layer out.")
     norm = None if layer.norm is None else _find(module, layer.norm)
-    scale = getattr(norm, "weight", None)
-    if scale is not None and scale.shape != (width,):
-        raise UserError(
-            got=f"the norm {layer.norm!r} with a scale of shape {tuple(scale.shape)}",
-            wanted=f"one number for each of {width} units",
-            do="Name a norm over units or channels, or none.",
-        )
+    for scale in _own(str(layer.norm), norm):
+        if scale.shape != (width,):
+            raise UserError(
+                got=f"the norm {layer.norm!r} with a scale of shape {tuple(scale.shape)}",
+                wanted=f"one number for each of {width} units",
+                do="Name a norm over units or channels, or none.",
+            )
     found = Layer(layer.feed, feed, activation, list(_readers(module, layer, width)), norm, width)
     for parameter in found.parameters:
         _require_single(module, layer.feed, parameter)
@@ -188,12 +188,7 @@ def _kernel_layer(module: nn.Module, name: str) -> Any:
             wanted="a linear layer or a convolution, without groups",
             do="Leave this hidden layer out.",
         )
-    if any(is_lazy(parameter) for parameter in _own(name, found, ["weight"])):
-        raise UserError(
-            got=f"{name!r}, a lazy module that is not initialized",
-            wanted="weights that have a shape",
-            do="Call the network on a batch first.",
-        )
+    _own(name, found, ["weight"])
     if not _is_plain(found):
         raise UserError(
             got=f"{name!r}, whose class {type(found).__name__} computes something else with its weight",
@@ -207,11 +202,18 @@ def _own(name: str, module: nn.Module | None, kinds: Sequence[str] = ("weight", 
     """A module's weight and bias, those that it has.
 
     Raises:
-      UserError: if one of them is no parameter of the module's own: pruned, normalised or parametrised.
+      UserError: if one of them is no parameter of the module's own (pruned, normalised or parametrised) or has no shape
+        yet.
     """
     found: list[Tensor] = []
     for kind in kinds:
         parameter = None if module is None else module._parameters.get(kind)
+        if parameter is not None and is_lazy(parameter):
+            raise UserError(
+                got=f"{name!r}, a lazy module that is not initialized",
+                wanted="weights that have a shape",
+                do="Call the network on a batch first.",
+            )
         if parameter is not None:
             found.append(parameter)
         elif module and (parametrize.is_parametrized(module, kind) or getattr(module, kind, None) is not None):

@@ -19,7 +19,7 @@ class MaxMin(nn.Module):
         Where a convolution may get single examples without a batch axis, count from the end: −3 behind `Conv2d`.
 
     Raises:
-      UserError: for an odd number of units, when called.
+      UserError: for an odd number of units, and if there is no such axis, when called.
 
     Example:
       >>> MaxMin()(torch.tensor([3.0, 1.0, -2.0, 5.0])).tolist()
@@ -41,6 +41,12 @@ class MaxMin(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same values, every pair in order."""
+        if not -x.ndim <= self.dim < x.ndim:
+            raise UserError(
+                got=f"an input of shape {tuple(x.shape)} for dim={self.dim}",
+                wanted="an axis of units",
+                do="Use dim=-1 behind linear layers; behind convolutions 1, or -3 without a batch.",
+            )
         width = x.shape[self.dim]
         if width % 2:
             raise UserError(

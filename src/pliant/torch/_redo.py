@@ -54,7 +54,7 @@ class ReDo:
       UserError: for numbers out of range, unknown modules, sizes that do not match, layers other than linear ones and
         convolutions, weights that are not a module's own, MaxMin (whose outputs belong to no unit), optimizers that do
         not have the parameters or whose statistics weights share, a generator that is not on the CPU; and from `step`
-        if an activation is not called exactly once, or its output does not show which entries are a unit's.
+        if an activation is not called exactly once, or units are elsewhere than the layer says.
 
     Example:
       >>> net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
@@ -217,8 +217,10 @@ class ReDo:
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continues from a state that `state_dict` made."""
-        self.updates = whole_number("updates", state_dict["updates"], 0, do="The checkpoint is damaged: use another.")
-        if self.generator is not None and state_dict["generator"] is not None:
+        self.updates = whole_number(
+            "updates", state_dict.get("updates"), 0, do="The checkpoint is damaged: use another."
+        )
+        if self.generator is not None and state_dict.get("generator") is not None:
             self.generator.set_state(state_dict["generator"].cpu())
 
     def _require_suited(self) -> None:
