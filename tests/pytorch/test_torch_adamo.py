@@ -918,10 +918,10 @@ def test_heads_that_are_no_names_are_refused(head):
         unchecked(param_groups)(network(), head=head)
 
 
-@pytest.mark.parametrize("params", [[], torch.nn.Parameter(torch.eye(2)), iter(())])
+@pytest.mark.parametrize("params", [[], torch.nn.Parameter(torch.eye(2)), iter(()), {"weight": torch.eye(2)}])
 def test_no_parameters_are_refused(params):
     with pytest.raises(
-        UserError, match=r"got no parameters, or a single tensor; wanted a list of tensors, or of groups"
+        UserError, match=r"got params that are empty or no list .*; wanted a list of tensors, or of groups"
     ):
         AdamO(params, isometry=True)
 

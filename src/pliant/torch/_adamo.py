@@ -98,10 +98,10 @@ class AdamO(torch.optim.Optimizer):
         rectangular: Rectangular = "none",
         maximize: bool = False,
     ):
-        params = [] if isinstance(params, Tensor) else list(params)
-        if not params:
+        entries = [] if isinstance(params, Tensor | Mapping) else list(params)
+        if not entries:
             raise UserError(
-                got="no parameters, or a single tensor",
+                got=f"params that are empty or no list ({type(params).__name__})",
                 wanted="a list of tensors, or of groups",
                 do="Make the groups with pliant.torch.param_groups(module, head=...).",
             )
@@ -118,7 +118,7 @@ class AdamO(torch.optim.Optimizer):
             "maximize": maximize,
             "capturable": False,  # torch.compile sets it, on a GPU: Adam's counts then live there
         }
-        super().__init__(params, options)
+        super().__init__(entries, options)
         if not any(group["isometry"] for group in self.param_groups):
             raise UserError(
                 got=f"{len(self.param_groups)} parameter group(s), none of which has isometry=True",
