@@ -217,6 +217,11 @@ def prepared(
     return compiled, (seeds, own, others, as_arrays(traced), jnp.int32(num_steps))
 
 
+def beginning(method: Method) -> TrainState:
+    """The state that `train` begins with."""
+    return train(method, num_steps=0)
+
+
 def train(method: Method, is_batched: bool = True, **choices: Any) -> TrainState:
     """The state of one seed, as NumPy arrays, after the updates of the program that is `prepared`."""
     compiled, arguments = prepared(method, is_batched, **choices)
@@ -254,8 +259,7 @@ def _moments(state: Any) -> list[Any]:
 
 
 def check_touches_parameters(method: Method) -> None:
-    on = _plain(on_noisy_network(method), method.name)
-    assert not equal(on.params, _off(method).params), "the method changes no parameter"
+    assert not equal(train(method).params, train(method, **method.off).params), "the method changes no parameter"
 
 
 def _off(method: Method, **choices: Any) -> TrainState:
@@ -268,9 +272,8 @@ def check_lowers(method: Method) -> None:
 
 
 def _target(method: Method, state: TrainState) -> float:
-    network, values = network_of(method), values_of(method)
-    first, _ = start(method, values, 0)
-    state = jax.tree.map(jnp.asarray, state)
+    network, values, first = network_of(method), values_of(method), beginning(method)
+    state, first = jax.tree.map(jnp.asarray, (state, first))
     batch = stream_of(method).train_batch((), (), jnp.arange(len(TARGETS)))
 
     def evaluate(params: Any, inputs: Any) -> Any:
@@ -297,15 +300,14 @@ def check_learns(method: Method) -> None:
     """The loss on the training data falls; catches an optimizer of the wrong sign."""
     network = network_of(method)
 
-    def loss(state: TrainState) -> float:
-        state = jax.tree.map(jnp.asarray, state)
+    @jax.jit
+    def loss(params: Any, state: Any) -> Any:
         batch = stream_of(method).train_batch((), (), jnp.arange(len(TARGETS)))
-        output, _, _ = network.apply(state.params, state.network, batch.inputs, train=False, key=None)
-        return float(stream_of(method).objective.losses(output, batch.targets, ()).mean())
+        output, _, _ = network.apply(params, state, batch.inputs, train=False, key=None)
+        return stream_of(method).objective.losses(output, batch.targets, ()).mean()
 
-    first, _ = start(method, values_of(method), 0)
-    after = train(method)
-    assert loss(after) < loss(first), "the loss does not fall"
+    first, after = beginning(method), train(method)
+    assert loss(after.params, after.network) < loss(first.params, first.network), "the loss does not fall"
 
 
 def check_seeds_differ(method: Method) -> None:
@@ -340,8 +342,8 @@ def num_draws(method: Method) -> int:
     """In how many places the program of four updates draws."""
     values = values_of(method)
     static, traced = split_static(method, values)
-    state, keys = start(method, values, 0)
-    jaxpr = jax.make_jaxpr(lambda state: run_steps(method, static, traced, state, keys, 4))(state)
+    state = jax.eval_shape(lambda: start(method, values, 0)[0])
+    jaxpr = jax.make_jaxpr(lambda state: run_steps(method, static, traced, state, seed_keys(0), 4))(state)
     return str(jaxpr).count("random_bits")
 
 
@@ -413,9 +415,8 @@ def moved_without_a_gradient(method: Method) -> set[str]:
 def check_carry_is_stable(method: Method) -> None:
     values = values_of(method)
     static, traced = split_static(method, values)
-    state, keys = start(method, values, 0)
-    after = jax.eval_shape(lambda state: run_steps(method, static, traced, state, keys, 1), state)
-    before = jax.eval_shape(lambda: state)
+    before = jax.eval_shape(lambda: start(method, values, 0)[0])
+    after = jax.eval_shape(lambda state: run_steps(method, static, traced, state, seed_keys(0), 1), before)
     assert jax.tree.structure(before) == jax.tree.structure(after), "a step changes the structure of the state"
     assert jax.tree.leaves(before) == jax.tree.leaves(after), "a step changes shapes or dtypes of the state"
 
@@ -424,9 +425,10 @@ def check_carry_is_stable_where_numbers_are_wide(method: Method) -> None:
     """With JAX's 64 bits switched on, as others in the same process may want it, through a change of tasks."""
     with jax.enable_x64(True):
         static, traced = split_static(method, values_of(method))
-        state, keys = start(method, static | traced, 0)
-        after = jax.eval_shape(lambda state: run_steps(method, static, traced, state, keys, TASK_STEPS + 1), state)
-        assert jax.tree.leaves(jax.eval_shape(lambda: state)) == jax.tree.leaves(after)
+        before = jax.eval_shape(lambda: start(method, static | traced, 0)[0])
+        last = TASK_STEPS + 1
+        after = jax.eval_shape(lambda state: run_steps(method, static, traced, state, seed_keys(0), last), before)
+        assert jax.tree.leaves(before) == jax.tree.leaves(after)
 
 
 def check_state_can_be_donated(method: Method) -> None:
@@ -469,4 +471,3 @@ GENERAL = (
     check_state_can_be_donated,
     check_keeps_bfloat16,
 )
-OF_MECHANISMS = (check_off_is_adam, check_touches_parameters)

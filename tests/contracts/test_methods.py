@@ -8,6 +8,7 @@ from pliant.methods import METHODS, adam_optimizer, find
 from pliant.optimizers import add_isometry_step
 from pliant.training._checkpoint import Checkpoints
 from pliant.types import Intervention
+from tiers import REPRESENTATIVES
 
 SEVERAL = {name: find(name) for name in ("redo+l2-init", "adamo+redo", "gram-penalty+l2-init")}
 ALL = METHODS | SEVERAL
@@ -40,14 +41,23 @@ def test_contract(name, check):
     check(ALL[name])
 
 
-@pytest.mark.exact
-@pytest.mark.parametrize("check", checks.OF_MECHANISMS, ids=lambda check: check.__name__)
 @MECHANISMS
-def test_contract_of_mechanisms(name, check):
-    check(ALL[name])
+def test_touches_parameters(name):
+    checks.check_touches_parameters(ALL[name])
 
 
+@_each([name for name in ALL if ALL[name].off and name in REPRESENTATIVES - {"infer"}])  # its last bits differ then
+def test_off_is_its_base(name):
+    checks.check_off_is_adam(ALL[name])
+
+
+@pytest.mark.whole
 @pytest.mark.exact
+@MECHANISMS
+def test_off_is_its_base_as_users_compile_it(name):
+    checks.check_off_is_adam(ALL[name])
+
+
 def test_the_network_of_these_contracts_draws():
     adam = checks.base_of(checks.on_noisy_network(METHODS["adam"]))
     first, second = (checks.train(adam, layers=layers).params for layers in (1, 2))
@@ -155,7 +165,6 @@ BROKEN = {
 }
 
 
-@pytest.mark.exact
 @pytest.mark.parametrize("defect", BROKEN)
 def test_a_broken_method_fails(defect):
     method, check = BROKEN[defect]

@@ -153,7 +153,8 @@ def upgd(
         kept = jnp.where(count > 1, (1 - beta**count) / (1 - beta ** jnp.maximum(count - 1, 1)), 1.0)
 
         def averaged(old: Array, new: Array) -> Array:  # Û stays where the gradient is not finite
-            return jnp.where(jnp.isfinite(new), beta * old + (1 - beta) * new, kept * old)
+            mean = jnp.where(jnp.isfinite(new), beta * old + (1 - beta) * new, kept * old)
+            return mean.astype(old.dtype)
 
         trace = jax.tree.map(averaged, state.trace, now)
         corrected = jax.tree.map(lambda leaf: leaf / (1 - beta**count), trace)

@@ -1,0 +1,195 @@
+"""Faults that `make test` must notice: puts each into a copy of the project and shows which tests fail.
+
+    python tests/mutations.py                 # all of them; the tests of the changed module are asked first
+    python tests/mutations.py adamo-ascends   # one or several, by name
+    python tests/mutations.py --all-tests     # every fast test for every fault, for hours
+
+Ends with 1 if a fault goes unnoticed, or if the code that it changes is no longer there.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+LEFT_OUT = (".git", ".venv", ".cache", "runs", "build", "dist", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info")
+MOST_SECONDS = 1800
+
+
+class Mutation(NamedTuple):
+    """A fault: what is written in a file of `src/pliant`, once, and what would be wrong in its place."""
+
+    file: str
+    right: str
+    wrong: str
+    tests: str = ""
+    """The file of tests to ask first, where it is not the module's mirror."""
+
+    def source(self, root: Path) -> Path:
+        return root / "src" / "pliant" / self.file
+
+    def mutated(self, root: Path) -> str:
+        """The text of the file with the fault."""
+        text = self.source(root).read_text()
+        if text.count(self.right) != 1:
+            raise LookupError(f"{text.count(self.right)} times in {self.file}: {self.right}")
+        return text.replace(self.right, self.wrong)
+
+    def own_tests(self, root: Path) -> list[str]:
+        """The tests that mirror the module, and its doctests."""
+        folder, _, name = self.file.removesuffix(".py").rpartition("/")
+        prefix = "pytorch/test_torch_" if folder == "torch" else f"{folder}/test_" if folder else "test_"
+        mirror = self.tests or f"tests/{prefix}{name.removeprefix('_')}.py"
+        return [path for path in (mirror, f"src/pliant/{self.file}") if (root / path).exists()]
+
+
+MUTATIONS = {
+    "adamo-ascends": Mutation(
+        "optimizers/_adamo.py",
+        "(update.astype(step.dtype) - step)",
+        "(update.astype(step.dtype) + step)",
+    ),
+    "torch-adamo-ascends": Mutation("torch/_adamo.py", "weight.copy_(weight - step)", "weight.copy_(weight + step)"),
+    "isometry-gradient-halved": Mutation(
+        "isometry.py", "gradient = 4.0 * jnp.matmul(tall", "gradient = 2.0 * jnp.matmul(tall"
+    ),
+    "gram-gradient-halved": Mutation("isometry.py", "4.0 * jnp.matmul(primals[0]", "2.0 * jnp.matmul(primals[0]"),
+    "redo-keeps-outgoing-weights": Mutation(
+        "interventions/_surgery.py", "jnp.where(read[name], jnp.zeros_like(leaf), leaf)", "leaf"
+    ),
+    "resets-keep-moments": Mutation(
+        "interventions/_moments.py", "jnp.where(fitting[0], jnp.zeros_like(leaf), leaf)", "leaf"
+    ),
+    "continual-backprop-correction": Mutation(
+        "interventions/_continual_backprop.py", "1.0 - decay**state.age, 1.0)", "1.0 - decay, 1.0)"
+    ),
+    "upgd-protects-the-useless": Mutation(
+        "optimizers/_upgd.py", "lambda g, w: -g.astype(jnp.float32)", "lambda g, w: g.astype(jnp.float32)"
+    ),
+    "l2-init-pulls-to-zero": Mutation(
+        "penalties/_l2_init.py",
+        "return jax.tree.map(jnp.copy, params)",
+        "return jax.tree.map(jnp.zeros_like, params)",
+    ),
+    "spectral-aims-at-the-square": Mutation(
+        "penalties/_spectral.py", "(norm**exponent - aim**exponent) ** 2", "(norm**exponent - aim) ** 2"
+    ),
+    "effective-rank-over-the-largest": Mutation(
+        "penalties/_effective_rank.py", "sizes.sum(), 1.0)", "sizes.max(), 1.0)"
+    ),
+    "measured-rank-over-the-largest": Mutation(
+        "diagnostics/_singular_values.py", "total = relative.sum()", "total = relative.max()"
+    ),
+    "dormancy-over-the-largest": Mutation(
+        "diagnostics/_dormancy.py", "means / (means.mean() + 1e-9)", "means / (means.max() + 1e-9)"
+    ),
+    "tangent-kernel-chunks": Mutation(
+        "diagnostics/_readers.py",
+        "return jax.lax.map(function, examples, batch_size=at_once)",
+        "return jax.lax.map(function, jax.tree.map(lambda leaf: leaf.at[at_once:].set(leaf[0]), examples))",
+        "tests/diagnostics/test_ntk.py",
+    ),
+    "chance-of-another-class": Mutation(
+        "streams/_random_labels.py", "chance=1 / num_classes", "chance=1 / (num_classes + 1)"
+    ),
+    "test-images-are-not-permuted": Mutation(
+        "streams/_permuted_pixels.py",
+        "Batch(permuted(data, data.test, task, indices)",
+        "Batch(normalized(data, data.test, indices)",
+    ),
+    "padding-counts": Mutation("streams/_objectives.py", "real = targets != 0", "real = targets >= 0"),
+    "one-order-for-all-epochs": Mutation(
+        "training/_order.py", "default_rng((seed, task, epoch))", "default_rng((seed, task))"
+    ),
+    "resumed-with-other-keys": Mutation(
+        "training/_run.py",
+        "learner.init(axis.put((seeds, own)), traced)",
+        "learner.init(axis.put((seeds + np.int32(first > 0), own)), traced)",
+    ),
+    "restores-the-oldest": Mutation(
+        "training/_checkpoint.py", "num_tasks_done or self.num_tasks_done()", "num_tasks_done or self.kept()[0]"
+    ),
+    "the-same-noise-in-every-step": Mutation(
+        "training/_step.py", "noise = jax.random.fold_in(keys.noise, step)", "noise = jax.random.fold_in(keys.noise, 0)"
+    ),
+    "standard-error-of-a-population": Mutation("results/_statistics.py", "by_seed.std(ddof=1)", "by_seed.std()"),
+    "iqm-of-most": Mutation("results/_statistics.py", "trim_mean(values, 0.25", "trim_mean(values, 0.05"),
+}
+
+
+def failures(tree: Path, tests: list[str], num_workers: int) -> list[str]:
+    """The names of the fast tests that fail in a tree, of some files or, for an empty list, of all."""
+    # The installed package is that of the original tree: the copy's comes before it.
+    environment = os.environ | {"PYTHONPATH": str(tree / "src")}
+    command = [sys.executable, "-m", "pytest", "-n", str(num_workers), "-q", "--quick", "-rfE"]
+    try:
+        done = subprocess.run(
+            [*command, "-m", "not slow and not whole", *tests],
+            cwd=tree,
+            env=environment,
+            text=True,
+            capture_output=True,
+            timeout=MOST_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return [f"(no end after {MOST_SECONDS} s)"]
+    if done.returncode not in (0, 1, 2):
+        raise RuntimeError(done.stdout + done.stderr)
+    found = re.findall(r"^(?:FAILED|ERROR) (\S+?::\S+(?: .*?)?|\S+)(?: - .*)?$", done.stdout, re.MULTILINE)
+    return sorted(set(found)) or (["(pytest ended without a name)"] if done.returncode else [])
+
+
+def copy_of(root: Path, folder: Path) -> Path:
+    tree = folder / "pliant"
+    shutil.copytree(root, tree, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    (root / ".cache").mkdir(exist_ok=True)
+    (tree / ".cache").symlink_to(root / ".cache", target_is_directory=True)
+    return tree
+
+
+def unnoticed(tree: Path, names: list[str], *, all_tests: bool, num_workers: int) -> list[str]:
+    """Puts in each fault and takes it out again; prints what fails, and returns the faults of which nothing does."""
+    survivors = []
+    for name in names:
+        mutation = MUTATIONS[name]
+        source = mutation.source(tree)
+        right = source.read_text()
+        source.write_text(mutation.mutated(tree))
+        own = mutation.own_tests(tree)
+        found = failures(tree, own, num_workers=0) if own and not all_tests else []
+        found = found or failures(tree, [], num_workers)
+        source.write_text(right)
+        print(f"{name}: {len(found)} fail" if found else f"{name}: NOT NOTICED", *found, sep="\n  ", flush=True)
+        survivors += [] if found else [name]
+    return survivors
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(MUTATIONS)}")
+    parser.add_argument("--all-tests", action="store_true", help="run every fast test for every fault")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    unknown = set(options.names) - set(MUTATIONS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    names = options.names or list(MUTATIONS)
+    with tempfile.TemporaryDirectory() as folder:
+        tree = copy_of(ROOT, Path(folder))
+        own = sorted({path for name in names for path in MUTATIONS[name].own_tests(tree)})
+        if broken := failures(tree, own, num_workers=0):
+            print("These fail without any fault:", *broken, sep="\n  ")
+            return 1
+        survivors = unnoticed(tree, names, all_tests=options.all_tests, num_workers=options.workers)
+    print(f"{len(names) - len(survivors)} of {len(names)} faults noticed")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
