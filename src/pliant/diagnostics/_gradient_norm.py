@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from pliant.diagnostics._leaves import count, norms, widened
-from pliant.diagnostics._subject import loss
+from pliant.diagnostics._subject import gradient
 from pliant.squares import total_norm
 from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
 
@@ -62,7 +62,7 @@ def gradient_norm(gradients: Params) -> GradientNorm:
 
 
 def _measure(subject: Subject) -> GradientNorm:
-    return gradient_norm(jax.grad(loss(subject))(subject.params, subject.probe))
+    return gradient_norm(gradient(subject)(subject.params, subject.probe))
 
 
 def _summarize(found: GradientNorm) -> Measured:

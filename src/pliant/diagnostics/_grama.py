@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pliant.diagnostics._layer_fractions import LayerFractions, as_measured, layer_fractions, named
-from pliant.diagnostics._subject import loss, some, widened
+from pliant.diagnostics._subject import gradient, some, widened
 from pliant.errors import UserError, require_range
 from pliant.types import Batch, Diagnostic, Number, Params, Subject, Wiring, by_path
 
@@ -177,14 +177,14 @@ def _require(gradients: Mapping[str, Array]) -> None:
 
 
 def _measure(subject: Subject) -> Mapping[str, Array]:
-    wiring, gradient = subject.network.wiring, jax.grad(loss(subject))
+    wiring, of_loss = subject.network.wiring, gradient(subject)
 
     def largest(example: Batch) -> Mapping[str, Array]:
         alone = jax.tree.map(lambda leaf: leaf[None], example)
-        kernels = incoming_gradients(wiring, gradient(subject.params, alone))
+        kernels = incoming_gradients(wiring, of_loss(subject.params, alone))
         return {name: jnp.abs(kernel).max(axis=0) for name, kernel in kernels.items()}
 
-    of_batch = incoming_gradients(wiring, gradient(subject.params, subject.probe))
+    of_batch = incoming_gradients(wiring, of_loss(subject.params, subject.probe))
     of_examples = jax.lax.map(largest, some(subject.probe, _MOST))  # mapped: their kernels do not fit in memory at once
     return named("grama_fraction", grama(of_batch)) | named("zero_gradient_fraction", zero_gradient(of_examples))
 

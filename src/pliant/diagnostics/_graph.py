@@ -145,14 +145,19 @@ class Graph:
             self._scope = outer
         return self._node(name, inputs, avals, equation.params)
 
-    def _loop(self, first: Sequence[int], body: Callable[[list[int]], list[int]]) -> tuple[list[int], list[int]]:
-        """What iterations carry on, before they are known: at the start of one, and at the end of the last."""
+    def _loop(
+        self, first: Sequence[int], body: Callable[[list[int]], list[int]], *, may_skip: bool
+    ) -> tuple[list[int], list[int]]:
+        """What an iteration computes, and what the last one leaves; or what was there before, if there may be none."""
         carried = [self._value(self.avals[value]) for value in first]
         place = len(self.nodes)
         found = body(carried)
         triples = list(zip(carried, first, found, strict=False))
         self.nodes[place:place] = [Node("loop", {}, (init, end), (start,), self._scope) for start, init, end in triples]
-        ends = [self._node("loop_end", (init, end), [self.avals[init]], {})[0] for _, init, end in triples]
+        ends = [
+            self._node("loop_end", (end, init) if may_skip else (end,), [self.avals[init]], {})[0]
+            for _, init, end in triples
+        ]
         return found, ends
 
     def _scan(self, params: Mapping[str, Any], inputs: list[int], avals: Sequence[Any]) -> list[int]:
@@ -164,7 +169,8 @@ class Graph:
             read = [self._node("slice_of", [array], [v.aval], {}) for array, v in zip(arrays, of_arrays, strict=True)]
             return self._run(closed.jaxpr, [*inputs[:num_consts], *carried, *(each[0] for each in read)])
 
-        found, ends = self._loop(inputs[num_consts : num_consts + num_carry], body)
+        first = inputs[num_consts : num_consts + num_carry]
+        found, ends = self._loop(first, body, may_skip=params["length"] == 0)
         stacked = [
             self._node("stack", [value, *arrays], [aval], {})[0]
             for value, aval in zip(found[num_carry:], avals[num_carry:], strict=True)
@@ -181,7 +187,7 @@ class Graph:
             self._run(condition.jaxpr, [*inputs[:of_condition], *carried])
             return self._run(body.jaxpr, [*constants, *carried])
 
-        return self._loop(inputs[of_condition + of_body :], run)[1]
+        return self._loop(inputs[of_condition + of_body :], run, may_skip=True)[1]
 
 
 def graph_of(function: Callable[..., Any], *arguments: Any) -> Graph:

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from pliant.diagnostics._axes import Followed, Use, follow
 from pliant.diagnostics._graph import Graph, graph_of
-from pliant.types import HiddenLayer, Params, Role, Wiring, by_path
+from pliant.types import Feed, HiddenLayer, Params, Role, Slot, Wiring, by_path
 
 Function = Callable[[Params, PyTree], tuple[Any, Mapping[str, Any]]]
 """`function(params, inputs) -> (output, features)`."""
@@ -94,11 +94,14 @@ def infer(function: Function, params: Params, inputs: PyTree) -> Inferred:
     values = dict(zip(names, graph.outputs[1:], strict=True))
     forms, of_features = _layers(graph, followed, values, dict(zip(names, batch_axes, strict=True)), data)
     head = _head_input(graph, values, forms)
+    feeds = {name: _feeds(graph, followed, values, forms, name, paths) for name in forms}
     layers = tuple(
-        HiddenLayer(name, _width(graph, values, form), (), (), activation="unknown", elementwise=True)
+        HiddenLayer(name, _width(graph, values, form), feeds[name], (), activation="unknown", elementwise=True)
         for name, form in forms.items()
     )
-    return Inferred(Wiring(layers, roles, head, output_axes=output_axes), forms, of_features | of_kernels)
+    notes = of_features | of_kernels
+    notes |= {f"grama/{name}": "which weights feed its units is not known" for name in forms if not feeds[name]}
+    return Inferred(Wiring(layers, roles, head, output_axes=output_axes), forms, notes)
 
 
 def find_frozen(function: Callable[[Params, PyTree], Any], params: Params, inputs: PyTree) -> set[str]:
@@ -266,6 +269,30 @@ def _forms(name: str, shape: tuple[int, ...], batch: int, followed: Followed, va
 def _width(graph: Graph, values: Mapping[str, int], form: Form) -> int:
     shape = graph.shape(values[form.feature])
     return math.prod(shape[axis] for axis in form.units)
+
+
+def _feeds(
+    graph: Graph,
+    followed: Followed,
+    values: Mapping[str, int],
+    forms: Mapping[str, Form],
+    name: str,
+    paths: Sequence[str],
+) -> tuple[Feed, ...]:
+    """The kernels whose products make the units of a layer; none unless all of those products are followed."""
+    form, width = forms[name], _width(graph, values, forms[name])
+    origins = {graph.original(values[each.feature]) for each in forms.values()}
+    own = graph.original(values[form.feature])
+    products = {node.outputs[0] for node in followed.products}
+    reached = graph.above([own], stop=(origins - {own}) | products) & products
+    found = {}
+    for product in reached:
+        uses = [use for use in followed.uses if use.product == product]
+        for use in uses:
+            shape = graph.shape(graph.inputs[use.leaf])
+            if use.outputs is not None and len(use.outputs) == 1 and shape[use.outputs[0]] == width:
+                found[product] = Feed(Slot(paths[use.leaf], use.outputs[0]), jax.nn.initializers.zeros)
+    return tuple(found.values()) if set(found) == reached and form.layer is None else ()
 
 
 def _head_input(graph: Graph, values: Mapping[str, int], forms: Mapping[str, Form]) -> str:

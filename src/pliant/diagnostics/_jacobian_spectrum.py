@@ -1,5 +1,6 @@
 """Singular values of Jacobians: how far each layer, and the whole network, is from dynamical isometry."""
 
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
@@ -171,7 +172,15 @@ def _measure(subject: Subject) -> dict[str, Found]:
         else:
             key = jax.random.fold_in(subject.key, i)
             found[name] = jacobian_moments(function, inputs, key, each.start, each.end)
-    return found
+    output, features = function(inputs)
+    ends = {name: output if each.end is None else features[each.end] for name, each in segments.items()}
+    return {name: jax.tree.map(functools.partial(_known, ends[name]), each) for name, each in found.items()}
+
+
+def _known(end: Array, found: Array) -> Array:
+    """NaN for examples on which a layer is not finite: the derivative of a ReLU is 0 even there."""
+    is_known = jnp.isfinite(end).reshape(len(end), -1).all(axis=1)
+    return jnp.where(is_known[: len(found)].reshape(-1, *[1] * (found.ndim - 1)), found, jnp.nan)
 
 
 def _segments(subject: Subject, function: Function) -> dict[str, _Segment]:

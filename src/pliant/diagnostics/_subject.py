@@ -134,6 +134,17 @@ def loss(subject: Subject) -> Callable[[Params, Batch], Scalar]:
     return lambda params, batch: subject.losses(apply(params, batch.inputs), batch.targets).mean()
 
 
+def gradient(subject: Subject) -> Callable[[Params, Batch], Params]:
+    """The gradient of `loss` by the parameters; NaN where the loss is not finite: that of a ReLU is 0 even there."""
+    of_loss = jax.value_and_grad(loss(subject))
+
+    def of_batch(params: Params, batch: Batch) -> Params:
+        value, found = of_loss(params, batch)
+        return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(value), leaf, jnp.nan), found)
+
+    return of_batch
+
+
 def some(batch: Batch, most: int) -> Batch:
     """At most so many examples of a batch, evenly spread: data sets may be sorted by class."""
     number = len(jax.tree.leaves(batch.inputs)[0])

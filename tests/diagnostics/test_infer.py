@@ -1,0 +1,305 @@
+"""Layers and kernels of networks that come without a wiring, against what was built into them."""
+
+import equinox as eqx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pliant.diagnostics._infer import find_frozen, infer
+from pliant.diagnostics._returned import returned
+
+KEY = jax.random.key(0)
+W = {name: jnp.ones(shape) for name, shape in [("z", (6, 8)), ("m", (8, 7)), ("a", (7, 3)), ("s", (4, 8, 8))]}
+X = jnp.ones((5, 6))
+
+
+def inferred(apply, params, x):
+    def function(params, x):
+        found = returned(apply(params, x))
+        return found.output, found.features
+
+    return infer(function, params, x)
+
+
+def layers(apply, params=W, x=X):
+    return {layer.name: layer.width for layer in inferred(apply, params, x).wiring.layers}
+
+
+def chain(params, x):
+    first = jax.nn.relu(x @ params["z"])
+    second = jnp.tanh(first @ params["m"])
+    return first, second, second @ params["a"]
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint, lambda f: jax.jit(jax.checkpoint(f))])
+def test_the_order_is_that_of_the_computation(wrap):
+    @wrap
+    def apply(params, x):
+        first, second, output = chain(params, x)
+        return output, {"a": second, "z": first}
+
+    found = inferred(apply, W, X)
+    assert [layer.name for layer in found.wiring.layers] == ["z", "a"]
+    assert found.wiring.head_input == "a"
+    assert found.wiring.roles == {"z": "matrix", "m": "matrix", "a": "head", "s": "other"}
+    assert not found.notes
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda h: h.astype(jnp.bfloat16),
+        lambda h: h.T,
+        lambda h: h[:, None],
+        jax.lax.stop_gradient,
+        jnp.array,
+        lambda h: jax.lax.stop_gradient(h[None].astype(jnp.float16)).swapaxes(0, 1),
+    ],
+)
+def test_a_copy_stands_for_the_layer(copy):
+    def apply(params, x):
+        first, second, output = chain(params, x)
+        return output, {"second": second, "first": copy(first)}
+
+    found = inferred(apply, W, X)
+    assert {layer.name: layer.width for layer in found.wiring.layers} == {"first": 8, "second": 7}
+    features = apply(W, X)[1]
+    assert found.forms["first"].of(features).shape[::2] in {(5,), (5, 8)}
+    assert found.forms["first"].of(features).shape[-1] == 8
+
+
+def custom_vjp(params, x):
+    network = jax.custom_vjp(chain)
+    network.defvjp(lambda *a: (chain(*a), a), lambda a, _: a)
+    return network(params, x)
+
+
+def custom_jvp(params, x):
+    network = jax.custom_jvp(chain)
+    network.defjvp(lambda p, t: (chain(*p), chain(*t)))
+    return network(params, x)
+
+
+def branched(params, x):
+    return jax.lax.cond(x.sum() > 0, chain, lambda *a: jax.tree.map(jnp.negative, chain(*a)), params, x)
+
+
+def mapped(params, x):
+    return jax.lax.map(lambda x: chain(params, x), x)
+
+
+def vmapped(params, x):
+    return jax.vmap(chain, in_axes=(None, 0))(params, x)
+
+
+@pytest.mark.parametrize("network", [custom_vjp, custom_jvp, mapped, vmapped, branched])
+def test_layers_inside_of_other_programs(network):
+    def apply(params, x):
+        first, second, output = network(params, x)
+        return output, {"a": second, "b": first}
+
+    if network is branched:  # of two branches, neither is the layer
+        found = inferred(apply, W, X)
+        assert set(found.notes) == {"a", "b"}
+        assert not found.wiring.layers
+    else:
+        assert layers(apply) == {"b": 8, "a": 7}
+
+
+def test_a_loop_over_layers_is_taken_apart():
+    def apply(params, x):
+        start = jax.nn.relu(x @ params["z"])
+        last, all_of_them = jax.lax.scan(lambda h, w: (jax.nn.relu(h @ w),) * 2, start, params["s"])
+        return last @ params["m"], {"loop": all_of_them, "start": start}
+
+    found = inferred(apply, W, X)
+    assert [layer.name for layer in found.wiring.layers] == ["start", *(f"loop/{i}" for i in range(4))]
+    assert found.wiring.head_input == "loop/3"
+    features = apply(W, X)[1]
+    np.testing.assert_array_equal(found.forms["loop/2"].of(features), features["loop"][2])
+    assert "holds several kernels, (4, 8, 8)" in found.notes["s"]
+    assert found.wiring.roles["s"] == "other"
+
+
+def test_a_loop_over_time_is_not():
+    def apply(params, x):
+        def step(state, x):
+            state = jnp.tanh(x @ params["z"] + state @ params["s"][0])
+            return state, state
+
+        last, states = jax.lax.scan(step, jnp.zeros((len(x), 8)), x.swapaxes(0, 1))
+        return last @ params["m"], {"states": states}
+
+    found = inferred(apply, W, jnp.ones((5, 9, 6)))
+    assert found.forms["states"].of(apply(W, jnp.ones((5, 9, 6)))[1]).shape == (5, 9, 8)
+    assert found.wiring.roles["z"] == "matrix"
+
+
+def test_what_is_no_hidden_layer():
+    def apply(params, x):
+        first, second, output = chain(params, x)
+        critic = jax.nn.relu(x @ params["z"] * 2)
+        features = {
+            "logits": output,
+            "policy": jax.nn.softmax(output),
+            "critic": critic,
+            "value": (critic @ params["m"])[:, 0],
+            "value_1": (critic @ params["m"])[:, :1],
+            "first": first,
+            "again": first.T,
+            "inputs": x,
+            "flat": x.reshape(-1),
+            "active": first > 0,
+            "gram": first @ first.T,
+            "mean": first.mean(),
+            "constant": jnp.ones((5, 4)),
+            "second": second,
+        }
+        return output + first.mean(axis=1, keepdims=True), features
+
+    found = inferred(apply, W, X)
+    assert [layer.name for layer in found.wiring.layers] == ["first", "second", "logits"]
+    for name, why in {
+        "policy": "nothing reads it",
+        "critic": "the output does not depend on it",
+        "value": "the output does not depend on it",
+        "value_1": "the output does not depend on it",
+        "again": "the same as first",
+        "inputs": "the inputs themselves",
+        "flat": "the inputs themselves",
+        "active": "holds bool",
+        "gram": "the output does not depend on it",
+        "mean": "the output does not depend on it",
+        "constant": "does not depend on the examples",
+    }.items():
+        assert why in found.notes[name]
+
+
+def test_one_number_for_each_example_is_no_layer():
+    def apply(params, x):
+        first, _, output = chain(params, x)
+        level = first.mean(axis=1)
+        return output * level[:, None], {"level": level, "first": first}
+
+    found = inferred(apply, W, X)
+    assert [layer.name for layer in found.wiring.layers] == ["first"]
+    assert found.notes == {"level": "no layer: one number for each example"}
+    assert found.wiring.head_input == "first and level"
+
+
+def test_two_layers_that_the_head_reads_together():
+    def apply(params, x):
+        first, second, output = chain(params, x)
+        return output + first @ params["s"][0][:, :3], {"second": second, "first": first}
+
+    assert inferred(apply, W, X).wiring.head_input == "first and second"
+
+
+class Images(eqx.Module):
+    """Channels first."""
+
+    conv: eqx.nn.Conv2d
+    last: eqx.nn.Conv2d
+    dense: eqx.nn.Linear
+    head: eqx.nn.Linear
+
+    def __init__(self):
+        self.conv, self.last = (eqx.nn.Conv2d(*sides, 3, key=KEY) for sides in ((3, 8), (8, 6)))
+        self.dense, self.head = eqx.nn.Linear(6 * 4, 10, key=KEY), eqx.nn.Linear(10, 2, key=KEY)
+
+    def __call__(self, x):
+        first = jax.nn.relu(self.conv(x))
+        second = eqx.nn.MaxPool2d(2, 2)(jax.nn.relu(self.last(first)))
+        third = jax.nn.relu(self.dense(second.ravel()))
+        return self.head(third), {"z": first, "y": second, "x": third}
+
+
+def test_channels_first():
+    arrays, rest = eqx.partition(Images(), eqx.is_array)
+    x = jnp.ones((5, 3, 8, 8))
+
+    def apply(arrays, x):
+        return jax.vmap(eqx.combine(arrays, rest))(x)
+
+    found = inferred(apply, arrays, x)
+    assert {layer.name: layer.width for layer in found.wiring.layers} == {"z": 8, "y": 6, "x": 10}
+    assert found.forms["z"].of(apply(arrays, x)[1]).shape == (5, 6, 6, 8)
+    assert {path: axes for path, axes in found.wiring.output_axes.items() if "weight" in path} == dict.fromkeys(
+        ["conv/weight", "last/weight", "dense/weight", "head/weight"], (0,)
+    )
+    assert found.wiring.roles["conv/bias"] == "other"  # of shape (8, 1, 1)
+    assert found.wiring.roles["head/weight"] == "head"
+
+
+class Tokens(nn.Module):
+    """Channels last, attention, embeddings, norms."""
+
+    @nn.compact
+    def __call__(self, tokens):
+        embedded = nn.Embed(11, 8)(tokens) + self.param("places", nn.initializers.ones, (1, 4, 8))
+        convolved = nn.relu(nn.LayerNorm()(nn.Conv(8, (3,))(embedded)))
+        attended = nn.MultiHeadDotProductAttention(2, qkv_features=6)(convolved)
+        hidden = nn.gelu(nn.Dense(12)(attended))
+        return nn.Dense(3)(hidden.mean(axis=1)), {"hidden": hidden, "attended": attended, "convolved": convolved}
+
+
+def test_attention_and_embeddings():
+    x = jnp.zeros((5, 4), jnp.int32)
+    params = jax.eval_shape(Tokens().init, KEY, x)
+    found = inferred(Tokens().apply, params, x)
+    assert {layer.name: layer.width for layer in found.wiring.layers} == {"convolved": 8, "attended": 8, "hidden": 12}
+    attention = "params/MultiHeadDotProductAttention_0"
+    assert found.wiring.output_axes == {f"{attention}/{name}/kernel": (1, 2) for name in ("query", "key", "value")}
+    roles = {role: {path for path, own in found.wiring.roles.items() if own == role} for role in ("head", "embed")}
+    assert roles == {"head": {"params/Dense_1/kernel"}, "embed": {"params/Embed_0/embedding"}}
+    assert found.wiring.roles["params/places"] == "other"
+    assert found.wiring.roles[f"{attention}/query/bias"] == "other"
+    assert not found.notes
+
+
+@pytest.mark.parametrize(
+    ("product", "shape", "wanted"),
+    [
+        (lambda w, x: jnp.einsum("bi,oi->bo", x, w), (4, 6), (0,)),
+        (lambda w, x: jnp.einsum("bi,ihk->bhk", x, w).reshape(5, -1), (6, 2, 3), (1, 2)),
+        (lambda w, x: x @ w.reshape(6, 6), (6, 2, 3), (1, 2)),
+        (lambda w, x: x @ w.transpose(2, 0, 1).reshape(6, 6), (2, 3, 6), (0, 1)),
+        (lambda w, x: x @ (w / jnp.linalg.norm(w)).T, (4, 6), (0,)),
+        (lambda w, x: x @ w.astype(jnp.bfloat16), (6, 4), None),
+        (lambda w, x: (x @ w) @ w.T, (6, 4), None),
+    ],
+)
+def test_the_layout_of_a_kernel(product, shape, wanted):
+    found = inferred(lambda params, x: product(params["w"], x), {"w": jnp.ones(shape)}, X)
+    assert found.wiring.output_axes.get("w") == wanted
+    assert found.wiring.roles["w"] in ("head", "matrix")
+
+
+def test_a_sum_of_products_is_one():
+    def apply(params, x):
+        return (x[:, :, None] * params["dense"][None]).sum(axis=1) + (x[:, :, None, None] * params["three"][None]).sum(
+            (1, 2)
+        )
+
+    found = inferred(apply, {"dense": jnp.ones((6, 4)), "three": jnp.ones((6, 2, 4))}, X)
+    assert found.wiring.roles == {"dense": "matrix", "three": "other"}
+    assert "which axes of (6, 2, 4) are outputs is not known (read by mul): give wiring=" in found.notes["three"]
+
+
+def test_units_that_cannot_be_told():
+    def apply(params, x):
+        squares = jnp.einsum("bi,bj->bij", x, x)
+        return jnp.tanh(squares.reshape(5, 36)[:, :8] @ params["m"]) @ params["a"], {"squares": squares}
+
+    found = inferred(apply, W, X)
+    assert "which axes of (5, 6, 6) are units is not known: give wiring=" in found.notes["squares"]
+
+
+def test_parameters_behind_stop_gradient():
+    def apply(params, x):
+        return jax.lax.stop_gradient(x @ params["z"]) @ params["m"] @ jax.lax.stop_gradient(params["a"])
+
+    assert find_frozen(apply, W, X) == {"a", "z"}
+    assert find_frozen(lambda p, x: jax.lax.stop_gradient(apply(p, x)), W, X) == set()
