@@ -3,8 +3,6 @@ import pytest
 
 from pliant.training import RunConfig, run
 
-pytestmark = pytest.mark.exact
-
 CONFIG = RunConfig(
     stream="permuted-pixels",
     methods=("adam",),

@@ -13,8 +13,6 @@ from pliant.training import RunConfig, make_learner, make_plan, run
 from pliant.training._best import better, no_epoch
 from pliant.training._step import TrainState
 
-pytestmark = pytest.mark.exact
-
 STREAM = class_incremental(load_dataset("digits"), num_tasks=3, classes_per_task=3, validation_per_class=10)
 CONFIG = RunConfig(
     stream="class-incremental",

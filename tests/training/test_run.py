@@ -18,8 +18,6 @@ from pliant.training import Pace, RunConfig, make_learner, make_plan, run
 from pliant.training._order import batch_indices
 from pliant.types import leaf_path
 
-pytestmark = pytest.mark.exact
-
 SMALL = RunConfig(
     methods=("adam", "adamo"), seeds=3, tasks=3, epochs=2, train_size=200, widths=(32, 32), batch_size=20, probe_size=50
 )

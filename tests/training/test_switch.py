@@ -10,8 +10,6 @@ from pliant.training import init_state, seed_keys
 from pliant.training._switch import switch_task
 from pliant.types import leaf_path
 
-pytestmark = pytest.mark.exact
-
 NETWORK = mlp((3,), 4, widths=(5, 6), norm="layer")
 ADAM = find("adam")
 PARTS = build(ADAM, NETWORK.wiring, defaults(ADAM) | {"learning_rate": 0.1})
