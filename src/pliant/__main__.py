@@ -19,7 +19,8 @@ def _answer_interrupts() -> None:
     of its own also answers while the main one waits for XLA.
     """
     told, tell = os.pipe()
-    os.set_blocking(tell, False)
+    if hasattr(os, "set_blocking"):  # Windows has it from Python 3.12 on, and does not ask for it
+        os.set_blocking(tell, False)
     signal.set_wakeup_fd(tell)
     signal.signal(signal.SIGINT, lambda *_: None)  # in the place of KeyboardInterrupt
     threading.Thread(target=_leave_when_told, args=(told,), daemon=True).start()
@@ -39,6 +40,8 @@ def _leave_when_told(told: int) -> None:
 def main() -> None:
     """Runs the command line and ends the process with its code: 0 done, 1 not read, 2 user error, 130 interrupted."""
     _answer_interrupts()
+    if os.environ.get("NO_COLOR"):
+        os.environ.setdefault("PYTHON_TYRO_ANSI_CODES", "False")  # tyro has a variable of its own, read on import
     from pliant import cli
 
     try:
@@ -46,9 +49,21 @@ def main() -> None:
         if sys.stdout is not None:  # closed by the shell
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read has seen enough, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the last flush finds a reader
         code = UNREAD
+    except OSError as error:  # a full disk behind standard output
+        cli.print_error(f"pliant: got {error} while printing; wanted an output that can be written. Check its space.")
+        code = cli.USER_ERROR
+    if code:  # the last flush, at the end of Python, would fail again
+        _drop_what_is_not_printed()
     sys.exit(code)
+
+
+def _drop_what_is_not_printed() -> None:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from pliant.errors import UserError
 
 USER_ERROR = 2
 
+__all__ = ["USER_ERROR", "main", "print_error"]
+
 _COMMANDS: dict[str, Callable[..., Any]] = {"run": Run, "list": List, "show": Show, "plot": Plot, "diagnose": Diagnose}
 
 
@@ -64,10 +66,10 @@ def _start_jax() -> None:
     _xla.cache_compilations()
     try:
         jax.devices()
-    except RuntimeError as error:
-        asked = jax.config.jax_platforms
+    except (RuntimeError, AssertionError) as error:  # the latter, without a word, where a plugin is missing
+        reason = (str(error).splitlines() or ["no such device"])[0]
         raise UserError(
-            got=f"JAX_PLATFORMS={asked}, which JAX cannot start here: {str(error).splitlines()[0]}",
+            got=f"JAX_PLATFORMS={jax.config.jax_platforms}, which JAX cannot start here: {reason}",
             wanted="a platform that this machine and the installed jaxlib have",
             do="Leave JAX_PLATFORMS unset, or set it to cpu.",
         ) from error

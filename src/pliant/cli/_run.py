@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from tyro.conf import Positional, UseAppendAction, arg
@@ -16,14 +15,14 @@ from tyro.conf import Positional, UseAppendAction, arg
 from pliant import training
 from pliant.cli._plot import draw_figure
 from pliant.cli._show import print_run
-from pliant.cli._terminal import is_terminal, print_line
+from pliant.cli._terminal import is_terminal, new_console, print_line
 from pliant.errors import unknown_name
 from pliant.methods import METHODS
 from pliant.presets import PRESETS, Scale
 from pliant.training import RunConfig
 
 _ALL = ("all",)
-_WIDEST_BAR = 40
+_WIDE = 100  # there is room for a bar
 
 _Settings = Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="NAME.OPTION=VALUE")]
 
@@ -109,15 +108,12 @@ def _reporting(num_tasks: int) -> Iterator[Callable[[training.Progress], None]]:
 
 
 def _bar() -> Progress:
-    console = Console(stderr=True)
-    whole = [Column(overflow="fold") for _ in range(2)]  # names are wrapped, not cut off
-    return Progress(
-        TextColumn("{task.fields[method]}", markup=False, table_column=whole[0]),
-        BarColumn(max(4, min(_WIDEST_BAR, console.width - 2 * _WIDEST_BAR))),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[task]}  {task.fields[score]}", markup=False, table_column=whole[1]),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
+    console = new_console(stderr=True)
+    method, score = (
+        TextColumn(text, markup=False, table_column=Column(overflow="fold"))  # names are wrapped, not cut off
+        for text in ("{task.fields[method]}", "{task.fields[task]}  {task.fields[score]}")
     )
+    left = TextColumn("left"), TimeRemainingColumn()
+    is_wide = console.width >= _WIDE
+    columns = (method, BarColumn(), TaskProgressColumn(), score, *left) if is_wide else (method, score, *left)
+    return Progress(*columns, console=console, transient=True)

@@ -1,15 +1,17 @@
 """What is printed where: no name is cut off, no letter that a terminal lacks is an error."""
 
+import os
 import shutil
 import sys
 import textwrap
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
 
 _WIDTH_OF_FILES = 120
+_WIDEST = 100_000
 
 
 def tolerate_any_letters() -> None:
@@ -22,6 +24,11 @@ def tolerate_any_letters() -> None:
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether somebody is looking at a stream; a shell may have closed it."""
     return stream is not None and not stream.closed and stream.isatty()
+
+
+def new_console(*, stderr: bool = False) -> Console:
+    """A console of Rich's, without bold letters and colours where NO_COLOR is set."""
+    return Console(stderr=stderr, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
 
 
 def print_line(text: str) -> None:
@@ -43,10 +50,15 @@ def print_paragraph(text: str) -> None:
 
 def print_table(table: Table) -> None:
     """Prints a table. Lines break between words, never within one: where a table does not fit, it is wider."""
-    console = Console(highlight=False)
+    console = new_console()
     if not console.is_terminal:  # rich takes a file for 80 columns wide
         console.width = max(console.width, _WIDTH_OF_FILES)
+    anywhere = console.options.update(max_width=_WIDEST)
+
+    def longest_word(text: RenderableType) -> int:
+        return Measurement.get(console, anywhere, text).minimum
+
     for column in table.columns:
-        column.overflow = "fold"
-    console.width = max(console.width, Measurement.get(console, console.options, table).minimum)
-    console.print(table)
+        column.min_width = max(map(longest_word, (column.header, *column.cells)))
+    console.width = max(console.width, longest_word(table))
+    console.print(table, crop=False)

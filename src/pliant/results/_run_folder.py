@@ -72,6 +72,14 @@ class RunFolder:
         """
         path = Path(path).expanduser()
         try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                got=f"the folder {str(path)!r}, whose letters the locale does not have",
+                wanted="a name in the encoding of this terminal",
+                do="Choose another --out, or set PYTHONUTF8=1.",
+            ) from error
+        try:
             path.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(path / ".lock")
             lock.acquire(timeout=0)
