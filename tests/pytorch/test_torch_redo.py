@@ -1,5 +1,4 @@
 import copy
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +8,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch.nn.utils import prune
-
 from pliant.diagnostics import dormancy_scores, is_dormant
 from pliant.errors import UserError
 from pliant.interventions import reset_units
-from pliant.torch import AdamO, HiddenLayer, MaxMin, Reader, ReDo, newton_schulz, param_groups
+from pliant.torch import AdamO, HiddenLayer, Reader, ReDo, param_groups
 from pliant.types import Learned
+from torch_small import FIRST, pair, redo_of
 from torch_twins import CHANNELS, SIZE, WIDTHS, images, nchw, to_torch, twins
 
 LAYERS = [
@@ -24,7 +22,11 @@ LAYERS = [
     HiddenLayer("dense_0", "dense_relu_0", ["dense_1"]),
     HiddenLayer("dense_1", "dense_relu_1", ["head"]),
 ]
+
+
 SILENT = {"conv_0": [1], "conv_1": [0, 3], "dense_0": [2, 7, 8], "dense_1": [6]}
+
+
 SIZES = dict(zip(SILENT, (*CHANNELS, *WIDTHS), strict=True))
 
 
@@ -188,45 +190,6 @@ def test_nothing_dormant_is_a_bitwise_no_op():
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.numpy(), b.numpy()), before[1], after[1])
 
 
-OPTIMIZERS = {
-    "adam": (torch.optim.Adam, {}),
-    "foreach": (torch.optim.Adam, {"foreach": True}),
-    "fused": (torch.optim.Adam, {"fused": True}),
-    "amsgrad": (torch.optim.AdamW, {"amsgrad": True}),
-    "momentum": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}),
-    "sgd": (torch.optim.SGD, {"lr": 0.1}),
-    "rmsprop": (torch.optim.RMSprop, {"centered": True, "momentum": 0.9}),
-    "adagrad": (torch.optim.Adagrad, {}),
-    "adamax": (torch.optim.Adamax, {}),
-    "nadam": (torch.optim.NAdam, {}),
-    "rprop": (torch.optim.Rprop, {}),
-    "asgd": (torch.optim.ASGD, {}),
-}
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_statistics_are_forgotten_wherever_they_are(name):
-    make, options = OPTIMIZERS[name]
-    torch.manual_seed(0)
-    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
-    optimizer = make(module.parameters(), **options)
-    for _ in range(2):
-        for parameter in module.parameters():
-            parameter.grad = torch.rand_like(parameter) + 0.5
-        optimizer.step()
-    before = copy.deepcopy(optimizer.state_dict()["state"])
-    redo = ReDo(module, optimizer, [HiddenLayer("0", "1", ["2"])])
-    redo.reset({"0": torch.tensor([True, False, False, False])})
-    masks = [torch.zeros(4, 3), torch.zeros(4), torch.zeros(2, 4), torch.zeros(2)]
-    masks[0][0], masks[1][0], masks[2][:, 0] = 1, 1, 1
-    for i, mask in enumerate(masks):
-        for key, value in optimizer.state_dict()["state"].get(i, {}).items():
-            if torch.is_tensor(value) and value.shape == mask.shape and key not in ("step_size", "ax"):
-                assert torch.equal(value, torch.where(mask.bool(), 0.0, before[i][key]))
-            elif value is not None:
-                assert torch.equal(torch.as_tensor(value), torch.as_tensor(before[i][key]))
-
-
 def test_a_convolution_with_norm_pooling_and_crelu():
     class CReLU(torch.nn.Module):
         def forward(self, x):
@@ -316,61 +279,6 @@ def test_it_goes_with_adamo():
     assert [count > 0 for count in counts] == [False, False, True, False, False, True]
 
 
-def parts():
-    return torch.nn.ModuleDict(
-        {
-            "feed": torch.nn.Linear(3, 4),
-            "conv": torch.nn.Conv2d(3, 4, 3),
-            "transposed": torch.nn.ConvTranspose2d(4, 4, 3),
-            "grouped": torch.nn.Conv2d(4, 4, 3, groups=2),
-            "act": torch.nn.ReLU(),
-            "sorted": MaxMin(),
-            "norm": torch.nn.LayerNorm([4, 2]),
-            "orthogonal": newton_schulz(torch.nn.Linear(4, 4)),
-            "head": torch.nn.Linear(4, 2),
-            "wide": torch.nn.Linear(36, 2),
-        }
-    )
-
-
-@pytest.mark.parametrize(
-    ("layer", "message"),
-    [
-        (HiddenLayer("fed", "act", ["head"]), r"got the module 'fed'; wanted one of .*Did you mean 'feed'\?"),
-        (HiddenLayer("feed", "act", ["hed"]), r"got the module 'hed'; wanted one of .*Did you mean 'head'\?"),
-        (HiddenLayer("act", "act", ["head"]), r"got 'act', which is ReLU\(\); wanted a linear layer or a convolution"),
-        (
-            HiddenLayer("feed", "act", ["grouped"]),
-            r"got 'grouped', which is Conv2d\(.*convolution, without groups",
-        ),
-        (HiddenLayer("conv", "act", ["transposed"]), r"got 'transposed', which is ConvTranspose2d\("),
-        (
-            HiddenLayer("orthogonal", "act", ["head"]),
-            r"got 'orthogonal', whose weight is computed from parametrizations.weight.original; wanted a weight",
-        ),
-        (HiddenLayer("feed", "act", []), r"got 'feed' without readers; wanted the layers that multiply"),
-        (HiddenLayer("feed", "act", [Reader("head", repeats=0)]), r"got repeats=0; wanted a finite number ≥ 1"),
-        (
-            HiddenLayer("feed", "sorted", ["head"]),
-            r"got ReDo behind MaxMin \('sorted'\); wanted hidden layers in which",
-        ),
-        (
-            HiddenLayer("conv", "act", ["wide"]),
-            r"got 'wide' with 36 inputs per output, for 4 units of 'conv' × 1 repeats × 1 tiles; wanted as many\. "
-            r"Behind a flatten of \(batch, 4, H, W\) it is Reader\('wide', repeats=H \* W\)",
-        ),
-        (
-            HiddenLayer("feed", "act", ["head"], norm="norm"),
-            r"got the norm 'norm' with a scale of shape \(4, 2\); wanted",
-        ),
-    ],
-)
-def test_refuses_layers(layer, message):
-    module = parts()
-    with pytest.raises(UserError, match=message):
-        ReDo(module, torch.optim.Adam(module.parameters()), [layer])
-
-
 @pytest.mark.parametrize(
     ("layers", "options", "message"),
     [
@@ -404,96 +312,6 @@ def test_activations_that_are_shared_or_never_called_are_refused():
         redo.step(torch.zeros(2, 2))
 
 
-def test_the_wrong_activation_is_refused():
-    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 5), torch.nn.ReLU())
-    redo = ReDo(module, torch.optim.Adam(module.parameters()), [HiddenLayer("0", "3", ["2"])], every=1)
-    with pytest.raises(
-        UserError, match=r"got outputs of shape \(2, 5\) behind '0'; wanted a multiple of its 3 units along axis -1\. N"
-    ):
-        redo.step(torch.zeros(2, 2))
-
-
-def pair(feed=None, reader=None, activation=None):
-    return torch.nn.Sequential(
-        feed or torch.nn.Linear(3, 4), activation or torch.nn.ReLU(), reader or torch.nn.Linear(4, 2)
-    )
-
-
-def redo_of(module, optimizer=None, **options):
-    optimizer = optimizer or torch.optim.Adam(module.parameters())
-    return ReDo(module, optimizer, [HiddenLayer("0", "1", ["2"])], **{"threshold": 1e6, "every": 1} | options)
-
-
-FIRST = {"0": torch.tensor([True, False, False, False])}
-
-
-class Standardized(torch.nn.Linear):
-    def forward(self, x):
-        return torch.nn.functional.linear(x, self.weight - self.weight.mean(), self.bias)
-
-
-class Noisy(torch.nn.Conv2d):
-    def _conv_forward(self, x, weight, bias):
-        return super()._conv_forward(x, weight * 1.5, bias)
-
-
-COMPUTED = {
-    "pruned": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
-    "pruned bias": lambda layer: prune.l1_unstructured(layer, "bias", 0.5),
-    "spectral": torch.nn.utils.spectral_norm,
-    "new spectral": torch.nn.utils.parametrizations.spectral_norm,
-    "weight norm": torch.nn.utils.parametrizations.weight_norm,
-    "orthogonal": torch.nn.utils.parametrizations.orthogonal,
-    "newton_schulz": newton_schulz,
-}
-
-
-def old_weight_norm(layer):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.nn.utils.weight_norm(layer)
-
-
-@pytest.mark.parametrize("name", [*COMPUTED, "old weight norm"])
-@pytest.mark.parametrize("place", [0, 2])
-def test_weights_that_are_computed_are_refused(name, place):
-    module = pair()
-    redo = redo_of(module)
-    compute = COMPUTED.get(name, old_weight_norm)
-    compute(module[place])
-    if place == 2 and name == "pruned bias":
-        assert redo.reset(FIRST) == 1  # a reader's bias is not rewritten
-        return
-    message = rf"got '{place}', whose (weight|bias) is computed from .*; wanted a \w+ that is a parameter of its own"
-    with pytest.raises(UserError, match=message):
-        redo_of(module)
-    before = copy.deepcopy(module.state_dict())
-    with pytest.raises(UserError, match=message):  # it became so after ReDo was made
-        redo.reset(FIRST)
-    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
-
-
-def test_layers_that_compute_something_else_with_their_weight_are_refused():
-    message = (
-        r"got '0', whose class Standardized computes something else with its weight; wanted a layer that multiplies"
-    )
-    with pytest.raises(UserError, match=message):
-        redo_of(pair(feed=Standardized(3, 4)))
-    with pytest.raises(UserError, match=r"got '2', whose class Noisy computes something else"):
-        redo_of(pair(torch.nn.Conv2d(3, 4, 3), Noisy(4, 2, 3, dilation=2)))
-
-    class Cast(torch.nn.Linear):
-        def forward(self, x):
-            return super().forward(x.to(self.weight.dtype))
-
-    class Loud(torch.nn.Conv2d):
-        def forward(self, x):
-            return super().forward(x)
-
-    assert redo_of(pair(feed=Cast(3, 4))).reset(FIRST) == 1
-    assert redo_of(pair(Loud(3, 4, 3, padding=1), Loud(4, 2, 3, stride=2))).reset(FIRST) == 1
-
-
 @pytest.mark.parametrize("frozen", ["0.weight", "0.bias", "1.weight", "3.weight"])
 def test_layers_with_frozen_parameters_are_left_alone(frozen):
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.ReLU(), torch.nn.Linear(4, 4))
@@ -515,54 +333,6 @@ def test_a_frozen_bias_of_the_reader_does_not_matter():
     module = pair()
     module[2].bias.requires_grad_(False)
     assert redo_of(module).reset(FIRST) == 1
-
-
-def test_shared_parameters_are_refused():
-    module = torch.nn.ModuleDict(
-        {
-            "embed": torch.nn.Embedding(5, 4),
-            "feed": torch.nn.Linear(4, 4),
-            "act": torch.nn.ReLU(),
-            "head": torch.nn.Linear(4, 5),
-        }
-    )
-    module["head"].weight = module["embed"].weight
-    with pytest.raises(
-        UserError,
-        match=r"got 'feed', where a parameter of shape \(5, 4\) is shared by embed.weight, head.weight; wanted",
-    ):
-        ReDo(module, torch.optim.Adam(module.parameters()), [HiddenLayer("feed", "act", ["head"])])
-
-
-def test_a_module_with_two_names_is_not_shared():
-    module = pair()
-    module.add_module("alias", module[0])
-    assert redo_of(module).reset(FIRST) == 1
-
-
-@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-def test_layers_without_units_and_lazy_ones_are_refused():
-    with pytest.raises(UserError, match=r"got '0' without units; wanted at least one\. Leave this hidden layer out"):
-        redo_of(pair(torch.nn.Linear(8, 0), torch.nn.Linear(0, 2)))
-    module = pair(torch.nn.LazyLinear(4), torch.nn.LazyLinear(2))
-    with pytest.raises(
-        UserError, match=r"got '0', a lazy module that is not initialized; .*Call the network on a batch"
-    ):
-        redo_of(module, torch.optim.SGD([torch.zeros(1)], 0.1))
-    module(torch.zeros(1, 3))
-    assert redo_of(module).reset(FIRST) == 1
-    module = torch.nn.Sequential(
-        torch.nn.Linear(3, 4), torch.nn.LazyBatchNorm1d(), torch.nn.ReLU(), torch.nn.Linear(4, 2)
-    )
-    with pytest.raises(UserError, match=r"got '1', a lazy module that is not initialized"):
-        ReDo(module, torch.optim.SGD([torch.zeros(1)], 0.1), [HiddenLayer("0", "2", ["3"], norm="1")])
-
-
-@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-def test_a_layer_without_inputs_is_reset():
-    module = pair(feed=torch.nn.Linear(0, 4))
-    assert redo_of(module).reset(FIRST) == 1
-    assert (module[2].weight[:, 0] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -590,297 +360,3 @@ def test_numbers_may_be_tensors_or_arrays():
     assert (redo.threshold, redo.every) == (0.5, 3)
     with pytest.raises(UserError, match=r"got updates=nan; wanted a finite number ≥ 0"):
         redo.load_state_dict({"updates": torch.tensor(float("nan")), "generator": None})
-
-
-def after_two_updates(optimizer, module):
-    for _ in range(2):
-        for parameter in module.parameters():
-            parameter.grad = torch.rand_like(parameter) + 0.5
-        optimizer.step(lambda: 1.0)
-    return optimizer
-
-
-class Factored(torch.optim.Optimizer):
-    """Statistics of rows under a name of its own."""
-
-    def __init__(self, params, entries):
-        super().__init__(params, {})
-        self.entries = entries
-
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                self.state[parameter].update(self.entries(parameter))
-
-
-REFUSED = {
-    "row": (
-        lambda p: {"rows": p.abs().sum(-1)},
-        r"an optimizer's 'rows', which may be statistics, for weights of shape",
-    ),
-    "moment of rows": (lambda p: {"exp_avg_sq": p.sum(-1)}, r"an optimizer's 'exp_avg_sq' of shape \(4,\) for weights"),
-    "moment of the layer": (
-        lambda p: {"exp_avg_sq": p.sum()},
-        r"an optimizer's 'exp_avg_sq' of shape \(\) for weights",
-    ),
-    "codes": (lambda p: {"exp_avg": torch.zeros_like(p, dtype=torch.uint8)}, r"an optimizer's 'exp_avg' of shape"),
-    "unknown": (lambda p: {"secret": torch.ones_like(p)}, r"an optimizer's 'secret', which may be statistics"),
-    "list": (lambda p: {"GG": [p @ p.T if p.ndim > 1 else p]}, r"an optimizer's 'GG', which may be statistics"),
-    "object": (lambda p: {"projector": object()}, r"an optimizer's 'projector', which may be statistics"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_statistics_that_weights_share_are_refused(name):
-    entries, message = REFUSED[name]
-    module = pair()
-    optimizer = Factored(module.parameters(), entries)
-    redo = redo_of(module, optimizer)
-    after_two_updates(optimizer, module)
-    before = copy.deepcopy(module)
-    with pytest.raises(
-        UserError, match=rf"got {message}.*; wanted statistics with one entry a weight.*Use Adam, AdamO"
-    ):
-        redo.reset(FIRST)
-    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), before.parameters(), strict=True))
-    with pytest.raises(UserError, match=message):
-        redo_of(module, optimizer)
-
-
-def test_counts_and_copies_are_kept():
-    module = pair()
-
-    def entries(parameter):
-        counts = {"step": 3, "count": torch.ones(()), "ratio": torch.ones(1), "none": None, "flags": [1, "a"]}
-        return counts | {"param_init": parameter.detach().clone(), "exp_avg": torch.ones_like(parameter)}
-
-    optimizer = after_two_updates(Factored(module.parameters(), entries), module)
-    start = module[0].weight.detach().clone()
-    assert redo_of(module, optimizer).reset(FIRST) == 1
-    state = optimizer.state[module[0].weight]
-    assert torch.equal(state["param_init"], start)
-    assert state["exp_avg"].sum(dim=1).tolist() == [0, 3, 3, 3]
-    assert (state["step"], state["count"].item(), state["ratio"].item()) == (3, 1.0, 1.0)
-
-
-def test_adafactor_and_lbfgs_are_refused_before_the_first_update():
-    module = pair()
-    for make in (torch.optim.LBFGS, getattr(torch.optim, "Adafactor", torch.optim.LBFGS)):
-        with pytest.raises(
-            UserError, match=rf"got {make.__name__}, whose statistics belong to more than one weight; wanted"
-        ):
-            redo_of(module, make(module.parameters()))
-
-
-def test_memory_of_the_whole_network_is_refused_wherever_it_is():
-    module = torch.nn.Sequential(torch.nn.Linear(3, 3), *pair())
-    optimizer = Factored(module.parameters(), lambda p: {})
-    optimizer.state[module[0].weight]["history"] = [torch.zeros(40)]
-    layers = [HiddenLayer("1", "2", ["3"])]
-    with pytest.raises(UserError, match=r"got memory of Factored that belongs to several parameters; wanted"):
-        ReDo(module, optimizer, layers)
-
-
-def test_adagrads_sum_returns_to_its_start():
-    module = pair()
-    optimizer = torch.optim.Adagrad(module.parameters(), initial_accumulator_value=0.25)
-    after_two_updates(optimizer, module)
-    redo_of(module, optimizer).reset(FIRST)
-    total = optimizer.state[module[0].weight]["sum"]
-    assert total[0].tolist() == [0.25] * 3
-    assert (total[1:] > 0.5).all()
-
-
-class Wrapper(torch.optim.Optimizer):
-    """Shares the groups of the optimizer that it keeps in an attribute, and has copies of parameters itself."""
-
-    def __init__(self, inner):
-        super().__init__([{"params": group["params"]} for group in inner.param_groups], {})
-        self.base_optimizer = inner
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                self.state[parameter]["old_p"] = torch.ones_like(parameter)
-
-    def step(self, closure=None):
-        self.base_optimizer.step()
-
-
-@pytest.mark.parametrize("several", [False, True])
-def test_wrapped_and_several_optimizers_forget(several):
-    module = pair()
-    feed, head = torch.optim.Adam(module[0].parameters()), torch.optim.SGD(module[2].parameters(), 0.1, momentum=0.9)
-    adam = torch.optim.Adam(module.parameters())
-    used = [feed, head] if several else [Wrapper(adam)]
-    for optimizer in used:
-        after_two_updates(optimizer, module)
-    redo_of(module, used if several else used[0]).reset(FIRST)
-    moments = (feed if several else adam).state[module[0].weight]["exp_avg"]
-    assert moments.sum(dim=1).ne(0).tolist() == [False, True, True, True]
-    if several:
-        assert head.state[module[2].weight]["momentum_buffer"].sum(dim=0).ne(0).tolist() == [False, True, True, True]
-    else:
-        assert used[0].state[module[0].weight]["old_p"].all()
-
-
-def test_parameters_that_the_optimizer_does_not_have_are_refused():
-    module = pair()
-    optimizer = torch.optim.Adam(module[2].parameters())
-    message = r"got a parameter of shape \(4, 3\) at '0', which the optimizer does not have; wanted the optimizers that"
-    with pytest.raises(UserError, match=message):
-        redo_of(module, optimizer)
-    module[0].requires_grad_(False)
-    assert redo_of(module, optimizer).reset(FIRST) == 0
-    with pytest.raises(
-        UserError, match=r"got dict in place of an optimizer; wanted a torch.optim.Optimizer, or several"
-    ):
-        redo_of(module, {"lr": 0.1})
-
-
-class Reorder(torch.nn.Module):
-    def __init__(self, reorder):
-        super().__init__()
-        self.reorder = reorder
-
-    def forward(self, x):
-        return self.reorder(x)
-
-
-def scored(feed, reorder, reader, x, unit_axis):
-    """Scores by ReDo, and by hand from the feed's output."""
-    module = torch.nn.Sequential(feed, Reorder(reorder), torch.nn.ReLU(), torch.nn.Linear(1, 1))
-    module[3] = torch.nn.Linear(feed.weight.shape[0] * reader.repeats * reader.tiles, 1)
-    layer = HiddenLayer("0", "2", [reader])
-    redo = ReDo(module, torch.optim.Adam(module.parameters()), [layer])
-    module.forward = lambda x: module[2](module[1](module[0](x)))
-    means = feed(x).relu().movedim(unit_axis, -1).reshape(-1, feed.weight.shape[0]).mean(dim=0)
-    return redo.scores(x)["0"], (means / (means.mean() + 1e-9)).detach()
-
-
-@pytest.mark.parametrize(
-    ("feed", "reorder", "reader", "size", "unit_axis"),
-    [
-        (torch.nn.Conv2d(2, 3, 1), torch.nn.Identity(), Reader("3", repeats=20), (6, 2, 4, 5), 1),
-        (torch.nn.Conv2d(2, 3, 1), torch.nn.Identity(), Reader("3", repeats=20), (2, 4, 5), 0),  # without a batch
-        (torch.nn.Conv2d(2, 3, 1), lambda x: x.flatten(1), Reader("3", repeats=20), (6, 2, 4, 5), 1),
-        (torch.nn.Conv2d(2, 3, 1), lambda x: x.permute(0, 2, 3, 1).flatten(1), Reader("3", tiles=20), (6, 2, 4, 5), 1),
-        (torch.nn.Conv1d(2, 3, 1), lambda x: x.flatten(1), Reader("3", repeats=6), (6, 2, 6), 1),
-        (torch.nn.Conv3d(2, 3, 1), torch.nn.Identity(), Reader("3"), (4, 2, 2, 3, 2), 1),
-        (torch.nn.Linear(2, 3), lambda x: x.view(2, 5, 3), Reader("3"), (10, 2), -1),
-        (torch.nn.Linear(2, 3), lambda x: x.transpose(1, 2).flatten(1), Reader("3", repeats=5), (4, 5, 2), -1),
-        (torch.nn.Linear(2, 3), torch.nn.Identity(), Reader("3"), (2,), -1),
-    ],
-)
-def test_units_are_found_by_the_layer_that_makes_them(feed, reorder, reader, size, unit_axis):
-    found, wanted = scored(feed, reorder, reader, torch.randn(size), unit_axis)
-    torch.testing.assert_close(found, wanted)
-
-
-@pytest.mark.parametrize(
-    ("feed", "reorder", "size"),
-    [
-        (torch.nn.Conv2d(2, 4, 1), lambda x: x.permute(0, 2, 3, 1), (3, 2, 8, 8)),  # channels last: 8 rows are no CReLU
-        (torch.nn.Conv2d(2, 4, 1), lambda x: x.flatten(1), (3, 2, 8, 8)),  # the reader does not say in which order
-        (torch.nn.Linear(2, 4), lambda x: x.transpose(1, 2), (3, 8, 2)),
-        (torch.nn.Conv2d(2, 4, 1), lambda x: (x, x), (3, 2, 8, 8)),
-    ],
-)
-def test_outputs_whose_units_are_unclear_are_refused(feed, reorder, size):
-    module = torch.nn.Sequential(feed, torch.nn.ReLU(), Reorder(reorder), torch.nn.Linear(4, 1))
-    redo = ReDo(module, torch.optim.Adam(module.parameters()), [HiddenLayer("0", "2", ["3"])])
-    module.forward = lambda x: module[2](module[0](x))
-    with pytest.raises(UserError, match=r"got .* behind '0'; wanted .*Name the activation that comes right behind"):
-        redo.scores(torch.randn(size))
-
-
-def test_a_batch_without_examples_is_refused():
-    with pytest.raises(UserError, match=r"got no examples; wanted a batch\. Pass 64 examples"):
-        redo_of(pair()).step(torch.zeros(0, 3))
-
-
-class Flat(torch.nn.Module):
-    """A convolution in front of a linear layer, and what comes between them."""
-
-    def __init__(self, between, width=4, after=None):
-        super().__init__()
-        self.conv = torch.nn.Conv2d(2, width, 1)
-        self.act = torch.nn.ReLU()
-        self.between = Reorder(between)
-        self.after = after or torch.nn.Identity()
-        self.head = torch.nn.Linear(width * 12, 2)
-        self.calls = 0
-
-    def forward(self, x):
-        self.calls += 1
-        return self.head(self.after(self.between(self.act(self.conv(x)))))
-
-
-def flatten_channels_last(x):
-    return x.permute(0, 2, 3, 1).flatten(1)
-
-
-@pytest.mark.parametrize("width", [2, 3, 4])
-@pytest.mark.parametrize(
-    ("between", "right", "wrong"),
-    [
-        (torch.nn.Flatten(), {"repeats": 12}, {"tiles": 12}),
-        (flatten_channels_last, {"tiles": 12}, {"repeats": 12}),
-        (torch.nn.Flatten(), {"repeats": 12}, {"repeats": 4, "tiles": 3}),
-    ],
-)
-def test_readers_that_find_the_units_elsewhere_are_refused(between, right, wrong, width):
-    module = Flat(between, width)
-    optimizer = torch.optim.Adam(module.parameters())
-    x = torch.randn(5, 2, 3, 4)
-    ReDo(module, optimizer, [HiddenLayer("conv", "act", [Reader("head", **right)])]).scores(x)
-    before = copy.deepcopy(module)
-    redo = ReDo(module, optimizer, [HiddenLayer("conv", "act", [Reader("head", **wrong)])], threshold=1e6, every=1)
-    with pytest.raises(
-        UserError, match=r"got 'head', where a change of one unit of 'conv' shows in other entries than"
-    ):
-        redo.step(x)
-    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), before.parameters(), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("feed", "reorder", "size"),
-    [
-        (torch.nn.Conv2d(2, 4, 1), lambda x: x.permute(0, 2, 3, 1), (3, 2, 4, 4)),
-        (torch.nn.Linear(2, 4), lambda x: x.transpose(1, 2), (3, 4, 2)),
-    ],
-)
-def test_axes_of_the_same_length_are_told_apart(feed, reorder, size):
-    module = torch.nn.Sequential(feed, Reorder(reorder), torch.nn.ReLU(), torch.nn.Linear(4, 1))
-    module.forward = lambda x: module[2](module[1](module[0](x)))
-    redo = ReDo(module, torch.optim.Adam(module.parameters()), [HiddenLayer("0", "2", ["3"])])
-    with pytest.raises(
-        UserError, match=r"got the activation, where a change of one unit of '0' shows in other entries"
-    ):
-        redo.scores(torch.randn(size))
-
-
-@pytest.mark.parametrize(
-    "after",
-    [
-        torch.nn.LayerNorm(48),
-        torch.nn.Sequential(torch.nn.Unflatten(1, (4, 12)), torch.nn.GroupNorm(2, 4), torch.nn.Flatten()),
-        torch.nn.Sequential(torch.nn.Unflatten(1, (4, 3, 4)), torch.nn.BatchNorm2d(4), torch.nn.Flatten()),
-        torch.nn.Dropout(),
-        torch.nn.ReLU(inplace=True),
-    ],
-)
-def test_norms_between_a_unit_and_its_reader_are_no_other_places(after):
-    module = Flat(torch.nn.Flatten(), after=after)
-    redo = ReDo(
-        module, torch.optim.Adam(module.parameters()), [HiddenLayer("conv", "act", [Reader("head", repeats=12)])]
-    )
-    redo.scores(torch.randn(5, 2, 3, 4))
-    assert module.calls == 3
-    redo.scores(torch.randn(5, 2, 3, 4))
-    assert module.calls == 4  # places are found out once
-
-
-def test_a_layer_that_reads_nothing_of_the_unit_changes_nothing():
-    module = pair(activation=torch.nn.LayerNorm(4))
-    with torch.no_grad():
-        module[1].weight.zero_()  # as networks start whose residual branches are silent at first
-    assert redo_of(module).step(torch.randn(5, 3)) == 4

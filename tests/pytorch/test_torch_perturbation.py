@@ -1,0 +1,103 @@
+import copy
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pliant.errors import UserError
+from pliant.torch import HiddenLayer, Reader, ReDo
+from torch_small import Reorder, pair, redo_of
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+class Flat(torch.nn.Module):
+    """A convolution in front of a linear layer, and what comes between them."""
+
+    def __init__(self, between, width=4, after=None):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(2, width, 1)
+        self.act = torch.nn.ReLU()
+        self.between = Reorder(between)
+        self.after = after or torch.nn.Identity()
+        self.head = torch.nn.Linear(width * 12, 2)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.head(self.after(self.between(self.act(self.conv(x)))))
+
+
+def flatten_channels_last(x):
+    return x.permute(0, 2, 3, 1).flatten(1)
+
+
+@pytest.mark.parametrize("width", [2, 3, 4])
+@pytest.mark.parametrize(
+    ("between", "right", "wrong"),
+    [
+        (torch.nn.Flatten(), {"repeats": 12}, {"tiles": 12}),
+        (flatten_channels_last, {"tiles": 12}, {"repeats": 12}),
+        (torch.nn.Flatten(), {"repeats": 12}, {"repeats": 4, "tiles": 3}),
+    ],
+)
+def test_readers_that_find_the_units_elsewhere_are_refused(between, right, wrong, width):
+    module = Flat(between, width)
+    optimizer = torch.optim.Adam(module.parameters())
+    x = torch.randn(5, 2, 3, 4)
+    ReDo(module, optimizer, [HiddenLayer("conv", "act", [Reader("head", **right)])]).scores(x)
+    before = copy.deepcopy(module)
+    redo = ReDo(module, optimizer, [HiddenLayer("conv", "act", [Reader("head", **wrong)])], threshold=1e6, every=1)
+    with pytest.raises(
+        UserError, match=r"got 'head', where a change of one unit of 'conv' shows in other entries than"
+    ):
+        redo.step(x)
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), before.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("feed", "reorder", "size"),
+    [
+        (torch.nn.Conv2d(2, 4, 1), lambda x: x.permute(0, 2, 3, 1), (3, 2, 4, 4)),
+        (torch.nn.Linear(2, 4), lambda x: x.transpose(1, 2), (3, 4, 2)),
+    ],
+)
+def test_axes_of_the_same_length_are_told_apart(feed, reorder, size):
+    module = torch.nn.Sequential(feed, Reorder(reorder), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+    module.forward = lambda x: module[2](module[1](module[0](x)))
+    redo = ReDo(module, torch.optim.Adam(module.parameters()), [HiddenLayer("0", "2", ["3"])])
+    with pytest.raises(
+        UserError, match=r"got the activation, where a change of one unit of '0' shows in other entries"
+    ):
+        redo.scores(torch.randn(size))
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        torch.nn.LayerNorm(48),
+        torch.nn.Sequential(torch.nn.Unflatten(1, (4, 12)), torch.nn.GroupNorm(2, 4), torch.nn.Flatten()),
+        torch.nn.Sequential(torch.nn.Unflatten(1, (4, 3, 4)), torch.nn.BatchNorm2d(4), torch.nn.Flatten()),
+        torch.nn.Dropout(),
+        torch.nn.ReLU(inplace=True),
+    ],
+)
+def test_norms_between_a_unit_and_its_reader_are_no_other_places(after):
+    module = Flat(torch.nn.Flatten(), after=after)
+    redo = ReDo(
+        module, torch.optim.Adam(module.parameters()), [HiddenLayer("conv", "act", [Reader("head", repeats=12)])]
+    )
+    redo.scores(torch.randn(5, 2, 3, 4))
+    assert module.calls == 3
+    redo.scores(torch.randn(5, 2, 3, 4))
+    assert module.calls == 4  # places are found out once
+
+
+def test_a_layer_that_reads_nothing_of_the_unit_changes_nothing():
+    module = pair(activation=torch.nn.LayerNorm(4))
+    with torch.no_grad():
+        module[1].weight.zero_()  # as networks start whose residual branches are silent at first
+    assert redo_of(module).step(torch.randn(5, 3)) == 4
