@@ -418,8 +418,10 @@ def test_all_that_has_a_parameters_shape_is_forgotten_by_others(name):
         (optax.adafactor(1e-2, min_dim_size_to_factor=2), "'v'"),
         (optax.sm3(1e-2), "'mu'"),
         (optax.novograd(1e-2), "'nu'"),
+        (optax.flatten(optax.adam(1e-2)), "'mu'"),
+        (optax.scale_by_lbfgs(), "'diff_params_memory'"),
     ],
-    ids=["adafactor", "sm3", "novograd"],
+    ids=["adafactor", "sm3", "novograd", "flatten", "lbfgs"],
 )
 def test_statistics_that_weights_share_are_refused(tx, field):
     with pytest.raises(UserError, match=rf"got the field {field} .*, that weights share, .* Use Adam, momentum"):
@@ -430,10 +432,25 @@ def test_unknown_statistics_are_refused():
     class Strange(NamedTuple):
         hunches: dict
 
-    with pytest.raises(
-        UserError, match=r"got the field 'hunches' .*, that may be statistics, of shape \(3,\) for 'bias'"
-    ):
+    fits, shared = r"that may be statistics, of shape \(3,\) for 'bias'", r"that weights share, of shape \(4, 4\)"
+    with pytest.raises(UserError, match=rf"got the field 'hunches' .*, {fits}"):
         clear_moments(Strange(PARAMS), WHERE)
+    for several in ({"kernel": [jnp.ones((4, 4)), jnp.ones((3, 3))]}, {"kernel": jnp.ones((4, 4))}):  # as of Shampoo
+        with pytest.raises(UserError, match=rf"got the field 'hunches' .*, {shared}"):
+            clear_moments(Strange(several), WHERE)
+
+
+def test_states_made_of_dictionaries_have_keys_for_fields():
+    cleared = clear_moments({"mu": PARAMS, "count": jnp.int32(3)}, WHERE)
+    same(cleared["mu"], jax.tree.map(lambda leaf, where: jnp.where(where, 0, leaf), PARAMS, WHERE))
+    with pytest.raises(UserError, match=r"got the field 'bias' .*, that may be statistics"):
+        clear_moments(PARAMS, WHERE)
+
+
+def test_states_of_parameters_in_lists_are_cleared():
+    params, where = [jnp.ones(2), jnp.ones(3)], {"1": jnp.array([True, False, True])}
+    state = jax.tree.map(lambda leaf: leaf + 1, optax.chain(optax.identity(), optax.trace(0.9)).init(params))
+    assert [leaf.tolist() for leaf in clear_moments(state, where)[1].trace] == [[1, 1], [0, 1, 0]]
 
 
 def test_a_layer_named_like_a_parameter_does_not_take_its_place(key):

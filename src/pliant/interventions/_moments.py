@@ -56,9 +56,9 @@ def clear_moments(
       A state of the same structure.
 
     Raises:
-      UserError: for statistics that several weights share (Adafactor, SM3, NovoGrad, GaLore), and for fields of
-        parameters' shapes that are not known to be statistics or copies. What has no field names, as states that are
-        flattened or plain dictionaries, is not looked into.
+      UserError: for statistics that several weights share (Adafactor, SM3, NovoGrad, GaLore, LBFGS, `optax.flatten`),
+        and for fields of parameters that are not known to be statistics or copies. Of states that are plain
+        dictionaries only keys in `MOMENTS` are looked into.
 
     Example:
       >>> tx = optax.chain(optax.clip(1.0), optax.adam(0.1))
@@ -75,10 +75,14 @@ def clear_moments(
       `optax.tree.map_params`, which also reaches copies of parameters and accumulated gradients.
     """
     new = {} if params is None else by_path(params)
+    doubts: list[tuple[str, str, Array]] = []  # of a parameter, but not of its shape: known fields say more
 
     def clear(path: Any, leaf: Array) -> Array:
-        for i, entry in enumerate(path):
-            field, name = getattr(entry, "name", None), leaf_path(path[i + 1 :])
+        fields, whole = _fields(path), leaf_path(path)
+        bare = whole in where and where[whole].shape == leaf.shape and leaf.ndim > 0
+        _require(not bare, whole, whole, "that may be statistics", leaf)
+        for i, field in enumerate(fields):
+            name = leaf_path(path[i + 1 :])
             chosen = [flags[name] for flags in (where, units or {}) if field is not None and name in flags]
             fitting = [flags for flags in chosen if flags.shape == leaf.shape]
             if chosen and field in MOMENTS + MASSES:
@@ -86,12 +90,21 @@ def clear_moments(
                 return jnp.where(fitting[0], jnp.zeros_like(leaf), leaf)
             if fitting and field == _ITERATE and name in new:
                 return jnp.where(fitting[0], new[name].astype(leaf.dtype), leaf)
-            _require(not fitting or leaf.ndim == 0 or field in _KEPT, field, name, "that may be statistics", leaf)
-            inside = field in MOMENTS and any(path and name.startswith(f"{path}/") for path in where)
-            _require(not inside, field, name, "that weights share", leaf)
+            if not isinstance(path[i], jax.tree_util.GetAttrKey) or field in _KEPT or leaf.size <= 1:
+                continue
+            _require(not fitting, field, name, "that may be statistics", leaf)
+            if chosen:
+                doubts.append((field, name, leaf))
+            is_last = not set(fields[i + 1 :]) & {*MOMENTS, *MASSES, *_KEPT, _ITERATE}
+            inside = is_last and any(path and name.startswith(f"{path}/") for path in where)
+            is_whole = field in MOMENTS and name == "" and "" not in where  # flattened: one vector for all weights
+            _require(not inside and not is_whole, field, name, "that weights share", leaf)
         return leaf
 
-    return jax.tree_util.tree_map_with_path(clear, opt_state)
+    cleared = jax.tree_util.tree_map_with_path(clear, opt_state)
+    for field, name, leaf in doubts:
+        _require(False, field, name, "that weights share", leaf)
+    return cleared
 
 
 def reset_counts(opt_state: optax.OptState) -> optax.OptState:
@@ -129,6 +142,14 @@ def _counters(node: Any) -> list[str]:
     """The fields of a state of Adam, or a relative, that count updates."""
     fields = getattr(node, "_fields", ())
     return [name for name in ("count", *MASSES) if name in fields and {"mu", "nu"} & set(fields)]
+
+
+def _fields(path: Any) -> list[str | None]:
+    """The names of fields on the way to a leaf; of states made of dictionaries alone, the texts among their keys."""
+    if any(hasattr(entry, "name") for entry in path):
+        return [getattr(entry, "name", None) for entry in path]
+    keys = [getattr(entry, "key", None) for entry in path]
+    return [key if isinstance(key, str) else None for key in keys]
 
 
 def _require(known: bool, field: Any, name: str, what: str, leaf: Array) -> None:
