@@ -1,5 +1,7 @@
 """Strict flags for every test: warnings are errors (pyproject), shapes are checked, nothing reaches the network."""
 
+import contextlib
+import ctypes
 import gc
 import importlib.util
 import os
@@ -67,6 +69,13 @@ def pytest_runtest_teardown(item, nextitem):
     if nextitem is None or tiers.scope_of(nextitem.nodeid) != tiers.scope_of(item.nodeid):
         jax.clear_caches()
         gc.collect()
+        _give_memory_back()
+
+
+def _give_memory_back():
+    """glibc keeps what is free between pieces that are not; other systems have no such call."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -7,7 +7,7 @@ import pytest
 
 REPRESENTATIVES = {
     *("adam", "adamo", "redo", "continual-backprop", "l2-init", "reset-distill", "newton-schulz", "two-hot"),
-    *("infer", "rewarmed-lr", "upgd", "redo+l2-init"),
+    *("infer", "spectral", "rewarmed-lr", "upgd", "aid", "redo+l2-init"),
 }
 """One method, or two, of each family: the others' contracts are left to `make test-all`."""
 

@@ -1,0 +1,44 @@
+import re
+
+import pytest
+
+import tiers
+from mutations import ROOT
+from pliant.methods import _registry, find
+
+
+@pytest.mark.parametrize("family", _registry._FAMILIES, ids=lambda family: family.__name__.rpartition("_")[2])
+def test_every_family_has_a_representative(family):
+    assert {method.name for method in family.METHODS} & tiers.REPRESENTATIVES
+
+
+def test_representatives_are_methods():
+    assert {find(name).name for name in tiers.REPRESENTATIVES} == tiers.REPRESENTATIVES
+
+
+@pytest.mark.parametrize("test", sorted(tiers.WHOLE))
+def test_what_is_left_to_the_whole_tier_is_there(test):
+    file, _, name = test.partition("::")
+    assert re.search(rf"^ *def {name.rpartition('::')[2]}\(", (ROOT / file).read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", [*tiers.FIRST_AND_LAST, *tiers.HEAVIEST])
+def test_the_paths_are_there(path):
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "scope"),
+    [
+        ("tests/networks/test_mlp.py::test_shapes[relu-3]", "tests/networks/test_mlp.py"),
+        ("tests/networks/test_vit.py::TestDropout::test_only_in_training", "tests/networks/test_vit.py"),
+        (
+            "tests/contracts/test_methods.py::test_contract[l2-init-check_learns]",
+            "tests/contracts/test_methods.py[l2-init]",
+        ),
+        ("tests/contracts/test_methods.py::test_lowers[redo+l2-init]", "tests/contracts/test_methods.py[redo+l2-init]"),
+        ("src/pliant/networks/_mlp.py::pliant.networks._mlp.mlp", "src/pliant/networks"),
+    ],
+)
+def test_what_shares_programs_is_one_scope(nodeid, scope):
+    assert tiers.scope_of(nodeid) == scope
