@@ -148,7 +148,7 @@ def _of_weights(seen: Seen, tensors: Mapping[str, Tensor]) -> Subject:
         owner, _, own = name.rpartition(".")
         is_kernel = own == "weight" and is_kernel_layer(parts[owner])
         params[name] = jnp.asarray(_kernel(_array(tensor)) if is_kernel else _array(tensor))
-        is_head = any(owner == head or owner.startswith(f"{head}.") or head == "" for head in seen.heads)
+        is_head = any(owner == head or (head and owner.startswith(f"{head}.")) for head in seen.heads)
         roles[name] = ("head" if is_head else "matrix") if is_kernel else "other"
     return _subject(params, Wiring((), roles), {}, len(seen.output))  # type: ignore[arg-type]
 

@@ -16,9 +16,6 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from pliant.torch._units import along, compact, fits, merged, reduced
 
-LINEAR, ARITHMETIC, ACTIVATION = 0, 1, 2
-"""Kinds of functions. Arithmetic, such as a square or a root, is in norms too: it is an activation only where it is all
-that a module does, or where weights read it at once."""
 _SAME = ("alias", "detach", "lift_fresh", "clone", "_to_copy")
 _LINEAR_OPS = ("add", "sub", "rsub", "neg", "positive", "masked_fill", "native_dropout", "fill", "zero")
 _ARITHMETIC_OPS = frozenset(
@@ -63,6 +60,12 @@ class Core:
         self.name = name
         self.number = number
         self.is_module = False
+        self.is_weak = False
+        """Arithmetic alone: an activation only where it is all that a module does, or where weights read it at once."""
+        self.under: Core | None = None
+        """The activation that the arithmetic is done on."""
+        self.why = ""
+        """Why its units cannot be measured."""
         self.call: Any = None
         self.kept: Tensor | None = None
 
@@ -83,8 +86,6 @@ class Info(NamedTuple):
     """Of data: whether parameters have had a part in it."""
     base: int = 0
     """Which tensor it is a function of, entry by entry."""
-    kind: int = LINEAR
-    """What kind of function."""
     has_zeros: bool = False
     """Whether that function is 0 for many inputs."""
     word: str = ""
@@ -125,7 +126,9 @@ class Follower(TorchDispatchMode):
         self._rewritten: dict[int, tuple[Any, Info]] = {}
         for name, tensor in params.items():
             self.infos[tensor] = Info(params=frozenset({name}))
+        self.num_examples: set[int] = set()
         for tensor in inputs:
+            self.num_examples.add(len(tensor))
             self.infos[tensor] = Info(is_data=True, base=self.tick())
 
     def tick(self) -> int:
@@ -168,11 +171,13 @@ class Follower(TorchDispatchMode):
     def _rewrite(self, tensor: Tensor) -> None:
         """Tensors that share memory with one that was written have changed with it."""
         storage, info = _storage(tensor), self.info(tensor)
-        mixed = self.plain([info])
         for other in [each for each in list(self.infos) if each is not tensor and _storage(each) == storage]:
             is_same = other.shape == tensor.shape and other.stride() == tensor.stride()
-            self.infos[other] = info if is_same else mixed._replace(labels=self.info(other).labels)
-        self._rewritten[storage] = (tensor.untyped_storage(), mixed)  # alive, so that its number stays its own
+            own = self.info(other)
+            self.infos[other] = info if is_same else self.plain([own, info])._replace(labels=own.labels)
+        before = [self._rewritten[storage][1]] if storage in self._rewritten else []
+        # The storage stays alive with this, so that its number stays its own.
+        self._rewritten[storage] = tensor.untyped_storage(), self.plain([*before, info])
 
     def _follow(self, func: Any, args: Any, kwargs: Any, operands: Any, outputs: list[Tensor]) -> list[Info]:
         """What is known of the outputs of an operation on data."""
@@ -192,8 +197,8 @@ class Follower(TorchDispatchMode):
         if is_view or name in _MOVES:
             moved = self._moved(func, name, args, kwargs)
             plain = self.plain(infos)
-            if len(infos) == 1 and infos[0].kind != ACTIVATION:
-                plain = plain._replace(core=infos[0].core)
+            if len(infos) == 1 and infos[0].core is not None and infos[0].core.is_weak:
+                plain = plain._replace(core=infos[0].core)  # weights may read it behind this
             moved = moved if len(moved) == len(outputs) else [None] * len(outputs)
             return [plain._replace(base=self.tick(), labels=labels) for labels in moved]
         if torch.Tag.pointwise in func.tags or name in _UNTAGGED:
@@ -236,45 +241,56 @@ class Follower(TorchDispatchMode):
     def _escape(self, info: Info, by_weights: bool) -> frozenset[Core]:
         """The activations above what reads this tensor; itself among them if it is one."""
         core = info.core
+        while core is not None and core.is_weak and not (core.is_module or by_weights):
+            core = core.under
         if core is None or not info.is_learned:
             return info.above
-        if not core.tensor.is_floating_point():
-            if core.tensor.is_complex() and info.kind == ACTIVATION:
-                self.unseen[core.name] = "it is complex"
+        if core.tensor.is_complex():
+            core.why = "it is complex"
+        elif not core.tensor.is_floating_point():
             return info.above
-        if info.kind == ACTIVATION or core.is_module or by_weights:
-            self.candidates[core] = None
-            return info.above | {core}
-        return info.above
+        self.candidates[core] = None
+        return info.above | {core}
 
     def _pointwise(self, name: str, args: Any, kwargs: Any, operands: Any, output: Tensor) -> Info:
         infos = [info for _, info in operands if info.is_data]
         is_learned = any(info.is_learned or info.params for _, info in operands)
         is_full = all(tensor.shape == output.shape for tensor, info in operands if info.is_data)
         if len({info.base for info in infos}) > 1 or not is_full:
-            if name in _MIXING and len(infos) > 1 and is_learned:
-                self._mixing(name)
             labels = merged([info.labels for info in infos], output)
-            return self.plain(infos)._replace(is_learned=is_learned, labels=labels)
+            mixed = self.plain(infos)._replace(is_learned=is_learned, labels=labels)
+            return self._mixed(name, output, mixed) if name in _MIXING and len(infos) > 1 else mixed
         latest = infos[-1]._replace(is_learned=is_learned, from_head=self.is_in_head or infos[-1].from_head)
-        operation, kind = _named(name, args, kwargs, operands), max(info.kind for info in infos)
+        operation, cores = _named(name, args, kwargs, operands), {info.core for info in infos}
         is_scaling = len(infos) == 1 and (name == "mul" or (name == "div" and operands[0][1].is_data))
         is_linear = name in _LINEAR_OPS or is_scaling
-        if is_linear and (len(infos) == 1 or kind == LINEAR):
+        if is_linear and (len(infos) == 1 or cores == {None}):
             return latest
-        own = LINEAR if is_linear else ARITHMETIC if operation in _ARITHMETIC_OPS else ACTIVATION
+        is_activation = not is_linear and operation not in _ARITHMETIC_OPS
         has_zeros = operation in _ZEROING or any(info.has_zeros for info in infos)
-        words = [operation] if own == ACTIVATION else [info.word for info in infos if info.word] or [operation]
+        words = [operation] if is_activation else [info.word for info in infos if info.word] or [operation]
         found = latest._replace(
-            kind=max(kind, own),
             has_zeros=has_zeros,
             word=words[-1],
             above=frozenset[Core]().union(*(info.above for info in infos)),
         )
-        known = _NAMES.get(operation) if len(infos) == 1 and kind == LINEAR else None
+        known = _NAMES.get(operation) if len(infos) == 1 and cores == {None} else None
+        core = self.core(output, found, known or ("unknown" if has_zeros else "smooth"), self._title(found.word))
+        core.under = infos[-1].core
+        strong = [each for each in cores if each is not None and not each.is_weak]
+        core.is_weak = not is_activation and (not strong or (len(cores) == 1 and not is_linear))
+        return found._replace(core=core)
+
+    def _title(self, word: str) -> str:
+        """The name of a function, with the module that calls it."""
         where = self.scope(frozenset())
-        title = f"{where}.{found.word}" if where else found.word
-        return found._replace(core=self.core(output, found, known or ("unknown" if has_zeros else "smooth"), title))
+        return f"{where}.{word}" if where else word
+
+    def _mixed(self, name: str, output: Tensor, info: Info) -> Info:
+        """An activation that mixes units."""
+        core = self.core(output, info, "unknown", self._title(name))
+        core.why = "it mixes units"
+        return info._replace(core=core)
 
     def _other(self, func: Any, name: str, args: Any, kwargs: Any, operands: Any, output: Tensor) -> Info:
         infos = [info for _, info in operands if info.is_data]
@@ -295,16 +311,11 @@ class Follower(TorchDispatchMode):
         elif name in _REDUCTIONS and infos[0].labels is not None and len(args) > 1:
             keepdim = bool(kwargs.get("keepdim", args[2] if len(args) > 2 else False))
             labels = reduced(infos[0].labels, args[1], keepdim=keepdim)
-        elif name in _MIXING and infos[0].is_learned:
-            self._mixing(name)
         plain = self.plain(infos)
         is_learned = plain.is_learned or bool(params)
-        return plain._replace(is_learned=is_learned, labels=labels if fits(labels, output) else None)
-
-    def _mixing(self, name: str) -> None:
-        """An activation that mixes units."""
-        where = self.scope(frozenset())
-        self.unseen[f"{where}.{name}" if where else name] = "it mixes units"
+        found = plain._replace(is_learned=is_learned, labels=labels if fits(labels, output) else None)
+        is_over_units = name in ("amax", "amin", "max", "min") and infos[0].labels is not None and labels is None
+        return self._mixed(name, output, found) if name in _MIXING or is_over_units else found
 
     def _units_of_product(self, name: str, args: Any, output: Tensor) -> Tensor | None:
         if "convolution" in name:
@@ -327,26 +338,25 @@ class Follower(TorchDispatchMode):
     def _moved(self, func: Any, name: str, args: Any, kwargs: Any) -> list[Tensor | None]:
         """The labels behind an operation that only moves entries: it moves those of its operands likewise."""
         tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor) and self.info(each).is_data]
-        found = [self.info(each).labels for each in tensors]
-        labels = [each for each in found if each is not None]
-        if len(labels) < len(found) or name == "as_strided":
-            return [None]
+        labels = [self.info(each).labels for each in tensors]
         step = 0
         if name == "cat":
+            tensors = [each for each in args[0] if each.ndim == args[0][-1].ndim]
             axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % tensors[0].ndim
-            if len(tensors) != len(args[0]):
-                return [None]
-            if any(each.shape[axis] > 1 for each in labels):
-                step = 1 + max(int(each.max()) for each in labels)
-        count = iter(range(len(tensors)))
-
-        def label(each: Any) -> Any:
-            if not (isinstance(each, Tensor) and self.info(each).is_data):
-                return each
-            number = next(count)
-            return (labels[number] + number * step).expand(each.shape)
-
-        args, kwargs = tree_map(label, (args, kwargs))
+            labels = [self.info(each).labels for each in tensors]
+            known = [each for each in labels if each is not None]
+            if all(each.shape[axis] == 1 for each in known):  # such as a token beside others: the same units
+                labels = [
+                    known[0] if each is None and known and fits(known[0], of) else each
+                    for each, of in zip(labels, tensors, strict=True)
+                ]
+            elif len(known) == len(labels):
+                step = 1 + max(int(each.max()) for each in known)
+        if any(each is None for each in labels) or name == "as_strided":
+            return [None]
+        moving = [each + step * number for number, each in enumerate(labels) if each is not None]
+        places = {id(tensor): each.expand(tensor.shape) for tensor, each in zip(tensors, moving, strict=True)}
+        args, kwargs = tree_map(lambda each: places.get(id(each), each), (args, kwargs))
         try:
             moved = args[0].reshape(args[1]) if name in _AS_RESHAPE else func(*args, **kwargs)
         except (RuntimeError, TypeError):

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pliant.torch._adamo import KERNEL_LAYERS
-from pliant.torch._follow import ACTIVATION, LINEAR, Core, Follower, Info
+from pliant.torch._follow import Core, Follower, Info
 from pliant.torch._maxmin import MaxMin
 from pliant.torch._units import along, declared, units_last
 
@@ -208,23 +208,21 @@ class _Watch:
         elif info.labels is None:
             info = info._replace(labels=declared(module, tensor))
         core = info.core
-        is_own = core is not None and info.kind != LINEAR and info.base <= entered < core.number
+        is_own = core is not None and not core.why and info.base <= entered < core.number
         if isinstance(module, MaxMin):
-            info = info._replace(base=follower.tick(), kind=ACTIVATION, labels=before[0].labels)
+            info = follower.plain(before)._replace(is_learned=info.is_learned, labels=before[0].labels)
             core = follower.core(tensor, info, "maxmin", name)
             core.is_module = True
-            for operation in ("minimum", "maximum"):
-                follower.unseen.pop(f"{name}.{operation}" if name else operation, None)
         elif core is not None and is_own and not (core.is_module and core.tensor is tensor):
             if core.tensor is not tensor:
-                core = follower.core(tensor, info, core.activation, name)
+                core = follower.core(tensor, info._replace(above=core.above), core.activation, name)
             core.name, core.is_module = name, True
         if self.layers is not None and name in self.layers:
             activation = core.activation if core is not None and core.is_module and core.tensor is tensor else "unknown"
             chosen = follower.core(tensor, info, activation, name)
             chosen.call = self.made.get(tensor)
             self.chosen.append(chosen)
-            info, core = info._replace(base=follower.tick(), kind=LINEAR, above=info.above | {chosen}), None
+            info, core = info._replace(base=follower.tick(), above=info.above | {chosen}), None
         if core is not None and core.call is None:
             core.call = self.made.get(tensor)
         follower.infos[tensor] = info._replace(core=core, from_head=info.from_head or name == self.head)
@@ -235,9 +233,11 @@ class _Watch:
         candidates = sorted(follower.candidates, key=lambda core: core.number)
         hidden = [core for core in candidates if core in follower.read and not core.from_head]
         outputs = [follower.info(each) for each in tree_leaves(output) if isinstance(each, Tensor)]
-        last = [info.core for info in outputs if info.core is not None and info.kind == ACTIVATION]
-        behind = [core.name for core in dict.fromkeys([*candidates, *last]) if core not in hidden]
-        heads = [self._head(info.frontier) for info in outputs]
+        last = [
+            info.core for info in outputs if info.core is not None and (info.core.is_module or not info.core.is_weak)
+        ]
+        behind = [core.name for core in dict.fromkeys([*candidates, *last]) if core not in hidden and not core.why]
+        heads = [head for info in outputs for head in self._heads(info.frontier)]
         unseen = dict(follower.unseen)
         found: dict[Core, Layer] = {}
         names: collections.Counter[str] = collections.Counter()
@@ -245,29 +245,27 @@ class _Watch:
             names[core.name] += 1
             name = core.name if names[core.name] == 1 else f"{core.name}_{names[core.name]}"
             raw = core.value
-            labels = along(raw, -1) if core.labels is None and raw.ndim == 2 else core.labels
-            values = units_last(raw, labels)
-            if values is None or values.numel() == 0:
-                unseen[name] = (
-                    f"which axes of {tuple(raw.shape)} are units is not known" if raw.numel() else "it is empty"
-                )
+            is_table = core.labels is None and raw.ndim == 2 and len(raw) in follower.num_examples
+            values = units_last(raw, along(raw, -1) if is_table else core.labels)
+            unknown = f"which axes of {tuple(raw.shape)} are units is not known" if raw.numel() else "it is empty"
+            if core.why or values is None or values.numel() == 0:
+                unseen[name] = core.why or unknown
                 continue
             start = next((found[each].name for each in reversed(found) if each in core.above), None)
             found[core] = Layer(name, raw, values, core.activation, start, core.call)
         return Trace(
             output,
             tuple(found.values()),
-            tuple(dict.fromkeys(head for head in heads if head is not None)),
+            tuple(dict.fromkeys(heads)),
             tuple(dict.fromkeys(behind)),
             unseen,
             frozenset(self.called),
             frozenset(follower.weights),
         )
 
-    def _head(self, frontier: frozenset[int]) -> str | None:
-        """The module of an output's one product, if no other product reads it."""
-        if len(frontier) != 1:
-            return None
-        name, is_read = self.follower.products[min(frontier)]
-        others = [other for number, (other, _) in enumerate(self.follower.products) if number not in frontier]
-        return None if is_read or name in others else name
+    def _heads(self, frontier: frozenset[int]) -> list[str]:
+        """The modules of an output's last products; none if another product reads one, as in a residual stream."""
+        products = self.follower.products
+        names = [products[number][0] for number in sorted(frontier)]
+        others = {name for number, (name, _) in enumerate(products) if number not in frontier}
+        return [] if others.intersection(names) or any(products[number][1] for number in frontier) else names

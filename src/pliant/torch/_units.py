@@ -96,11 +96,11 @@ def units_last(tensor: Tensor, labels: Tensor | None) -> Tensor | None:
       >>> units_last(torch.zeros(2, 6), torch.tensor([[0, 0, 1, 1, 2, 2]])).shape
       torch.Size([2, 2, 3])
     """
-    if tensor.ndim < 2 or labels is None or not fits(labels, tensor):
+    if labels is None or not fits(labels, tensor):
         return None
     axes = [axis for axis, size in enumerate(labels.shape) if size > 1]
     if not axes:
-        return tensor.reshape(len(tensor), -1, 1)
+        return tensor.reshape(len(tensor), -1, 1) if tensor.ndim > 1 else None
     last = list(range(-len(axes), 0))
     flat = tensor.movedim(axes, last).flatten(-len(axes))
     order = labels.movedim(axes, last).flatten()
