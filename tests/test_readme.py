@@ -1,8 +1,10 @@
 """The Python in README and CONTRIBUTING runs as it stands."""
 
 import re
+import tomllib
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
 
 from pliant.methods import find
@@ -15,24 +17,58 @@ def _blocks(name):
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
 
 
-def test_readme(key):
+def _run(first_line):
+    """Runs the block of the README that begins with a line, alone; returns its names."""
+    (block,) = (block for block in _blocks("README.md") if block.startswith(first_line) or f"\n{first_line}\n" in block)
     names = {}
-    for block in _blocks("README.md"):
-        if "import torch" not in block:
-            exec(block, names)
+    exec(block, names)
+    return names
+
+
+@pytest.mark.parametrize("place", range(len(_blocks("README.md"))))
+def test_every_block_runs_alone(place):
+    block = _blocks("README.md")[place]
+    for module in ("torch", "equinox"):
+        if f"import {module}" in block:
+            pytest.importorskip(module)
+    exec(block, {})
+
+
+def test_the_loop_with_optax():
+    names = _run("import jax, jax.numpy as jnp, optax")
     assert float(names["loss"](names["params"], names["x"], names["y"])) < 0.01
+
+
+def test_the_loop_with_nnx():
+    names = _run("from flax import nnx")
+    x, y = jnp.ones((4, 8)), jnp.ones((4, 1))
+    losses = [float(names["step"](names["model"], names["optimizer"], x, y)) for _ in range(30)]
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_the_network_of_equinox(key):
+    names = _run("import equinox as eqx")
     assert isinstance(names["network"], Network)
-    output, _, _ = names["network"].apply(names["arrays"], {}, names["x"], train=False, key=key)
+    output, _, _ = names["network"].apply(names["arrays"], {}, jnp.ones((4, 8)), train=False, key=key)
     assert output.shape == (4, 2)
 
 
 def test_readme_for_pytorch():
     pytest.importorskip("torch")
-    (block,) = (block for block in _blocks("README.md") if "import torch" in block)
-    names = {}
-    exec(block, names)
+    names = _run("import torch")
     assert isinstance(names["optimizer"], names["torch"].optim.Optimizer)
     assert names["optimizer"].state
+
+
+def test_the_install_line_names_this_clone_and_extras_that_exist():
+    text = (ROOT / "README.md").read_text()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    lines = re.findall(r"pip install (\S+)", text)
+    assert "." in lines
+    for line in lines:
+        name, _, extra = line.strip("`'").rstrip("]").partition("[")
+        assert name == "."
+        assert not extra or extra in extras
 
 
 def test_contributing(tmp_path):
