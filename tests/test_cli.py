@@ -21,6 +21,7 @@ from pliant.results import RunFolder
 pytestmark = pytest.mark.exact
 
 COMMAND = [sys.executable, "-m", "pliant"]
+PATIENCE = 600  # seconds, for what takes a few where nobody else computes
 SMALL = "--methods adam adamo --seeds 2 --tasks 6 --epochs 6 --widths 32 32 --train-size 400".split()
 
 
@@ -37,6 +38,21 @@ def _environment(tmp_path):
     return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "COLUMNS": "160"}
 
 
+@pytest.fixture
+def begin():
+    """Begins processes, which end with the test, whatever happens."""
+    begun = []
+
+    def begin(command, **options):
+        begun.append(subprocess.Popen(command, **options))
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        with process:  # closes its pipes, and waits
+            process.kill()
+
+
 def _metrics(folder):
     return pd.read_parquet(folder / "metrics.parquet").sort_values(
         ["method", "seed", "task", "metric"], ignore_index=True
@@ -44,12 +60,13 @@ def _metrics(folder):
 
 
 def _wait_for_task(folder, method, task, process):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         log = folder / "run.log"
         if log.exists() and f"{method}: task {task} of" in log.read_text():
             return
         time.sleep(0.02)
+    process.kill()
     raise AssertionError(f"{method} never came to task {task}: {process.communicate()}")
 
 
@@ -62,7 +79,7 @@ def uninterrupted(tmp_path_factory):
         env=_environment(folder),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -79,28 +96,28 @@ def test_run_ends_with_table_and_figure(uninterrupted):
 
 
 @pytest.mark.parametrize(("method", "task"), [("adam", 2), ("adamo", 3)])
-def test_kill_9_and_the_same_command_again(uninterrupted, tmp_path, method, task):
+def test_kill_9_and_the_same_command_again(uninterrupted, tmp_path, method, task, begin):
     command = [*COMMAND, "run", *SMALL, "--out", str(tmp_path / "run")]
     options = {"env": _environment(tmp_path), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, **options)
+    process = begin(command, **options)
     _wait_for_task(tmp_path / "run", method, task, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert len(_metrics(tmp_path / "run")) < len(_metrics(uninterrupted[0]))
 
-    again = subprocess.run(command, timeout=300, check=False, **options)
+    again = subprocess.run(command, timeout=PATIENCE, check=False, **options)
     assert again.returncode == 0, again.stderr
     assert "continues after task" in (tmp_path / "run" / "run.log").read_text()
     pd.testing.assert_frame_equal(_metrics(tmp_path / "run"), _metrics(uninterrupted[0]), check_exact=True)
 
 
-def test_ctrl_c_keeps_finished_tasks(uninterrupted, tmp_path):
+def test_ctrl_c_keeps_finished_tasks(uninterrupted, tmp_path, begin):
     command = [*COMMAND, "run", *SMALL, "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, env=_environment(tmp_path), stderr=subprocess.PIPE, text=True)
+    process = begin(command, env=_environment(tmp_path), stderr=subprocess.PIPE, text=True)
     _wait_for_task(tmp_path / "run", "adam", 2, process)
     process.send_signal(signal.SIGINT)
-    _, printed = process.communicate(timeout=120)
+    _, printed = process.communicate(timeout=PATIENCE)
     assert process.returncode == INTERRUPTED
     assert "interrupted. A run keeps its finished tasks" in printed
     assert "Traceback" not in printed
@@ -120,32 +137,42 @@ def test_a_reader_that_leaves_is_no_error(arguments):
     assert (process.returncode, process.stderr) == (UNREAD, "")
 
 
-@pytest.mark.parametrize("seconds", [0.5, 2.0, 3.0, 4.0])
-def test_ctrl_c_at_any_time_exits_with_130(tmp_path, seconds):
-    """While Python imports, XLA compiles, the first chunks run."""
-    command = [*COMMAND, "run", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, env=_environment(tmp_path), stderr=subprocess.PIPE, text=True)
+ANSWERING = """
+from pliant import __main__ as command
+command._answer_interrupts()
+print("answers", flush=True)
+command.main()
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 2.0, 4.0])
+def test_ctrl_c_at_any_time_exits_with_130(tmp_path, seconds, begin):
+    """While Python imports, XLA compiles, the first chunks run: from when interrupts are answered, and then later."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", ANSWERING, "run", "--out", str(tmp_path / "run")]
+    process = begin(command, env=_environment(tmp_path), **pipes)
+    assert process.stdout.readline() == "answers\n"
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
-    _, printed = process.communicate(timeout=120)
+    _, printed = process.communicate(timeout=PATIENCE)
     assert process.returncode == INTERRUPTED
     assert "pliant: interrupted" in printed
     assert "Traceback" not in printed
 
 
-def test_ctrl_c_is_answered_where_nobody_reads_the_answer(tmp_path):
+def test_ctrl_c_is_answered_where_nobody_reads_the_answer(tmp_path, begin):
     """As in `pliant run 2>&1 | tee log`: the interrupt ends tee as well."""
     reads, writes = os.pipe()
     command = [*COMMAND, "run", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, env=_environment(tmp_path), stderr=writes)
+    process = begin(command, env=_environment(tmp_path), stderr=writes)
     os.close(writes)
     os.close(reads)
     time.sleep(2.0)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == INTERRUPTED
+    assert process.wait(timeout=PATIENCE) == INTERRUPTED
 
 
-def test_ctrl_c_does_not_wait_for_a_compiled_program(tmp_path):
+def test_ctrl_c_does_not_wait_for_a_compiled_program(begin):
     program = """
 import jax, jax.numpy as jnp
 from pliant.__main__ import _answer_interrupts
@@ -153,12 +180,11 @@ _answer_interrupts()
 print("computes", flush=True)
 jax.jit(lambda: jax.lax.while_loop(lambda x: x < 1, lambda x: 0.5 * x, jnp.float32(0.5)))().block_until_ready()
 """
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    process = begin([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "computes\n"
     time.sleep(2.0)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == INTERRUPTED
-    process.stdout.close()
+    assert process.wait(timeout=PATIENCE) == INTERRUPTED
 
 
 def test_version(capsys):
@@ -326,14 +352,18 @@ def test_a_users_own_method(tmp_path, capsys):
         ("run --methods adma", "got the method 'adma'"),
         ("run --set adamo.strength=1", "got the hyperparameter of 'adamo' 'strength'"),
         ("run --dataset mnist --data-dir .", "--data-dir or PLIANT_DATA"),
+        ("run --data-dir .", "for 'digits', which are embedded; wanted a data set that is read from it"),
+        ("run upgd-toy --data-dir .", "for 'upgd-toy', whose data are generated"),
+        ("run --dataset my-data", "Data of your own need their folder"),
+        ("run --dataset mnist", "no connection to the Hugging Face hub"),
         ("run --tasks 0", "got tasks=0"),
         ("run label-shufle", "Did you mean 'label-shuffle'"),
         ("run permuted-pixels --scale cpu", "got the benchmark 'permuted-pixels'"),
         ("run kumar/permuted-mnist --data-dir .", "--data-dir or PLIANT_DATA"),
         ("run bigram-cipher", "got the network 'mlp' for bigram-cipher"),
         ("run class-incremental", "wanted at most its 10 classes together"),
-        ("show .", "no readable config.json"),
-        ("plot nowhere", "no readable config.json"),
+        ("show .", "no config.json"),
+        ("plot nowhere", "no config.json"),
     ],
 )
 def test_user_errors_are_one_message(arguments, message, capsys):

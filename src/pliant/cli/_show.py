@@ -5,10 +5,10 @@ import dataclasses
 import difflib
 import inspect
 import itertools
+import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from rich.markup import escape
@@ -53,7 +53,7 @@ class Show:
     def __call__(self) -> None:
         """Prints the table or the explanation."""
         found = [(kind, explain) for kind, (has, explain) in _KINDS.items() if has(self.what)]
-        if not found and Path(self.what).expanduser().exists():
+        if not found and os.path.exists(os.path.expanduser(self.what)):
             print_run(RunFolder(self.what), self.format)
             return
         if not found:

@@ -17,7 +17,7 @@ Switch: TypeAlias = Callable[[Key, Any, Learned, State, Fresh], tuple[Learned, S
 
 
 def at_switch(change: Change, every_tasks: Number) -> Switch:
-    """Makes the `switch` hook that changes the learner after tasks n, 2n, …
+    """Makes the `switch` hook that changes the learner after every n-th task.
 
     Args:
       change: what to do; runs inside a branch, so it may draw a whole network.

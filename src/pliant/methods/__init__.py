@@ -13,7 +13,7 @@ from pliant.methods._hyperparameters import (
     with_settings,
     wrapped,
 )
-from pliant.methods._registry import METHODS, find, split_spec, users_code
+from pliant.methods._registry import METHODS, find, split_spec, user_files, users_code
 
 __all__ = [
     "METHODS",
@@ -29,6 +29,7 @@ __all__ = [
     "reshape",
     "split_spec",
     "split_static",
+    "user_files",
     "users_code",
     "with_settings",
     "wrapped",

@@ -1,5 +1,6 @@
 """From a name to a method: the registry, and methods in a user's own file."""
 
+import os
 import re
 import runpy
 import traceback
@@ -68,13 +69,23 @@ def split_spec(spec: str) -> list[str]:
     return parts if "+".join(parts) == spec else [spec]
 
 
+def user_files(spec: str) -> list[str]:
+    """The user's own files among the members of a combination; `~` is his home.
+
+    Example:
+      >>> user_files("redo+./my+file.py:mine")
+      ['./my+file.py']
+    """
+    return [os.path.expanduser(part.rpartition(":")[0]) for part in split_spec(spec) if ".py:" in part]
+
+
 def _find_one(spec: str) -> Method:
     if ".py:" not in spec:
         if spec not in METHODS:
             do = "See `pliant list methods`, or give your own as path/to/file.py:name."
             raise unknown_name("method", spec, METHODS, do)
         return METHODS[spec]
-    file, _, name = spec.rpartition(":")
+    (file,), name = user_files(spec), spec.rpartition(":")[2]
     if not Path(file).is_file():
         raise UserError(got=f"the method {spec!r}", wanted="an existing Python file", do=f"Check the path {file!r}.")
     with users_code(spec):
@@ -101,7 +112,7 @@ def users_code(spec: str) -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        files = [part.rpartition(":")[0] for part in split_spec(spec) if ".py:" in part]
+        files = user_files(spec)
         if not files:
             raise
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]

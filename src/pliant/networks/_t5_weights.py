@@ -1,6 +1,7 @@
 """Reading the weights of a pre-trained T5 from the files of Hugging Face."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,7 +64,7 @@ def t5_weights(file: str | Path, *, num_encoder_blocks: int = 1, num_decoder_blo
     Differs from:
       `T5ForConditionalGeneration.from_pretrained`, which takes all blocks, and draws at random what a file lacks.
     """
-    tensors = _open(Path(file))
+    tensors = _open(Path(os.path.expanduser(file)))
     tied = _is_tied(tensors)
     return _read(tensors, num_encoder_blocks, num_decoder_blocks, None, tied=tied, scale_head=False)[1]
 
@@ -96,8 +97,8 @@ def t5_pretrained(folder: str | Path, *, num_encoder_blocks: int = 1, num_decode
     Differs from:
       `T5ForConditionalGeneration.from_pretrained`, as `t5_weights` does.
     """
-    config = _config(Path(folder) / CONFIG)
-    tensors = _open(Path(folder) / WEIGHTS)
+    folder = Path(os.path.expanduser(folder))
+    config, tensors = _config(folder / CONFIG), _open(folder / WEIGHTS)
     scaled = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
     same = _is_tied(tensors)
     tied = same and scaled

@@ -1,5 +1,6 @@
 """Figures of a metric over tasks, drawn from stored metrics."""
 
+import os
 import warnings
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def _caption(chosen: pd.DataFrame) -> str:
 
 def save_figure(figure: Figure, path: Path) -> tuple[Path, Path]:
     """Writes a figure as PNG and PDF; `path` without suffix. Returns both paths."""
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     name = path.stem if path.suffix in (".png", ".pdf") else path.name  # a dot may be in the name: adamo[b1=0.9]
     png, pdf = path.with_name(f"{name}.png"), path.with_name(f"{name}.pdf")
     with warnings.catch_warnings():

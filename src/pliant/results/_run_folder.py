@@ -54,7 +54,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path).expanduser()
+        self.path = Path(os.path.expanduser(path))
         self._config = _read_config(self.path)
         self._first_task = 0 if self._config.get("format", 1) < 2 else 1
         self.metrics = _read_metrics(self.path, self._first_task)
@@ -70,7 +70,7 @@ class RunFolder:
         Raises:
           UserError: if the folder holds another run or other files, is in use, or cannot be written.
         """
-        path = Path(path).expanduser()
+        path = Path(os.path.expanduser(path))
         try:
             str(path).encode()
         except UnicodeEncodeError as error:

@@ -38,8 +38,8 @@ class Diagnosis(NamedTuple):
 def diagnose_run(
     path: str | Path,
     task: int | None = None,
-    diagnostics: Sequence[str] = ("full",),
-    methods: Sequence[str] = (),
+    diagnostics: str | Sequence[str] = ("full",),
+    methods: str | Sequence[str] = (),
     data_dir: str | None = None,
 ) -> list[Diagnosis]:
     """Measures the networks of a run as they were at the end of a task, from its checkpoints.
@@ -63,6 +63,7 @@ def diagnose_run(
         method.
     """
     folder = RunFolder(path)
+    diagnostics, methods = ((each,) if isinstance(each, str) else each for each in (diagnostics, methods))
     chosen = choose(diagnostics)
     plan = _plan(folder, data_dir)
     own = [method for method in plan.methods if not methods or method.method.name in methods]

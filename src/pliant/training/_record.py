@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pliant.methods import split_spec
+from pliant.methods import user_files
 from pliant.streams import Dataset
 from pliant.training._pace import num_steps
 from pliant.training._plan import Plan
@@ -90,5 +90,5 @@ def _data_hash(stream: Stream) -> str:
 
 def _file_hash(source: str) -> str | None:
     """The hash of a user's files, so that an edited method is another configuration."""
-    files = [Path(part.rpartition(":")[0]) for part in split_spec(source) if ".py:" in part]
+    files = [Path(file) for file in user_files(source)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else None

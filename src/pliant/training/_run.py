@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -87,7 +88,7 @@ def run(
     configuration = record(plan)
     identity = fingerprint(configuration)
     name = name or f"{config.stream}-{plan.stream.dataset}"
-    path = Path(out).expanduser() if out is not None else Path("runs") / f"{name}-{identity}"
+    path = Path(os.path.expanduser(out)) if out is not None else Path("runs") / f"{name}-{identity}"
     with (
         RunFolder.opened(path, configuration, identity) as folder,
         one_blas_thread(),
