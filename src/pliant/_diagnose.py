@@ -14,6 +14,7 @@ from pliant.diagnostics import DIAGNOSTICS, choose, measure, one_blas_thread, su
 from pliant.diagnostics._infer import Form, as_returned, find_frozen, infer
 from pliant.diagnostics._jacobian_spectrum import jacobian_gaps
 from pliant.diagnostics._objective import find_objective
+from pliant.diagnostics._readers import is_float
 from pliant.diagnostics._returned import returned
 from pliant.diagnostics._subject import widened
 from pliant.diagnostics._trained import Trained, find_trained
@@ -140,7 +141,7 @@ class _Stranger(NamedTuple):
 def _examples(x: Any) -> PyTree:
     """Arrays of examples: one, or a pytree of several."""
     try:
-        inputs = jax.tree.map(jnp.asarray, x) if isinstance(x, Mapping | tuple) else jnp.asarray(x)
+        inputs = jax.tree.map(jnp.asarray, x, is_leaf=lambda each: isinstance(each, list))
         lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
     except (TypeError, ValueError) as error:
         raise UserError(
@@ -164,6 +165,12 @@ def _look(apply: Callable[[Any, Any], Any], params: Params, x: PyTree, y: Any, w
             wanted="(batch, out)",
             do="Let `apply` keep the batch axis, also of x; a single value is (batch, 1).",
         )
+    if not jnp.issubdtype(output.dtype, jnp.floating):
+        raise UserError(
+            got=f"an output of {output.dtype}",
+            wanted="floating-point numbers",
+            do="Let `apply` return logits or values, not what is chosen by them.",
+        )
     frozen = set(wiring.frozen if wiring else ())
     if why is None:
         frozen |= find_frozen(lambda params, x: function(params, x)[0], part, x)
@@ -186,7 +193,9 @@ def _look(apply: Callable[[Any, Any], Any], params: Params, x: PyTree, y: Any, w
     def named(params: Params, state: State, inputs: Any, *, train: bool, key: Key | None = None) -> Any:
         del state, train, key
         output, features = function(params, inputs)
-        return output, {name: form.of(features) for name, form in forms.items()} if forms else features, {}
+        if forms:
+            return output, {name: form.of(features) for name, form in forms.items()}, {}
+        return output, {name: each for name, each in features.items() if is_float(each) and each.ndim}, {}
 
     if why is None and y is None:
         output = jax.jit(lambda part: widened(function(part, x)[0]))(part)

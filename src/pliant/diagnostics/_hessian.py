@@ -1,19 +1,19 @@
 """The Hessian of a loss: products with vectors, Lanczos, and the eigenvalues at both ends of its spectrum."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 from matfree.decomp import hessenberg
 
 from pliant.diagnostics._quadrature import quadrature
 from pliant.diagnostics._subject import loss, some
 from pliant.errors import UserError
-from pliant.types import Diagnostic, Inputs, Key, Measured, Number, Params, Scalar, Subject
+from pliant.types import Diagnostic, Key, Measured, Number, Params, Scalar, Subject
 
 MOST_EXAMPLES = 512
 
@@ -214,7 +214,7 @@ def top_eigenvalues(alphas: Float[np.ndarray, " steps"], betas: Float[np.ndarray
 
 
 def probe_loss(
-    function: Callable[[Params, Inputs], Array], params: Params, inputs: Inputs, key: Key, scale: Number = 1.0
+    function: Callable[[Params, Any], Array], params: Params, inputs: PyTree[Array], key: Key, scale: Number = 1.0
 ) -> Callable[[Params], Scalar]:
     r"""Makes the loss of a task that is the same for every network: regression to its own output plus noise.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from pliant.diagnostics._fit import fit
 from pliant.diagnostics._subject import images_only, outputs, some
@@ -37,7 +37,7 @@ class ProbePlasticity(NamedTuple):
 
 
 def sine_targets(
-    function: Callable[[Params, Any], Array], params: Params, initial_params: Params, inputs: Float[Array, "batch ..."]
+    function: Callable[[Params, Any], Array], params: Params, initial_params: Params, inputs: Shaped[Array, "batch ..."]
 ) -> Float[Array, "batch *space out"]:
     r"""Makes a regression target that asks a network to tell all inputs apart.
 
@@ -90,7 +90,7 @@ def probe_plasticity(
     params: Params,
     init: Callable[[Key], Params],
     optimizer: optax.GradientTransformation,
-    inputs: Float[Array, "batch ..."],
+    inputs: Shaped[Array, "batch ..."],
     key: Key,
     *,
     num_targets: int = 10,

@@ -6,30 +6,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from pliant.errors import UserError
 from pliant.isometry import matrix_view
 from pliant.sampling import evenly
-from pliant.types import Batch, Features, HiddenLayer, Inputs, Params, Role, Scalar, State, Subject, Text, by_path
+from pliant.types import Batch, Features, HiddenLayer, Params, Role, Scalar, State, Subject, Text, by_path
 
 _FEATURES_AT_ONCE = 2**24
 """Numbers; what a network keeps of them for a derivative is a few times that: some hundred MiB."""
 
 
-def outputs(subject: Subject) -> Callable[[Params, Inputs], Array]:
+def outputs(subject: Subject) -> Callable[[Params, PyTree], Array]:
     """The network as a function `(params, inputs) -> output`."""
     return lambda params, inputs: _apply(subject, params, subject.state, inputs)[0]
 
 
-def outputs_in_blocks(subject: Subject) -> Callable[[Params, Inputs], Array]:
+def outputs_in_blocks(subject: Subject) -> Callable[[Params, PyTree], Array]:
     """The same function, a few examples after others if the features of all are large.
 
     Derivatives compute the features of a block anew, so that memory does not grow with the number of examples.
     """
     apply = outputs(subject)
 
-    def run(params: Params, inputs: Inputs) -> Array:
+    def run(params: Params, inputs: PyTree) -> Array:
         number = len(jax.tree.leaves(inputs)[0])
         found: Features = jax.eval_shape(
             lambda params, inputs: _apply(subject, params, subject.state, inputs)[1], params, inputs
@@ -168,7 +168,7 @@ def images_only(subject: Subject) -> Array:
     return jnp.asarray(jax.tree.leaves(subject.probe.inputs)[0])
 
 
-def _apply(subject: Subject, params: Params, state: State, inputs: Inputs) -> tuple[Array, Features]:
+def _apply(subject: Subject, params: Params, state: State, inputs: PyTree) -> tuple[Array, Features]:
     output, found, _ = subject.network.apply(params, state, inputs, train=False, key=subject.key)
     return widened(output), {name: widened(feature) for name, feature in found.items()}
 
