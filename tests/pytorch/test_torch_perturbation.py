@@ -101,3 +101,36 @@ def test_a_layer_that_reads_nothing_of_the_unit_changes_nothing():
     with torch.no_grad():
         module[1].weight.zero_()  # as networks start whose residual branches are silent at first
     assert redo_of(module).step(torch.randn(5, 3)) == 4
+
+
+@pytest.mark.parametrize("width", [2, 3, 8])
+@pytest.mark.parametrize("activation", [torch.nn.ReLU, torch.nn.GELU, torch.nn.Tanh, torch.nn.Hardswish])
+def test_narrow_norms_do_not_hide_a_unit(width, activation):
+    for seed in range(5):
+        torch.manual_seed(seed)
+        norm = torch.nn.LayerNorm(width)
+        module = torch.nn.Sequential(torch.nn.Linear(3, width), activation(), norm, torch.nn.Linear(width, 2))
+        redo = ReDo(module, torch.optim.Adam(module.parameters()), [HiddenLayer("0", "1", ["3"])])
+        assert redo.scores(torch.randn(8, 3))["0"].shape == (width,)
+
+
+class Gated(torch.nn.Module):
+    """Squeeze and excitation: every unit changes how much of all others passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act = torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.ReLU()
+        self.squeeze, self.gate, self.last = torch.nn.Linear(8, 4), torch.nn.Linear(4, 8), torch.nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        h = self.act(self.conv(x))
+        gate = self.gate(self.squeeze(h.mean(dim=(2, 3))).relu()).sigmoid()
+        return self.last(h * gate[:, :, None, None])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_gates_that_close_do_not_hide_a_unit(seed):
+    torch.manual_seed(seed)
+    module = Gated()
+    redo = ReDo(module, torch.optim.Adam(module.parameters()), [HiddenLayer("conv", "act", ["squeeze", "last"])])
+    assert redo.scores(torch.randn(2, 1, 8, 8))["conv"].shape == (8,)

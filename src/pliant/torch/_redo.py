@@ -129,7 +129,7 @@ class ReDo:
         """Scores all units: (width,) by the feed's name; they average to 1, or are all 0 in a silent layer.
 
         The network runs in evaluation mode without gradients; its mode is restored afterwards. The first time it runs
-        twice more for every layer, to see whether a change of a unit shows where the layer says.
+        a few times more for every layer, to see whether a change of a unit shows where the layer says.
 
         Raises:
           UserError: if an activation is not called exactly once, or units are elsewhere than declared.
