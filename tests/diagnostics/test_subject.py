@@ -10,24 +10,31 @@ from pliant.networks import cnn, resnet18, t5
 from pliant.types import Text
 from subjects import subject
 
+SHAPE = (8, 8, 3)
+
 
 def images(network, number):
-    inputs = jax.random.normal(jax.random.key(1), (number, 16, 16, 3))
-    return subject(network, *network.init(jax.random.key(0)), inputs, jnp.arange(number) % 10)
+    inputs = jnp.asarray(np.random.default_rng(1).normal(size=(number, *SHAPE)), jnp.float32)
+    return subject(network, *jax.jit(network.init)(jax.random.key(0)), inputs, jnp.asarray(np.arange(number) % 10))
 
 
 def of_loss(of):
     loss = _subject.loss(of)
-    gradient = jax.grad(loss)(of.params, of.probe)
-    return (
-        loss(of.params, of.probe),
-        gradient,
-        hessian_vector_product(lambda params: loss(params, of.probe), of.params, gradient),
-    )
+
+    @jax.jit
+    def derivatives(params, probe):
+        gradient = jax.grad(loss)(params, probe)
+        product = hessian_vector_product(lambda params: loss(params, probe), params, gradient)
+        return loss(params, probe), gradient, product
+
+    return derivatives(of.params, of.probe)
 
 
-@pytest.mark.parametrize("number", [1, 7, 12])
-@pytest.mark.parametrize("network", [cnn((16, 16, 3), 10, widths=(8,)), resnet18((16, 16, 3), 10, width=4)])
+SMALL_CNN = cnn(SHAPE, 10, channels=(4, 4), kernel_sizes=(3, 3), strides=(1, 1), pool=(1, 1), widths=(8,))
+SMALL_RESNET = resnet18(SHAPE, 10, width=4, num_blocks=(1, 1))
+
+
+@pytest.mark.parametrize(("network", "number"), [(SMALL_CNN, 7), (SMALL_CNN, 1), (SMALL_RESNET, 1), (SMALL_RESNET, 12)])
 def test_blocks_have_the_same_derivatives(network, number, monkeypatch):
     of = images(network, number)
     whole = of_loss(of)
@@ -49,7 +56,7 @@ def test_texts_too(monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_number_of_examples(monkeypatch):
-    network = resnet18((16, 16, 3), 10, width=8)
+    network = SMALL_CNN
 
     def megabytes(number):
         of = images(network, number)
