@@ -114,6 +114,30 @@ def test_narrow_norms_do_not_hide_a_unit(width, activation):
         assert redo.scores(torch.randn(8, 3))["0"].shape == (width,)
 
 
+class Observed(torch.nn.Module):
+    """Notes what it sees in evaluation mode too, as observers of quantisation do, and draws."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("largest", torch.zeros(()))
+
+    def forward(self, x):
+        self.largest.copy_(torch.maximum(self.largest, x.abs().max()))
+        return x + 0 * torch.rand(())
+
+
+def test_what_the_network_counts_and_draws_stays():
+    module, x = pair(activation=torch.nn.Sequential(torch.nn.ReLU(), Observed())), torch.randn(5, 3)
+    redo = redo_of(module)
+    torch.manual_seed(1)
+    module(x)
+    state, largest = torch.random.get_rng_state(), module[1][1].largest.clone()
+    torch.manual_seed(1)
+    redo.scores(x)
+    assert torch.equal(module[1][1].largest, largest)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
 class Gated(torch.nn.Module):
     """Squeeze and excitation: every unit changes how much of all others passes."""
 

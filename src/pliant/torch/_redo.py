@@ -158,8 +158,7 @@ class ReDo:
                     do="Give every hidden layer an activation module of its own, in a network that is not compiled.",
                 )
         if not self._is_checked:
-            for layer in self.layers:
-                require_units_in_place(layer, run)
+            self._check_places(run)
             self._is_checked = True
         return {name: means[0] / (means[0].mean() + 1e-9) for name, means in seen.items()}
 
@@ -242,6 +241,17 @@ class ReDo:
                     do="Pass all of them as a list, or freeze what none of them trains: requires_grad_(False).",
                 )
         require_statistics(self._optimizers, [parameter for _, parameter in parameters])
+
+    def _check_places(self, run: Callable[[Sequence[Any]], None]) -> None:
+        """Raises if units are elsewhere than declared; what forward passes count or draw stays as it was."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
+        try:
+            with torch.random.fork_rng(devices=[]):
+                for layer in self.layers:
+                    require_units_in_place(layer, run)
+        finally:
+            for buffer, value in buffers:
+                buffer.copy_(value)
 
     def _draws(self, layer: Layer) -> Iterator[tuple[Tensor, Tensor]]:
         """The parameters that a layer's units own, each with a whole fresh one; drawn on the CPU in float32."""
