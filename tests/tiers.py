@@ -23,7 +23,10 @@ FIRST_AND_LAST = (
 )
 """Where most cases compile a program: of a parametrised test its first and last case, and of refusals every case."""
 
-WHOLE: set[str] = set()
+WHOLE = {
+    "tests/training/test_run_diagnostics.py::test_the_sets_leave_training_as_it_is[resnet18]",
+    "tests/training/test_run_diagnostics.py::test_training_is_the_same_to_the_bit_with_and_without",
+}
 """Long tests whose faults a shorter one finds as well."""
 
 HEAVIEST = ("tests/contracts/test_methods.py", "tests/contracts/test_networks.py", "tests/presets/", "tests/training/")
@@ -61,11 +64,8 @@ def mark_whole(items: list[pytest.Item]) -> None:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for test, of_test in cases.items():
         for item in of_test:
-            if (
-                test in WHOLE
-                or not _is_representative(item)
-                or (_is_thinned(test) and item not in (of_test[0], of_test[-1]))
-            ):
+            is_end = item in (of_test[0], of_test[-1])
+            if {test, item.nodeid} & WHOLE or not _is_representative(item) or (_is_thinned(test) and not is_end):
                 item.add_marker("whole")
 
 
@@ -74,6 +74,9 @@ def _is_thinned(test: str) -> bool:
 
 
 def _is_representative(item: pytest.Item) -> bool:
-    if not item.nodeid.startswith("tests/contracts/test_methods.py") or not hasattr(item, "callspec"):
+    from pliant.methods import METHODS
+
+    if not item.nodeid.startswith("tests/contracts/") or not hasattr(item, "callspec"):
         return True
-    return item.callspec.params.get("name", "adam") in REPRESENTATIVES
+    subjects = [value for value in item.callspec.params.values() if isinstance(value, str)]
+    return all(name in REPRESENTATIVES or not set(name.split("+")) <= set(METHODS) for name in subjects)

@@ -13,8 +13,6 @@ from pliant.training import RunConfig, diagnose_run, make_plan, run
 from pliant.training._diagnose import due
 from pliant.types import Diagnostic, Measured
 
-pytestmark = pytest.mark.exact
-
 SMALL = RunConfig(methods=("adam", "hare-tortoise"), seeds=2, tasks=3, steps=6, widths=(8,), train_size=100)
 
 
@@ -59,6 +57,7 @@ def extra(monkeypatch):
     return [diagnostic.name for diagnostic in added if diagnostic.name != "refuses"]
 
 
+@pytest.mark.exact
 def test_training_is_the_same_to_the_bit_with_and_without(extra, tmp_path):
     without = _table(run(SMALL, tmp_path / "a"))
     names = ("basic", "brownian-twin", *extra)
@@ -76,6 +75,7 @@ SMALL_RESNET = {
 }
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("network", [{}, SMALL_RESNET], ids=["mlp", "resnet18"])
 def test_the_sets_leave_training_as_it_is(network, tmp_path):
     """To the bit, also where batches are normalised; and what the set does not have is found from a checkpoint."""
