@@ -348,7 +348,7 @@ BAD = [
     ({"norm": "batch"}, "got norm='batch'; wanted 'none' or 'layer'. Leave it out"),
     ({"gain": 0.0}, "got gain=0.0; wanted a finite number ≥ 1e-12. Leave it out"),
     ({"input_shape": (64,)}, r"got inputs of shape \(64,\); wanted images .*. Use the network 'mlp'"),
-    ({"num_outputs": 0}, "got num_outputs=0; wanted num_outputs ≥ 1. Give"),
+    ({"num_outputs": 0}, "got num_outputs=0; wanted a finite number ≥ 1. Give"),
     ({"linear": "cayley"}, "got the linear layer 'cayley'; wanted one of"),
     ({"linear": "cans", "linear_iterations": 0}, "got linear_iterations=0"),
 ]

@@ -374,7 +374,7 @@ BAD = [
     ({"stem": "mnist"}, "got stem='mnist'; wanted 'cifar' or 'imagenet'. Leave it out"),
     ({"norm": "group"}, "got norm='group'; wanted 'batch', 'layer' or 'none'. Leave it out"),
     ({"input_shape": (64,)}, r"got inputs of shape \(64,\); wanted images .*. Use the network 'mlp'"),
-    ({"num_outputs": 0}, "got num_outputs=0; wanted num_outputs ≥ 1. Give"),
+    ({"num_outputs": 0}, "got num_outputs=0; wanted a finite number ≥ 1. Give"),
 ]
 
 

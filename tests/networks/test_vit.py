@@ -415,5 +415,5 @@ def test_refuses(options, message, monkeypatch):
 
 
 def test_refuses_what_is_no_image():
-    with pytest.raises(UserError, match=r"got inputs of shape \(20,\); wanted images, .* Choose a stream of images"):
+    with pytest.raises(UserError, match=r"got inputs of shape \(20,\); wanted images .* Use the network 'mlp'"):
         vit((20,), 2)

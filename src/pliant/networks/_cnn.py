@@ -15,7 +15,7 @@ from pliant.networks._layer_activation import LayerActivation, NextKey, activati
 from pliant.networks._linear import Linear, LinearKind, linear_layers, through
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, multiplied
+from pliant.networks._wiring import activation_for, multiplied, require_sizes
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Slot, Wiring
 
 
@@ -84,7 +84,7 @@ class CNN(nnx.Module):
         for i, pool in enumerate(self.pools):
             x = max_pool(self._hidden("conv", i, x, next_key, train=train), pool)
             features[f"conv_{i}"] = x
-        x = x.reshape(x.shape[0], -1)
+        x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
         for i in range(self.depth):
             x = features[f"dense_{i}"] = self._hidden("dense", i, x, next_key, train=train)
         return self.head(x), features
@@ -370,14 +370,7 @@ def _check(
     padding: str,
     norm: str,
 ) -> None:
-    if len(input_shape) != 3:
-        raise UserError(
-            got=f"inputs of shape {tuple(input_shape)}",
-            wanted="images (height, wide, channels)",
-            do="Use the network 'mlp' for vectors.",
-        )
-    if num_outputs < 1:
-        raise UserError(got=f"num_outputs={num_outputs}", wanted="num_outputs ≥ 1", do="Give the number of classes.")
+    require_sizes(input_shape, num_outputs, images=True)
     for name, values in zip(("kernel_sizes", "strides", "pool"), others, strict=True):
         if len(values) != len(channels) or min(values, default=1) < 1:
             raise UserError(

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from flax import nnx
 from jaxtyping import Array
 
-from pliant.errors import UserError, require_range, unknown_name
+from pliant.errors import UserError, require_whole, unknown_name
 from pliant.networks._convolution import Conv, Padding
 from pliant.networks._convolution_cpu import Pair
 from pliant.networks._kernel_layer import KernelLayer
@@ -146,7 +146,7 @@ def linear_layers(
     chosen = next((kind for kind in LINEAR_KINDS if kind == linear), None)
     if chosen is None:
         raise unknown_name("linear layer", linear, LINEAR_KINDS, do="Leave it out for 'plain'.")
-    require_range("linear_iterations", iterations, 1, do="Use 7, as published.")
+    require_whole("linear_iterations", iterations, 1, do="Use 7, as published.")
     if chosen == "spectral-norm-first" and first_dense >= num_layers:
         raise UserError(
             got=f"linear={linear!r} without dense hidden layers",

@@ -7,14 +7,14 @@ from typing import Literal
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.errors import require_choice, require_range
+from pliant.errors import require_choice
 from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, activation_roles, key_stream
 from pliant.networks._linear import Linear, LinearKind, linear_layers, through
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, multiplied
+from pliant.networks._wiring import activation_for, multiplied, require_sizes
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Slot, Wiring
 
 
@@ -47,7 +47,7 @@ class MLP(nnx.Module):
     ) -> tuple[Float[Array, "batch out"], Features]:
         """The head's output and the post-activation features of every hidden layer."""
         next_key = key_stream(key, train=train)
-        x = inputs.reshape(inputs.shape[0], -1)
+        x = inputs.reshape(inputs.shape[0], math.prod(inputs.shape[1:]))
         features = {}
         for i in range(self.depth):
             x = through(getattr(self, f"dense_{i}"), x, train=train)
@@ -115,7 +115,8 @@ def mlp(
     Differs from:
       The PyTorch baselines of the field, which start from uniform Kaiming weights and non-zero biases.
     """
-    _check(norm, num_outputs)
+    require_choice("norm", norm, "none", "layer")
+    require_sizes(input_shape, num_outputs)
     widths = multiplied(widths, width_multiplier)
     chosen = activation_for(activation, widths, gain)
     linears = linear_layers(
@@ -176,8 +177,3 @@ def _wiring(
         roles["head/bias"] = "bias"
     indirect = frozenset(f"dense_{i}/kernel" for i, linear in enumerate(linears) if not linear.is_plain)
     return Wiring(tuple(layers), roles, layers[-1].name if layers else None, indirect)
-
-
-def _check(norm: str, num_outputs: int) -> None:
-    require_choice("norm", norm, "none", "layer")
-    require_range("num_outputs", num_outputs, 1, do="Give the number of classes or values.")

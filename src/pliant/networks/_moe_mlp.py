@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.errors import require_choice, require_range
+from pliant.errors import require_choice, require_whole
 from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, multiplied, owned
+from pliant.networks._wiring import activation_for, multiplied, owned, require_sizes
 from pliant.types import Features, Feed, HiddenLayer, Key, Network, Role, Slot, Wiring
 
 
@@ -71,7 +71,7 @@ class MoEMLP(nnx.Module):
     ) -> tuple[Float[Array, "batch out"], Features]:
         """The head's output, and the features of hidden layers, of experts (times their gate) and of the mixture."""
         next_key = key_stream(key, train=train)
-        x = inputs.reshape(inputs.shape[0], -1)
+        x = inputs.reshape(inputs.shape[0], math.prod(inputs.shape[1:]))
         features = {}
         for i in range(self.depth):
             name = f"dense_{i}"
@@ -192,7 +192,8 @@ def moe_mlp(
     expert_width, mixture_width = multiplied(inner, width_multiplier)
     widths = multiplied(widths, width_multiplier)
     chosen = activation_for(activation, (*widths, expert_width, mixture_width), gain)
-    _check(norm, num_experts, top_k, num_outputs)
+    require_sizes(input_shape, num_outputs)
+    _check(norm, num_experts, top_k)
     input_size = math.prod(input_shape)
 
     def make(rngs: nnx.Rngs) -> MoEMLP:
@@ -261,8 +262,7 @@ def _wiring(
     return Wiring(tuple(layers), roles, head_input="mixture")
 
 
-def _check(norm: str, num_experts: int, top_k: int, num_outputs: int) -> None:
+def _check(norm: str, num_experts: int, top_k: int) -> None:
     require_choice("norm", norm, "none", "layer")
-    require_range("num_experts", num_experts, 1, do="Use 4, for example.")
-    require_range("top_k", top_k, 1, num_experts, do="Leave it out for all experts.")
-    require_range("num_outputs", num_outputs, 1, do="Give the number of classes or values.")
+    require_whole("num_experts", num_experts, 1, do="Use 4, for example.")
+    require_whole("top_k", top_k, 1, num_experts, do="Leave it out for all experts.")

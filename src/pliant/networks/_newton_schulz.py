@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.errors import require_range, unknown_name
+from pliant.errors import require_range, require_whole, unknown_name
 from pliant.isometry import matrix_view
 from pliant.networks._convolution import Padding
 from pliant.networks._convolution_cpu import Pair
@@ -197,7 +197,7 @@ class _Orthogonal(PowerIterated):
     ):
         if kind not in get_args(OrthogonalKind):
             raise unknown_name("linear layer", kind, get_args(OrthogonalKind), do="Leave it out for 'newton-schulz'.")
-        require_range("linear_iterations", iterations, 1, do="Use 7, as published.")
+        require_whole("linear_iterations", iterations, 1, do="Use 7, as published.")
         _check_iteration(iterations, order)
         super().__init__(shape, rngs=rngs, **options)
         self.kind = kind
@@ -311,8 +311,8 @@ class OrthogonalConv(_Orthogonal):
 
 
 def _check_iteration(iterations: int, order: int = 1) -> None:
-    require_range("iterations", iterations, 0, do="Use 7 in a layer, 20 for a projection.")
-    require_range("order", order, 1, len(_BJORCK), do="Use 1, as published; 2–4 converge faster from close by.")
+    require_whole("iterations", iterations, 0, do="Use 7 in a layer, 20 for a projection.")
+    require_whole("order", order, 1, len(_BJORCK), do="Use 1, as published; 2–4 converge faster from close by.")
 
 
 def _wide(array: Array) -> Any:

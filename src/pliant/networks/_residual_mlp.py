@@ -7,13 +7,13 @@ from typing import Literal
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError, require_choice, require_range
+from pliant.errors import UserError, require_choice, require_range, require_whole
 from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, multiplied, owned
+from pliant.networks._wiring import activation_for, multiplied, owned, require_sizes
 from pliant.types import Features, HiddenLayer, Key, Network, Slot, Wiring
 
 
@@ -90,7 +90,7 @@ class ResidualMLP(nnx.Module):
     ) -> tuple[Float[Array, "batch out"], Features]:
         """The head's output, the hidden features of every block and the stream that the head reads."""
         next_key = key_stream(key, train=train)
-        stream = self.stem(inputs.reshape(inputs.shape[0], -1))
+        stream = self.stem(inputs.reshape(inputs.shape[0], math.prod(inputs.shape[1:])))
         features = {}
         for i in range(self.num_blocks):
             stream, features[f"block_{i}"] = getattr(self, f"block_{i}")(stream, next_key)
@@ -157,7 +157,8 @@ def residual_mlp(
     Differs from:
       He et al.'s blocks, which have a norm in front of both layers of a branch. The 1/√L is ours.
     """
-    _check(norm, width, num_blocks, hidden_width, widths, num_outputs, branch_gain)
+    require_sizes(input_shape, num_outputs)
+    _check(norm, width, num_blocks, hidden_width, widths, branch_gain)
     if width is None:
         width = widths[0] if widths else 128
     if widths is None:
@@ -211,13 +212,11 @@ def _check(
     num_blocks: int | None,
     hidden_width: int | None,
     widths: Sequence[int] | None,
-    num_outputs: int,
     branch_gain: float | None,
 ) -> None:
     require_choice("norm", norm, "none", "layer")
-    require_range("width", width, 1, do="Use 128, for example.")
-    require_range("num_blocks", num_blocks, 0, do="Use 0 for a linear model.")
-    require_range("num_outputs", num_outputs, 1, do="Give the number of classes or values.")
+    require_whole("width", width, 1, do="Use 128, for example.")
+    require_whole("num_blocks", num_blocks, 0, do="Use 0 for a linear model.")
     for name, value in (("num_blocks", num_blocks), ("hidden_width", hidden_width)):
         if value is not None and widths is not None:
             raise UserError(

@@ -13,7 +13,7 @@ from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._norms import BatchNorm, LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import Owned, activation_for, owned
+from pliant.networks._wiring import Owned, activation_for, owned, require_sizes
 from pliant.types import Features, HiddenLayer, Key, Network, Slot, Wiring
 
 Norm: TypeAlias = Literal["batch", "layer", "none"]
@@ -241,14 +241,7 @@ def _check(
     name: str,
     gain: float | None,
 ) -> Activation:
-    if len(input_shape) != 3:
-        raise UserError(
-            got=f"inputs of shape {tuple(input_shape)}",
-            wanted="images (height, wide, channels)",
-            do="Use the network 'mlp' for vectors.",
-        )
-    if num_outputs < 1:
-        raise UserError(got=f"num_outputs={num_outputs}", wanted="num_outputs ≥ 1", do="Give the number of classes.")
+    require_sizes(input_shape, num_outputs, images=True)
     if not num_blocks or min(num_blocks) < 1:
         raise UserError(
             got=f"num_blocks={tuple(num_blocks)}",

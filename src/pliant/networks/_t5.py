@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_range, require_whole
 from pliant.networks._activations import Activation, activation
 from pliant.networks._attention import (
     PROJECTIONS,
@@ -426,8 +426,8 @@ def _check(
             do="Choose a stream of text, or another network.",
         )
     for name, size in (sizes | {"mlp_width": mlp_width, "num_outputs": num_outputs}).items():
-        require_range(name, size, 1, do="Give a positive number.")
-    require_range("num_buckets", num_buckets, 4, do="Leave it out for 32.")
+        require_whole(name, size, 1, do="Give a positive number.")
+    require_whole("num_buckets", num_buckets, 4, do="Leave it out for 32.")
     if max_distance < num_buckets // 2:
         raise UserError(
             got=f"max_distance={max_distance} with num_buckets={num_buckets}",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.errors import UserError, require_choice, require_range
+from pliant.errors import UserError, require_choice, require_range, require_whole
 from pliant.networks._activations import Activation, activation
 from pliant.networks._attention import (
     PROJECTIONS,
@@ -24,7 +24,7 @@ from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import NextKey, key_stream
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import multiplied
+from pliant.networks._wiring import multiplied, require_sizes
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Wiring
 
 
@@ -359,15 +359,10 @@ def _check(
     dropout: float,
 ) -> Activation:
     chosen = activation(activation_name)
-    if len(input_shape) != 3:
-        raise UserError(
-            got=f"inputs of shape {tuple(input_shape)}",
-            wanted="images, (height, wide, channels)",
-            do="Choose a stream of images, or the network mlp.",
-        )
+    require_sizes(input_shape, num_outputs, images=True)
     sizes = {"patch_size": patch_size, "width": width, "num_blocks": num_blocks, "num_heads": num_heads}
-    for name, size in (sizes | {"mlp_width": mlp_width, "num_outputs": num_outputs}).items():
-        require_range(name, size, 1, do="Give a positive number.")
+    for name, size in (sizes | {"mlp_width": mlp_width}).items():
+        require_whole(name, size, 1, do="Give a positive number.")
     require_choice("norm", norm, "layer", "none")
     require_choice("pool", pool, "token", "mean")
     require_range("dropout", dropout, 0, 0.999, do="0.1 is usual; 0 drops nothing.")

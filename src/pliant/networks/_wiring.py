@@ -1,12 +1,13 @@
 """What the hidden layers of all networks have in common: the parameters of their units, and what widths may be."""
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_range, require_whole
 from pliant.networks._activations import Activation, activation
 from pliant.types import Feed, Key, Role, Slot
 
@@ -51,17 +52,55 @@ def owned(
     return Owned(tuple(feeds), roles)
 
 
+def require_sizes(input_shape: Sequence[int], num_outputs: int, *, images: bool = False) -> None:
+    """Raises unless a network can be built for such inputs and outputs.
+
+    Args:
+      input_shape: of one example.
+      num_outputs: size of the output.
+      images: whether inputs have to be (height, wide, channels).
+
+    Raises:
+      UserError: for sizes that are not whole numbers ≥ 1, and what is no image where it has to be.
+
+    Example:
+      >>> require_sizes((8, 8, 1), 10, images=True)
+    """
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else input_shape
+    if images and (not isinstance(shape, tuple) or len(shape) != 3):
+        raise UserError(
+            got=f"inputs of shape {shape}",
+            wanted="images (height, wide, channels)",
+            do="Use the network 'mlp' for vectors.",
+        )
+    if not isinstance(shape, tuple) or not all(_is_size(size) for size in shape):
+        raise UserError(
+            got=f"inputs of shape {shape}",
+            wanted="whole numbers ≥ 1, the sizes of one example's axes",
+            do="Give a shape such as (28, 28, 1), or (8,), without the axis of examples.",
+        )
+    require_whole("num_outputs", num_outputs, 1, do="Give the number of classes or values.")
+
+
+def _is_size(size: object) -> bool:
+    return isinstance(size, Integral) and int(size) >= 1
+
+
 def multiplied(widths: Sequence[int], multiplier: Any) -> tuple[int, ...]:
     """The widths times a factor, rounded.
 
     Raises:
-      UserError: if the factor is not positive.
+      UserError: if the factor is not positive, and for widths that are not whole numbers.
 
     Example:
       >>> multiplied((128, 10), 0.73)
       (93, 7)
     """
     require_range("width_multiplier", multiplier, 1e-12, do="Use 1 for the widths as they are.")
+    if not isinstance(widths, Sequence) or not all(isinstance(width, Integral) for width in widths):
+        raise UserError(
+            got=f"layers of widths {widths}", wanted="a whole number for each", do="Give a tuple, such as (128, 128)."
+        )
     return tuple(round(multiplier * width) for width in widths)
 
 
