@@ -45,9 +45,9 @@ class Captured(TorchFunctionMode):
                 self.pending[name] = result, result._version
         return result
 
-    def __contains__(self, name: str) -> bool:
-        tensor, version = self.pending.get(name, (None, 0))
-        return name in self.found or (tensor is not None and tensor.requires_grad and tensor._version == version)
+    def is_first(self, name: str) -> bool:
+        """Whether the call was made, and of one example returned one."""
+        return (name in self.found or name in self.pending) and len(self.value(name)) == 1
 
     def value(self, name: str) -> Tensor:
         """What the call returned."""
@@ -55,7 +55,12 @@ class Captured(TorchFunctionMode):
 
     def edge(self, name: str) -> GradientEdge:
         """Where derivatives with respect to it are taken."""
-        return self.found[name][1] if name in self.found else get_gradient_edge(self.pending[name][0])
+        if name in self.found:
+            return self.found[name][1]
+        tensor, version = self.pending[name]
+        if tensor._version != version:
+            raise UserError(got=f"{name!r} written over", wanted="a layer as it was", do="Leave this diagnostic out.")
+        return get_gradient_edge(tensor)
 
 
 def jacobians(output: Tensor, at: Tensor | GradientEdge) -> Tensor:

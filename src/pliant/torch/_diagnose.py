@@ -1,6 +1,7 @@
 """One call that measures a PyTorch network: PyTorch observes and differentiates, `pliant.diagnostics` does the rest."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from rich.console import Console
-from rich.markup import escape
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -32,6 +32,7 @@ _MOST_EXAMPLES = 64  # of the NTK and the Jacobians
 _MOST_ROWS = 1024  # examples × outputs of a full NTK
 _LARGEST_BLOCK = 2**26  # derivatives at once
 _LARGE, _ENTRIES = 2**20, 2**25  # entries of one Jacobian, and of all together
+_WORK = 2**32  # Σ min(m, n)² max(m, n) of all that are decomposed
 
 
 def diagnose(
@@ -94,19 +95,18 @@ def diagnose(
         names = None if layers is None else [known(module, name, prefix) for name in layers]
         with as_it_was(module), one_blas_thread():
             seen = see(module, x, head, names)
-            found, reasons = _measured(seen, y)
+            found, reasons, gaps = _measured(seen, y)
+            said = {**notes(seen), **gaps}
     summaries = {name: DIAGNOSTICS[name].summary for name in (*OBSERVED, *DERIVED)}
     numbers = {name: each.numbers for name, each in found.items()}
-    console = console or Console()
-    console.print(diagnosis_table(title, numbers, summaries, reasons))
-    for note in notes(seen):
-        console.print(escape(note), highlight=False)
+    (console or Console()).print(diagnosis_table(title, numbers, summaries, reasons, said))
     arrays = {f"{name}/{key}": array for name, each in found.items() for key, array in each.arrays.items()}
     return Measured({metric: value for each in numbers.values() for metric, value in each.items()}, arrays)
 
 
-def _measured(seen: Seen, y: Any) -> tuple[dict[str, Measured], dict[str, str]]:
-    """Part by part: one that fails says why, and the others are measured."""
+def _measured(seen: Seen, y: Any) -> tuple[dict[str, Measured], dict[str, str], dict[str, str]]:
+    """Part by part: what was found, why others were not, and which single Jacobians are missing."""
+    gaps: dict[str, str] = {}
     features = functools.cache(lambda: _of_features(seen))
     weights = functools.cache(lambda: _of_weights(seen, kernels(seen)))
     makers: dict[str, Callable[[], Measured]] = {
@@ -114,7 +114,7 @@ def _measured(seen: Seen, y: Any) -> tuple[dict[str, Measured], dict[str, str]]:
     }
     makers |= {name: functools.partial(lambda name: _observe(name, weights()), name) for name in _OF_KERNELS}
     makers["weight-norm"] = lambda: _observe("weight-norm", _of_weights(seen, seen.counted))
-    makers["jacobian"] = lambda: _jacobian(seen)
+    makers["jacobian"] = lambda: _jacobian(seen, gaps)
     makers["gradient-norm"] = lambda: _gradient_norm(seen, _loss(y, seen.output))
     makers["ntk"] = lambda: _ntk(seen, _loss(y, seen.output))
     found, reasons = {}, {}
@@ -123,7 +123,7 @@ def _measured(seen: Seen, y: Any) -> tuple[dict[str, Measured], dict[str, str]]:
             found[name] = make()
         except Exception as error:  # whatever it is, the other parts do not need this one
             reasons[name] = reason(error)
-    return found, reasons
+    return found, reasons, gaps
 
 
 def _of_features(seen: Seen) -> Subject:
@@ -212,33 +212,46 @@ def _require_single(seen: Seen) -> None:
         raise NotMeasuredError(seen.together)
 
 
-def _jacobian(seen: Seen) -> Measured:
+def _jacobian(seen: Seen, gaps: dict[str, str]) -> Measured:
     """From every layer to the next, where that is not too large, and from the input to the output."""
     _require_single(seen)
     if isinstance(seen.x, Mapping) or not seen.x.is_floating_point():
         kind = "a dictionary" if isinstance(seen.x, Mapping) else seen.x.dtype
         raise NotMeasuredError(f"x is {kind}, which has no derivatives")
-    sizes = {layer.name: layer.raw[0].numel() for layer in seen.trace.layers} | {None: seen.x[0].numel()}
-    places = {
-        layer.name: layer for layer in seen.trace.layers if layer.call is not None and len(layer.raw) == len(seen.x)
-    }
-    steps = [each for each in places.values() if each.start is None or each.start in places]
-    steps = [each for each in steps if 0 < sizes[each.name] * sizes[each.start] <= _LARGE]
-    whole = seen.output[0].numel() * sizes[None]
-    if not 0 < whole <= _LARGE:
-        raise NotMeasuredError(f"the Jacobian is {seen.output[0].numel()} × {sizes[None]}; at most {_LARGE} entries")
-    entries = sum(sizes[each.name] * sizes[each.start] for each in steps) + whole
-    chosen = evenly(len(seen.x), max(1, min(_MOST_EXAMPLES, _ENTRIES // entries)))
+    layers = {layer.name: layer for layer in seen.trace.layers}
+    sizes = {name: layer.raw[0].numel() for name, layer in layers.items()} | {None: seen.x[0].numel()}
+    with Captured({name: layer.call for name, layer in layers.items() if layer.call}) as alone:
+        seen.outputs({}, seen.x[:1])
+    kept, sides = {}, [(seen.output[0].numel(), sizes[None])]
+    for name, layer in layers.items():
+        missing = [each for each in (name, layer.start) if each is not None and not alone.is_first(each)]
+        rows, columns = sizes[name], sizes[layer.start]
+        if missing:
+            gaps[f"jacobian/{name}"] = (
+                f"not measured: {missing[0]} is in compiled code, or examples are not its first axis"
+            )
+        elif rows * columns > _LARGE:
+            gaps[f"jacobian/{name}"] = f"not measured: {rows} × {columns} is more than {_LARGE} entries"
+        else:
+            kept[name] = layer
+            sides.append((rows, columns))
+    if not 0 < math.prod(sides[0]) <= _LARGE:
+        raise NotMeasuredError(f"the Jacobian is {sides[0][0]} × {sides[0][1]}; at most {_LARGE} entries")
+    entries, work = (sum(math.prod(pair) * min(pair) ** power for pair in sides) for power in (0, 1))
+    most = min(_MOST_EXAMPLES, _ENTRIES // entries, _WORK // work)
+    chosen = evenly(len(seen.x), max(1, most))
     inputs = seen.x[chosen].clone().requires_grad_()
     found: dict[str, np.ndarray] = {}
     with torch.enable_grad():
-        with Captured({name: layer.call for name, layer in places.items() if layer.call}) as captured:
+        with Captured({name: layer.call for name, layer in layers.items() if layer.call}) as captured:
             output = seen.outputs({}, inputs)
-        for step in steps:
-            if step.name in captured and (step.start is None or step.start in captured):
-                _require_same(step, captured.value(step.name), chosen)
-                start = inputs if step.start is None else captured.edge(step.start)
-                found[step.name] = _array(jacobians(captured.value(step.name), start))
+        for name, layer in kept.items():
+            try:
+                _require_same(layer, captured.value(name), chosen)
+                start = inputs if layer.start is None else captured.edge(layer.start)
+                found[name] = _array(jacobians(captured.value(name), start))
+            except Exception as error:
+                gaps[f"jacobian/{name}"] = f"not measured: {reason(error)}"
         found["input_output"] = _array(jacobians(output, inputs))
     return _summary("jacobian", found)
 

@@ -13,6 +13,7 @@ from pliant.torch._called import Called, number_of, output_of, random_states, so
 from pliant.torch._trace import Trace, trace
 
 _LONGEST_REASON = 200  # characters
+_MOST_NAMES = 12
 _ALONE = "one example alone cannot be measured"
 
 
@@ -140,33 +141,35 @@ def reason(error: Exception) -> str:
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
 
 
-def notes(seen: Seen) -> list[str]:
-    """What the numbers are about."""
-    found, notes = seen.trace, []
-    if seen.is_head_declared:
-        notes.append(f"head: {seen.heads[0]}")
-    elif seen.heads:
-        found_heads = ", ".join(name or "the module itself" for name in seen.heads)
-        notes.append(f"head: {found_heads} (found; name another with head=)")
-    else:
-        notes.append("head: none found, so all kernels count as hidden (name it with head=)")
-    names = [layer.name for layer in found.layers]
-    notes.append(f"hidden layers: {', '.join(names) or 'none'}")
+def notes(seen: Seen) -> dict[str, str]:
+    """What the numbers are about, by a word for each thing that is to be said."""
+    found = seen.trace
+    heads = ", ".join(name or "the module itself" for name in seen.heads)
+    if not seen.is_head_declared:
+        heads = f"{heads} (found; name another with head=)" if heads else "none found: name it with head="
+    said = {"head": heads, "hidden layers": _listed([layer.name for layer in found.layers]) or "none"}
     if found.behind:
-        notes.append(f"output, not hidden: {', '.join(found.behind)}")
+        said["output, not hidden"] = _listed(found.behind)
     if found.unseen:
-        reasons = "; ".join(f"{name} ({why})" for name, why in found.unseen.items())
-        notes.append(f"{len(found.unseen)} layer{'s' * (len(found.unseen) > 1)} not seen: {reasons}")
+        said["layers not seen"] = f"{len(found.unseen)}: " + _listed(
+            [f"{name} ({why})" for name, why in found.unseen.items()]
+        )
     if seen.num_frozen:
-        notes.append(f"frozen parameters left out: {seen.num_frozen} of {seen.num_frozen + len(seen.counted)}")
+        said["frozen parameters"] = f"{seen.num_frozen} of {seen.num_frozen + len(seen.counted)} are left out"
     elif seen.is_frozen:
-        notes.append("all parameters are frozen: they count as if they were trained")
+        said["frozen parameters"] = "all are frozen: they count as if they were trained"
     left_out = _other_kernels(seen)
     if left_out:
-        notes.append(f"weights not measured as kernels: {', '.join(left_out)}")
+        said["kernels not seen"] = f"{len(left_out)}: {_listed(left_out)} (not of a linear layer or a convolution)"
     if seen.is_random:
-        notes.append("the network draws random numbers in evaluation mode: this is one draw")
-    return notes
+        said["random numbers"] = "are drawn in evaluation mode: this is one draw"
+    return said
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names, or the first of many."""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
 
 
 def kernels(seen: Seen) -> dict[str, Tensor]:
