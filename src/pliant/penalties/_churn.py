@@ -110,7 +110,7 @@ def churn(
         before = jax.lax.stop_gradient(forward.evaluate(state.past[0], inputs)[0])
         has_past = state.updates >= lag
         is_on = has_past & (jnp.asarray(strength) > 0)
-        now = _distance(distance, before, heard(is_on, forward.evaluate(params, inputs)[0]))
+        now = _distance(distance, before, forward.evaluate(heard(is_on, params), inputs)[0])
         updates = state.updates + 1
 
         def running(mean: Scalar, value: Scalar) -> Scalar:
