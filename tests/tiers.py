@@ -20,10 +20,14 @@ FIRST_AND_LAST = (
     "tests/optimizers/",
     "tests/penalties/",
     "tests/presets/",
+    "tests/training/",
 )
 """Where most cases compile a program: of a parametrised test its first and last case, and of refusals every case."""
 
 WHOLE = {
+    "tests/training/test_run.py::test_a_grid_continues",
+    "tests/training/test_run.py::test_texts_are_memorised",
+    "tests/training/test_run.py::test_what_methods_report_is_stored",
     "tests/training/test_run_diagnostics.py::test_the_sets_leave_training_as_it_is[resnet18]",
     "tests/training/test_run_diagnostics.py::test_training_is_the_same_to_the_bit_with_and_without",
 }

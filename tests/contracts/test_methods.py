@@ -41,6 +41,11 @@ def test_contract(name, check):
     check(ALL[name])
 
 
+@_each(["adamo", "continual-backprop", "reset-distill"])  # hundreds of small programs each
+def test_jit_changes_nothing(name):
+    checks.check_jit_changes_nothing(ALL[name])
+
+
 @MECHANISMS
 def test_touches_parameters(name):
     checks.check_touches_parameters(ALL[name])

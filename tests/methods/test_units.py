@@ -44,7 +44,7 @@ HURRIED = {
         checks.check_off_is_adam,
         checks.check_touches_parameters,
         checks.check_noise_follows_the_key,
-        checks.check_jit_and_vmap_change_nothing,
+        checks.check_vmap_changes_nothing,
         checks.check_no_recompilation,
     ],
     ids=lambda check: check.__name__,
