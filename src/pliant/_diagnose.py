@@ -182,7 +182,7 @@ def _look(apply: Callable[[Any, Any], Any], params: Params, x: PyTree, y: Any, w
     if wiring is None:
         found = infer(function, part, x) if why is None else as_returned(features, part, output)
         wiring, forms = found.wiring, found.forms
-        notes |= {name: f"not measured: {reason}" for name, reason in found.notes.items()}
+        notes |= found.notes
     if not wiring.layers:
         notes["features"] = "no hidden layer was returned, so that nothing is known of units"
     if frozen:

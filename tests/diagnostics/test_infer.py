@@ -9,6 +9,7 @@ import pytest
 
 from pliant.diagnostics._infer import find_frozen, infer
 from pliant.diagnostics._returned import returned
+from pliant.networks import cnn, mlp
 
 KEY = jax.random.key(0)
 W = {name: jnp.ones(shape) for name, shape in [("z", (6, 8)), ("m", (8, 7)), ("a", (7, 3)), ("s", (4, 8, 8))]}
@@ -185,16 +186,45 @@ def test_one_number_for_each_example_is_no_layer():
 
     found = inferred(apply, W, X)
     assert [layer.name for layer in found.wiring.layers] == ["first"]
-    assert found.notes == {"level": "no layer: one number for each example"}
-    assert found.wiring.head_input == "first and level"
+    assert found.notes["level"] == "not measured: no layer: one number for each example"
 
 
-def test_two_layers_that_the_head_reads_together():
-    def apply(params, x):
+def test_two_layers_that_the_output_reads():
+    def skips(params, x):
         first, second, output = chain(params, x)
         return output + first @ params["s"][0][:, :3], {"second": second, "first": first}
 
-    assert inferred(apply, W, X).wiring.head_input == "first and second"
+    def towers(params, x):
+        left, right = jax.nn.relu(x @ params["z"]), jnp.tanh(x @ params["z"])
+        return (left + right) @ params["s"][0][:, :3], {"right": right, "left": left}
+
+    found = inferred(skips, W, X)
+    assert found.wiring.head_input == "second"
+    assert found.notes["ranks"] == "of second, the last layer; past it the output also reads first"
+    assert inferred(towers, W, X).wiring.head_input == "left and right"
+
+
+@pytest.mark.parametrize("make", [mlp, cnn])
+def test_our_networks_are_found_as_they_declare_themselves(make):
+    network = make((8, 8, 3), 3)
+    params, state = jax.eval_shape(network.init, KEY)
+
+    def apply(params, x):
+        return network.apply(params, state, x, train=False, key=None)[:2]
+
+    found = inferred(apply, params, jnp.ones((5, 8, 8, 3))).wiring
+    assert [(layer.name, layer.width) for layer in found.layers] == [
+        (layer.name, layer.width) for layer in network.wiring.layers
+    ]
+    assert found.head_input == network.wiring.head_input
+    assert not found.output_axes
+    for layer, own in zip(found.layers, network.wiring.layers, strict=True):
+        kernels = [feed.slot for feed in own.feeds if network.wiring.roles[feed.slot.path] == "matrix"]
+        assert [feed.slot.path for feed in layer.feeds] == [slot.path for slot in kernels]
+    for role in ("matrix", "head"):
+        assert {path for path, each in found.roles.items() if each == role} == {
+            path for path, each in network.wiring.roles.items() if each == role
+        }
 
 
 class Images(eqx.Module):

@@ -52,7 +52,7 @@ class Inferred(NamedTuple):
     forms: Mapping[str, Form]
     """By layer."""
     notes: Mapping[str, str]
-    """By feature or parameter: why it is not measured."""
+    """By feature or parameter: what is not measured, and why."""
 
 
 def infer(function: Function, params: Params, inputs: PyTree) -> Inferred:
@@ -93,14 +93,16 @@ def infer(function: Function, params: Params, inputs: PyTree) -> Inferred:
     batch_axes = _batch_axes(listed, params, inputs)
     values = dict(zip(names, graph.outputs[1:], strict=True))
     forms, of_features = _layers(graph, followed, values, dict(zip(names, batch_axes, strict=True)), data)
-    head = _head_input(graph, values, forms)
+    head, of_head = _head_input(graph, values, forms)
     feeds = {name: _feeds(graph, followed, values, forms, name, paths) for name in forms}
     layers = tuple(
         HiddenLayer(name, _width(graph, values, form), feeds[name], (), activation="unknown", elementwise=True)
         for name, form in forms.items()
     )
-    notes = of_features | of_kernels
-    notes |= {f"grama/{name}": "which weights feed its units is not known" for name in forms if not feeds[name]}
+    notes = of_features | of_kernels | of_head
+    notes |= {
+        f"grama/{name}": "not measured: which weights feed its units is not known" for name in forms if not feeds[name]
+    }
     return Inferred(Wiring(layers, roles, head, output_axes=output_axes), forms, notes)
 
 
@@ -128,14 +130,14 @@ def as_returned(features: Mapping[str, Any], params: Params, output: Array) -> I
       >>> params = {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 3, 3, 1))}
       >>> found = as_returned({"y": jnp.ones((5, 4)), "x": jnp.zeros(5)}, params, jnp.ones((5, 1)))
       >>> found.wiring.head_input, found.wiring.roles, found.notes["x"]
-      ('y', {'a': 'matrix', 'b': 'other'}, 'no layer: shape (5,)')
+      ('y', {'a': 'matrix', 'b': 'other'}, 'not measured: no layer: shape (5,)')
     """
     forms, notes = {}, {}
     for name, feature in features.items():
         if not jnp.issubdtype(feature.dtype, jnp.floating) or feature.ndim < 2 or len(feature) != len(output):
-            notes[name] = f"no layer: shape {feature.shape}"
+            notes[name] = f"not measured: no layer: shape {feature.shape}"
         elif feature.shape == output.shape and bool((feature == output).all()):
-            notes[name] = "no hidden layer: the output itself"
+            notes[name] = "not measured: no hidden layer: the output itself"
         else:
             forms[name] = Form(name)
             if feature.ndim > 2:
@@ -143,7 +145,7 @@ def as_returned(features: Mapping[str, Any], params: Params, output: Array) -> I
     shapes = {path: leaf.shape for path, leaf in by_path(params).items()}
     roles: dict[str, Role] = {path: "matrix" if len(shape) == 2 else "other" for path, shape in shapes.items()}
     notes |= {
-        path: f"which axes of {shape} are outputs is not known: {_GIVE_WIRING}"
+        path: f"not measured: which axes of {shape} are outputs is not known: {_GIVE_WIRING}"
         for path, shape in shapes.items()
         if len(shape) > 2
     }
@@ -171,7 +173,7 @@ def _kernels(
         if not own and leaf not in followed.unfollowed:
             roles[path] = "embed" if leaf in followed.embeddings else "other"
         elif any(use.is_stack for use in own):
-            notes[path] = f"holds several kernels, {shape}, whose singular values are not those of one"
+            notes[path] = f"not measured: holds several kernels, {shape}, whose singular values are not those of one"
         elif own and (layout := _layout([use.outputs for use in own], len(shape))) is not None:
             roles[path] = "matrix" if any(use.product in hidden for use in own) else "head"
             output_axes |= {} if layout == (len(shape) - 1,) else {path: layout}
@@ -179,7 +181,9 @@ def _kernels(
             roles[path] = "matrix"  # which of two axes are outputs does not change singular values
         else:
             reader = followed.unfollowed.get(leaf, "products of different layouts")
-            notes[path] = f"which axes of {shape} are outputs is not known (read by {reader}): {_GIVE_WIRING}"
+            notes[path] = (
+                f"not measured: which axes of {shape} are outputs is not known (read by {reader}): {_GIVE_WIRING}"
+            )
     return roles, output_axes, notes
 
 
@@ -227,24 +231,24 @@ def _layers(
     for name, value in values.items():
         origin, shape, batch = graph.original(value), graph.shape(value), batch_axes[name]
         if not jnp.issubdtype(graph.avals[value].dtype, jnp.floating):
-            notes[name] = f"no layer: holds {graph.avals[value].dtype}"
+            notes[name] = f"not measured: no layer: holds {graph.avals[value].dtype}"
         elif origin in data:
-            notes[name] = "no layer: the inputs themselves"
+            notes[name] = "not measured: no layer: the inputs themselves"
         elif origin == output:
-            notes[name] = "no hidden layer: the output itself"
+            notes[name] = "not measured: no hidden layer: the output itself"
         elif origin not in below:
-            notes[name] = "no layer: does not depend on the examples"
+            notes[name] = "not measured: no layer: does not depend on the examples"
         elif origin not in above:
             is_read = graph.is_read(origin)
-            notes[name] = "no hidden layer: " + (
+            notes[name] = "not measured: no hidden layer: " + (
                 "the output does not depend on it" if is_read else "nothing reads it, the output does not depend on it"
             )
         elif origin in seen:
-            notes[name] = f"the same as {seen[origin]}"
+            notes[name] = f"not measured: the same as {seen[origin]}"
         elif batch is None:
-            notes[name] = f"no axis of {shape} is that of the examples"
+            notes[name] = f"not measured: no axis of {shape} is that of the examples"
         elif isinstance(forms := _forms(name, shape, batch, followed, value), str):
-            notes[name] = forms
+            notes[name] = f"not measured: {forms}"
         else:
             found += [(graph.position[origin], i, own, form) for i, (own, form) in enumerate(forms.items())]
             seen[origin] = name
@@ -295,11 +299,23 @@ def _feeds(
     return tuple(found.values()) if set(found) == reached and form.layer is None else ()
 
 
-def _head_input(graph: Graph, values: Mapping[str, int], forms: Mapping[str, Form]) -> str:
-    """The layer that the output reads without another feature between; several, joined, where it is not one."""
+def _head_input(graph: Graph, values: Mapping[str, int], forms: Mapping[str, Form]) -> tuple[str, dict[str, str]]:
+    """The last of the layers that the output reads without another between, and a note if there are several.
+
+    That is the one that depends on all others; without one they are joined, which is no layer's name.
+    """
     origins = {graph.original(value): name for name, value in values.items()}
     output = graph.original(graph.outputs[0])
     ends = [value for value in origins if value != output]
-    last = sorted(origins[value] for value in graph.above(graph.outputs[:1], stop=ends) if value in ends)
-    layers = [[name for name, form in forms.items() if form.feature == each] or [each] for each in last]
-    return " and ".join(each[-1] for each in layers) or "features"
+    read = [value for value in graph.above(graph.outputs[:1], stop=ends) if value in ends]
+    names = {value: _last_form(origins[value], forms) for value in read}
+    last = [value for value in read if graph.above([value]) >= set(read)]
+    if not last:
+        return " and ".join(sorted(names.values())) or "features", {}
+    others = sorted(name for value, name in names.items() if value != last[0])
+    note = f"of {names[last[0]]}, the last layer; past it the output also reads {', '.join(others)}"
+    return names[last[0]], {"ranks": note} if others else {}
+
+
+def _last_form(feature: str, forms: Mapping[str, Form]) -> str:
+    return next((name for name, form in reversed(forms.items()) if form.feature == feature), feature)
