@@ -46,6 +46,7 @@ def meanings(factory: Callable[..., Any]) -> dict[str, str]:
 
 def _called(factory: Callable[..., Any]) -> list[Callable[..., Any]]:
     """The functions of ours that a function names in its code."""
+    factory = inspect.unwrap(factory)
     code = getattr(factory, "__code__", None)
     named = [getattr(factory, "__globals__", {}).get(name) for name in getattr(code, "co_names", ())]
     return [each for each in named if inspect.isfunction(each) and each.__module__.startswith("pliant")]

@@ -116,4 +116,4 @@ def _bar() -> Progress:
     left = TextColumn("left"), TimeRemainingColumn()
     is_wide = console.width >= _WIDE
     columns = (method, BarColumn(), TaskProgressColumn(), score, *left) if is_wide else (method, score, *left)
-    return Progress(*columns, console=console, transient=True)
+    return Progress(*columns, console=console, transient=True, redirect_stdout=is_terminal(sys.stdout))

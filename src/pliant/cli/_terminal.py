@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import textwrap
-from typing import TextIO
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
@@ -21,9 +21,12 @@ def tolerate_any_letters() -> None:
             stream.reconfigure(errors="replace")
 
 
-def is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody is looking at a stream; a shell may have closed it."""
-    return stream is not None and not stream.closed and stream.isatty()
+def is_terminal(stream: Any) -> bool:
+    """Whether somebody is looking at a stream, which a shell may have closed and a notebook replaced."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False
 
 
 def new_console(*, stderr: bool = False) -> Console:

@@ -1,0 +1,167 @@
+"""`pliant show`: a run's table in several formats, and what is behind every name."""
+
+import io
+
+import pandas as pd
+import pytest
+
+from pliant import cli
+from pliant.cli._guide import WHEN
+from pliant.diagnostics import DIAGNOSTICS, SETS
+from pliant.methods import METHODS, defaults, option_meanings
+from pliant.networks import NETWORKS
+from pliant.presets import PRESETS
+from pliant.results import COLUMNS, RunFolder
+from pliant.settings import meanings, options
+from pliant.streams import DATASETS, STREAMS, TRANSITIONS
+
+CONFIGURATION = {
+    "config": {"network": "mlp", "seeds": 3},
+    "stream": {"name": "random-labels", "dataset": "digits", "headline": "train_accuracy", "chance": 0.1},
+}
+NAMES = {
+    "method": METHODS,
+    "stream": STREAMS,
+    "transition": TRANSITIONS,
+    "dataset": DATASETS,
+    "network": NETWORKS,
+    "diagnostic": DIAGNOSTICS,
+    "set of diagnostics": SETS,
+}
+
+
+@pytest.fixture
+def run_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    with RunFolder.opened(tmp_path / "run", CONFIGURATION, "id") as folder:
+        for task in (1, 2):
+            rows = [
+                ("b", method, "mlp", "d", seed, task, 10, metric, 0.1 * seed + 0.2 * task + 0.01 * (method == "a_b"))
+                for method in ("adam", "a_b")
+                for seed in range(3)
+                for metric in ("train_accuracy", "dormant_fraction")
+            ]
+            folder.record_task(task, pd.DataFrame(rows, columns=list(COLUMNS)), seconds=1.0)
+    return str(folder.path)
+
+
+def _shown(capsys, *arguments):
+    assert cli.main(["show", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_everything_that_is_named_has_its_sentence():
+    assert {kind: set(names) for kind, names in NAMES.items()} == {kind: set(each) for kind, each in WHEN.items()}
+    for sentences in WHEN.values():
+        assert all(sentence.endswith((".", "?")) and len(sentence) < 110 for sentence in sentences.values())
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_every_name_is_explained(kind, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    for name in NAMES[kind]:
+        shown = _shown(capsys, name)
+        assert f"{kind} {name}\n" in shown
+        assert f"Use it {WHEN[kind][name]}" in " ".join(shown.split())
+        assert ">>>" not in shown
+
+
+def test_every_option_has_a_meaning():
+    for method in METHODS.values():
+        assert {name: bool(text) for name, text in option_meanings(method).items()} == dict.fromkeys(
+            defaults(method), True
+        ), method.name
+    for name, factory in {**STREAMS, **NETWORKS}.items():
+        assert set(options(factory)) <= set(meanings(factory)), name
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("redo", ("threshold", "0.025", "τ; 0 resets units that are exactly silent", "--set redo.learning_rate=0.001")),
+        ("label-noise", ("last_noise", "p of the last task, in [0, 1]", "--tasks", "20")),
+        ("mlp", ("--use-bias", "False", "--widths", "gain", "singular values of the hidden kernels")),
+        ("task-sampling", ("--micro-steps", "Granularity of a gradual transition")),
+        ("mnist", ("ylecun/mnist", "--train-size")),
+        ("ntk", ("part of full", "--probe-size")),
+        ("basic", ("dormant, effective-rank",)),
+        ("effective-rank", ("method effective-rank", "diagnostic effective-rank", "l2_strength")),
+        ("redo+layernorm", ("Use redo if", "Use layernorm if", "norm=layer", "τ; 0 resets")),
+    ],
+)
+def test_what_is_explained(name, texts, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = _shown(capsys, name)
+    for text in texts:
+        assert text in shown
+
+
+def test_a_method_of_ones_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.py").write_text(
+        "from pliant.methods import METHODS\nmine = METHODS['adam']._replace(name='own')\n"
+    )
+    assert "decay rate of the first moment" in _shown(capsys, "~/own.py:mine")
+
+
+def test_benchmarks_say_what_each_choice_means(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    shown = _shown(capsys, "dohare/class-incremental-cifar100")
+    for text in (
+        "Published:",
+        "Ours:",
+        "Use it with --scale smoke",
+        "rate_drops",
+        "Fractions of each task after which",
+    ):
+        assert text in shown
+
+
+def test_every_benchmark_is_explained(capsys):
+    for name in PRESETS:
+        assert f"benchmark {name}\n" in _shown(capsys, name)
+
+
+def test_csv_has_all_digits(run_folder, capsys):
+    table = pd.read_csv(io.StringIO(_shown(capsys, run_folder, "--format", "csv"))).set_index("method")
+    assert table.loc["adam", "last_mean"] == pytest.approx(0.4)
+    assert table.loc["adam", "last_standard_error"] == pytest.approx(0.1 / 3**0.5)
+    assert table.loc["adam", "last_iqm_low"] < table.loc["adam", "last_iqm"] < table.loc["adam", "last_iqm_high"]
+    assert table.loc["a_b", "seconds"] == 1.0
+
+
+def test_markdown(run_folder, capsys):
+    title, _, header, rule, adam, other = _shown(capsys, run_folder, "--format", "markdown").splitlines()
+    assert title == "random-labels on digits, mlp, 3 seeds: train accuracy"
+    assert header.startswith("| method | last 2 tasks | IQM \\[95 %\\] |")
+    assert rule.count("---:") == header.count("|") - 2
+    assert adam.startswith("| adam | 0.400 ± 0.058 | 0.400 \\[")
+    assert other.startswith("| a\\_b | 0.410 ± 0.058 |")
+
+
+def test_latex(run_folder, capsys):
+    lines = _shown(capsys, run_folder, "--format", "latex").splitlines()
+    assert lines[1] == r"\begin{tabular}{lrrrrrrr}"
+    assert lines[3].endswith(r"\\")
+    assert r"IQM [95 \%]" in lines[3]
+    assert lines[6].startswith(r"a\_b & 0.410 $\pm$ 0.058 & 0.410 [")
+    assert lines[-1] == r"\end{tabular}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("show adamoo", "got 'adamoo', which is neither a folder nor a name"),
+        ("show adamoo", "Did you mean 'adamo' or"),
+        ("show kumar/permuted-mnits", "Did you mean 'kumar/permuted-mnist'"),
+        ("show runs/absent", "See `pliant list methods` and its like."),
+        ("show redo --format csv", "got --format csv for the method 'redo'; wanted a run folder"),
+        ("show no.py:mine", "wanted an existing Python file"),
+    ],
+)
+def test_what_cannot_be_shown(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments.split()) == cli.USER_ERROR
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert len(printed.err.splitlines()) == 1
