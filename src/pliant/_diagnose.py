@@ -1,6 +1,7 @@
 """One call that measures a network, whoever wrote it, and prints what was found."""
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import optax
 from jaxtyping import PyTree
 from rich.console import Console
 
-from pliant.diagnostics import DIAGNOSTICS, choose, measure, one_blas_thread, summarize
+from pliant.diagnostics import DIAGNOSTICS, choose, failure, in_one_line, measure, one_blas_thread, summarize
 from pliant.diagnostics._infer import Form, as_returned, find_frozen, infer
 from pliant.diagnostics._jacobian_spectrum import jacobian_gaps
 from pliant.diagnostics._objective import find_objective
@@ -23,7 +24,6 @@ from pliant.results import diagnosis_table
 from pliant.types import Batch, Key, Measured, Network, Params, Rule, State, Subject, Wiring
 
 _BATCH_SIZE = 32
-_LONGEST = 240  # letters of a reason
 _NEEDS = {
     "initial": "the parameters that training began with: give initial=",
     "previous": "the parameters of an earlier moment: give previous=",
@@ -145,7 +145,9 @@ def _examples(x: Any) -> PyTree:
         lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
     except (TypeError, ValueError) as error:
         raise UserError(
-            got=f"x that is no array: {_short(error)}", wanted="(batch, …)", do="Pass one array, or a pytree of arrays."
+            got=f"x that is no array: {in_one_line(error)}",
+            wanted="(batch, …)",
+            do="Pass one array, or a pytree of arrays.",
         ) from error
     if len(lengths) != 1 or lengths <= {(), (0,)}:
         shapes = " and ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(inputs)) or "()"
@@ -231,14 +233,14 @@ def _forward(
     except UserError:
         raise
     except Exception as error:
-        why = _short(error)
+        why = in_one_line(error)
     try:
         return *function(params, x), why
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            got=f"an `apply` that fails: {_short(error)}",
+            got=f"an `apply` that fails: {in_one_line(error)}",
             wanted="one that takes these parameters and examples",
             do="Call apply(params, x) with them: x is (batch, …).",
         ) from error
@@ -257,35 +259,36 @@ def _measure(
     subject: Subject, names: Sequence[str], *, is_traceable: bool
 ) -> tuple[dict[str, Measured], dict[str, str]]:
     """What each diagnostic found, and why others were not measured."""
-    reasons: dict[str, str] = {}
     arrays: dict[str, Any] = {}
-    compiled = []
-    for name in names:
-        reason = _missing(name, subject)
-        if reason is None:
-            reason = _failure(lambda name=name: jax.eval_shape(_device(subject, [name]), subject.params))  # type: ignore[misc]
-            if reason is None:
-                compiled.append(name)
-            elif not is_traceable:
-                reason = _failure(lambda name=name: arrays.update(measure(subject, [name])))  # type: ignore[misc]
-        if reason is not None:
-            reasons[name] = reason
-
-    def run(names: Sequence[str]) -> None:
-        arrays.update(jax.device_get(jax.jit(_device(subject, names))(subject.params)))
-
-    if compiled and _failure(lambda: run(compiled)) is not None:  # one of them is to blame
-        reasons |= {name: why for name in compiled if (why := _failure(lambda name=name: run([name])))}  # type: ignore[misc]
     found: dict[str, Measured] = {}
+    reasons = {name: why for name in names if (why := _missing(name, subject)) is not None}
+
+    def attempt(part: Callable[[str], Any], names: Iterable[str]) -> list[str]:
+        """Those that succeed."""
+        failed = {name: why for name in names if (why := failure(functools.partial(part, name))) is not None}
+        reasons.update(failed)
+        return [name for name in names if name not in failed]
+
+    def trace(name: str) -> None:
+        jax.eval_shape(_device(subject, [name]), subject.params)
+
+    def observe(name: str) -> None:
+        arrays.update(measure(subject, [name]))
+
+    def run(*names: str) -> None:
+        arrays.update(jax.device_get(jax.jit(_device(subject, names))(subject.params)))
 
     def read(name: str) -> None:
         found.update(summarize([name], jax.tree.map(np.asarray, arrays)))
 
+    asked = [name for name in names if name not in reasons]
+    traced = attempt(trace, asked)
+    observed = [] if is_traceable else attempt(observe, [name for name in asked if name not in traced])
+    together = failure(functools.partial(run, *traced)) is None
+    measured = {*observed, *(traced if together else attempt(run, traced))}
     with one_blas_thread(), np.errstate(all="ignore"):
-        for name in names:
-            if name not in reasons and (reason := _failure(lambda name=name: read(name))) is not None:  # type: ignore[misc]
-                reasons[name] = reason
-    return found, {name: reasons[name] for name in names if name in reasons}
+        attempt(read, [name for name in names if name in measured])
+    return found, {name: reasons[name] for name in names if name in reasons and name not in found}
 
 
 def _device(subject: Subject, names: Sequence[str]) -> Callable[[Params], Any]:
@@ -299,19 +302,3 @@ def _missing(name: str, subject: Subject) -> str | None:
         return "follows training; measured by `pliant run`"
     missing = [_NEEDS[field] for field in diagnostic.needs if getattr(subject, field) is None]
     return f"needs {missing[0]}" if missing else None
-
-
-def _failure(attempt: Callable[[], Any]) -> str | None:
-    """Why it fails, whatever the exception: networks are other people's code."""
-    try:
-        attempt()
-    except Exception as error:
-        return _short(error)
-    return None
-
-
-def _short(error: Exception) -> str:
-    """In one line."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    text = first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

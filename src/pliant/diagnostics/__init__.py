@@ -24,7 +24,7 @@ from pliant.diagnostics._jacobian import input_output_jacobian, intermediate_jac
 from pliant.diagnostics._jacobian_moments import JacobianMoments, jacobian_moments
 from pliant.diagnostics._jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
 from pliant.diagnostics._layer_fractions import LayerFractions
-from pliant.diagnostics._measure import measure, summarize
+from pliant.diagnostics._measure import failure, in_one_line, measure, summarize
 from pliant.diagnostics._ntk import NTK, ntk
 from pliant.diagnostics._ntk_spectrum import MeasuredNTK, NTKSpectrum, layer_traces, ntk_spectrum, rayleigh
 from pliant.diagnostics._probe_plasticity import ProbePlasticity, probe_plasticity, sine_targets
@@ -73,6 +73,7 @@ __all__ = [
     "effective_rank",
     "excess_loss_fraction",
     "excess_loss_plasticity",
+    "failure",
     "feature_rank",
     "firing_rates",
     "gradient_cosine",
@@ -82,6 +83,7 @@ __all__ = [
     "grama",
     "hessian_density",
     "hessian_vector_product",
+    "in_one_line",
     "incoming_gradients",
     "input_output_jacobian",
     "intermediate_jacobian",

@@ -318,4 +318,4 @@ def _head_input(graph: Graph, values: Mapping[str, int], forms: Mapping[str, For
 
 
 def _last_form(feature: str, forms: Mapping[str, Form]) -> str:
-    return next((name for name, form in reversed(forms.items()) if form.feature == feature), feature)
+    return next((name for name, form in reversed(list(forms.items())) if form.feature == feature), feature)

@@ -1,13 +1,16 @@
 """Diagnostics of a subject: the device part of several at once, then their numbers."""
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from pliant.diagnostics._registry import DIAGNOSTICS
+from pliant.errors import UserError
 from pliant.types import Measured, Subject
+
+_LONGEST = 300
 
 
 def measure(subject: Subject, names: Sequence[str]) -> dict[str, Any]:
@@ -57,6 +60,32 @@ def summarize(names: Iterable[str], measured: Mapping[str, Any]) -> dict[str, Me
         assert of_name is not None
         found[name] = of_name(measured[source])
     return found
+
+
+def failure(attempt: Callable[[], Any]) -> str | None:
+    """Why something fails, whatever the exception: networks are other people's code. None if it does not.
+
+    Example:
+      >>> failure(lambda: 1 / 0), failure(lambda: 1)
+      ('ZeroDivisionError: division by zero', None)
+    """
+    try:
+        attempt()
+    except Exception as error:
+        return in_one_line(error)
+    return None
+
+
+def in_one_line(error: Exception) -> str:
+    """What an exception says, in one line.
+
+    Example:
+      >>> in_one_line(KeyError("conv"))
+      "KeyError: 'conv'"
+    """
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    text = first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _source(name: str, measured: Iterable[str]) -> str | None:

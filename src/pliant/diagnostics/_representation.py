@@ -80,7 +80,7 @@ def _measure(subject: Subject) -> dict[str, Scalar]:
             {name: layer.reshape(-1, layer.shape[-1]) for name, layer in found.items()} for found in (now, previous)
         )
     by_layer = representation_change(now, previous).by_layer if now else {}
-    pooled = by_layer[read] if read in by_layer else jnp.full((), jnp.nan)
+    pooled = by_layer.get(read, jnp.full((), jnp.nan)) if read else jnp.full((), jnp.nan)
     return {"representation_change": pooled} | {f"representation_change/{name}": by_layer[name] for name in by_layer}
 
 

@@ -113,7 +113,7 @@ def _measure(subject: Subject) -> _Kernels:
 
 
 def _summarize(found: _Kernels) -> Measured:
-    hidden, head = ({path: _spectrum(matrix) for path, matrix in each.items()} for each in found)
+    hidden, head = ({path: _spectrum(np.asarray(matrix)) for path, matrix in each.items()} for each in found)
     spectra = hidden | head
     numbers: dict[str, float] = {}
     for name in ("condition_log10", "sigma_min", "sigma_max", "effective_rank", "stable_rank", "log_spread"):

@@ -1,5 +1,6 @@
 """Diagnostics of a run: what they look at, which can be measured, and when."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,8 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int
 
-from pliant.diagnostics import DIAGNOSTICS, measure, summarize
-from pliant.errors import UserError
+from pliant.diagnostics import DIAGNOSTICS, failure, measure, summarize
 from pliant.methods import Parts
 from pliant.training._step import SeedKeys, TrainState, init_state, seed_keys
 from pliant.types import Batch, Diagnostic, Key, Measured, Network, Params, Rule, State, Stream, Subject
@@ -140,10 +140,8 @@ def unmeasurable(
         subject = make_subject(network, stream, (seen,) * 3, keys.probe, stream.data, task, probe, rule)
         for name in names:
             if DIAGNOSTICS[name].measure:
-                try:
-                    measure(subject, [name])
-                except UserError as error:
-                    reasons[name] = str(error)
+                reason = failure(functools.partial(measure, subject, [name]))
+                reasons.update({} if reason is None else {name: reason})
 
     jax.eval_shape(trace, jax.ShapeDtypeStruct((probe_size,), np.int32))
     return reasons
