@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from parquet_files import write_both
@@ -397,3 +398,74 @@ def test_data_are_read_once_for_all_methods(tmp_path, monkeypatch):
     config = RunConfig(dataset="mine", methods=("adam", "sgd"), widths=(8,), batch_size=4, tasks=1, epochs=1)
     assert fitting(config, str(tmp_path))[0].methods == ("adam", "sgd")
     assert read == [1]
+
+
+def test_a_grid_for_all_methods():
+    """What one method is given wins."""
+    plan = _plan(methods=("adam", "adamo"), grid=("learning_rate=1e-4,1e-3", "adamo.learning_rate=0.01"))
+    assert [method.points for method in plan.methods] == [
+        ({"learning_rate": 1e-4}, {"learning_rate": 1e-3}),
+        ({"learning_rate": 0.01},),
+    ]
+    config = RunConfig(methods=("adam", "sgd"), train_size=100, widths=(8,), batch_size=10, grid=("b1=0.8,0.9",))
+    with pytest.raises(UserError, match="got the hyperparameter of 'sgd' 'b1'"):
+        make_plan(config)
+    fitted, reasons = fitting(config)
+    assert fitted.methods == ("adam",)
+    assert list(reasons) == ["sgd"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": 2.5}, "got tasks=2.5; wanted a whole number. Leave it out for 20."),
+        ({"seeds": True}, "got seeds=True; wanted a whole number"),
+        ({"seeds": "3"}, "got seeds='3'; wanted a whole number"),
+        ({"epochs": -1}, "got epochs=-1"),
+        ({"batch_size": None}, "got batch_size=None; wanted a whole number"),
+        ({"learning_rate": "fast"}, "got learning_rate='fast'; wanted a number"),
+        ({"learning_rate": True}, "got learning_rate=True; wanted a number"),
+        ({"learning_rate": float("nan")}, "got learning_rate=nan; wanted a finite number"),
+        ({"methods": "adam"}, "got methods='adam'; wanted a list of texts"),
+        ({"methods": (1,)}, r"got methods=\(1,\); wanted a list of texts"),
+        ({"widths": 8}, "got widths=8; wanted a list of whole numbers"),
+        ({"widths": (8.5,)}, r"got widths=\(8.5,\); wanted a list of whole numbers"),
+        ({"widths": (0,)}, "got a layer of width 0"),
+        ({"rate_drops": 0.3}, "got rate_drops=0.3; wanted a list of numbers"),
+        ({"use_bias": 1}, "got use_bias=1; wanted True or False"),
+        ({"dataset": 3}, "got dataset=3; wanted a text"),
+        ({"network": None}, "got network=None; wanted a text"),
+        ({"diagnose_after": (1.5,)}, "wanted a list of whole numbers"),
+        ({"grid": ("=1",)}, r"got --grid =1; wanted METHOD.OPTION=VALUE,VALUE,… or OPTION"),
+        ({"grid": (".b1=1",)}, r"got --grid .b1=1; wanted METHOD.OPTION=VALUE,VALUE,… or OPTION"),
+        ({"grid": ("redo.every=1,2",)}, "got the method 'redo'; wanted one of adamo"),
+    ],
+)
+def test_choices_of_another_kind(changes, message):
+    with pytest.raises(UserError, match=message):
+        make_plan(_unchecked(**{"methods": ("adamo",)} | changes))
+
+
+def _unchecked(**choices):
+    """Past the strict types of this suite, which users do not have."""
+    config = RunConfig(train_size=100, widths=(8,), batch_size=10)
+    for name, value in choices.items():
+        object.__setattr__(config, name, value)
+    config.__post_init__()
+    return config
+
+
+def test_numbers_of_numpy_and_lists_are_taken():
+    config = _unchecked(seeds=np.int64(2), learning_rate=np.float32(0.5), widths=[np.int32(8), 8], methods=["adam"])
+    assert (config.seeds, config.learning_rate, config.widths, config.methods) == (2, 0.5, (8, 8), ("adam",))
+    assert [type(value) for value in (config.seeds, config.learning_rate, *config.widths)] == [int, float, int, int]
+
+
+def test_a_users_own_method_in_his_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.py").write_text(OWN_METHOD)
+    at_home, whole = (record(_plan(methods=(f"{place}/own.py:mine",))) for place in ("~", tmp_path))
+    assert at_home["methods"]["mine"]["source_sha256"] == whole["methods"]["mine"]["source_sha256"]
+    (tmp_path / "own.py").write_text("1 / 0")
+    with pytest.raises(UserError, match=rf"got ZeroDivisionError in '{tmp_path}/own.py', line 1"):
+        _plan(methods=("~/own.py:mine",))

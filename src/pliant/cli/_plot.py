@@ -33,7 +33,6 @@ class Plot:
         """Draws the figure or the pictures and prints where they are."""
         if not self.dirs:
             raise UserError(got="no run folder", wanted="at least one", do="Give what `pliant run` printed.")
-        folders = [RunFolder(path) for path in self.dirs]
         if self.picture is not None:
             if self.metric is not None:
                 raise UserError(
@@ -41,13 +40,13 @@ class Plot:
                     wanted="one of them",
                     do="Draw one after the other.",
                 )
-            _draw_pictures(folders, self.picture, self.method, self.out)
+            _draw_pictures(self.dirs, self.picture, self.method, self.out)
         elif self.method is not None:
             raise UserError(
                 got=f"--method {self.method} without --picture", wanted="both or neither", do="The figure has them all."
             )
         else:
-            draw_figure(folders, self.out, self.metric)
+            draw_figure([RunFolder(path) for path in self.dirs], self.out, self.metric)
 
 
 def draw_figure(folders: Sequence[RunFolder], out: Path | None = None, metric: str | None = None) -> None:
@@ -77,13 +76,13 @@ def draw_figure(folders: Sequence[RunFolder], out: Path | None = None, metric: s
     print_line(f"figure: {png} (and .pdf)")
 
 
-def _draw_pictures(folders: Sequence[RunFolder], picture: str, method: str | None, out: Path | None) -> None:
+def _draw_pictures(dirs: Sequence[Path], picture: str, method: str | None, out: Path | None) -> None:
     """Draws a picture of every method asked for that has what it shows; an error if none has."""
     if picture not in results.PICTURES:
         raise unknown_name("picture", picture, results.PICTURES, do="Leave --picture out for the figure of the run.")
-    if len(folders) > 1:
-        raise UserError(got=f"{len(folders)} run folders", wanted="one for a picture", do="Draw each apart.")
-    folder = folders[0]
+    if len(dirs) > 1:
+        raise UserError(got=f"{len(dirs)} run folders", wanted="one for a picture", do="Draw each apart.")
+    folder = RunFolder(dirs[0])
     labels = [str(label) for label in finished(folder)["method"].unique()]
     chosen = [label for label in labels if method in (None, label, label.partition("[")[0])]
     if not chosen:

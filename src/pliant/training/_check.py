@@ -115,7 +115,7 @@ def parse_grid(config: RunConfig, methods: list[str]) -> dict[str, dict[str, str
         name, dot, option = target.rpartition(".")
         if not (option and values) or (dot and not name):
             do = "For example adamo.isometry_strength=0.01,0.1,1, or learning_rate=1e-4,1e-3 for all methods."
-            raise UserError(got=f"--grid {entry}", wanted="[METHOD.]OPTION=VALUE,VALUE,…", do=do)
+            raise UserError(got=f"--grid {entry}", wanted="METHOD.OPTION=VALUE,VALUE,… or OPTION=VALUE,VALUE,…", do=do)
         if dot and name not in of_one:
             raise unknown_name("method", name, methods, do="Give options of the methods of this run.")
         (of_one[name] if dot else of_all)[option] = values
