@@ -136,6 +136,12 @@ def pruned():
         (torch.compile(mlp(), backend="eager"), TABLE, None),
         (compiled_inside(), TABLE, None),
         (pruned(), TABLE, None),
+        (
+            nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.Linear(4, 3)),
+            TABLE[:, None],
+            "gradient-norm ntk",
+        ),
+        (mlp().to(torch.bfloat16), TABLE.to(torch.bfloat16), None),
     ],
 )
 def test_features_are_always_measured(net, x, missing):

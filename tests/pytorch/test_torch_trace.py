@@ -215,6 +215,18 @@ def test_every_call_is_a_layer():
     assert [layer.start for layer in found.layers] == [None, "1"]
 
 
+def test_both_signs_of_a_unit_are_one_unit():
+    net = Written(
+        lambda net, x: net.b(torch.cat([net.a(x).relu(), (-net.a(x)).relu()], 1)), a=nn.Linear(4, 6), b=nn.Linear(12, 3)
+    )
+    assert widths(follow(net, *TABLE)) == {"relu": 6, "relu_2": 6}  # of two products, which are two layers
+    net.computation = lambda net, x: (lambda z: net.b(torch.cat([z.relu(), (-z).relu()], 1)))(net.a(x))
+    found = follow(net, *TABLE)
+    z = net.a(inputs(*TABLE))
+    assert widths(found) == {"relu": 6}
+    assert torch.equal(found.layers[0].values, torch.stack([z.relu(), (-z).relu()], 1))
+
+
 def test_parallel_layers_have_the_same_one_before_them():
     def forward(net, x):
         stem = net.stem(x).relu()

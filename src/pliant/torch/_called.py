@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -62,10 +63,12 @@ class Called:
     def __call__(self, params: Mapping[str, Tensor], x: Any) -> Any:
         """What the module returns."""
         args, kwargs = ((), dict(x)) if isinstance(x, Mapping) else ((x,), {})
-        if self.is_compiled:
-            return self.module(*args, **kwargs)
         buffers = {name: each.detach().clone() for name, each in self.module.named_buffers()}
-        return functional_call(self.module, {**buffers, **params}, args, kwargs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how it is called here, such as without gradients
+            if self.is_compiled:
+                return self.module(*args, **kwargs)
+            return functional_call(self.module, {**buffers, **params}, args, kwargs)
 
 
 def output_of(result: Any) -> Tensor:

@@ -14,38 +14,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from pliant.torch._operations import (
+    ARITHMETIC_OPS,
+    AS_RESHAPE,
+    KEEPING,
+    LINEAR_OPS,
+    MATRICES,
+    MIXING,
+    MOVES,
+    NAMES,
+    NORMS,
+    REDUCTIONS,
+    SAME,
+    UNTAGGED,
+    ZEROING,
+    activation_of,
+    is_factory,
+    storage_of,
+    written,
+)
 from pliant.torch._units import along, compact, fits, merged, reduced
-
-_SAME = ("alias", "detach", "lift_fresh", "clone", "_to_copy")
-_LINEAR_OPS = ("add", "sub", "rsub", "neg", "positive", "masked_fill", "native_dropout", "fill", "zero")
-_ARITHMETIC_OPS = frozenset(
-    """
-    mul div pow square sqrt rsqrt reciprocal exp log abs sign clamp clamp_min clamp_max addcmul addcdiv floor ceil
-    round isnan isinf eq ne
-    """.split()
-)
-_UNTAGGED = ("hardswish", "_prelu_kernel", "rrelu_with_noise", "log_sigmoid_forward", "native_dropout", "masked_fill")
-"""Functions of single entries of which PyTorch does not say so."""
-_ZEROING = frozenset(
-    """
-    relu relu6 threshold hardswish hardsigmoid hardshrink softshrink where maximum gt ge lt le heaviside
-    """.split()
-)
-_NAMES = {"relu": "relu", "leaky_relu": "leaky-relu", "tanh": "tanh", "sigmoid": "sigmoid", "silu": "silu"}
-_NAMES |= {"elu": "elu", "gelu": "gelu-exact"}
-_MOVES = frozenset(
-    """
-    cat stack _unsafe_view _reshape_alias index_select index repeat roll flip constant_pad_nd reflection_pad1d
-    reflection_pad2d pixel_shuffle pixel_unshuffle
-    """.split()
-)
-_AS_RESHAPE = ("view", "_unsafe_view", "_reshape_alias")
-_NORMS = ("batch_norm", "layer_norm", "group_norm", "rms_norm")
-_KEEPING = ("softmax", "pool", "upsample", "cumsum", *_NORMS)
-_REDUCTIONS = ("mean", "sum", "amax", "amin", "logsumexp", "var", "std", "max", "min")
-_MATRICES = {"mm": 0, "addmm": 1, "bmm": 0, "baddbmm": 1, "_addmm_activation": 1}
-"""Where the first factor of a product stands among the arguments."""
-_MIXING = ("sort", "topk", "glu", "maximum", "minimum")
 
 
 class Core:
@@ -140,16 +128,16 @@ class Follower(TorchDispatchMode):
         """What is known of a tensor."""
         found = self.infos.get(tensor)
         if found is None and self._rewritten:
-            found = self._rewritten.get(_storage(tensor), (None, None))[1]
+            found = self._rewritten.get(storage_of(tensor), (None, None))[1]
         return found or Info()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         operands = [(each, self.info(each)) for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
-        is_data = any(info.is_data for _, info in operands) and not _is_factory(func)
-        written = _written(func, args, kwargs) if is_data else []
-        for core in list(self.cores) if written else ():
-            if core.kept is None and any(_storage(core.tensor) == _storage(each) for each in written):
+        is_data = any(info.is_data for _, info in operands) and not is_factory(func)
+        overwritten = written(func, args, kwargs) if is_data else []
+        for core in list(self.cores) if overwritten else ():
+            if core.kept is None and any(storage_of(core.tensor) == storage_of(each) for each in overwritten):
                 core.kept = core.tensor.clone()
         result = func(*args, **kwargs)
         outputs = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
@@ -164,20 +152,20 @@ class Follower(TorchDispatchMode):
         for output, info in zip(outputs, found, strict=True):
             if is_data or info.params:
                 self.infos[output] = info
-        for tensor in written:
+        for tensor in overwritten:
             self._rewrite(tensor)
         return result
 
     def _rewrite(self, tensor: Tensor) -> None:
         """Tensors that share memory with one that was written have changed with it."""
-        storage, info = _storage(tensor), self.info(tensor)
-        for other in [each for each in list(self.infos) if each is not tensor and _storage(each) == storage]:
+        storage, info = storage_of(tensor), self.info(tensor)
+        for other in [each for each in list(self.infos) if each is not tensor and storage_of(each) == storage]:
             is_same = other.shape == tensor.shape and other.stride() == tensor.stride()
             own = self.info(other)
             self.infos[other] = info if is_same else self.plain([own, info])._replace(labels=own.labels)
         before = [self._rewritten[storage][1]] if storage in self._rewritten else []
-        # The storage stays alive with this, so that its number stays its own.
-        self._rewritten[storage] = tensor.untyped_storage(), self.plain([*before, info])
+        # The tensor stays alive with this, so that the number of its storage stays its own.
+        self._rewritten[storage] = tensor, self.plain([*before, info])
 
     def _follow(self, func: Any, args: Any, kwargs: Any, operands: Any, outputs: list[Tensor]) -> list[Info]:
         """What is known of the outputs of an operation on data."""
@@ -192,16 +180,18 @@ class Follower(TorchDispatchMode):
             return [self.product(infos)] * len(outputs)
         if name == "copy" and operands[-1][0].shape == output.shape:
             return [operands[-1][1]]
-        if name in _SAME or (is_view and output.shape == first.shape and output.stride() == first.stride()):
+        if name in SAME or (is_view and output.shape == first.shape and output.stride() == first.stride()):
             return infos[:1] * len(outputs)
-        if is_view or name in _MOVES:
+        if is_view or name in MOVES:
             moved = self._moved(func, name, args, kwargs)
+            if name == "cat" and len(infos) > 1 and _is_doubling(infos):
+                return [self._doubled(infos, output, moved[0])]
             plain = self.plain(infos)
             if len(infos) == 1 and infos[0].core is not None and infos[0].core.is_weak:
                 plain = plain._replace(core=infos[0].core)  # weights may read it behind this
             moved = moved if len(moved) == len(outputs) else [None] * len(outputs)
             return [plain._replace(base=self.tick(), labels=labels) for labels in moved]
-        if torch.Tag.pointwise in func.tags or name in _UNTAGGED:
+        if torch.Tag.pointwise in func.tags or name in UNTAGGED:
             return [self._pointwise(name, args, kwargs, operands, output)] * len(outputs)
         return [self._other(func, name, args, kwargs, operands, output)] * len(outputs)
 
@@ -259,22 +249,22 @@ class Follower(TorchDispatchMode):
         if len({info.base for info in infos}) > 1 or not is_full:
             labels = merged([info.labels for info in infos], output)
             mixed = self.plain(infos)._replace(is_learned=is_learned, labels=labels)
-            return self._mixed(name, output, mixed) if name in _MIXING and len(infos) > 1 else mixed
+            return self._mixed(name, output, mixed) if name in MIXING and len(infos) > 1 else mixed
         latest = infos[-1]._replace(is_learned=is_learned, from_head=self.is_in_head or infos[-1].from_head)
-        operation, cores = _named(name, args, kwargs, operands), {info.core for info in infos}
+        operation, cores = activation_of(name, args, kwargs, operands), {info.core for info in infos}
         is_scaling = len(infos) == 1 and (name == "mul" or (name == "div" and operands[0][1].is_data))
-        is_linear = name in _LINEAR_OPS or is_scaling
+        is_linear = name in LINEAR_OPS or is_scaling
         if is_linear and (len(infos) == 1 or cores == {None}):
             return latest
-        is_activation = not is_linear and operation not in _ARITHMETIC_OPS
-        has_zeros = operation in _ZEROING or any(info.has_zeros for info in infos)
+        is_activation = not is_linear and operation not in ARITHMETIC_OPS
+        has_zeros = operation in ZEROING or any(info.has_zeros for info in infos)
         words = [operation] if is_activation else [info.word for info in infos if info.word] or [operation]
         found = latest._replace(
             has_zeros=has_zeros,
             word=words[-1],
             above=frozenset[Core]().union(*(info.above for info in infos)),
         )
-        known = _NAMES.get(operation) if len(infos) == 1 and cores == {None} else None
+        known = NAMES.get(operation) if len(infos) == 1 and cores == {None} else None
         core = self.core(output, found, known or ("unknown" if has_zeros else "smooth"), self._title(found.word))
         core.under = infos[-1].core
         strong = [each for each in cores if each is not None and not each.is_weak]
@@ -285,6 +275,22 @@ class Follower(TorchDispatchMode):
         """The name of a function, with the module that calls it."""
         where = self.scope(frozenset())
         return f"{where}.{word}" if where else word
+
+    def _doubled(self, infos: Sequence[Info], output: Tensor, labels: Tensor | None) -> Info:
+        """Several functions of each unit, one after the other, as CReLU has them: one layer, whose units come twice."""
+        found = Info(
+            is_data=True,
+            is_learned=any(info.is_learned for info in infos),
+            base=self.tick(),
+            has_zeros=any(info.has_zeros for info in infos),
+            word=infos[0].word,
+            labels=labels,
+            above=frozenset[Core]().union(*(info.above for info in infos)),
+            frontier=frozenset[int]().union(*(info.frontier for info in infos)),
+            from_head=self.is_in_head or any(info.from_head for info in infos),
+        )
+        activation = "unknown" if found.has_zeros else "smooth"
+        return found._replace(core=self.core(output, found, activation, self._title(found.word)))
 
     def _mixed(self, name: str, output: Tensor, info: Info) -> Info:
         """An activation that mixes units."""
@@ -297,34 +303,34 @@ class Follower(TorchDispatchMode):
         weights = [(tensor, info) for tensor, info in operands if not info.is_data and info.params]
         params = frozenset[str]().union(*(info.params for _, info in weights))
         is_foreign = func.namespace not in ("aten", "prims")
-        if name in _MATRICES or "convolution" in name or name in ("mv", "_trilinear") or is_foreign:
+        if name in MATRICES or "convolution" in name or name in ("mv", "_trilinear") or is_foreign:
             is_read = is_foreign or any(tensor.ndim > 1 for tensor, _ in weights)
             found = self.product(infos, params) if is_read else self.plain(infos)
             return found._replace(labels=self._units_of_product(name, args, output))
         labels = None
         if "embedding" in name:
             labels = along(output, -1)
-        elif any(word in name for word in _KEEPING):
+        elif any(word in name for word in KEEPING):
             labels = infos[0].labels
-            if labels is None and any(word in name for word in _NORMS):
+            if labels is None and any(word in name for word in NORMS):
                 labels = along(output, -1 if "layer" in name or "rms" in name else 1)
-        elif name in _REDUCTIONS and infos[0].labels is not None and len(args) > 1:
+        elif name in REDUCTIONS and infos[0].labels is not None and len(args) > 1:
             keepdim = bool(kwargs.get("keepdim", args[2] if len(args) > 2 else False))
             labels = reduced(infos[0].labels, args[1], keepdim=keepdim)
         plain = self.plain(infos)
         is_learned = plain.is_learned or bool(params)
         found = plain._replace(is_learned=is_learned, labels=labels if fits(labels, output) else None)
         is_over_units = name in ("amax", "amin", "max", "min") and infos[0].labels is not None and labels is None
-        return self._mixed(name, output, found) if name in _MIXING or is_over_units else found
+        return self._mixed(name, output, found) if name in MIXING or is_over_units else found
 
     def _units_of_product(self, name: str, args: Any, output: Tensor) -> Tensor | None:
         if "convolution" in name:
             return along(output, 1)
         if name == "_trilinear":
             return along(output, -1)
-        if name not in _MATRICES:
+        if name not in MATRICES:
             return None
-        left, right = args[_MATRICES[name] : _MATRICES[name] + 2]
+        left, right = args[MATRICES[name] : MATRICES[name] + 2]
         if self.info(left).is_data == self.info(right).is_data:
             return None
         weight, axis = (right, -1) if self.info(left).is_data else (left, -2)
@@ -350,7 +356,7 @@ class Follower(TorchDispatchMode):
                     known[0] if each is None and known and fits(known[0], of) else each
                     for each, of in zip(labels, tensors, strict=True)
                 ]
-            elif len(known) == len(labels):
+            elif len(known) == len(labels) and not _is_doubling([self.info(each) for each in tensors]):
                 step = 1 + max(int(each.max()) for each in known)
         if any(each is None for each in labels) or name == "as_strided":
             return [None]
@@ -358,49 +364,13 @@ class Follower(TorchDispatchMode):
         places = {id(tensor): each.expand(tensor.shape) for tensor, each in zip(tensors, moving, strict=True)}
         args, kwargs = tree_map(lambda each: places.get(id(each), each), (args, kwargs))
         try:
-            moved = args[0].reshape(args[1]) if name in _AS_RESHAPE else func(*args, **kwargs)
+            moved = args[0].reshape(args[1]) if name in AS_RESHAPE else func(*args, **kwargs)
         except (RuntimeError, TypeError):
             return [None]
         return [compact(each) for each in tree_leaves(moved)]
 
 
-def _named(name: str, args: Any, kwargs: Any, operands: Any) -> str:
-    """The operation, by the name of the activation that it is."""
-    bounds = dict(zip(("x", "min", "max"), args, strict=False)) | kwargs
-    low, high = bounds.get("min"), bounds.get("max")
-    if name in ("clamp", "clamp_min", "hardtanh") and isinstance(low, int | float) and low == 0:
-        return "relu" if high is None else "relu6"
-    if name == "threshold" and args[1:] == (0, 0):
-        return "relu"
-    if name == "maximum":
-        constants = [tensor for tensor, info in operands if not info.is_data]
-        return "relu" if constants and not bool(constants[0].any()) else name
-    return name
-
-
-def _is_factory(func: Any) -> bool:
-    """Whether an operation takes nothing but the shape of its operand."""
-    name = func._schema.name
-    return bool(name.endswith("_like") or "::new_" in name)
-
-
-def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
-    """The tensors that an operation writes over."""
-    if not func._schema.is_mutable:
-        return []
-    named = dict(zip((each.name for each in func._schema.arguments), args, strict=False)) | kwargs
-    return [
-        tensor
-        for each in func._schema.arguments
-        if each.alias_info is not None and each.alias_info.is_write
-        for tensor in tree_leaves(named.get(each.name))
-        if isinstance(tensor, Tensor)
-    ]
-
-
-def _storage(tensor: Tensor) -> int:
-    """A number that tensors which share memory have in common."""
-    try:
-        return tensor.untyped_storage()._cdata
-    except (NotImplementedError, RuntimeError):  # such as sparse tensors
-        return id(tensor)
+def _is_doubling(infos: Sequence[Info]) -> bool:
+    """Whether tensors are activations, all of one tensor."""
+    is_one = len({info.base for info in infos}) == 1
+    return is_one and all(info.core is not None and not info.core.is_weak for info in infos)
