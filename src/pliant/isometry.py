@@ -28,6 +28,33 @@ def require_rectangular(rectangular: str) -> None:
     require_choice("rectangular", rectangular, *get_args(Rectangular))
 
 
+def split_axes(shape: tuple[int, ...], output_axes: tuple[int, ...] = (-1,)) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of a kernel that index inputs, and those that index outputs: ascending, from 0.
+
+    Raises:
+      UserError: for a vector or a scalar, and for axes that the kernel does not have or that leave no input.
+
+    Example:
+      >>> split_axes((64, 8, 16), (-2, -1))
+      ((0,), (1, 2))
+    """
+    if len(shape) < 2:
+        raise UserError(
+            got=f"a parameter of shape {shape}",
+            wanted="a dense (in, out) or conv (height, width, in, out) kernel",
+            do="Leave biases and scales out: pass a mask that is True at kernels only.",
+        )
+    outputs = tuple(sorted({axis % len(shape) for axis in output_axes if -len(shape) <= axis < len(shape)}))
+    inputs = tuple(axis for axis in range(len(shape)) if axis not in outputs)
+    if len(outputs) != len(output_axes) or not outputs or not inputs:
+        raise UserError(
+            got=f"output_axes={tuple(output_axes)} for a kernel of shape {shape}",
+            wanted="different axes of the kernel, at least one, and at least one that is left for its inputs",
+            do="Use (-1,) for (in, out), (0,) for (out, in, height, width), (-2, -1) for (in, heads, size).",
+        )
+    return inputs, outputs
+
+
 def matrix_view(kernel: _Kernel, output_axes: tuple[int, ...] = (-1,)) -> _Kernel:
     """The kernel as a matrix (in, out), whatever its layout; `from_matrix` is the inverse.
 
@@ -57,10 +84,9 @@ def matrix_view(kernel: _Kernel, output_axes: tuple[int, ...] = (-1,)) -> _Kerne
       PyTorch and Miyato et al., whose matrix is the transpose, (out, everything else). The view's singular values are
       not the convolution's, see `pliant.networks.OrthogonalConv`.
     """
-    inputs, outputs = split_axes(kernel.shape, output_axes)
-    num_in = math.prod(kernel.shape[axis] for axis in inputs)
-    num_out = math.prod(kernel.shape[axis] for axis in outputs)
-    return kernel.transpose(*inputs, *outputs).reshape(num_in, num_out)
+    axes = split_axes(kernel.shape, output_axes)
+    num_in, num_out = (math.prod(kernel.shape[axis] for axis in side) for side in axes)
+    return kernel.transpose(*axes[0], *axes[1]).reshape(num_in, num_out)
 
 
 def from_matrix(matrix: _Kernel, shape: tuple[int, ...], output_axes: tuple[int, ...] = (-1,)) -> _Kernel:
@@ -71,37 +97,9 @@ def from_matrix(matrix: _Kernel, shape: tuple[int, ...], output_axes: tuple[int,
       >>> bool((from_matrix(matrix_view(kernel, (0,)), (2, 3, 4), (0,)) == kernel).all())
       True
     """
-    inputs, outputs = split_axes(shape, output_axes)
-    order = (*inputs, *outputs)
+    order: tuple[int, ...] = sum(split_axes(shape, output_axes), ())
     kernel = matrix.reshape(*(shape[axis] for axis in order))
     return kernel.transpose(*(order.index(axis) for axis in range(len(shape))))
-
-
-def split_axes(shape: tuple[int, ...], output_axes: tuple[int, ...] = (-1,)) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The axes of a kernel that index inputs, and those that index outputs: ascending, from 0.
-
-    Raises:
-      UserError: for a vector or a scalar, and for axes that the kernel does not have or that leave no input.
-
-    Example:
-      >>> split_axes((64, 8, 16), (-2, -1))
-      ((0,), (1, 2))
-    """
-    if len(shape) < 2:
-        raise UserError(
-            got=f"a parameter of shape {shape}",
-            wanted="a dense (in, out) or conv (height, width, in, out) kernel",
-            do="Leave biases and scales out: pass a mask that is True at kernels only.",
-        )
-    outputs = tuple(sorted({axis % len(shape) for axis in output_axes if -len(shape) <= axis < len(shape)}))
-    inputs = tuple(axis for axis in range(len(shape)) if axis not in outputs)
-    if len(outputs) != len(output_axes) or not outputs or not inputs:
-        raise UserError(
-            got=f"output_axes={tuple(output_axes)} for a kernel of shape {shape}",
-            wanted="different axes of the kernel, at least one, and at least one that is left for its inputs",
-            do="Use (-1,) for (in, out), (0,) for (out, in, height, width), (-2, -1) for (in, heads, size).",
-        )
-    return inputs, outputs
 
 
 def spatial_axes(shape: tuple[int, ...], output_axes: tuple[int, ...] = (-1,)) -> tuple[int, ...]:

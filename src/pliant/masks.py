@@ -42,7 +42,7 @@ def select(mask: Mask, params: Params, *, min_axes: int = 0) -> PyTree[bool]:
       {'head': False, 'hidden': {'bias': False, 'kernel': True}}
     """
     leaves = list(places(params))
-    entries = {(): True} if mask is None else _entries(mask, params)
+    entries: dict[Keys, bool] = {(): True} if mask is None else _entries(mask, params)
     shapes = {keys: np.shape(leaf) for keys, leaf in leaves}
     chosen = [_is_chosen(entries, keys, shapes, min_axes, explicit=mask is not None) for keys, _ in leaves]
     if not any(chosen):

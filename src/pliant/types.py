@@ -25,7 +25,7 @@ Info: TypeAlias = Mapping[str, Shaped[Array, ""]]
 """What a method reports of one step: named scalars. Counts are summed over a task, the rest are averaged."""
 Features: TypeAlias = Mapping[str, Float[Array, "batch ..."]]
 """Post-activation arrays by hidden layer; units along the last axis unless the layer's `axis` says otherwise."""
-Number: TypeAlias = Shaped[Array, ""] | float | int
+Number: TypeAlias = Shaped[Array, ""] | np.number[Any] | float | int
 """A hyperparameter: a Python number, or a traced scalar inside a compiled program."""
 Schedule: TypeAlias = Callable[[Any], Any]
 """A function from the number of updates so far to a number, as in optax."""

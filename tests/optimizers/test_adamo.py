@@ -1,9 +1,11 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -445,3 +447,92 @@ def test_strength_zero_is_adam_in_float64():
         wanted, _ = plain.update(gradients, plain.init(params), params)
         assert found["kernel"].dtype == jnp.float64
         same(found, wanted)
+
+
+def drifted(params, num_steps=200, **options):
+    """Where steps towards isometry alone lead."""
+    tx = adamo(1e-2, isometry_strength=1.0, isometry_every=1, **options)
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = tx.update(zeros(params), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.jit(lambda params: jax.lax.scan(step, (params, tx.init(params)), length=num_steps)[0][0])(params)
+
+
+def isometry(num_in, num_out):
+    left, _, right = np.linalg.svd(np.random.default_rng(3).normal(size=(num_in, num_out)), full_matrices=False)
+    return jnp.asarray(left @ right, jnp.float32)
+
+
+def equinox_conv(weight):
+    conv = eqx.filter(eqx.nn.Conv2d(4, 8, 3, key=jax.random.key(0)), eqx.is_array)
+    return eqx.tree_at(lambda conv: conv.weight, conv, weight)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (lambda: equinox_conv(isometry(8, 36).reshape(8, 4, 3, 3)), {}),
+        (lambda: {"conv": isometry(8, 36).reshape(8, 4, 3, 3)}, {"output_axes": 0}),
+        (lambda: {"query": isometry(16, 16).reshape(16, 2, 8)}, {"output_axes": {"query": (-2, -1)}}),
+        (lambda: {"out": isometry(16, 16).reshape(2, 8, 16)}, {"output_axes": (-1,)}),
+    ],
+    ids=["equinox", "channels first", "attention", "attention's output"],
+)
+def test_an_isometry_stays_one_in_any_layout(make, options):
+    params = make()
+    after = drifted(params, **options)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), after, params)
+
+
+def test_kernels_whose_outputs_are_in_doubt_are_refused_when_training_begins():
+    for shape in ((16, 2, 8), (8, 4, 3, 3)):
+        with pytest.raises(UserError, match=r"got the kernel 'kernel' of shape .*Pass output_axes"):
+            adamo(1e-2).init({"kernel": jnp.ones(shape)})
+
+
+def test_a_mask_that_does_not_fit_is_refused_when_training_begins():
+    with pytest.raises(UserError, match="got a mask without an entry for 'kernel'"):
+        adamo(1e-2, mask={"bias": False, "head": True}).init(PARAMS)
+
+
+def test_a_prefix_moves_the_kernels_below_and_nothing_else():
+    params = {"hidden": {"bias": jnp.ones(3), "kernel": 2 * jnp.eye(3)}, "head": {"kernel": jnp.ones((3, 1))}}
+    after = drifted(params, 1, mask={"hidden": True, "head": False})
+    moved = jax.tree.map(lambda old, new: bool((old != new).any()), params, after)
+    assert moved == {"hidden": {"bias": False, "kernel": True}, "head": {"kernel": False}}
+
+
+@pytest.mark.parametrize("mask", [None, {"bias": False, "head": False, "kernel": True}])
+def test_inside_masks_and_partitions_the_others_stay(mask):
+    inner = adamo(1e-2, isometry_strength=1.0, isometry_every=1, mask=mask)
+    labels = {"bias": "still", "head": "still", "kernel": "moved"}
+    parted = optax.partition({"moved": inner, "still": optax.set_to_zero()}, labels)
+    for tx in (parted, optax.masked(inner, {"bias": False, "head": False, "kernel": True})):
+        updates, _ = tx.update(zeros(PARAMS), tx.init(PARAMS), PARAMS)
+        assert {name for name, update in updates.items() if np.any(np.asarray(update) != 0)} == {"kernel"}
+
+
+def test_masks_made_of_a_flax_state_go_with_its_optimizer():
+    model = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+    model.kernel[...] = 2 * jnp.eye(3)
+    mask = jax.tree.map(lambda leaf: leaf.ndim == 2, nnx.state(model, nnx.Param))
+    optimizer = nnx.Optimizer(model, adamo(1e-2, isometry_strength=1.0, isometry_every=1, mask=mask), wrt=nnx.Param)
+    optimizer.update(model, jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param)))
+    np.testing.assert_allclose(jnp.diag(model.kernel[...]), 1.76, rtol=1e-5)
+    assert not model.bias[...].any()
+
+
+@pytest.mark.parametrize("options", [{"isometry_every": 2.5}, {"isometry_every": jnp.float32(1.5)}])
+def test_periods_are_whole_numbers(options):
+    with pytest.raises(UserError, match=r"got every=(2|1)\.5; wanted a whole number ≥ 1"):
+        adamo(1e-3, **options)
+
+
+@pytest.mark.parametrize("rate", [jnp.array(-0.1), np.float32("nan"), jnp.ones(2)])
+def test_rates_that_are_arrays_are_checked(rate, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' type checker would be first
+    with pytest.raises(UserError, match=r"got learning_rate=.*; wanted a finite number ≥ 0"):
+        adamo(rate)

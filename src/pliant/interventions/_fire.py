@@ -89,7 +89,7 @@ def fire(
 
         kernels, structure = jax.tree.flatten(learned.params)
         found = zip(kernels, select_kernels(mask, learned.params, output_axes), strict=True)
-        return learned._replace(params=structure.unflatten(renewed(kernel, axes) for kernel, axes in found))
+        return learned._replace(params=jax.tree.unflatten(structure, [renewed(*each) for each in found]))
 
     return Intervention(init, switch=at_switch(renew, every_tasks))
 

@@ -53,7 +53,7 @@ def keep_frozen(intervention: Intervention, wiring: Wiring) -> Intervention:
         return run if hook else None
 
     def reported(learned: Learned, state: State) -> tuple[Params, State]:
-        params, network = intervention.reported(learned, state)  # type: ignore[misc] # only where there is one
+        params, network = intervention.reported(learned, state)
         return restored(learned.params, params), network
 
     return Intervention(

@@ -75,7 +75,7 @@ def clear_moments(
       `optax.tree.map_params`, which also reaches copies of parameters and accumulated gradients.
     """
     new = {} if params is None else by_path(params)
-    doubts: list[tuple[str, str, Array]] = []  # of a parameter, but not of its shape: known fields say more
+    doubts: list[tuple[Any, str, Array]] = []  # of a parameter, but not of its shape: known fields say more
 
     def clear(path: Any, leaf: Array) -> Array:
         fields, whole = _fields(path), leaf_path(path)

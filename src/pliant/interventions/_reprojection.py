@@ -77,7 +77,7 @@ def reprojection(
     def projected(learned: Learned) -> tuple[Learned, Array]:
         kernels, structure = jax.tree.flatten(learned.params)
         axes = select_kernels(mask, learned.params, output_axes)
-        params = structure.unflatten(new_value(*each) for each in zip(kernels, axes, strict=True))
+        params = jax.tree.unflatten(structure, [new_value(*each) for each in zip(kernels, axes, strict=True)])
         optimizer = learned.optimizer
         if clears_moments:
             everywhere = zip(by_path(params).items(), axes, strict=True)

@@ -191,7 +191,7 @@ def _as_matrices(wiring: Wiring, kernels: Params) -> PyTree[optax.contrib.MuonDi
     leaves, structure = jax.tree.flatten(kernels)
     found = find_output_axes(wiring, kernels, [True] * len(leaves))
     axes = [split_axes(leaf.shape, outputs) for leaf, outputs in zip(leaves, found, strict=True)]
-    return structure.unflatten(optax.contrib.MuonDimensionNumbers(*each) for each in axes)
+    return jax.tree.unflatten(structure, [optax.contrib.MuonDimensionNumbers(*each) for each in axes])
 
 
 SGD = Method(

@@ -102,8 +102,8 @@ def add_isometry_step(
         return jnp.minimum(size, 1.0 / (8.0 * bound)) * gradient
 
     def moved(updates: Any, params: Any, size: Any) -> tuple[Any, Scalar]:
-        kernels, structure = jax.tree.flatten(params)
-        found = zip(kernels, select_kernels(mask, params, output_axes), strict=True)
+        structure: Any = jax.tree.structure(params)
+        found = zip(jax.tree.leaves(params), select_kernels(mask, params, output_axes), strict=True)
         steps = [None if axes is None else step_of(kernel, axes, size) for kernel, axes in found]
 
         def move(update: Array, step: Array | None) -> Array:

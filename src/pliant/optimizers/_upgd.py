@@ -223,7 +223,7 @@ def _over_norms(utilities: Any, output_axes: list[tuple[int, ...]]) -> Any:
         axes = split_axes(leaf.shape, outputs)[0] if outputs else None
         return leaf / jnp.maximum(jnp.sqrt(jnp.square(leaf).sum(axis=axes, keepdims=True)), _TINY)
 
-    return structure.unflatten(over_norm(*each) for each in zip(leaves, output_axes, strict=True))
+    return jax.tree.unflatten(structure, [over_norm(*each) for each in zip(leaves, output_axes, strict=True)])
 
 
 def _mean(tree: Any) -> Scalar:
