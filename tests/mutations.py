@@ -113,7 +113,9 @@ MUTATIONS = {
         "learner.init(axis.put((seeds + np.int32(first > 0), own)), traced)",
     ),
     "restores-the-oldest": Mutation(
-        "training/_checkpoint.py", "num_tasks_done or self.num_tasks_done()", "num_tasks_done or self.kept()[0]"
+        "training/_checkpoint.py",
+        "num_tasks_done or self.num_tasks_done()",
+        "num_tasks_done or self.kept()[0]",
     ),
     "the-same-noise-in-every-step": Mutation(
         "training/_step.py", "noise = jax.random.fold_in(keys.noise, step)", "noise = jax.random.fold_in(keys.noise, 0)"
