@@ -1,6 +1,7 @@
 """One part that fails leaves the others; and afterwards everything is as before."""
 
 import io
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch.nn.utils import parametrizations, prune
 
 from pliant.errors import UserError
 from pliant.torch import diagnose
+from pliant.torch._loss import loss_of
 
 TABLE = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
 TOKENS = torch.arange(24).reshape(8, 3) % 10
@@ -319,6 +321,33 @@ def test_outputs_among_others(wrap):
     wanted = report(returns(lambda output: output))[0]
     torch.manual_seed(0)
     same(report(returns(wrap))[0], wanted)
+
+
+class Outputs(NamedTuple):
+    value: torch.Tensor
+    logits: torch.Tensor
+
+
+def test_an_output_by_its_name_goes_before_the_first():
+    torch.manual_seed(0)
+    wanted = report(returns(lambda output: output))[0]
+    torch.manual_seed(0)
+    same(report(returns(lambda output: Outputs(output.sum(1), output)))[0], wanted)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((6, 5, 3), -1), ((6, 3, 5), 1), ((6, 3, 5, 4), 1), ((6, 3), 1)])
+def test_classes_of_positions(shape, axis):
+    output = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    classes = output.movedim(axis, -1).argmax(-1)
+    chosen = [1, 4]
+    found = loss_of(classes, output)(output[chosen], chosen)
+    logits = output.movedim(axis, -1)[chosen].log_softmax(-1)
+    assert torch.allclose(found, -logits.amax(-1).flatten(1).mean(1) if logits.ndim > 2 else -logits.amax(-1))
+
+
+def test_classes_that_fit_two_axes_are_refused():
+    with pytest.raises(UserError, match=r"got y of shape \(6, 3\) for an output of shape \(6, 3, 3\); wanted classes"):
+        loss_of(torch.zeros(6, 3, dtype=torch.int64), torch.zeros(6, 3, 3))
 
 
 lazy = nn.Sequential(nn.LazyLinear(3))

@@ -82,16 +82,15 @@ def output_of(result: Any) -> Tensor:
       torch.Size([5, 2])
     """
     found = result
+    named = next((getattr(result, name) for name in _OUTPUTS if isinstance(getattr(result, name, None), Tensor)), None)
     if isinstance(result, tuple | list):
-        found = result[0] if result else None
+        found = named if named is not None else result[0] if result else None
     elif isinstance(result, Mapping) or dataclasses.is_dataclass(result):
         entries = dict(result) if isinstance(result, Mapping) else vars(result)
         known = [entries[name] for name in _OUTPUTS if isinstance(entries.get(name), Tensor)]
         found = [*known, *entries.values()][0] if known or len(entries) == 1 else None
     elif not isinstance(result, Tensor):
-        found = next(
-            (getattr(result, name) for name in _OUTPUTS if isinstance(getattr(result, name, None), Tensor)), None
-        )
+        found = named
     if not isinstance(found, Tensor):
         keys = f" with {', '.join(map(str, result))}" if isinstance(result, Mapping) else ""
         raise UserError(

@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pliant.diagnostics import DIAGNOSTICS, NTK, MeasuredNTK, gradient_norm, one_blas_thread
-from pliant.errors import UserError
 from pliant.results import diagnosis_table
 from pliant.sampling import evenly
 from pliant.torch._called import as_it_was, inputs_for, number_of, require_real, some, unwrapped
 from pliant.torch._derivatives import Captured, jacobians, tangent_kernel
+from pliant.torch._loss import loss_of
 from pliant.torch._seen import NotMeasuredError, Seen, is_close, is_kernel_layer, kernels, known, notes, reason, see
 from pliant.torch._trace import Layer
 from pliant.types import Batch, HiddenLayer, Measured, Network, Subject, Wiring
@@ -115,8 +114,8 @@ def _measured(seen: Seen, y: Any) -> tuple[dict[str, Measured], dict[str, str], 
     makers |= {name: functools.partial(lambda name: _observe(name, weights()), name) for name in _OF_KERNELS}
     makers["weight-norm"] = lambda: _observe("weight-norm", _of_weights(seen, seen.counted))
     makers["jacobian"] = lambda: _jacobian(seen, gaps)
-    makers["gradient-norm"] = lambda: _gradient_norm(seen, _loss(y, seen.output))
-    makers["ntk"] = lambda: _ntk(seen, _loss(y, seen.output))
+    makers["gradient-norm"] = lambda: _gradient_norm(seen, loss_of(y, seen.output))
+    makers["ntk"] = lambda: _ntk(seen, loss_of(y, seen.output))
     found, reasons = {}, {}
     for name, make in makers.items():
         try:
@@ -260,59 +259,6 @@ def _require_same(layer: Layer, again: Tensor, chosen: Any) -> None:
     """Raises if a second pass did not come by the same place."""
     if not is_close(again, layer.raw[chosen]):
         raise NotMeasuredError(f"{layer.name!r} differs in a second forward pass")
-
-
-def _loss(y: Any, output: Tensor) -> Callable[..., Tensor]:
-    """The loss of examples, by default of all."""
-    if y is None:
-        raise UserError(got="no targets", wanted="one for each example", do="Give y.")
-    targets = _targets(y, output)
-    is_class = not targets.is_floating_point()
-
-    def loss(output: Tensor, chosen: Any = slice(None)) -> Tensor:
-        wanted = targets[chosen]
-        if is_class:
-            found = functional.cross_entropy(output.flatten(0, -2), wanted.flatten(), reduction="none")
-        else:
-            found = (output - wanted).square()
-        return found.reshape(len(output), -1).mean(dim=1)
-
-    return loss
-
-
-def _targets(y: Any, output: Tensor) -> Tensor:
-    """Classes as integers, (batch, …), or values of the output's shape.
-
-    Raises:
-      UserError: if they are neither.
-    """
-    try:
-        targets = y.detach() if isinstance(y, Tensor) else torch.as_tensor(np.asarray(y))
-    except (TypeError, ValueError):
-        raise UserError(
-            got=f"y of type {type(y).__name__}", wanted="numbers, one for each example", do="Give a tensor."
-        ) from None
-    targets = targets.to(output.device)
-    is_value = targets.is_floating_point()
-    wanted = tuple(output.shape) if is_value else tuple(output.shape[:-1])
-    shape = tuple(targets.shape)
-    fits = shape == wanted or shape in ((*wanted, 1), wanted[:-1] if is_value and wanted[-1] == 1 else wanted)
-    if not fits or targets.is_complex() or (not is_value and not _are_classes(targets, output.shape[-1])):
-        bounds = (
-            f" from {targets.min().item()} to {targets.max().item()}"
-            if targets.numel() and not targets.is_complex()
-            else ""
-        )
-        raise UserError(
-            got=f"y of shape {shape}{bounds}",
-            wanted=f"a class below {output.shape[-1]}, or {output.shape[-1]} value(s), for every example",
-            do="Integers are classes, floating-point numbers are values.",
-        )
-    return targets.to(output.dtype if is_value else torch.int64).reshape(wanted)
-
-
-def _are_classes(targets: Tensor, num: int) -> bool:
-    return targets.numel() > 0 and int(targets.min()) >= 0 and int(targets.max()) < num
 
 
 def _summary(name: str, arrays: Any) -> Measured:
