@@ -87,11 +87,13 @@ class BatchNorm(nnx.BatchNorm):
             centred = x + spread(-self.mean[...], x)
         else:
             centred, mean, var = _moments(x)
-            now = self.mean[...], self.var[...]
-            self.mean[...] = keep_finite(self.momentum * now[0] + (1 - self.momentum) * mean, now[0])
-            self.var[...] = keep_finite(self.momentum * now[1] + (1 - self.momentum) * var, now[1])
+            self.mean[...] = self._averaged(self.mean[...], mean)
+            self.var[...] = self._averaged(self.var[...], var)
         y = centred * spread(scale * jax.lax.rsqrt(var + self.epsilon), x) + spread(bias, x)
         return y.astype(dtype)
+
+    def _averaged(self, running: Array, now: Array) -> Array:
+        return self.momentum * running + (1 - self.momentum) * keep_finite(now, running)
 
 
 def _widened(*arrays: Array) -> tuple[jnp.dtype, list[Array]]:
