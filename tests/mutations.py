@@ -143,7 +143,7 @@ def failures(tree: Path, tests: list[str], num_workers: int) -> list[str]:
         return [f"(no end after {MOST_SECONDS} s)"]
     if done.returncode not in (0, 1, 2):
         raise RuntimeError(done.stdout + done.stderr)
-    found = re.findall(r"^(?:FAILED|ERROR) (\S+?::\S+(?: .*?)?|\S+)(?: - .*)?$", done.stdout, re.MULTILINE)
+    found = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
     return sorted(set(found)) or (["(pytest ended without a name)"] if done.returncode else [])
 
 

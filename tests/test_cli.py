@@ -18,8 +18,6 @@ from pliant.__main__ import INTERRUPTED, UNREAD
 from pliant.presets import PRESETS
 from pliant.results import RunFolder
 
-pytestmark = pytest.mark.exact
-
 COMMAND = [sys.executable, "-m", "pliant"]
 PATIENCE = 600  # seconds, for what takes a few where nobody else computes
 SMALL = "--methods adam adamo --seeds 2 --tasks 6 --epochs 6 --widths 32 32 --train-size 400".split()

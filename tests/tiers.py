@@ -25,6 +25,10 @@ FIRST_AND_LAST = (
 """Where most cases compile a program: of a parametrised test its first and last case, and of refusals every case."""
 
 WHOLE = {
+    "tests/test_cli.py::test_a_reader_that_leaves_is_no_error[arguments1]",
+    "tests/test_cli.py::test_ctrl_c_at_any_time_exits_with_130[1.0]",
+    "tests/test_cli.py::test_ctrl_c_at_any_time_exits_with_130[4.0]",
+    "tests/test_cli.py::test_kill_9_and_the_same_command_again[adam-2]",
     "tests/training/test_run.py::test_a_grid_continues",
     "tests/training/test_run.py::test_texts_are_memorised",
     "tests/training/test_run.py::test_what_methods_report_is_stored",
