@@ -14,7 +14,8 @@ FUNCTIONS = {
     if inspect.isfunction(getattr(package, name))
 } | {"isometry.gram_deviation": isometry.gram_deviation}
 # Lookups and index arithmetic have no literature.
-SMALL = {"activation", "choose", "measure", "slot_mask", "spell", "shifted", "summarize"}
+SMALL = {"activation", "choose", "examine", "failure", "find_trained", "jacobian_gaps", "measure", "slot_mask", "spell"}
+SMALL |= {"shifted", "summarize"}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -6,6 +6,7 @@ from pliant.diagnostics._churn import PolicyChurn, policy_churn, value_churn
 from pliant.diagnostics._dead import dead, firing_rates
 from pliant.diagnostics._distance import Distance, distance
 from pliant.diagnostics._dormancy import dormancy_scores, dormant, is_dormant
+from pliant.diagnostics._examine import Examined, examine
 from pliant.diagnostics._excess_loss import ExcessLossPlasticity, excess_loss_fraction, excess_loss_plasticity
 from pliant.diagnostics._gradient_cosine import GradientCosine, gradient_cosine, gradient_gram
 from pliant.diagnostics._gradient_norm import GradientNorm, gradient_norm
@@ -22,9 +23,9 @@ from pliant.diagnostics._hessian import (
 from pliant.diagnostics._hessian_density import HessianDensity, hessian_density
 from pliant.diagnostics._jacobian import input_output_jacobian, intermediate_jacobian, layer_jacobians
 from pliant.diagnostics._jacobian_moments import JacobianMoments, jacobian_moments
-from pliant.diagnostics._jacobian_spectrum import JacobianSpectrum, jacobian_spectrum
+from pliant.diagnostics._jacobian_spectrum import JacobianSpectrum, jacobian_gaps, jacobian_spectrum
 from pliant.diagnostics._layer_fractions import LayerFractions
-from pliant.diagnostics._measure import failure, in_one_line, measure, summarize
+from pliant.diagnostics._measure import failure, measure, summarize
 from pliant.diagnostics._ntk import NTK, ntk
 from pliant.diagnostics._ntk_spectrum import MeasuredNTK, NTKSpectrum, layer_traces, ntk_spectrum, rayleigh
 from pliant.diagnostics._probe_plasticity import ProbePlasticity, probe_plasticity, sine_targets
@@ -36,6 +37,7 @@ from pliant.diagnostics._revival import Revival, revival
 from pliant.diagnostics._sample_plasticity import sample_plasticity
 from pliant.diagnostics._saturated import is_linearized, linearized, saturated
 from pliant.diagnostics._taps import tapped
+from pliant.diagnostics._trained import Trained, find_trained
 from pliant.diagnostics._update_norm import UpdateNorm, update_norm
 from pliant.diagnostics._weight_spectra import WeightSpectrum, weight_spectra
 from pliant.diagnostics._weights import IsometryDeviation, WeightNorm, isometry_deviation, weight_norm
@@ -45,6 +47,7 @@ __all__ = [
     "NTK",
     "SETS",
     "Distance",
+    "Examined",
     "ExcessLossPlasticity",
     "GradientCosine",
     "GradientNorm",
@@ -61,6 +64,7 @@ __all__ = [
     "RepresentationChange",
     "Revival",
     "TopEigenvalues",
+    "Trained",
     "Tridiagonal",
     "UpdateNorm",
     "WeightNorm",
@@ -71,10 +75,12 @@ __all__ = [
     "dormancy_scores",
     "dormant",
     "effective_rank",
+    "examine",
     "excess_loss_fraction",
     "excess_loss_plasticity",
     "failure",
     "feature_rank",
+    "find_trained",
     "firing_rates",
     "gradient_cosine",
     "gradient_gram",
@@ -83,13 +89,13 @@ __all__ = [
     "grama",
     "hessian_density",
     "hessian_vector_product",
-    "in_one_line",
     "incoming_gradients",
     "input_output_jacobian",
     "intermediate_jacobian",
     "is_dormant",
     "is_linearized",
     "isometry_deviation",
+    "jacobian_gaps",
     "jacobian_moments",
     "jacobian_spectrum",
     "lanczos",

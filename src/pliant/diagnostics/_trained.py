@@ -66,7 +66,12 @@ class Trained(NamedTuple):
 
 
 def find_trained(params: Params) -> Trained:
-    """Takes all floating-point arrays for parameters."""
+    """Takes all floating-point arrays for parameters.
+
+    Example:
+      >>> find_trained({"table": jnp.arange(3), "w": jnp.ones(2)}).paths
+      ('w',)
+    """
     arrays = [(leaf_path(path), leaf) for path, leaf in _arrays(params)]
     paths = tuple(path for path, leaf in arrays if jnp.issubdtype(leaf.dtype, jnp.floating))
     return Trained(params, paths, tuple(path for path, _ in arrays if path not in paths))
