@@ -69,7 +69,7 @@ def _start_jax() -> None:
     except (RuntimeError, AssertionError) as error:  # the latter, without a word, where a plugin is missing
         reason = (str(error).splitlines() or ["no such device"])[0]
         raise UserError(
-            got=f"JAX_PLATFORMS={jax.config.jax_platforms}, which JAX cannot start here: {reason}",
+            got=f"JAX_PLATFORMS={jax.config.values['jax_platforms']}, which JAX cannot start here: {reason}",
             wanted="a platform that this machine and the installed jaxlib have",
             do="Leave JAX_PLATFORMS unset, or set it to cpu.",
         ) from error

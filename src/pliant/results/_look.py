@@ -1,11 +1,13 @@
 """How figures look: lines that the colour-blind tell apart, and names that are printed as they are."""
 
+from typing import Any
+
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, but for yellow
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")  # ten on seven colours: pairs repeat after 70 lines
 _DASHES = ("-", "--", "-.", ":")
 
 
-def line_style(place: int) -> dict[str, str]:
+def line_style(place: int) -> dict[str, Any]:
     """Colour, marker and dashes of a line, as keywords of `Axes.plot`. The first 70 all differ.
 
     Args:

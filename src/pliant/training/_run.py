@@ -168,7 +168,7 @@ def _run_method(
 class _Learned(NamedTuple):
     """A task that has been learned."""
 
-    index: int
+    task_index: int
     """Counted from 0."""
     means: dict[str, np.ndarray]
     scored: Any
@@ -184,7 +184,7 @@ def _store(
     plan: Plan, method: MethodPlan, learner: Learner, folder: RunFolder, checkpoints: Checkpoints, learned: _Learned
 ) -> None:
     """Summarises and writes a task; the checkpoint comes last, so that every checkpoint has its metrics."""
-    index, name = learned.index, method.method.name
+    index, name = learned.task_index, method.method.name
     found, arrays = _summarize(learned, learner.axis.num_seeds)
     rows = _rows(plan, method, index, learned.means, found)
     folder.record_arrays(name, index + 1, arrays)
