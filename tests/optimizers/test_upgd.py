@@ -320,3 +320,14 @@ def test_utility_stays_where_a_gradient_is_not_finite(beta, first):
     assert np.isfinite(state.info["mean_utility"])
     updates, _ = tx.update(GRADIENT, state, WEIGHTS)
     assert np.isfinite(updates).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_moments_of_narrow_gradients_are_in_float32(dtype):
+    """In float16 the square of 1e-4 is 0, and Adam's direction infinite."""
+    tx = upgd(0.1, base="adam", **QUIET)
+    weights, gradient = jnp.zeros(2, dtype), jnp.full(2, 1e-4, dtype)
+    updates, state = tx.update(gradient, tx.init(weights), weights)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.base)} == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
+    assert updates.dtype == dtype
+    np.testing.assert_allclose(np.float32(updates), -0.05, rtol=0.01)

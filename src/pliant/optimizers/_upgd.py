@@ -23,7 +23,7 @@ class UPGDState(NamedTuple):
     trace: Any
     """Running utility, in float32: of every weight, or by hidden layer of every unit."""
     base: optax.OptState
-    """Adam's moments; empty for SGD."""
+    """Adam's moments, in float32 or wider; empty for SGD."""
     seed: Int[Array, ""]
     """Of the noise where `update` is not handed a key."""
     info: Info
@@ -136,7 +136,11 @@ def upgd(
         else:
             trace = {layer.name: jnp.zeros(layer.width, jnp.float32) for layer in units.layers}
         return UPGDState(
-            jnp.zeros((), jnp.int32), trace, inner.init(params), jnp.int32(seed), {"mean_utility": jnp.float32(0)}
+            jnp.zeros((), jnp.int32),
+            trace,
+            inner.init(_wide(params)),
+            jnp.int32(seed),
+            {"mean_utility": jnp.float32(0)},
         )
 
     def update_fn(
@@ -161,7 +165,7 @@ def upgd(
         useful = _over_norms(corrected, output_axes(params)) if scope == "local" else _over_largest(corrected)
         room = jax.tree.map(lambda utility: 1 - jax.nn.sigmoid(utility), useful)
         rooms = _of_feeds(units, room, params) if units else by_path(room)
-        direction, moments = inner.update(updates, state.base, params, **extra)
+        direction, moments = inner.update(_wide(updates), state.base, params, **extra)
         rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
         key = jax.random.fold_in(jax.random.key(state.seed), count) if key is None else key
         draws = iter(jax.random.split(key, len(jax.tree.leaves(params))))
@@ -181,6 +185,10 @@ def upgd(
         return moves, UPGDState(count, trace, moments, state.seed, info)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _wide(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
 
 
 def _weight_utilities(gradients: Params, params: Params) -> Params:
