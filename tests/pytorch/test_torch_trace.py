@@ -272,6 +272,26 @@ def test_what_is_in_the_declared_head_or_behind_it_is_no_hidden_layer():
     assert found.behind == ("2.1", "2.3")
 
 
+def test_the_last_layer_is_what_the_head_reads():
+    def forward(net, x):
+        policy = net.policy(net.a(x).relu())
+        return policy, net.value(net.b(x).tanh())
+
+    parts = {"a": nn.Linear(4, 6), "b": nn.Linear(4, 5), "policy": nn.Linear(6, 2), "value": nn.Linear(5, 1)}
+    found = follow(Written(forward, **parts), *TABLE)
+    assert (found.heads, found.last) == (("policy", "value"), "relu")
+    assert follow(Written(forward, **parts), *TABLE, head="value").last == "tanh"
+
+
+def test_names_are_taken_once():
+    net = nn.ModuleDict({"relu": nn.ReLU(), "relu_2": nn.ReLU(), "a": nn.Linear(4, 4)})
+    written = Written(
+        lambda self, x: net["a"](net["relu"](net["a"](net["relu_2"](net["a"](net["relu"](net["a"](x)))))))
+    )
+    written.relu, written.relu_2, written.a = net["relu"], net["relu_2"], net["a"]
+    assert list(widths(follow(written, *TABLE))) == ["relu", "relu_2", "relu_3"]
+
+
 def test_layers_that_cannot_be_measured_are_named():
     class Recurrent(nn.Module):
         def __init__(self):

@@ -137,7 +137,7 @@ def _of_features(seen: Seen) -> Subject:
         )
         for layer in layers
     )
-    return _subject({}, Wiring(hidden, {}, head_input=hidden[-1].name), features, len(seen.output))
+    return _subject({}, Wiring(hidden, {}, head_input=seen.trace.last), features, len(seen.output))
 
 
 def _of_weights(seen: Seen, tensors: Mapping[str, Tensor]) -> Subject:
@@ -147,7 +147,7 @@ def _of_weights(seen: Seen, tensors: Mapping[str, Tensor]) -> Subject:
         owner, _, own = name.rpartition(".")
         is_kernel = own == "weight" and is_kernel_layer(parts[owner])
         params[name] = jnp.asarray(_kernel(_array(tensor)) if is_kernel else _array(tensor))
-        is_head = any(owner == head or (head and owner.startswith(f"{head}.")) for head in seen.heads)
+        is_head = any(owner == head or (head and owner.startswith(f"{head}.")) for head in seen.trace.heads)
         roles[name] = ("head" if is_head else "matrix") if is_kernel else "other"
     return _subject(params, Wiring((), roles), {}, len(seen.output))  # type: ignore[arg-type]
 

@@ -90,6 +90,17 @@ class Info(NamedTuple):
     """Whether it depends on the output layer."""
 
 
+class Product(NamedTuple):
+    """A product of data with weights."""
+
+    name: str
+    """The module that it belongs to."""
+    above: frozenset[Core]
+    """The activations that it depends on."""
+    is_read: bool = False
+    """Whether another product depends on it."""
+
+
 class Follower(TorchDispatchMode):
     """Sees every operation, and keeps an `Info` of every tensor that depends on the inputs."""
 
@@ -102,8 +113,8 @@ class Follower(TorchDispatchMode):
         """Activations that something reads."""
         self.read: set[Core] = set()
         """Those that weights read, at once or later."""
-        self.products: list[tuple[str, bool]] = []
-        """The module of each product with weights, and whether another reads it."""
+        self.products: list[Product] = []
+        """All with weights."""
         self.weights: set[str] = set()
         """The parameters that products read."""
         self.unseen: dict[str, str] = {}
@@ -212,8 +223,8 @@ class Follower(TorchDispatchMode):
         self.read |= found.above
         self.weights |= params
         for number in found.frontier:
-            self.products[number] = (self.products[number][0], True)
-        self.products.append((self.scope(params), False))
+            self.products[number] = self.products[number]._replace(is_read=True)
+        self.products.append(Product(self.scope(params), found.above))
         return found._replace(is_learned=True, frontier=frozenset({len(self.products) - 1}))
 
     def lost(self, infos: Sequence[Info]) -> Info:

@@ -29,7 +29,6 @@ class Seen(NamedTuple):
     x: Any
     output: Tensor
     trace: Trace
-    heads: tuple[str, ...]
     is_head_declared: bool
     counted: Mapping[str, Tensor]
     """The parameters that are measured: those that are trained, or all."""
@@ -95,14 +94,12 @@ def see(module: nn.Module, x: Any, head: str | None, layers: Sequence[str] | Non
             wanted="a batch, (batch, …)",
             do="One example alone is x[None].",
         )
-    heads = (head,) if head is not None else found.heads
     return Seen(
         module,
         call,
         x,
         output,
         found,
-        heads,
         head is not None,
         counted,
         len(params) - len(counted),
@@ -144,7 +141,7 @@ def reason(error: Exception) -> str:
 def notes(seen: Seen) -> dict[str, str]:
     """What the numbers are about, by a word for each thing that is to be said."""
     found = seen.trace
-    heads = ", ".join(name or "the module itself" for name in seen.heads)
+    heads = ", ".join(name or "the module itself" for name in seen.trace.heads)
     if not seen.is_head_declared:
         heads = f"{heads} (found; name another with head=)" if heads else "none found: name it with head="
     said = {"head": heads, "hidden layers": _listed([layer.name for layer in found.layers]) or "none"}

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -52,8 +53,10 @@ class Trace(NamedTuple):
     """What the module returned."""
     layers: tuple[Layer, ...]
     """In the order in which they are computed."""
+    last: str | None
+    """The layer that the head reads: of several heads the first."""
     heads: tuple[str, ...]
-    """The modules whose products make the outputs, each by one; none where that is not clear."""
+    """The declared head, or the modules whose products are the outputs; none where that is not clear."""
     behind: tuple[str, ...]
     """Activations behind the head or the last weights."""
     unseen: Mapping[str, str]
@@ -96,6 +99,12 @@ def trace(
     with watch.on(module), follower, _Calls(watch):
         output = call()
     return watch.result(output)
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """The name, and others for where it is taken."""
+    yield name
+    yield from (f"{name}_{number}" for number in itertools.count(2))
 
 
 class _Calls(TorchFunctionMode):
@@ -240,10 +249,9 @@ class _Watch:
         heads = [head for info in outputs for head in self._heads(info.frontier)]
         unseen = dict(follower.unseen)
         found: dict[Core, Layer] = {}
-        names: collections.Counter[str] = collections.Counter()
         for core in hidden if self.layers is None else self.chosen:
-            names[core.name] += 1
-            name = core.name if names[core.name] == 1 else f"{core.name}_{names[core.name]}"
+            taken = {layer.name for layer in found.values()} | set(unseen)
+            name = next(each for each in _numbered(core.name) if each not in taken)
             raw = core.value
             is_table = core.labels is None and raw.ndim == 2 and len(raw) in follower.num_examples
             values = units_last(raw, along(raw, -1) if is_table else core.labels)
@@ -253,10 +261,15 @@ class _Watch:
                 continue
             start = next((found[each].name for each in reversed(found) if each in core.above), None)
             found[core] = Layer(name, raw, values, core.activation, start, core.call)
+        heads = list(dict.fromkeys(heads)) if self.head is None else [self.head]
+        first = heads[0] if heads else None
+        of_head = [each for each in follower.products if f"{each.name}.".startswith(f"{first}.")]
+        above = frozenset[Core]().union(*(product.above for product in of_head))
         return Trace(
             output,
             tuple(found.values()),
-            tuple(dict.fromkeys(heads)),
+            next((found[core].name for core in reversed(found) if core in above or not above), None),
+            tuple(heads),
             tuple(dict.fromkeys(behind)),
             unseen,
             frozenset(self.called),
@@ -266,6 +279,6 @@ class _Watch:
     def _heads(self, frontier: frozenset[int]) -> list[str]:
         """The modules of an output's last products; none if another product reads one, as in a residual stream."""
         products = self.follower.products
-        names = [products[number][0] for number in sorted(frontier)]
-        others = {name for number, (name, _) in enumerate(products) if number not in frontier}
-        return [] if others.intersection(names) or any(products[number][1] for number in frontier) else names
+        names = [products[number].name for number in sorted(frontier)]
+        others = {product.name for number, product in enumerate(products) if number not in frontier}
+        return [] if others.intersection(names) or any(products[number].is_read for number in frontier) else names
