@@ -153,3 +153,18 @@ def test_scaling_the_weights_in_front_of_a_norm_does_not_matter(key):
         for p in (params, params | {"dense_1": jax.tree.map(lambda leaf: 10 * leaf, params["dense_1"])})
     ]
     np.testing.assert_allclose(dormancy_scores(features[0]), dormancy_scores(features[1]), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_a_silent_layer_of_low_precision_is_all_dormant(dtype):
+    """In float16 10⁻⁹ is 0, so that a silent layer's scores would be 0/0."""
+    layer = jnp.zeros((4, 3), dtype)
+    assert dormancy_scores(layer).tolist() == [0.0, 0.0, 0.0]
+    assert dormant({"layer": layer}).pooled == 1.0
+    assert dormancy_scores(jnp.full((9999, 2), 16.0, dtype), relative=False).tolist() == [16.0, 16.0]
+
+
+@pytest.mark.parametrize("threshold", [np.nan, -1.0])
+def test_thresholds_are_checked(threshold):
+    with pytest.raises(UserError, match=r"got threshold=.*; wanted a finite number ≥ 0"):
+        dormant({"layer": GOLDEN}, threshold)

@@ -226,3 +226,25 @@ class TestChain:
             "dormant": np.asarray(is_dormant(hidden, 0.0)),
             "no gradient": np.asarray((gradients == 0).all(axis=(0, 1))),
         }
+
+
+@pytest.mark.parametrize("threshold", [np.nan, -1.0])
+def test_thresholds_are_checked(threshold):
+    with pytest.raises(UserError, match=r"got threshold=.*; wanted a finite number ≥ 0"):
+        grama({"layer": GOLDEN}, threshold)
+
+
+def test_units_of_any_layout():
+    """(out, in, 1, 1), and a reader's rows (channels · positions, out) as channels first are flattened."""
+    kernel = np.arange(8.0).reshape(4, 2, 1, 1)
+    flat = np.arange(12.0).reshape(6, 2)
+    feeds = tuple(Feed(slot, jax.nn.initializers.zeros) for slot in (Slot("w", 0), Slot("flat", 0, repeats=3)))
+    layers = (
+        HiddenLayer("conv", 4, feeds[:1], (), "relu", elementwise=True),
+        HiddenLayer("two", 2, feeds[1:], (), "relu", elementwise=True),
+    )
+    found = incoming_gradients(
+        Wiring(layers, {"w": "matrix", "flat": "matrix"}), {"w": jnp.asarray(kernel), "flat": jnp.asarray(flat)}
+    )
+    np.testing.assert_array_equal(found["conv"], kernel[:, :, 0, 0].T)
+    np.testing.assert_array_equal(np.sort(found["two"], axis=0), flat.reshape(2, 6).T)

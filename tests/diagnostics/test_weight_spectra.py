@@ -176,3 +176,12 @@ def test_several_seeds_at_once(key):
             for each in (jax.tree.map(lambda leaf, seed=seed: leaf[seed], together), alone)
         ]
         assert both[0].numbers == both[1].numbers
+
+
+def test_the_layout_is_told_or_refused():
+    """Orthonormal as 8 × 36."""
+    kernel = np.linalg.qr(np.random.default_rng(0).standard_normal((36, 8)))[0].T.reshape(8, 4, 3, 3)
+    assert weight_spectra({"conv": kernel}, output_axes=0)["conv"].sigma_max == pytest.approx(1.0)
+    assert weight_spectra({"conv": kernel}, output_axes={"conv": (0,)})["conv"].isometry_deviation < 1e-12
+    with pytest.raises(UserError, match=r"got the kernel 'conv' of shape .*, in which several axes may be the out"):
+        weight_spectra({"conv": kernel})

@@ -152,3 +152,10 @@ def test_isometry_of_a_conv_kernel_by_hand():
     np.testing.assert_allclose(
         isometry_deviation({"kernel": kernel}, output_axes=-1).mean, (3**2 + 0**2) / 2, rtol=1e-6
     )
+
+
+def test_the_layout_is_told_or_refused():
+    kernel = np.linalg.qr(np.random.default_rng(0).standard_normal((36, 8)))[0].T.reshape(8, 4, 3, 3)
+    np.testing.assert_allclose(isometry_deviation({"conv": kernel}, output_axes=0).mean, 0.0, atol=1e-6)
+    with pytest.raises(UserError, match="in which several axes may be the outputs"):
+        isometry_deviation({"conv": kernel})

@@ -1,9 +1,11 @@
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 
-from pliant.results import summarize_run, summary_table
+from pliant.results import diagnosis_table, summarize_run, summary_table
 
 
 def _printed(num_tasks, *, diverged=0.0):
@@ -54,3 +56,20 @@ def test_diverged_seeds_are_counted():
 )
 def test_the_header_says_how_many_tasks(num_tasks, header):
     assert header in _printed(num_tasks)
+
+
+def test_what_a_diagnosis_did_not_measure_is_listed_and_nothing_is_cut():
+    console = Console(file=io.StringIO(), width=60)
+    name = "a_metric_with_a_name_that_is_far_too_long_for_this_console"
+    table = diagnosis_table(
+        "title", {"one": {name: 0.5}}, {"one": "what it is"}, {"two": "why [not]"}, {"conv/bias": "layer not seen"}
+    )
+    console.print(table)
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in console.file.getvalue().splitlines()]
+    columns = ["".join(cell) for cell in zip(*[row for row in cells if len(row) == 4], strict=True)]
+    assert "…" not in console.file.getvalue()
+    assert name in columns[1]
+    assert "two" in columns[0]
+    assert "conv/bias" in columns[0]
+    assert "notmeasured:why[not]" in columns[3].replace(" ", "")
+    assert "layernotseen" in columns[3].replace(" ", "")

@@ -56,7 +56,7 @@ def isometry_deviation(params: Params, mask: Mask = None, output_axes: OutputAxe
       Stoix' `gram_deviation`, which logs 0 where it found no kernel.
     """
     found = matrices(params, mask, output_axes).values()
-    values = jnp.stack([gram_deviation(matrix, output_axes=(-1,)) / min(matrix.shape) for matrix in found])
+    values = jnp.stack([gram_deviation(jnp.asarray(matrix)) / min(matrix.shape) for matrix in found])
     return IsometryDeviation(values.mean(), values)
 
 
