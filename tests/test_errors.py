@@ -58,6 +58,14 @@ def test_numbers_of_other_types_are_numbers(value):
         require_range("b", value, 2, 3, do="")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.float16])
+def test_bounds_are_rounded_as_the_number_is(dtype):
+    require_range("b", jnp.asarray(0.9, dtype), 0.9, 1, do="")
+    require_range("b", jnp.asarray(0.1, dtype), 0, 0.1, do="")
+    with pytest.raises(UserError, match=r"wanted a number in \[0.9, 1\]"):
+        require_range("b", jnp.asarray(0.8, dtype), 0.9, 1, do="")
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [

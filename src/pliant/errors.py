@@ -7,6 +7,9 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+_ROUNDING = {4: 2.0**-23, 2: 2.0**-8, 1: 2.0**-3}
+"""By bytes of a type, how far a number in it may be from what was meant: 0.9 in float32 is below 0.9."""
+
 
 class UserError(ValueError):
     """Something was asked that cannot be done: says what was got, what is wanted and what to do.
@@ -46,7 +49,9 @@ def require_range(name: str, value: object, low: float, high: float = math.inf, 
     """
     if _is_known(value):
         number = _number(value)
-        if number is None or not (low <= number <= high and math.isfinite(number)):
+        slack = _ROUNDING.get(getattr(getattr(value, "dtype", None), "itemsize", 8), 0.0)
+        least, most = low - slack * min(abs(low), 1e300), high + slack * min(abs(high), 1e300)
+        if number is None or not (least <= number <= most and math.isfinite(number)):
             bounds = f" ≥ {low:g}" if math.isfinite(low) else ""
             wanted = f"a finite number{bounds}" if math.isinf(high) else f"a number in [{low:g}, {high:g}]"
             raise UserError(got=f"{name}={_shown(value, number)}", wanted=wanted, do=do)
