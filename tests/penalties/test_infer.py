@@ -87,6 +87,7 @@ def test_strength_zero_is_exactly_zero():
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.exact
 def test_the_network_is_as_before():
     params, state = PLAIN.init(jax.random.key(0))
     same({name: value for name, value in START.items() if name != "infer"}, params)
