@@ -2,13 +2,16 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
 from rich.table import Table
 
+import pliant
 from pliant import cli
 from pliant.__main__ import _answer_interrupts
 from pliant.cli import _run, _terminal
@@ -174,3 +177,25 @@ def test_systems_without_blocking_modes(monkeypatch):
     assert len(told) == 2  # both ends of the pipe
     for end in told:
         os.close(end)
+
+
+ELSEWHERE = ("fcntl", "resource", "termios", "pwd", "grp", "os.fork", "os.getuid", "os.uname", "os.sysconf", "/proc/")
+ELSEWHERE += ("signal.SIGKILL", "signal.SIGALRM", "os.O_DIRECTORY", "os.fsync")
+
+
+def test_no_call_that_other_systems_lack():
+    """What has a fallback asks by hasattr first; see `_xla` and `__main__`."""
+    root = Path(pliant.__file__).parent
+    for file in root.rglob("*.py"):
+        code = file.read_text(encoding="utf-8")
+        assert not [name for name in ELSEWHERE if re.search(rf"(^|\s|\")(import )?{re.escape(name)}\b", code)], file
+        for name in ("os.sched_getaffinity", "os.set_blocking"):
+            assert name not in code or f'hasattr(os, "{name.partition(".")[2]}")' in code, file
+
+
+def test_text_files_say_their_encoding():
+    """Elsewhere the default is not UTF-8."""
+    for file in Path(pliant.__file__).parent.rglob("*.py"):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        opened = [line for line in lines if re.search(r"read_text\(|write_text\(|open\(\"[awr]\"", line)]
+        assert all("encoding=" in line for line in opened), file
