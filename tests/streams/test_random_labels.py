@@ -31,6 +31,10 @@ def test_permute_keeps_the_class_sizes(key):
     np.testing.assert_array_equal(np.bincount(task), np.bincount(DIGITS.train.labels))
 
 
+def test_chance_is_guessing_among_all_classes():
+    assert random_labels(DIGITS).chance == 0.1
+
+
 def test_iid_labels_are_uniform(key):
     stream = random_labels(DIGITS, labels="iid")
     counts = np.bincount(np.concatenate([stream.task(key, index) for index in range(50)]), minlength=10)

@@ -58,3 +58,11 @@ def test_late_complaints_of_a_failed_write_are_passed_over(tmp_path, monkeypatch
     for text in ("Event loop is closed", "another"):
         sys.unraisablehook(type("Told", (), {"exc_value": RuntimeError(text)}))
     assert [str(each.exc_value) for each in told] == ["another"]
+
+
+def test_the_newest_is_restored_unless_another_is_named(tmp_path):
+    with Checkpoints(tmp_path / "all", 2, keep="all") as checkpoints:
+        checkpoints.save(1, _state(1.0))
+        checkpoints.save(2, _state(2.0))
+        np.testing.assert_array_equal(checkpoints.restore(_state(0.0))["a"], [2, 2, 2])
+        np.testing.assert_array_equal(checkpoints.restore(_state(0.0), 1)["a"], [1, 1, 1])
