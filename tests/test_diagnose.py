@@ -154,7 +154,7 @@ def test_rare_diagnostics_want_to_be_asked_for(extra):
     [
         ((plain, PARAMS, X[:0], Y[:0]), r"got x of shape \(0, 6\); wanted at least one example"),
         ((plain, PARAMS, X, Y[:7]), r"got y of shape \(7,\); wanted one class for each example, \(40,\)"),
-        ((plain, PARAMS, X, Y[:, None]), r"got y of shape \(40, 1\); wanted one class for each example"),
+        ((plain, PARAMS, X, np.stack([Y, Y], axis=1)), r"got y of shape \(40, 2\); wanted one class for each example"),
         ((plain, PARAMS, X, Y + 5), r"got classes 5 to 7; wanted 0 to 2, for 3 outputs"),
         ((plain, PARAMS, X, X[:, 0]), r"got y of shape \(40,\); wanted values \(40, 3\)"),
         ((plain, PARAMS, X[0], None), r"got an output of shape \(3,\) for 6 examples; wanted \(batch, out\)"),
@@ -315,7 +315,7 @@ def test_channels_first_are_found():
     assert found.numbers["isometry_deviation"] == pytest.approx(0.0, abs=1e-6)
     assert 1 < found.numbers["effective_rank"] < 7
     assert set(by_layer(found, "weight_sigma_max")) == {"conv/weight", "head/weight"}
-    assert "arrays without floating-point numbers: table" in " ".join(report.replace("│", " ").split())
+    assert "integers, keys and running statistics: table" in " ".join(report.replace("│", " ").split())
 
 
 def test_flax_with_keys_and_counts_among_its_leaves():
@@ -454,6 +454,7 @@ def test_tokens():
         (np.eye(3)[Y], (3,)),
         (np.eye(3, dtype=int)[Y].tolist(), (3,)),
         (jnp.asarray(Y, jnp.int32), (3,)),
+        (Y[:, None], (3,)),
     ],
 )
 def test_targets(extra, y, shape):

@@ -55,8 +55,9 @@ def diagnose(
     that products with weights say. What cannot be followed is not measured, and the report says so.
 
     All diagnostics of parameters look at the same leaves: floating-point arrays that the output does not read behind
-    `stop_gradient` alone, and that no `wiring.frozen` names. Integers, keys, functions and Python's numbers are handed
-    to `apply` as they are. Sums are in float32 or wider, whatever the type of the parameters.
+    `stop_gradient` alone, and that no `wiring.frozen` names. Integers, keys, functions, Python's numbers and
+    Flax's running statistics are handed to `apply` as they are. Sums are in float32 or wider, whatever the type of the
+    parameters.
 
     Args:
       apply: `apply(params, x) -> output`, or `-> (output, features)` with the hidden layers' activations in

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from pliant.diagnostics import find_trained
 from pliant.errors import UserError
@@ -29,6 +30,22 @@ def test_floating_point_arrays_are_parameters():
     assert whole["list"][0].tolist() == [2.0, 2.0]
     assert whole["activation"] is jax.nn.relu
     assert (whole["name"], whole["rate"], whole["nothing"]) == ("conv", 0.5, None)
+
+
+def test_running_statistics_of_flax_are_no_parameters():
+    class Module(nnx.Module):
+        def __init__(self):
+            self.norm = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+
+    module = Module()
+    for params in (module, nnx.state(module)):
+        trained = find_trained(params)
+        assert {path.split("/")[1] for path in trained.paths} == {"scale", "bias"}
+        assert {path.split("/")[1] for path in trained.others} == {"mean", "var"}
+    statistics = nnx.state(module, nnx.BatchStat)
+    assert len(find_trained(statistics).paths) == 2  # whoever asks for nothing else means them
+    linen = find_trained({"params": {"scale": np.ones(2)}, "batch_stats": {"mean": np.ones(2)}})
+    assert (linen.paths, linen.others) == (("params/scale",), ("batch_stats/mean",))
 
 
 def test_what_is_frozen_keeps_its_value():

@@ -93,7 +93,7 @@ def examine(
     if frozen:
         notes["frozen"] = f"not measured, since not trained: {', '.join(sorted(frozen))}"
     if trained.others:
-        notes["no parameters"] = f"arrays without floating-point numbers: {', '.join(trained.others)}"
+        notes["no parameters"] = f"integers, keys and running statistics: {', '.join(trained.others)}"
 
     def named(params: Params, state: State, inputs: Any, *, train: bool, key: Key | None = None) -> Any:
         del state, train, key

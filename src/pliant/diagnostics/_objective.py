@@ -42,7 +42,10 @@ def find_objective(output: Any, y: Any) -> tuple[Losses, Array]:
     shape = output.shape
     if targets.shape == shape and shape[-1] > 1 and _is_one_hot(targets):
         targets = targets.argmax(axis=-1)
-    if jnp.issubdtype(targets.dtype, jnp.floating):
+    is_float = jnp.issubdtype(targets.dtype, jnp.floating)
+    if not is_float and shape[-1] > 1 and targets.shape == (*shape[:-1], 1):
+        targets = targets[..., 0]  # a column of classes
+    if is_float:
         allowed = (shape, shape[:-1]) if shape[-1] == 1 else (shape,)
         _require(targets.shape in allowed, f"y of shape {targets.shape}", f"values {shape}")
         return _squared, jnp.asarray(targets)

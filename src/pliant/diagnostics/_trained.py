@@ -1,6 +1,6 @@
 """Which leaves of somebody else's parameters are measured: one rule for all diagnostics."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +29,7 @@ class Trained(NamedTuple):
     paths: tuple[str, ...]
     """Those of parameters."""
     others: tuple[str, ...]
-    """Arrays that are none, by path: integers, keys."""
+    """Arrays that are none, by path: integers, keys, running statistics."""
 
     def part(self, params: Params, name: str = "params") -> Params:
         """The parameters of a tree with the same leaves, in float32 or wider; None in the place of all others.
@@ -66,15 +66,33 @@ class Trained(NamedTuple):
 
 
 def find_trained(params: Params) -> Trained:
-    """Takes all floating-point arrays for parameters.
+    """Takes all floating-point arrays for parameters, but for the state that Flax keeps beside them.
 
     Example:
       >>> find_trained({"table": jnp.arange(3), "w": jnp.ones(2)}).paths
       ('w',)
     """
-    arrays = [(leaf_path(path), leaf) for path, leaf in _arrays(params)]
-    paths = tuple(path for path, leaf in arrays if jnp.issubdtype(leaf.dtype, jnp.floating))
+    arrays, states = [(leaf_path(path), leaf) for path, leaf in _arrays(params)], _states(params)
+    paths = tuple(
+        path
+        for path, leaf in arrays
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not any(f"{path}/".startswith(f"{each}/") for each in states)
+    )
     return Trained(params, paths, tuple(path for path, _ in arrays if path not in paths))
+
+
+def _states(params: Params) -> list[str]:
+    """Where Flax keeps what no gradient moves: Linen's collection of statistics, variables of NNX that are no Param."""
+    if isinstance(params, Mapping) and "params" in params:
+        return [name for name in ("batch_stats",) if name in params]
+    nodes = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda node: "Variable" in _flax_types(node))
+    types = {leaf_path(path): _flax_types(node) for path, node in nodes}
+    has_param = any("Param" in each for each in types.values())
+    return [path for path, each in types.items() if has_param and "Variable" in each and "Param" not in each]
+
+
+def _flax_types(node: Any) -> set[str]:
+    return {kind.__name__ for kind in type(node).__mro__ if kind.__module__.startswith("flax.")}
 
 
 def _arrays(params: Params) -> list[tuple[Any, Any]]:
