@@ -78,9 +78,7 @@ def clear_moments(
     doubts: list[tuple[Any, str, Array]] = []  # of a parameter, but not of its shape: known fields say more
 
     def clear(path: Any, leaf: Array) -> Array:
-        fields, whole = _fields(path), leaf_path(path)
-        bare = whole in where and where[whole].shape == leaf.shape and leaf.ndim > 0
-        _require(not bare, whole, whole, "that may be statistics", leaf)
+        fields = _fields(path)
         for i, field in enumerate(fields):
             name = leaf_path(path[i + 1 :])
             chosen = [flags[name] for flags in (where, units or {}) if field is not None and name in flags]
