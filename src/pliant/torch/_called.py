@@ -215,7 +215,8 @@ def as_it_was(module: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_without_fused_layers())
         try:
-            module.eval()
+            for part in parts:  # not by eval(), which may do more, such as merge weights
+                part.training = False
             yield
         finally:
             for tensor, version, value in values:

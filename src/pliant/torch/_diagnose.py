@@ -223,7 +223,11 @@ def _jacobian(seen: Seen, gaps: dict[str, str]) -> Measured:
         seen.outputs({}, seen.x[:1])
     kept, sides = {}, [(seen.output[0].numel(), sizes[None])]
     for name, layer in layers.items():
-        missing = [each for each in (name, layer.start) if each is not None and not alone.is_first(each)]
+        missing = [
+            each
+            for each in (name, layer.start)
+            if each is not None and not (alone.is_first(each) and len(layers[each].raw) == len(seen.x))
+        ]
         rows, columns = sizes[name], sizes[layer.start]
         if missing:
             gaps[f"jacobian/{name}"] = (

@@ -122,6 +122,9 @@ class Follower(TorchDispatchMode):
         self.left = 0
         """When data last left PyTorch, such as for NumPy."""
         self.scope: Callable[[frozenset[str]], str] = lambda _: ""
+        """The module that is running, or that weights belong to."""
+        self.is_in_kernel_layer: Callable[[], bool] = lambda: False
+        """Whether that is a layer whose every product is with its weight, wherever that comes from."""
         self._rewritten: dict[int, tuple[Any, Info]] = {}
         for name, tensor in params.items():
             self.infos[tensor] = Info(params=frozenset({name}))
@@ -315,7 +318,7 @@ class Follower(TorchDispatchMode):
         params = frozenset[str]().union(*(info.params for _, info in weights))
         is_foreign = func.namespace not in ("aten", "prims")
         if name in MATRICES or "convolution" in name or name in ("mv", "_trilinear") or is_foreign:
-            is_read = is_foreign or any(tensor.ndim > 1 for tensor, _ in weights)
+            is_read = is_foreign or self.is_in_kernel_layer() or any(tensor.ndim > 1 for tensor, _ in weights)
             found = self.product(infos, params) if is_read else self.plain(infos)
             return found._replace(labels=self._units_of_product(name, args, output))
         labels = None

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from pliant.errors import UserError
 from pliant.torch._adamo import KERNEL_LAYERS
@@ -88,9 +88,9 @@ def see(module: nn.Module, x: Any, head: str | None, layers: Sequence[str] | Non
     trained = [name for name, each in params.items() if each.requires_grad]
     counted = {name: call.params[name] for name in trained or params}
     together = "the network draws random numbers in evaluation mode" if is_random else _why_together(call, x, output)
-    if together.startswith(_ALONE) and raw.ndim == 1:
+    if together.startswith(_ALONE) and _is_one_example(call, x, raw):
         raise UserError(
-            got=f"x of shape {tuple(tree_leaves(x)[0].shape)} of which no part is an example: {together}",
+            got=f"x of shape {tuple(tree_leaves(x)[0].shape)} which is one example: {together}",
             wanted="a batch, (batch, …)",
             do="One example alone is x[None].",
         )
@@ -107,6 +107,14 @@ def see(module: nn.Module, x: Any, head: str | None, layers: Sequence[str] | Non
         is_random,
         together,
     )
+
+
+def _is_one_example(call: Called, x: Any, raw: Tensor) -> bool:
+    """Whether what was taken for a batch is an example: then it can be called with a batch of it."""
+    try:
+        return output_of(call(call.params, tree_map(lambda each: each[None], x))).shape == (1, *raw.shape)
+    except Exception:
+        return False
 
 
 def _why_together(call: Called, x: Any, output: Tensor) -> str:

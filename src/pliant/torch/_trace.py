@@ -137,6 +137,7 @@ class _Watch:
         self.chosen: list[Core] = []
         self.out_of_sight: list[Info] = []
         follower.scope = self.scope
+        follower.is_in_kernel_layer = lambda: bool(self.stack) and isinstance(self.stack[-1][1], KERNEL_LAYERS)
 
     @contextlib.contextmanager
     def on(self, module: nn.Module) -> Iterator[None]:
