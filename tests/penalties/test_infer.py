@@ -151,3 +151,10 @@ def test_heads_that_cannot_be_added_are_refused():
         UserError, match=r"got a network whose output layer \(tied to an embedding\) reads features of 0"
     ):
         with_auxiliary_heads(t5((3, 2), 5, width=4, num_heads=1, head_width=4, mlp_width=4))
+
+
+def test_parameters_that_are_no_dictionary_are_refused():
+    network = mlp((2,), 3, widths=(4,))
+    listed = network._replace(init=lambda key: ([jnp.zeros(1)], {}))
+    with pytest.raises(UserError, match=r"whose parameters are a list; wanted a dictionary"):
+        with_auxiliary_heads(listed)
