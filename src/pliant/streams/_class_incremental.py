@@ -40,7 +40,7 @@ def class_incremental(
     order: Literal["random", "natural"] = "random",
     validation_per_class: int = 0,
 ) -> Stream:
-    """Classification among more and more classes: task t has all images of the first (t + 1)·`classes_per_task` ones.
+    """Classification among more and more classes: task t = 1, 2, … has all images of the first t·`classes_per_task`.
 
     The network has an output for every class; those of classes that have not come are neither trained nor an answer.
     The test images are those of the classes that have come, so chance falls from task to task.
