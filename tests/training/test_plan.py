@@ -339,6 +339,7 @@ def test_grid():
         ("adamo.isometry_strength=1,-1", r"got isometry_strength=-1\.0; wanted a finite number ≥ 0"),
         ("adamo.isometry_strength=1,1.0", r"wanted every value once"),
         ("adamo.rectangular=none,fan", r"got --grid adamo\.rectangular, which shapes the compiled program"),
+        ("learning_rate=nan", r"got adamo\.learning_rate=nan; wanted a finite number\. The default is 0\.001\."),
     ],
 )
 def test_grid_refused(entry, message):

@@ -85,7 +85,7 @@ def _make_plan(config: RunConfig, load: Callable[[], Dataset | None]) -> Plan:
     for source, method in zip(config.methods, methods, strict=True):
         with users_code(source):
             planned = _plan_method(config, stream, source, method, settings, plans)
-            planned = planned._replace(points=_points(planned, grid[method.name]))
+            planned = planned._replace(points=_points(planned, grid[method.name], config.learning_rate))
             plans.append(_with_diagnostics(config, planned, plans))
     return Plan(config, stream, stream_options, tuple(plans), dataset)
 
@@ -206,7 +206,7 @@ def _dataset(config: RunConfig, data_dir: str | None) -> Dataset | None:
     )
 
 
-def _points(plan: MethodPlan, grid: Mapping[str, str]) -> tuple[dict[str, Value], ...]:
+def _points(plan: MethodPlan, grid: Mapping[str, str], learning_rate: float) -> tuple[dict[str, Value], ...]:
     """All combinations of a method's values to try, each checked as a setting is."""
     name, axes = plan.method.name, []
     for option, texts in grid.items():
@@ -216,7 +216,7 @@ def _points(plan: MethodPlan, grid: Mapping[str, str]) -> tuple[dict[str, Value]
                 wanted=f"numbers: {', '.join(plan.traced)}",
                 do=f"Use --set {name}.{option}=VALUE, one run for each.",
             )
-        values = [with_settings(plan.method, {option: text}, 0.0)[option] for text in texts.split(",")]
+        values = [with_settings(plan.method, {option: text}, learning_rate)[option] for text in texts.split(",")]
         if len(set(values)) < len(values):
             raise UserError(
                 got=f"--grid {name}.{option}={texts}", wanted="every value once", do="Drop the repeated one."
