@@ -10,6 +10,7 @@ from jaxtyping import Array, PyTree
 
 from pliant.errors import UserError
 from pliant.isometry import matrix_view
+from pliant.layouts import find_output_axes
 from pliant.sampling import evenly
 from pliant.types import Batch, Features, HiddenLayer, Params, Role, Scalar, State, Subject, Text, by_path
 
@@ -110,12 +111,10 @@ def kernels(subject: Subject, *roles: Role) -> dict[str, Array]:
       {'dense_0/kernel': (3, 4), 'head/kernel': (4, 2)}
     """
     wiring = subject.network.wiring
-    chosen = by_path(wiring.mask(subject.params, *roles))
-    return {
-        path: matrix_view(leaf, wiring.output_axes.get(path, (-1,)))
-        for path, leaf in by_path(subject.params).items()
-        if chosen[path] and leaf.size
-    }
+    leaves, chosen = by_path(subject.params), by_path(wiring.mask(subject.params, *roles))
+    taken = [chosen[path] and leaf.size > 0 for path, leaf in leaves.items()]
+    found = zip(leaves.items(), find_output_axes(wiring, subject.params, taken), taken, strict=True)
+    return {path: matrix_view(leaf, axes) for (path, leaf), axes, take in found if take}
 
 
 def _units_last(found: Features, layer: HiddenLayer) -> Array:
