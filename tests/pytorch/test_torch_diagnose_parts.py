@@ -387,3 +387,33 @@ def test_jacobians_that_are_missing_are_named():
     assert "jacobian_sigma_max/relu" not in numbers
     assert np.isfinite(numbers["input_output_sigma_max"])
     assert np.isfinite(numbers["dormant_fraction/relu"])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_compiled_code_has_the_numbers_of_what_was_compiled(is_frozen):
+    net = mlp()
+    wanted, _ = report(net)
+    compiled = torch.jit.trace(net, TABLE, check_trace=False).requires_grad_(not is_frozen)
+    numbers, text = report(compiled)
+    for name in ("dead_fraction", "effective_rank", "isometry_deviation", "weight_norm", "probe_gradient_norm"):
+        assert numbers[name] == pytest.approx(wanted[name], rel=1e-5), name
+    assert numbers["ntk_trace"] == pytest.approx(wanted["ntk_trace"], rel=1e-5)
+    assert "jacobian/relu not measured: relu is in compiled code" in text
+
+
+def test_units_of_operations_that_are_not_pytorchs_own():
+    @torch.library.custom_op("pliant_test::doubled", mutates_args=())
+    def doubled(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, x], -1)
+
+    class Foreign(nn.Module):
+        out_features = 8
+
+        def forward(self, x):
+            return torch.ops.pliant_test.doubled(x)
+
+    net = nn.Sequential(Foreign(), nn.ReLU(), nn.Linear(8, 3))
+    numbers, text = report(net, TABLE[:, None].expand(8, 2, 4), y=None)
+    assert np.isfinite(numbers["dormant_fraction/1"])
+    assert "hidden layers 1" in text

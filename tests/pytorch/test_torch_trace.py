@@ -344,3 +344,10 @@ def test_hugging_face():
         found = trace(lambda: gpt(tokens), gpt, dict(gpt.named_parameters()), [tokens])
     assert widths(found) == {f"transformer.h.{i}.mlp.act": 32 for i in range(2)}
     assert found.heads == ("lm_head",)
+
+
+def test_a_module_that_leaves_pytorch_is_named():
+    outside = Written(lambda net, x: torch.from_numpy(x.numpy().clip(0)))
+    found = follow(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), outside, nn.Linear(6, 3)), *TABLE)
+    assert widths(found) == {"1": 6}
+    assert dict(found.unseen) == {"3": "its computation is not PyTorch's"}
