@@ -275,7 +275,7 @@ def test_derivatives_of_ones_own_are_not_replaced():
 def test_heads_and_critics_are_no_hidden_layers():
     def apply(params, x):
         logits, features = two_layers(params, x)
-        critic = jax.nn.relu(x @ params["z"])
+        critic = jax.nn.relu(x @ params["z"] + 1)
         value = critic @ params["m"][:, 0]
         return logits, {"value": value, "logits": logits, "critic": critic, **features}
 

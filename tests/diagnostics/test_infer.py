@@ -10,6 +10,7 @@ import pytest
 from pliant.diagnostics._infer import find_frozen, infer
 from pliant.diagnostics._returned import returned
 from pliant.networks import cnn, mlp
+from pliant.types import by_path
 
 KEY = jax.random.key(0)
 W = {name: jnp.ones(shape) for name, shape in [("z", (6, 8)), ("m", (8, 7)), ("a", (7, 3)), ("s", (4, 8, 8))]}
@@ -217,7 +218,7 @@ def test_our_networks_are_found_as_they_declare_themselves(make):
         (layer.name, layer.width) for layer in network.wiring.layers
     ]
     assert found.head_input == network.wiring.head_input
-    assert not found.output_axes
+    assert all(axes == (len(by_path(params)[path].shape) - 1,) for path, axes in found.output_axes.items())
     for layer, own in zip(found.layers, network.wiring.layers, strict=True):
         kernels = [feed.slot for feed in own.feeds if network.wiring.roles[feed.slot.path] == "matrix"]
         assert [feed.slot.path for feed in layer.feeds] == [slot.path for slot in kernels]
@@ -281,7 +282,8 @@ def test_attention_and_embeddings():
     found = inferred(Tokens().apply, params, x)
     assert {layer.name: layer.width for layer in found.wiring.layers} == {"convolved": 8, "attended": 8, "hidden": 12}
     attention = "params/MultiHeadDotProductAttention_0"
-    assert found.wiring.output_axes == {f"{attention}/{name}/kernel": (1, 2) for name in ("query", "key", "value")}
+    for name, axes in {"query": (1, 2), "key": (1, 2), "value": (1, 2), "out": (2,)}.items():
+        assert found.wiring.output_axes[f"{attention}/{name}/kernel"] == axes
     roles = {role: {path for path, own in found.wiring.roles.items() if own == role} for role in ("head", "embed")}
     assert roles == {"head": {"params/Dense_1/kernel"}, "embed": {"params/Embed_0/embedding"}}
     assert found.wiring.roles["params/places"] == "other"
@@ -297,8 +299,8 @@ def test_attention_and_embeddings():
         (lambda w, x: x @ w.reshape(6, 6), (6, 2, 3), (1, 2)),
         (lambda w, x: x @ w.transpose(2, 0, 1).reshape(6, 6), (2, 3, 6), (0, 1)),
         (lambda w, x: x @ (w / jnp.linalg.norm(w)).T, (4, 6), (0,)),
-        (lambda w, x: x @ w.astype(jnp.bfloat16), (6, 4), None),
-        (lambda w, x: (x @ w) @ w.T, (6, 4), None),
+        (lambda w, x: x @ w.astype(jnp.bfloat16), (6, 4), (1,)),
+        (lambda w, x: (x @ w) @ w.T, (6, 4), (1,)),
     ],
 )
 def test_the_layout_of_a_kernel(product, shape, wanted):
@@ -333,3 +335,17 @@ def test_parameters_behind_stop_gradient():
 
     assert find_frozen(apply, W, X) == {"a", "z"}
     assert find_frozen(lambda p, x: jax.lax.stop_gradient(apply(p, x)), W, X) == set()
+
+
+def test_a_layer_that_is_computed_again_for_the_features():
+    """As where a module is called once, and its first layers again."""
+
+    def apply(params, x):
+        _, _, output = chain(params, x)
+        first, second, _ = chain(params, x)
+        return output, {"second": second, "first": first, "other": jax.nn.relu(x @ params["z"] + 1)}
+
+    found = inferred(apply, W, X)
+    assert [layer.name for layer in found.wiring.layers] == ["first", "second"]
+    assert found.wiring.head_input == "second"
+    assert "nothing reads it" in found.notes["other"]

@@ -38,6 +38,7 @@ class Graph:
     def __init__(self, closed: ClosedJaxpr):
         self.nodes: list[Node] = []
         self.avals: list[Any] = []
+        self._literals: dict[int, str] = {}
         self._scope = self._num_scopes = 0
         self.inputs = [self._value(variable.aval) for variable in closed.jaxpr.invars]
         self.outputs = self._run(closed.jaxpr, self.inputs)
@@ -83,6 +84,16 @@ class Graph:
             seen.append(node)
         return value
 
+    def numbers(self) -> dict[int, Any]:
+        """By value, a number that it shares with all that are computed from the same values in the same way."""
+        known: dict[Any, int] = {}
+        numbers: dict[int, Any] = {value: known.setdefault(text, value) for value, text in self._literals.items()}
+        for node in self.nodes:
+            inputs = tuple(numbers.get(value, value) for value in node.inputs)
+            for i, value in enumerate(node.outputs):
+                numbers[value] = known.setdefault((node.name, inputs, str(node.params), i), value)
+        return numbers
+
     def is_read(self, value: int) -> bool:
         """Whether something is computed from a value, copies that nothing reads apart."""
         return any(not self._is_copy(node) or any(map(self.is_read, node.outputs)) for node in self.readers[value])
@@ -101,6 +112,11 @@ class Graph:
         self.avals.append(aval)
         return len(self.avals) - 1
 
+    def _literal(self, atom: Any) -> int:
+        value = self._value(atom.aval)
+        self._literals[value] = f"{atom.aval} {atom.val}"
+        return value
+
     def _node(self, name: str, inputs: Sequence[int], avals: Sequence[Any], params: Mapping[str, Any]) -> list[int]:
         outputs = [self._value(aval) for aval in avals]
         self.nodes.append(Node(name, params, tuple(inputs), tuple(outputs), self._scope))
@@ -111,7 +127,7 @@ class Graph:
         known |= dict(zip(jaxpr.invars, arguments, strict=True))
 
         def read(atom: Any) -> int:
-            return self._value(atom.aval) if isinstance(atom, Literal) else known[atom]
+            return self._literal(atom) if isinstance(atom, Literal) else known[atom]
 
         for equation in jaxpr.eqns:
             found = self._equation(equation, [read(atom) for atom in equation.invars])

@@ -92,9 +92,11 @@ def infer(function: Function, params: Params, inputs: PyTree) -> Inferred:
     roles, output_axes, of_kernels = _kernels(graph, followed, parameters, paths)
     batch_axes = _batch_axes(listed, params, inputs)
     values = dict(zip(names, graph.outputs[1:], strict=True))
-    forms, of_features = _layers(graph, followed, values, dict(zip(names, batch_axes, strict=True)), data)
-    head, of_head = _head_input(graph, values, forms)
-    feeds = {name: _feeds(graph, followed, values, forms, name, paths) for name in forms}
+    origins = _origins(graph, values)
+    values = {name: values[name] for name in origins}
+    forms, of_features = _layers(graph, followed, values, origins, dict(zip(names, batch_axes, strict=True)), data)
+    head, of_head = _head_input(graph, origins, forms)
+    feeds = {name: _feeds(graph, followed, values, origins, forms, name, paths) for name in forms}
     layers = tuple(
         HiddenLayer(name, _width(graph, values, form), feeds[name], (), activation="unknown", elementwise=True)
         for name, form in forms.items()
@@ -176,7 +178,7 @@ def _kernels(
             notes[path] = f"not measured: holds several kernels, {shape}, whose singular values are not those of one"
         elif own and (layout := _layout([use.outputs for use in own], len(shape))) is not None:
             roles[path] = "matrix" if any(use.product in hidden for use in own) else "head"
-            output_axes |= {} if layout == (len(shape) - 1,) else {path: layout}
+            output_axes[path] = layout
         elif len(shape) == 2 and min(shape) > 1:
             roles[path] = "matrix"  # which of two axes are outputs does not change singular values
         else:
@@ -215,10 +217,22 @@ def _batch_axes(listed: Callable[..., Any], params: Params, inputs: PyTree) -> l
     return found
 
 
+def _origins(graph: Graph, values: Mapping[str, int]) -> dict[str, int]:
+    """The values that features are, or are copies of; last those that are computed again beside the network."""
+    above, numbers = graph.above(graph.outputs[:1]), graph.numbers()
+    same = {numbers[value]: value for value in sorted(above, reverse=True) if value in numbers}
+    origins = {name: graph.original(value) for name, value in values.items()}
+    again = {
+        name: same[numbers[each]] for name, each in origins.items() if each not in above and numbers.get(each) in same
+    }
+    return {name: each for name, each in origins.items() if name not in again} | again
+
+
 def _layers(
     graph: Graph,
     followed: Followed,
     values: Mapping[str, int],
+    origins: Mapping[str, int],
     batch_axes: Mapping[str, int | None],
     data: Sequence[int],
 ) -> tuple[dict[str, Form], dict[str, str]]:
@@ -229,7 +243,7 @@ def _layers(
     found: list[tuple[int, int, str, Form]] = []
     notes: dict[str, str] = {}
     for name, value in values.items():
-        origin, shape, batch = graph.original(value), graph.shape(value), batch_axes[name]
+        origin, shape, batch = origins[name], graph.shape(value), batch_axes[name]
         if not jnp.issubdtype(graph.avals[value].dtype, jnp.floating):
             notes[name] = f"not measured: no layer: holds {graph.avals[value].dtype}"
         elif origin in data:
@@ -279,16 +293,16 @@ def _feeds(
     graph: Graph,
     followed: Followed,
     values: Mapping[str, int],
+    origins: Mapping[str, int],
     forms: Mapping[str, Form],
     name: str,
     paths: Sequence[str],
 ) -> tuple[Feed, ...]:
     """The kernels whose products make the units of a layer; none unless all of those products are followed."""
     form, width = forms[name], _width(graph, values, forms[name])
-    origins = {graph.original(values[each.feature]) for each in forms.values()}
-    own = graph.original(values[form.feature])
+    ends, own = {origins[each.feature] for each in forms.values()}, origins[form.feature]
     products = {node.outputs[0] for node in followed.products}
-    reached = graph.above([own], stop=(origins - {own}) | products) & products
+    reached = graph.above([own], stop=(ends - {own}) | products) & products
     found = {}
     for product in reached:
         uses = [use for use in followed.uses if use.product == product]
@@ -299,16 +313,16 @@ def _feeds(
     return tuple(found.values()) if set(found) == reached and form.layer is None else ()
 
 
-def _head_input(graph: Graph, values: Mapping[str, int], forms: Mapping[str, Form]) -> tuple[str, dict[str, str]]:
+def _head_input(graph: Graph, origins: dict[str, int], forms: Mapping[str, Form]) -> tuple[str, dict[str, str]]:
     """The last of the layers that the output reads without another between, and a note if there are several.
 
     That is the one that depends on all others; without one they are joined, which is no layer's name.
     """
-    origins = {graph.original(value): name for name, value in values.items()}
+    features = {value: name for name, value in reversed(origins.items())}
     output = graph.original(graph.outputs[0])
-    ends = [value for value in origins if value != output]
+    ends = [value for value in features if value != output]
     read = [value for value in graph.above(graph.outputs[:1], stop=ends) if value in ends]
-    names = {value: _last_form(origins[value], forms) for value in read}
+    names = {value: _last_form(features[value], forms) for value in read}
     last = [value for value in read if graph.above([value]) >= set(read)]
     if not last:
         return " and ".join(sorted(names.values())) or "features", {}
