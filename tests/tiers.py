@@ -25,6 +25,8 @@ FIRST_AND_LAST = (
 """Where most cases compile a program: of a parametrised test its first and last case, and of refusals every case."""
 
 WHOLE = {
+    "tests/contracts/test_methods.py::test_jit_changes_nothing[adamo]",
+    "tests/contracts/test_methods.py::test_jit_changes_nothing[reset-distill]",
     "tests/test_cli.py::test_a_reader_that_leaves_is_no_error[arguments1]",
     "tests/test_cli.py::test_ctrl_c_at_any_time_exits_with_130[1.0]",
     "tests/test_cli.py::test_ctrl_c_at_any_time_exits_with_130[4.0]",
