@@ -447,19 +447,24 @@ def test_tokens():
 
 
 @pytest.mark.parametrize(
-    ("y", "shape"),
+    "y",
     [
-        (list(Y), (3,)),
-        (Y.astype(np.uint8), (3,)),
-        (np.eye(3)[Y], (3,)),
-        (np.eye(3, dtype=int)[Y].tolist(), (3,)),
-        (jnp.asarray(Y, jnp.int32), (3,)),
-        (Y[:, None], (3,)),
+        list(Y),
+        Y.astype(np.uint8),
+        np.eye(3, dtype=int)[Y].tolist(),
+        jnp.asarray(Y, jnp.int32),
+        Y[:, None],
     ],
 )
-def test_targets(extra, y, shape):
+def test_targets(extra, y):
     found, _ = quiet(plain, PARAMS, X, y, diagnostics=["loss"])
     assert found.numbers["mean_loss"] == pytest.approx(np.log(3.0), rel=1e-5)
+
+
+def test_floating_point_rows_are_values_though_they_are_one_hot(extra):
+    found, _ = quiet(plain, PARAMS, X, np.eye(3)[Y], diagnostics=["loss"])
+    expected = np.square(np.asarray(plain(PARAMS, X)[0]) - np.eye(3)[Y]).mean()
+    assert found.numbers["mean_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_targets_of_every_position(extra):

@@ -67,7 +67,7 @@ def diagnose(
       params: any pytree; close over what is not to be measured.
       x: examples, (batch, …); a few hundred that are kept for this, not the last training batch. Also a pytree of
         arrays with the examples as their first axis.
-      y: their targets: classes (integers or one-hot rows, cross-entropy) or values (floating-point, mean squared
+      y: their targets: classes (integers, also as one-hot rows; cross-entropy) or values (floating-point, mean squared
         error). Without, the loss is a regression to the network's own output plus noise of its standard deviation.
       wiring: which parameters feed and read each unit. Some diagnostics need it: units by their gradient, saturation.
       diagnostics: names or sets, see `pliant.diagnostics.SETS`; by default all but those of cost "rare".

@@ -262,6 +262,7 @@ def test_a_layer_without_units_is_left_out():
         (CLASSES[:, None], True),
         (CLASSES.tolist(), True),
         (CLASSES.numpy(), True),
+        (functional.one_hot(CLASSES), True),
         (functional.one_hot(CLASSES).double(), False),
     ],
 )

@@ -20,8 +20,8 @@ def find_objective(output: Any, y: Any) -> tuple[Losses, Array]:
 
     Args:
       output: of the network, (batch, …, out).
-      y: integers are classes, as are rows that are one-hot; other floating-point numbers are values. Without, the
-        loss is that of values: the output itself plus noise of its standard deviation.
+      y: integers are classes, also as one-hot rows; floating-point numbers are values. Without, the loss is that of
+        values: the output itself plus noise of its standard deviation.
 
     Raises:
       UserError: for targets that do not fit the output.
@@ -40,9 +40,9 @@ def find_objective(output: Any, y: Any) -> tuple[Losses, Array]:
             got=f"y of {targets.dtype}", wanted="numbers", do="Integers are classes, floating-point numbers are values."
         )
     shape = output.shape
-    if targets.shape == shape and shape[-1] > 1 and _is_one_hot(targets):
-        targets = targets.argmax(axis=-1)
     is_float = jnp.issubdtype(targets.dtype, jnp.floating)
+    if not is_float and targets.shape == shape and shape[-1] > 1 and _is_one_hot(targets):
+        targets = targets.argmax(axis=-1)
     if not is_float and shape[-1] > 1 and targets.shape == (*shape[:-1], 1):
         targets = targets[..., 0]  # a column of classes
     if is_float:

@@ -15,7 +15,8 @@ def loss_of(y: Any, output: Tensor) -> Callable[..., Tensor]:
     """The loss that targets ask for, as a function `(output, chosen examples) -> loss of each`.
 
     Args:
-      y: integers are classes, one for each example or for each of its positions; floating-point numbers are values.
+      y: integers are classes, one for each example or for each of its positions, also as one-hot rows; floating-point
+        numbers are values.
       output: (batch, …); of positions (batch, …, classes) or (batch, classes, …), whichever the targets fit.
 
     Raises:
@@ -59,6 +60,8 @@ def _values(targets: Tensor, output: Tensor) -> Tensor:
 def _classes(targets: Tensor, output: Tensor) -> tuple[Tensor, int]:
     """The classes, and the axis of the output that they index."""
     shape = tuple(output.shape)
+    if tuple(targets.shape) == shape and shape[-1] > 1 and _are_below(targets, 2) and (targets.sum(-1) == 1).all():
+        targets = targets.to(torch.int64).argmax(dim=-1)  # one-hot rows
     if targets.ndim == output.ndim and targets.shape[-1] == 1:
         targets = targets[..., 0]
     fitting = [axis for axis in {output.ndim - 1, 1} if tuple(targets.shape) == shape[:axis] + shape[axis + 1 :]]
