@@ -91,16 +91,18 @@ def test_norms_between_a_unit_and_its_reader_are_no_other_places(after):
         module, torch.optim.Adam(module.parameters()), [HiddenLayer("conv", "act", [Reader("head", repeats=12)])]
     )
     redo.scores(torch.randn(5, 2, 3, 4))
-    assert module.calls == 3
+    assert module.calls == 4
     redo.scores(torch.randn(5, 2, 3, 4))
-    assert module.calls == 4  # places are found out once
+    assert module.calls == 5  # places are found out once
 
 
 def test_a_layer_that_reads_nothing_of_the_unit_changes_nothing():
     module = pair(activation=torch.nn.LayerNorm(4))
     with torch.no_grad():
         module[1].weight.zero_()  # as networks start whose residual branches are silent at first
-    assert redo_of(module).step(torch.randn(5, 3)) == 4
+    layers = [HiddenLayer("0", "1", ["2"], norm="1")]
+    redo = ReDo(module, torch.optim.Adam(module.parameters()), layers, threshold=1e6, every=1)
+    assert redo.step(torch.randn(5, 3)) == 4
 
 
 @pytest.mark.parametrize("width", [2, 3, 8])
@@ -158,3 +160,111 @@ def test_gates_that_close_do_not_hide_a_unit(seed):
     module = Gated()
     redo = ReDo(module, torch.optim.Adam(module.parameters()), [HiddenLayer("conv", "act", ["squeeze", "last"])])
     assert redo.scores(torch.randn(2, 1, 8, 8))["conv"].shape == (8,)
+
+
+class Read(torch.nn.Module):
+    """Two linear layers that may read one activation; `join` says how."""
+
+    def __init__(self, join):
+        super().__init__()
+        self.feed, self.act, self.a, self.b = (
+            torch.nn.Linear(3, 4),
+            torch.nn.ReLU(),
+            torch.nn.Linear(4, 4),
+            torch.nn.Linear(4, 4),
+        )
+        self.norm, self.join = torch.nn.LayerNorm(4), join
+
+    def forward(self, x):
+        return self.join(self, self.act(self.feed(x)))
+
+
+def read(join, readers=("a",)):
+    module = Read(join)
+    layers = [HiddenLayer("feed", "act", list(readers))]
+    return ReDo(module, torch.optim.Adam(module.parameters()), layers).scores(torch.randn(5, 3))
+
+
+LINEAR = torch.nn.functional.linear
+
+
+@pytest.mark.parametrize(
+    ("join", "way"),
+    [
+        (lambda net, h: net.a(h) + net.b(h), "'b'"),
+        (lambda net, h: {"actor": net.a(h), "critic": net.b(net.norm(h)).softmax(-1)}, "output 1 of the network"),
+        (lambda net, h: net.a(h + net.b(h)), "'b'"),
+        (lambda net, h: net.a(h * net.b(h).sigmoid()), "'b'"),
+        (lambda net, h: net.b(net.a(h) + h), "'b'"),
+        (lambda net, h: net.a(h) + h, "output 0 of the network"),
+        (lambda net, h: (net.a(h), LINEAR(h.detach(), net.b.weight)), "output 1 of the network"),
+        (lambda net, h: LINEAR(h, net.a.weight) + h, "output 0 of the network"),
+        (lambda net, h: net.a(h) + torch.nn.functional.dropout(h), "output 0 of the network"),
+    ],
+)
+def test_ways_around_the_readers_are_refused(join, way):
+    with pytest.raises(
+        UserError,
+        match=rf"got {way}, where a change of one unit of 'feed' shows although what 'a' gives does not change; "
+        r"wanted all layers .* Add the others to the readers",
+    ):
+        read(join)
+
+
+def test_zero_weights_do_not_hide_a_reader():
+    def join(net, h):
+        with torch.no_grad():
+            net.b.weight.zero_()
+        return net.a(h) + net.b(h)
+
+    with pytest.raises(UserError, match="got 'b', where a change"):
+        read(join)
+
+
+@pytest.mark.parametrize(
+    ("join", "readers"),
+    [
+        (lambda net, h: net.a(h) + net.b(h), ("a", "b")),
+        (lambda net, h: net.a(h * net.b(h).sigmoid()), ("a", "b")),
+        (lambda net, h: net.b(net.a(h)).relu().softmax(-1), ("a",)),
+        (lambda net, h: (net.a(net.norm(h)), h, net.norm(h)), ("a",)),  # returns features
+        (lambda net, h: net.a(torch.nn.functional.dropout(h)), ("a",)),
+        (lambda net, h: net.a(h) + torch.randn(4), ("a",)),
+        (lambda net, h: net.a(h) + next(NOISE), ("a",)),
+        (lambda net, h: LINEAR(h, net.a.weight, net.a.bias), ("a",)),
+        (lambda net, h: LINEAR(net.norm(h), net.a.weight) * net.b(h), ("a", "b")),
+        (lambda net, h: net.a(net.a(h)), ("a",)),
+        (lambda net, h: (net.a(input=h) / 0).nan_to_num(nan=float("nan")), ("a",)),
+    ],
+)
+def test_readers_that_are_declared_are_the_only_way(join, readers):
+    assert read(join, readers)["feed"].shape == (4,)
+
+
+NOISE = iter(range(100))
+
+
+def test_layers_that_mix_positions_read_no_units():
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(4, 4, 3, groups=4, padding=1),
+        torch.nn.Linear(5, 5),
+        torch.nn.Conv2d(4, 2, 1),
+    )
+    layers = [HiddenLayer("0", "1", ["4"])]
+    redo = ReDo(module, torch.optim.Adam(module.parameters()), layers)
+    assert redo.scores(torch.randn(2, 2, 5, 5))["0"].shape == (4,)
+
+
+def test_buffers_that_a_network_replaces_stay():
+    module = pair()
+    module[1].register_buffer("count", torch.zeros(()))
+
+    def count(part, inputs):
+        part.count = part.count + module[0].weight.sum()
+
+    module[1].register_forward_pre_hook(count)
+    redo_of(module).scores(torch.randn(5, 3))
+    torch.testing.assert_close(module[1].count, module[0].weight.sum().detach())  # scored once
+    assert not module[1].count.requires_grad

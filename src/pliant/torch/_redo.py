@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.errors import UserError, unknown_name
+from pliant.torch._between import require_nothing_between
 from pliant.torch._forgetting import forget, optimizers_in, require_statistics
 from pliant.torch._hidden_layers import HiddenLayer, Layer, resolve
 from pliant.torch._numbers import Number, number, whole_number
@@ -54,7 +55,8 @@ class ReDo:
       UserError: for numbers out of range, unknown modules, sizes that do not match, layers other than linear ones and
         convolutions, weights that are not a module's own, MaxMin (whose outputs belong to no unit), optimizers that do
         not have the parameters or whose statistics weights share, a generator that is not on the CPU; and from `step`
-        if an activation is not called exactly once, or units are elsewhere than the layer says.
+        if an activation is not called exactly once, units are elsewhere than the layer says, or a reader or a norm is
+        not declared.
 
     Example:
       >>> net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
@@ -129,18 +131,20 @@ class ReDo:
         """Scores all units: (width,) by the feed's name; they average to 1, or are all 0 in a silent layer.
 
         The network runs in evaluation mode without gradients; its mode is restored afterwards. The first time it runs
-        a few times more for every layer, to see whether a change of a unit shows where the layer says.
+        a few times more for every layer, to see whether a change of a unit shows where the layer says and nowhere else,
+        and once with gradients, to see whether parameters between the layer and its activation are declared.
 
         Raises:
-          UserError: if an activation is not called exactly once, or units are elsewhere than declared.
+          UserError: if an activation is not called exactly once, units are elsewhere than declared, or a reader or a
+            norm is missing.
         """
 
-        def run(hooks: Sequence[Any]) -> None:
+        def run(hooks: Sequence[Any], *, has_gradients: bool = False) -> Any:
             modes = [(part, part.training) for part in self.module.modules()]
             try:
                 self.module.eval()
-                with torch.no_grad():
-                    self.module(*inputs, **named)
+                with torch.set_grad_enabled(has_gradients):
+                    return self.module(*inputs, **named)
             finally:
                 for hook in hooks:
                     hook.remove()
@@ -242,16 +246,24 @@ class ReDo:
                 )
         require_statistics(self._optimizers, [parameter for _, parameter in parameters])
 
-    def _check_places(self, run: Callable[[Sequence[Any]], None]) -> None:
+    def _check_places(self, run: Callable[..., Any]) -> None:
         """Raises if units are elsewhere than declared; what forward passes count or draw stays as it was."""
-        buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
-        try:
-            with torch.random.fork_rng(devices=[]):
-                for layer in self.layers:
-                    require_units_in_place(layer, run)
-        finally:
-            for buffer, value in buffers:
-                buffer.copy_(value)
+        devices = {each.device for each in self.module.parameters() if each.device.type == "cuda"}
+
+        def run_alike(hooks: Sequence[Any], **options: Any) -> Any:
+            owned = [(part, name, buffer) for part in self.module.modules() for name, buffer in part._buffers.items()]
+            buffers = [(*each, each[2].clone()) for each in owned if each[2] is not None]
+            try:
+                with torch.random.fork_rng(devices=devices):
+                    return run(hooks, **options)
+            finally:
+                for part, name, buffer, value in buffers:
+                    part._buffers[name] = buffer.detach_() if buffer.grad_fn is not None else buffer
+                    buffer.data.copy_(value)
+
+        require_nothing_between(self.module, self.layers, run_alike)
+        for layer in self.layers:
+            require_units_in_place(self.module, layer, run_alike)
 
     def _draws(self, layer: Layer) -> Iterator[tuple[Tensor, Tensor]]:
         """The parameters that a layer's units own, each with a whole fresh one; drawn on the CPU in float32."""
