@@ -152,7 +152,7 @@ class Wrapper(torch.optim.Optimizer):
         self.base_optimizer = inner
         for group in self.param_groups:
             for parameter in group["params"]:
-                self.state[parameter]["old_p"] = torch.ones_like(parameter)
+                self.state[parameter] |= {name: torch.ones_like(parameter) for name in ("old_p", "old")}
 
     def step(self, closure=None):
         self.base_optimizer.step()
@@ -172,7 +172,7 @@ def test_wrapped_and_several_optimizers_forget(several):
     if several:
         assert head.state[module[2].weight]["momentum_buffer"].sum(dim=0).ne(0).tolist() == [False, True, True, True]
     else:
-        assert used[0].state[module[0].weight]["old_p"].all()
+        assert all(copied.all() for copied in used[0].state[module[0].weight].values())
 
 
 def test_parameters_that_the_optimizer_does_not_have_are_refused():

@@ -19,7 +19,7 @@ STATISTICS = (
 KEPT = (
     *("step", "steps", "step_size"),  # counts, and Rprop's learning rates
     *("z", "ax", "master_param", "slow_buffer", "slow_params"),  # copies: schedule-free, averages, mixed precision
-    *("param_init", "p0", "old_p", "e_w"),  # copies: L2 Init, Prodigy, SAM
+    *("param_init", "p0", "old_p", "old", "e_w"),  # copies: L2 Init, Prodigy, SAM
 )
 """Names of entries of optimizer states that are no statistics of gradients."""
 _SHARING = ("LBFGS", "Adafactor")
