@@ -126,3 +126,14 @@ def test_what_belongs_to_no_unit_between_passes(between, activation):
     redo.module.forward = torch.nn.Sequential(*redo.module[:4]).forward
     assert redo.scores(x)["0"].shape == (4,)
     assert all(each.grad is None for each in redo.module.parameters())
+
+
+def test_inference_mode_hides_nothing():
+    redo, x = redo_of(torch.nn.LayerNorm(4))
+    with torch.inference_mode(), pytest.raises(UserError, match="of LayerNorm between '0' and"):
+        redo.scores(x.clone())
+    redo, x = redo_of(torch.nn.LayerNorm(4), norm="1")
+    with torch.inference_mode():
+        x = x.clone()
+        inside = redo.scores(x)["0"]
+    torch.testing.assert_close(redo_of(torch.nn.LayerNorm(4), norm="1")[0].scores(x)["0"], inside)

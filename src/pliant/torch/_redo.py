@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from pliant.errors import UserError, unknown_name
 from pliant.torch._between import require_nothing_between
@@ -26,7 +27,8 @@ class ReDo:
 
     Here h is the output of the activation. The mean is over examples and positions, and all layers are scored before
     any is reset. The incoming weights, the bias and the norm of a reset unit start again. The weights that read it
-    become 0, so a unit that was silent leaves the output as it was. An entry that is both becomes 0.
+    become 0, so a unit that was silent leaves the output as it was, unless a norm over units comes between the
+    activation and its readers. An entry that is both becomes 0.
 
     **Optimizer.** At the same entries it forgets its statistics: `exp_avg`, `momentum_buffer`, `square_avg` and the
     like, whatever the optimizer. Counts, Rprop's step sizes and copies of parameters stay. Adam's count stays too, so a
@@ -143,8 +145,9 @@ class ReDo:
             modes = [(part, part.training) for part in self.module.modules()]
             try:
                 self.module.eval()
-                with torch.set_grad_enabled(has_gradients):
-                    return self.module(*inputs, **named)
+                with torch.inference_mode(False), torch.set_grad_enabled(has_gradients):
+                    given, keywords = tree_map_only(Tensor, _recordable, (inputs, named))
+                    return self.module(*given, **keywords)
             finally:
                 for hook in hooks:
                     hook.remove()
@@ -251,8 +254,12 @@ class ReDo:
         devices = {each.device for each in self.module.parameters() if each.device.type == "cuda"}
 
         def run_alike(hooks: Sequence[Any], **options: Any) -> Any:
-            owned = [(part, name, buffer) for part in self.module.modules() for name, buffer in part._buffers.items()]
-            buffers = [(*each, each[2].clone()) for each in owned if each[2] is not None]
+            buffers = [
+                (part, name, buffer, buffer.clone())
+                for part in self.module.modules()
+                for name, buffer in part._buffers.items()
+                if buffer is not None
+            ]
             try:
                 with torch.random.fork_rng(devices=devices):
                     return run(hooks, **options)
@@ -301,6 +308,11 @@ def _hooks(layer: Layer, shapes: dict[str, torch.Size], seen: list[Tensor]) -> I
 
     yield layer.feed.register_forward_hook(note)
     yield layer.activation.register_forward_hook(observe)
+
+
+def _recordable(each: Tensor) -> Tensor:
+    """The tensor, copied if it was made in inference mode, where gradients cannot be recorded with it."""
+    return each.clone() if each.is_inference() else each
 
 
 def _mark(masks: dict[Tensor, Tensor], parameter: Tensor, axis: int, flags: Tensor) -> None:
