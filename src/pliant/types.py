@@ -236,8 +236,8 @@ class Forward(NamedTuple):
     evaluate: Callable[[Params, "Inputs"], tuple[Array, Features]]
     """`evaluate(params, inputs) -> (output, features)`, in eval mode: for earlier copies of the parameters."""
     sample: Callable[[int], "Inputs"]
-    """`sample(num_examples)`: inputs of the current task, drawn for the occasion with replacement; the same ones
-    however often it is asked within an update."""
+    """`sample(num_examples)`: inputs of the current task, sampled with replacement; repeated calls within one
+    update return the same examples."""
 
 
 class Penalty(NamedTuple):
@@ -253,7 +253,7 @@ class Penalty(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What training has made so far, and interventions may rewrite."""
+    """The learner's current state, which interventions may rewrite."""
 
     params: Params
     network: State
@@ -262,7 +262,7 @@ class Learned(NamedTuple):
 
 
 class Fresh(NamedTuple):
-    """How everything began."""
+    """Functions that recreate the initial network and optimizer state."""
 
     network: Callable[[Key], tuple[Params, State]]
     """Draws all parameters and running statistics anew. Costs an initialisation; call it inside the branch that needs
@@ -273,7 +273,7 @@ class Fresh(NamedTuple):
 
 Probe: TypeAlias = Callable[[Learned, Key, int], Features]
 """`probe(learned, key, num_examples)`: features of the network as it is now, in eval mode, on examples of the current
-task that are drawn for the occasion, with replacement."""
+task, sampled with replacement."""
 
 
 class Signals(NamedTuple):
@@ -494,4 +494,4 @@ class Diagnostic(NamedTuple):
     needs: tuple[Literal["initial", "previous", "rule", "twin"], ...] = ()
     """Fields of the subject that must be there."""
     follow: Callable[[Update], Info] | None = None
-    """Scalars of an update; in a run the mean over 16 updates of each task, evenly spread."""
+    """Scalars of an update; in a run the mean over 16 updates of each task, evenly spaced."""

@@ -34,7 +34,7 @@ def sample_plasticity(loss_before: Scalar, loss_after: Scalar, eps: Number = 1e-
 
     Differs from:
       Nothing known in the formula. They have one example in a batch, no noise in the network, and the
-      mean over all updates; runs take it over 16 of each task, evenly spread.
+      mean over all updates; runs take it over 16 of each task, evenly spaced.
     """
     require_range("eps", eps, 1e-30, do="1e-8 is the authors'.")
     return jnp.clip(1.0 - loss_after / jnp.maximum(loss_before, eps), 0.0, 1.0)

@@ -145,7 +145,7 @@ def gradient(subject: Subject) -> Callable[[Params, Batch], Params]:
 
 
 def some(batch: Batch, most: int) -> Batch:
-    """At most so many examples of a batch, evenly spread: data sets may be sorted by class."""
+    """At most so many examples of a batch, evenly spaced: data sets may be sorted by class."""
     number = len(jax.tree.leaves(batch.inputs)[0])
     if number == 0:
         raise UserError(got="an empty batch", wanted="at least one example", do="Pass examples to measure on.")

@@ -48,7 +48,7 @@ def update_norm(change: Params, params: Params) -> UpdateNorm:
     Differs from:
       Lyle et al., whose effective learning rate is η/‖θ‖² (for gradient descent) or η/‖θ‖ (for Adam), from the
       optimizer's settings and not from the update that was made. Runs take the mean over 16 updates of each task,
-      evenly spread, not over all.
+      evenly spaced, not over all.
     """
     require_same(change, params)
     norm, length = total_norm(widened(change)), total_norm(widened(params))

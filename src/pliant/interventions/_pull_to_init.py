@@ -28,7 +28,7 @@ def pull_to_init(*, learning_rate: Number, strength: Number = 0.1, mask: Mask = 
         default all. The method `l2-init-decoupled` leaves norms out.
 
     Returns:
-      An `Intervention`; its state is the copy θ₀ made by `init` and belongs into checkpoints. `info` has `norm_moved`,
+      An `Intervention`; its state is the copy θ₀ made by `init` and must be checkpointed. `info` has `norm_moved`,
       the L2 norm of the pull. Moments are left alone.
 
     Raises:

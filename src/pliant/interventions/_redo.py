@@ -55,7 +55,7 @@ def redo(
 
     Returns:
       An `Intervention`; `info` counts the `units_reset`. Stateless, or with the source "initial" its state is a copy
-      of the parameters that feed units and belongs into checkpoints.
+      of the parameters that feed units and must be checkpointed.
 
     Raises:
       UserError: for numbers out of range, and for networks in which no unit owns an output (MaxMin).

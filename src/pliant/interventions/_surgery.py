@@ -65,7 +65,7 @@ def reset_units(
       The same with new parameters and optimizer state.
 
     Raises:
-      UserError: for layers or parameters that there are not, and from `clear_moments`.
+      UserError: if a layer or parameter does not exist, and from `clear_moments`.
 
     Example:
       >>> from pliant.networks import mlp
@@ -210,7 +210,7 @@ def num_selected(flags: Mapping[str, Bool[Array, "..."]]) -> Int[Array, ""]:
 
 
 def _require_known(wiring: Wiring, units: Units, leaves: Mapping[str, Array]) -> None:
-    """Raises for layers that the wiring does not have, and parameters of theirs that there are not."""
+    """Raises for layers that the wiring does not have, and for parameters that do not exist."""
     unknown = sorted(set(units) - {layer.name for layer in wiring.layers})
     if unknown:
         raise unknown_name("hidden layer", unknown[0], [layer.name for layer in wiring.layers], do="See wiring.layers.")

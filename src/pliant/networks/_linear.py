@@ -32,7 +32,7 @@ convolutions' kernels; orthogonalised in one of two ways; over their spectral no
 one; with the norm of each unit's weights as a parameter; with a scale behind."""
 _PLAIN = ("plain", "delta-orthogonal")
 _BOUNDED = ("newton-schulz", "cans", "spectral-norm")
-"""Those whose spectral norm is the gain for ever."""
+"""Those whose spectral norm stays equal to the gain."""
 
 
 class Linear(NamedTuple):
@@ -128,7 +128,7 @@ def linear_layers(
       linear: the network's option.
       num_layers: hidden layers, ≥ 0.
       first_dense: the index of the first dense layer: the one that "spectral-norm-first" is about.
-      gain: singular values of the maps at the start, > 0; None for 1 where the gain is for ever, else `default_gain`.
+      gain: singular values of the maps at the start, > 0; None for 1 where they stay so, else `default_gain`.
       default_gain: that of the activation.
       iterations: ≥ 1, of the orthogonalisation.
       use_bias: whether there are biases.

@@ -80,13 +80,13 @@ def mlp(
       widths: units of each hidden layer, each ≥ 1; empty for a linear model.
       width_multiplier: > 0, what the units of all hidden layers are multiplied by, rounded; for activations that make
         two features of a unit, in a network of the size of another.
-      activation: a name in `pliant.networks.ACTIVATIONS`. "maxmin" wants even widths; "crelu" and "fourier" double the
-        inputs of the next layer; "rational" has parameters in every layer; "aid" wants a key in training.
+      activation: a name in `pliant.networks.ACTIVATIONS`. "maxmin" requires even widths; "crelu" and "fourier" double
+        the inputs of the next layer; "rational" has parameters in every layer; "aid" requires a key in training.
       norm: "layer" puts a LayerNorm with scale and offset before every activation.
       use_bias: whether dense layers and head have biases (initialised to 0).
       gain: singular values of the hidden kernels at the start, > 0; by default what keeps the activation's scale
-        (√2 for ReLU, 1 for MaxMin). The head starts with 1. With an orthogonal `linear` the singular values are the
-        gain for ever, with "spectral-norm" the largest is; there it is by default 1, and the weights start with 1.
+        (√2 for ReLU, 1 for MaxMin). The head starts with 1. With an orthogonal `linear` all singular values stay
+        equal to the gain; with "spectral-norm" only the largest does. There the default is 1, as is the weights' start.
       linear: "plain"; or another way for hidden layers to make their maps of their weights. "newton-schulz" or "cans":
         orthogonalised, see `OrthogonalDense`. "spectral-norm": divided by their spectral norm, see `SpectralNorm`, and
         "spectral-norm-first": in the first hidden layer only. "weight-norm": with the norm of each unit's weights as a

@@ -34,7 +34,7 @@ def orthogonal(gain: float = 1.0) -> Initializer:
 
     Differs from:
       `jax.nn.initializers.orthogonal`, which it calls. Under `vmap` the draws run one after the other, because several
-      batched QR decompositions in one XLA:CPU program can wait for each other for ever. Narrow types are drawn in
+      batched QR decompositions in one XLA:CPU program can deadlock. Narrow types are drawn in
       float32 and rounded, since there is no QR decomposition of bfloat16.
     """
     draw = jax.nn.initializers.orthogonal(gain)

@@ -1,4 +1,4 @@
-"""A row or a number for every position, whose gradient stays fast on the CPU.
+"""Broadcasts whose gradients are fast on CPU.
 
 XLA:CPU sums the rows of a long matrix by windows. Halves added to halves, until few rows are left, take a tenth of the
 time and are more exact. Such sums are a batch's statistics, and the gradients of biases and scales. So `spread` and

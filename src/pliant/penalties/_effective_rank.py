@@ -107,8 +107,7 @@ def _rank(features: Float[Array, "*examples width"]) -> Scalar:
 def _right_singular_vectors(tall: Float[Array, "rows columns"]) -> Float[Array, "columns columns"]:
     """As columns. The R of a QR decomposition has the same ones, and is smaller.
 
-    Under `vmap` one matrix comes after the other: batched decompositions in one XLA:CPU program can wait for each other
-    for ever.
+    Under `vmap` one matrix comes after the other: batched decompositions in one XLA:CPU program can deadlock.
     """
 
     def decompose(tall: Array) -> Array:

@@ -22,8 +22,8 @@ def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
       strength: α ≥ 0, in units of 1/feature². 0 does nothing.
 
     Returns:
-      A `Penalty` whose `loss` needs the `Forward`; its state is the copy θ₀ made by `init` and belongs into
-      checkpoints. Costs a forward pass of θ₀ an update, in eval mode (without dropout); running statistics, if there
+      A `Penalty` whose `loss` needs the `Forward`; its state is the copy θ₀ made by `init` and must be
+      checkpointed. Costs a forward pass of θ₀ an update, in eval mode (without dropout); running statistics, if there
       are any, are those of now.
 
     Raises:

@@ -99,8 +99,8 @@ def infer(wiring: Wiring, *, strength: Number = 0.1, scale: Number = 100.0) -> P
       scale: β ≥ 0.
 
     Returns:
-      A `Penalty` whose `loss` needs the `Forward`; its state is the copy of θ₀ and g⁰ made by `init` and belongs into
-      checkpoints. Costs a forward pass of θ₀ an update, in eval mode (without dropout); running statistics, if there
+      A `Penalty` whose `loss` needs the `Forward`; its state is the copy of θ₀ and g⁰ made by `init` and must be
+      checkpointed. Costs a forward pass of θ₀ an update, in eval mode (without dropout); running statistics, if there
       are any, are those of now.
 
     Raises:

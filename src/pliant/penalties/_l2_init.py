@@ -30,7 +30,7 @@ def l2_init(strength: Number = 1e-2, *, norm: Literal["l2", "l1"] = "l2", mask: 
         default all. The method `l2-init` leaves norms out.
 
     Returns:
-      A `Penalty`; its state is the copy θ₀ made by `init` and belongs into checkpoints. Memory: one copy of the
+      A `Penalty`; its state is the copy θ₀ made by `init` and must be checkpointed. Memory: one copy of the
       parameters.
 
     Raises:

@@ -64,7 +64,7 @@ def spectral(
       output_axes: the axes of kernels that index outputs, see `pliant.optimizers.add_isometry_step`.
 
     Returns:
-      A `Penalty` with a `SpectralState`, which belongs into checkpoints. u begins as a fixed vector without zeros.
+      A `Penalty` with a `SpectralState`, which must be checkpointed. u begins as a fixed vector without zeros.
 
     Raises:
       UserError: for numbers out of range, a mask that does not fit or selects nothing or a vector, and kernels whose

@@ -1,4 +1,4 @@
-"""A gradually changing world: each task goes over into the next in equal small steps."""
+"""A gradually changing world: each task changes into the next in equal small steps."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

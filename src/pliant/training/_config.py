@@ -50,7 +50,7 @@ class RunConfig:
     at the end of an epoch or of the task. Only of streams that hold out examples, such as
     class-incremental.validation_per_class=50. What the optimizer and the method remember stays as it is."""
     transition: Transition = "abrupt"
-    """How each task goes over into the next."""
+    """How one task changes into the next."""
     micro_steps: int = 1
     """Granularity of a gradual transition: the number of equal steps from one task to the next."""
     budget: Budget = "equal-updates"

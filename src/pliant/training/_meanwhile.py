@@ -6,7 +6,7 @@ from types import TracebackType
 
 
 class Meanwhile:
-    """Does one thing after another in a thread; a context manager, which ends when the last one is done.
+    """Runs submitted work in order on a background thread; leaving the context waits for it.
 
     Example:
       >>> done = []

@@ -82,7 +82,7 @@ def rates(config: RunConfig, total: int) -> Float[np.ndarray, " step"]:
 
 
 def followed_weights(total: int) -> Float[np.ndarray, " step"]:
-    """The weight of every update of a task in means over those that diagnostics follow: 16, evenly spread, or all.
+    """The weight of every update of a task in means over those that diagnostics follow: 16, evenly spaced, or all.
 
     The sum over the task divided by `total` is the mean over those followed.
 
