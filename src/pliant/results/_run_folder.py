@@ -207,7 +207,8 @@ class RunFolder:
         if lacking:
             raise _damaged(self.path / "config.json", f"lacks {', '.join(lacking)}")
         data = "" if stream["dataset"] == "generated" else f" on {stream['dataset']}"
-        return f"{stream['name']}{data}, {config['network']}, {config['seeds']} seeds"
+        seeds = "1 seed" if config["seeds"] == 1 else f"{config['seeds']} seeds"
+        return f"{stream['name']}{data}, {config['network']}, {seeds}"
 
     @property
     def configuration(self) -> dict[str, Any]:
