@@ -384,7 +384,7 @@ def moved_without_a_gradient(method: Method) -> set[str]:
 
     On a network with every role that a multilayer perceptron can have, far from its start, with two dead units. What
     lies beside the head's kernel counts as "head". ReGraMa does nothing without gradients, so it gets some, and a
-    learning rate of 0.
+    learning rate of 0; C-CHAIN nothing without churn, so the start is what it remembers.
     """
     widths, replaced = {"widths": (16, 12)}, method.replaces.get("mlp", "mlp")
     options = widths | ({"norm": "layer"} if replaced == "mlp" else {}) | dict(method.network)
@@ -403,6 +403,8 @@ def moved_without_a_gradient(method: Method) -> set[str]:
         lambda path, leaf: leaf.at[:2].set(-50.0) if [leaf_path(path)] == offsets[-1:] else leaf, before
     )
     state = state._replace(params=before)
+    if method.name == "c-chain":
+        state = state._replace(penalty=state.penalty._replace(updates=jnp.ones_like(state.penalty.updates)))
 
     def probe_batch(key: Any, num_examples: int) -> Batch:
         return stream.train_batch((), (), jax.random.randint(key, (num_examples,), 0, len(TARGETS)))
