@@ -28,7 +28,7 @@ FIRST_AND_LAST = (
 """Where most cases compile a program: of a parametrised test its first and last case, and of refusals every case."""
 
 LONG = frozenset((Path(__file__).parent / "long_tests.txt").read_text().splitlines())
-"""Tests, or single cases, that took more than 0.6 seconds. Without them the fast tests still reach 95 % of the lines,
+"""Tests, or single cases, that took more than 0.4 seconds. Without them the fast tests still reach 95 % of the lines,
 and notice every fault in `mutations.py`."""
 
 HEAVIEST = ("tests/contracts/test_methods.py", "tests/contracts/test_networks.py", "tests/presets/", "tests/training/")
