@@ -50,7 +50,8 @@ def known(module: nn.Module, name: str, prefix: str) -> str:
     known = dict(module.named_modules(remove_duplicate=False))
     short = name.removeprefix(prefix)
     if short not in known:
-        raise UserError(got=f"the module {name!r}", wanted=f"some of {', '.join(known)}", do="See named_modules().")
+        names = ", ".join(each or "''" for each in known)  # the module itself goes by the empty name
+        raise UserError(got=f"the module {name!r}", wanted=f"some of {names}", do="See named_modules().")
     return next(first for first, part in module.named_modules() if part is known[short])
 
 
