@@ -29,7 +29,7 @@ def selective_reinit(
 
     of its N weights, where g is the gradient on the batch at hand and U is uniform in [0, 1), so that small kernels
     lose the fraction f on average. Chance decides between equal ones: the weights of silent units all have the utility
-    0, before they are drawn anew and after. A weight whose utility is not finite stays. Weights do not belong to units
+    0, before and after they are redrawn. A weight whose utility is not finite stays. Weights do not belong to units
     here, so this works behind every activation and norm.
 
     Args:

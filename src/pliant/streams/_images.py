@@ -47,7 +47,7 @@ def image_data(dataset: Dataset) -> ImageData:
 
 def _require(condition: bool | np.bool_, got: str, wanted: str) -> None:
     if not condition:
-        raise UserError(got=got, wanted=wanted, do="Make the data set with `load_dataset`, or mend its arrays.")
+        raise UserError(got=got, wanted=wanted, do="Make the data set with `load_dataset`, or correct its arrays.")
 
 
 def normalized(
