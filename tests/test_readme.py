@@ -1,33 +1,61 @@
-"""The Python in README and CONTRIBUTING runs as it stands."""
+"""The Python in README, CONTRIBUTING and docs/ runs as it stands; the commands parse; the links lead somewhere."""
 
+import dataclasses
 import re
+import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 
+from pliant import cli, training
+from pliant.errors import UserError
 from pliant.methods import find
+from pliant.training import RunConfig
 from pliant.types import Network
 
 ROOT = Path(__file__).parents[1]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 
 
-def _blocks(name):
-    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
+def _blocks(document, language="python"):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
 
 
-def _run(first_line):
-    """Runs the block of the README that begins with a line, alone; returns its names."""
-    (block,) = (block for block in _blocks("README.md") if block.startswith(first_line) or f"\n{first_line}\n" in block)
+PYTHON = [
+    pytest.param(block, id=f"{document}-{number}")
+    for document in DOCUMENTS
+    for number, block in enumerate(_blocks(document))
+]
+
+
+def _commands():
+    """The lines of all shell blocks that begin with `pliant`, as words."""
+    lines = [line for document in DOCUMENTS for block in _blocks(document, "sh") for line in block.splitlines()]
+    words = {tuple(shlex.split(line, comments=True)[1:]): None for line in lines if line.startswith("pliant ")}
+    return [pytest.param(each, id=" ".join(each)[:60], marks=_tier(each)) for each in words]
+
+
+def _tier(words):
+    """Many methods take seconds to plan."""
+    return pytest.mark.whole if "all" in words or len(words) > 12 else ()
+
+
+COMMANDS = _commands()
+
+
+def _run(document, first_line):
+    """Runs the block of a document that begins with a line, alone; returns its names."""
+    (block,) = (b for b in _blocks(document) if b.startswith(f"{first_line}\n") or f"\n{first_line}\n" in b)
     names = {}
     exec(block, names)
     return names
 
 
-@pytest.mark.parametrize("place", range(len(_blocks("README.md"))))
-def test_every_block_runs_alone(place):
-    block = _blocks("README.md")[place]
+@pytest.mark.parametrize("block", PYTHON)
+def test_every_block_runs_alone(block):
     for module in ("torch", "equinox"):
         if f"import {module}" in block:
             pytest.importorskip(module)
@@ -35,19 +63,20 @@ def test_every_block_runs_alone(place):
 
 
 def test_the_loop_with_optax():
-    names = _run("import jax, jax.numpy as jnp, optax")
+    names = _run("README.md", "import jax, jax.numpy as jnp, optax")
     assert float(names["loss"](names["params"], names["x"], names["y"])) < 0.01
 
 
 def test_the_loop_with_nnx():
-    names = _run("from flax import nnx")
+    names = _run("docs/networks.md", "from flax import nnx")
     x, y = jnp.ones((4, 8)), jnp.ones((4, 1))
     losses = [float(names["step"](names["model"], names["optimizer"], x, y)) for _ in range(30)]
     assert losses[-1] < 0.1 * losses[0]
 
 
 def test_the_network_of_equinox(key):
-    names = _run("import equinox as eqx")
+    pytest.importorskip("equinox")
+    names = _run("docs/networks.md", "import equinox as eqx")
     assert isinstance(names["network"], Network)
     output, _, _ = names["network"].apply(names["arrays"], {}, jnp.ones((4, 8)), train=False, key=key)
     assert output.shape == (4, 2)
@@ -55,7 +84,7 @@ def test_the_network_of_equinox(key):
 
 def test_readme_for_pytorch():
     pytest.importorskip("torch")
-    names = _run("import torch")
+    names = _run("README.md", "from pliant.torch import AdamO, param_groups")
     assert isinstance(names["optimizer"], names["torch"].optim.Optimizer)
     assert names["optimizer"].state
 
@@ -65,21 +94,79 @@ def test_the_install_line_names_this_clone_and_extras_that_exist():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     lines = re.findall(r"pip install (\S+)", text)
     assert "." in lines
-    for line in lines:
-        name, _, extra = line.strip("`'").rstrip("]").partition("[")
+    for name, _, extra in (
+        spec.strip("'").rstrip("]").partition("[") for spec in (*lines, *re.findall(r"'\.\[\w+\]'", text))
+    ):
         assert name == "."
         assert not extra or extra in extras
 
 
-def test_contributing(tmp_path):
-    (block,) = _blocks("CONTRIBUTING.md")
-    (tmp_path / "own.py").write_text(block)
-    assert find(f"{tmp_path}/own.py:heavy_ball").name == "heavy-ball"
+def _own_method():
+    (block,) = (block for block in _blocks("README.md") if "Method(" in block)
+    return block
 
 
-@pytest.mark.parametrize("command", ["run", "list methods", "show", "plot"])
+def test_the_method_of_ones_own(tmp_path):
+    (tmp_path / "my_methods.py").write_text(_own_method())
+    assert find(f"{tmp_path}/my_methods.py:heavy_ball").name == "heavy-ball"
+
+
+@pytest.mark.parametrize("command", ["run", "list methods", "show", "plot", "diagnose"])
 def test_commands_of_the_readme_exist(command):
-    from pliant import cli
-
     assert f"pliant {command}" in (ROOT / "README.md").read_text()
     assert command.split()[0] in cli._COMMANDS
+
+
+@pytest.mark.parametrize("words", [command for command in COMMANDS if command.values[0][0] == "run"])
+def test_every_run_is_understood(words, tmp_path, monkeypatch):
+    """Its options are parsed and its run is planned, not trained; digits stand in for data that must be downloaded."""
+    planned = []
+
+    def run(config, *arguments, **options):
+        planned.append(training.make_plan(dataclasses.replace(config, dataset=None, train_size=None, test_size=None)))
+        raise UserError(got="a plan", wanted="no training", do="Go on.")
+
+    monkeypatch.chdir(tmp_path)
+    Path("my_methods.py").write_text(_own_method())
+    monkeypatch.setattr(training, "run", run)
+    assert cli.main(words) == cli.USER_ERROR
+    assert planned
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a finished run under every name that the documents use."""
+    folder = tmp_path_factory.mktemp("documents")
+    config = RunConfig(
+        methods=("adam",), seeds=1, tasks=1, epochs=1, widths=(8,), diagnostics=("standard", "ntk"), checkpoints="all"
+    )
+    training.run(config, folder / "runs" / "NAME")
+    for name in ("abrupt", "forty", "four", "two"):
+        shutil.copytree(folder / "runs" / "NAME", folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("words", [command for command in COMMANDS if command.values[0][0] != "run"])
+def test_every_other_command_works(words, finished, monkeypatch, capsys):
+    """Each runs as it is written; only measurements are left out."""
+    monkeypatch.chdir(finished)
+    monkeypatch.setattr(training, "diagnose_run", lambda *arguments, **options: [])
+    assert cli.main(words) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document):
+    """To files that exist, and to headings that they have."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / document).read_text()):
+        if "://" in target:
+            continue
+        file, _, heading = target.partition("#")
+        path = (ROOT / document).parent / file if file else ROOT / document
+        assert path.exists(), target
+        assert not heading or heading in _headings(path), target
+
+
+def _headings(path):
+    """As GitHub names them in links."""
+    found = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in found}
