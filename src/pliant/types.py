@@ -8,7 +8,7 @@ Conventions. `step` counts optimizer updates from 1 and is the same for all seed
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 import jax
 import numpy as np
@@ -252,23 +252,42 @@ class Penalty(NamedTuple):
     """`switch(params, state) -> state` when the task changes, before anything is reset."""
 
 
+def _renamed(old: str, new: str) -> NoReturn:
+    raise UserError(got=old, wanted=f"{new}, its new name", do="Rename it in your method.")
+
+
 class Learned(NamedTuple):
     """The learner's current state, which interventions may rewrite."""
 
     params: Params
-    network: State
-    """Running statistics; {} without."""
+    statistics: State
+    """The network's running statistics; {} if it has none."""
     optimizer: optax.OptState
+
+    @property
+    def network(self) -> NoReturn:
+        """Refused: the old name of `statistics`."""
+        _renamed("Learned.network", "Learned.statistics")
 
 
 class Fresh(NamedTuple):
     """Functions that recreate the initial network and optimizer state."""
 
-    network: Callable[[Key], tuple[Params, State]]
-    """Draws all parameters and running statistics anew. Costs an initialisation; call it inside the branch that needs
-    it."""
-    optimizer: Callable[[Params], optax.OptState]
+    init_network: Callable[[Key], tuple[Params, State]]
+    """`init_network(key) -> (params, statistics)`, newly drawn. Costs an initialisation; call it inside the branch
+    that needs it."""
+    init_optimizer: Callable[[Params], optax.OptState]
     """The optimizer's state before the first update."""
+
+    @property
+    def network(self) -> NoReturn:
+        """Refused: the old name of `init_network`."""
+        _renamed("Fresh.network", "Fresh.init_network")
+
+    @property
+    def optimizer(self) -> NoReturn:
+        """Refused: the old name of `init_optimizer`."""
+        _renamed("Fresh.optimizer", "Fresh.init_optimizer")
 
 
 Probe: TypeAlias = Callable[[Learned, Key, int], Features]

@@ -19,7 +19,7 @@ from pliant.methods import (
     as_arrays,
     build,
     defaults,
-    reshape,
+    retarget,
     split_static,
     with_settings,
     wrapped,
@@ -66,7 +66,7 @@ def stream_of(method: Method) -> Stream:
     stream = load_stream(CLASSIFICATION, 3, TARGETS)
     if not method.targets:
         return stream
-    return reshape(method, load_stream(REGRESSION, 1, VALUES), defaults(method, LEARNING_RATE))
+    return retarget(method, load_stream(REGRESSION, 1, VALUES), defaults(method, LEARNING_RATE))
 
 
 def load_stream(objective: Objective, num_outputs: int, targets: Any) -> Stream:
@@ -242,7 +242,7 @@ def check_off_is_adam(method: Method) -> None:
     for noise in (0, 1):
         off = _off(method, noise=noise)
         assert equal(off.params, base.params), f"switched off, the method is not {method.base} to the bit"
-        assert equal(off.network, base.network), "switched off, the method changes the state of the network"
+        assert equal(off.statistics, base.statistics), "switched off, the method changes the state of the network"
         moments = _moments(off.optimizer), _moments(base.optimizer)
         assert equal(*moments), "switched off, the method changes the state of the optimizer"
 
@@ -277,7 +277,7 @@ def _target(method: Method, state: TrainState) -> float:
     batch = stream_of(method).train_batch((), (), jnp.arange(len(TARGETS)))
 
     def evaluate(params: Any, inputs: Any) -> Any:
-        return network.apply(params, state.network, inputs, train=False, key=None)[:2]
+        return network.apply(params, state.statistics, inputs, train=False, key=None)[:2]
 
     def penalty() -> Any:
         """Of the parameters reached, against the state of the penalty at the start."""
@@ -307,7 +307,7 @@ def check_learns(method: Method) -> None:
         return stream_of(method).objective.losses(output, batch.targets, ()).mean()
 
     first, after = beginning(method), train(method)
-    assert loss(after.params, after.network) < loss(first.params, first.network), "the loss does not fall"
+    assert loss(after.params, after.statistics) < loss(first.params, first.statistics), "the loss does not fall"
 
 
 def check_seeds_differ(method: Method) -> None:

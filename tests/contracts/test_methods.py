@@ -149,7 +149,7 @@ def _moving_statistics(wiring):
 
     def update(key, step, learned, state, signals):
         del key, step, signals
-        return learned._replace(network=jax.tree.map(lambda leaf: leaf + 1, learned.network)), state, {}
+        return learned._replace(statistics=jax.tree.map(lambda leaf: leaf + 1, learned.statistics)), state, {}
 
     return Intervention(init=lambda learned: (), update=update)
 

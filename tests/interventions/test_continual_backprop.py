@@ -312,8 +312,8 @@ def test_the_units_own_norm_begins_again_with_its_statistics(key):
     )
     new, _, _ = method.update(key, 1, learned, method.init(learned), signals)
     same(new.params["norm"], {"scale": [5.0, 1.0], "bias": [6.0, 0.0]})
-    same(new.network["norm"], {"mean": [3.0, 0.0], "var": [4.0, 1.0]})
-    same(new.network["other"], statistics["other"])
+    same(new.statistics["norm"], {"mean": [3.0, 0.0], "var": [4.0, 1.0]})
+    same(new.statistics["other"], statistics["other"])
 
 
 def test_torch_layouts_are_read_by_their_slots(key):

@@ -9,7 +9,7 @@ from pliant.interventions import dash
 from pliant.types import Fresh, Learned, Signals
 from strict_types import unchecked
 
-FRESH = Fresh(network=lambda key: ((), {}), optimizer=lambda params: ())
+FRESH = Fresh(init_network=lambda key: ((), {}), init_optimizer=lambda params: ())
 KERNEL = jnp.array([[3.0, 1.0, 0.0], [4.0, 0.0, 1.0]])
 GRADIENT = jnp.array([[-1.0, 1.0, 0.0], [0.0, 0.0, -2.0]])  # cosines 0.6, −1 and 1
 

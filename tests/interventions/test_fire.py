@@ -12,7 +12,7 @@ from pliant.methods import METHODS
 from pliant.networks import mlp
 from pliant.types import Fresh, Learned, Wiring
 
-FRESH = Fresh(network=lambda key: ((), {}), optimizer=lambda params: ())
+FRESH = Fresh(init_network=lambda key: ((), {}), init_optimizer=lambda params: ())
 
 
 @functools.partial(jax.jit, static_argnames="iterations")

@@ -57,7 +57,7 @@ def test_between_resets_nothing_is_touched():
 def test_an_optimizer_that_copies_parameters_copies_the_new_ones():
     tx = optax.contrib.schedule_free_adamw(0.1)
     learned = _trained()._replace(optimizer=tx.init(_trained().params))
-    after, _, _ = full_reset().switch(jax.random.key(7), 1, learned, (), FRESH._replace(optimizer=tx.init))
+    after, _, _ = full_reset().switch(jax.random.key(7), 1, learned, (), FRESH._replace(init_optimizer=tx.init))
     same(after.optimizer, tx.init(after.params))
 
 

@@ -19,7 +19,7 @@ def same(a, b):
 def _moved(learned, by):
     return learned._replace(
         params={"w": learned.params["w"] + by},
-        network={"mean": learned.network["mean"] + by, "count": learned.network["count"] + 1},
+        statistics={"mean": learned.statistics["mean"] + by, "count": learned.statistics["count"] + 1},
     )
 
 
@@ -39,7 +39,7 @@ def test_closed_form_for_a_hare_that_stands():
         _, state, _ = method.update(jax.random.key(0), step, hare, state, None)
     for now, start, end in (
         (state.params["w"], START.params["w"], hare.params["w"]),
-        (state.network["mean"], START.network["mean"], hare.network["mean"]),
+        (state.statistics["mean"], START.statistics["mean"], hare.statistics["mean"]),
     ):
         np.testing.assert_allclose(now, end + 0.9**7 * (start - end), rtol=1e-6)
 
@@ -51,7 +51,7 @@ def test_at_a_reset_the_hare_is_the_tortoise():
     assert float(info["norm_moved"]) == 0.0
     after, state, info = _run(method, START, 3, by=1.0)
     same(after.params, state.params)
-    same(after.network, state.network)
+    same(after.statistics, state.statistics)
     same(after.optimizer, START.optimizer)
     np.testing.assert_allclose(after.params["w"], START.params["w"] + 2.125)  # 0 → ½, 1¼, 2⅛
     np.testing.assert_allclose(info["norm_moved"], 0.875 * 2**0.5, rtol=1e-6)
@@ -80,7 +80,7 @@ def test_the_tortoise_is_reported():
     learned, state, _ = _run(method, START, 2, by=1.0)
     params, network = method.reported(learned, state)
     same(params, state.params)
-    np.testing.assert_allclose(network["mean"], START.network["mean"] + 1.25)
+    np.testing.assert_allclose(network["mean"], START.statistics["mean"] + 1.25)
     assert int(network["count"]) == 5  # whole numbers are the hare's
 
 
@@ -121,10 +121,10 @@ def test_the_tortoise_leaves_what_is_not_finite_and_the_hare_returns_to_it():
     method = hare_tortoise(momentum=0.5, reset_every=2)
     state = method.init(START)
     lost = START._replace(
-        params={"w": jnp.array([jnp.nan, 0.0])}, network={**START.network, "mean": jnp.array([jnp.inf])}
+        params={"w": jnp.array([jnp.nan, 0.0])}, statistics={**START.statistics, "mean": jnp.array([jnp.inf])}
     )
     hare, state, _ = method.update(jax.random.key(0), 1, lost, state, None)
     assert np.isnan(hare.params["w"][0])
     hare, state, _ = method.update(jax.random.key(0), 2, hare, state, None)
     np.testing.assert_allclose(hare.params["w"], [1.0, -0.5])
-    np.testing.assert_allclose(hare.network["mean"], [0.5])
+    np.testing.assert_allclose(hare.statistics["mean"], [0.5])

@@ -73,8 +73,8 @@ def test_running_statistics_of_a_reset_layer_begin_again():
     learned = _trained(network)
     after, _, _ = _reset(network, learned, num_layers=2)
     of_norm = {f"block_1/norm_0/{name}" for name in ("mean", "var")}
-    assert _changed(learned.network, after.network) == of_norm
-    assert not np.any(after.network["block_1"]["norm_0"]["mean"])
+    assert _changed(learned.statistics, after.statistics) == of_norm
+    assert not np.any(after.statistics["block_1"]["norm_0"]["mean"])
     changed = _changed(learned.params, after.params)
     inner = {"block_1/conv_0/kernel", "block_1/norm_0/scale", "block_1/norm_0/bias"}
     assert changed == HEAD | inner

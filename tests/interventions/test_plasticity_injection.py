@@ -31,17 +31,17 @@ def _loss(params, state):
 
 
 def _output(learned):
-    return NETWORK.apply(learned.params, learned.network, X, train=False)[0]
+    return NETWORK.apply(learned.params, learned.statistics, X, train=False)[0]
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def _train(learned, state, num_steps, weight_decay=0.0):
     def step(_, carry):
         learned, state = carry
-        gradients = jax.grad(_loss)(learned.params, learned.network)
+        gradients = jax.grad(_loss)(learned.params, learned.statistics)
         updates, optimizer = TX.update(gradients, learned.optimizer, learned.params)
         params = jax.tree.map(lambda p, u: (1 - weight_decay) * p + u, learned.params, updates)
-        return Learned(params, learned.network, optimizer), state
+        return Learned(params, learned.statistics, optimizer), state
 
     return jax.lax.fori_loop(0, num_steps, step, (learned, state))
 
@@ -65,7 +65,7 @@ def test_before_the_injection_the_network_is_as_without():
     same(params, bare)
     same(NETWORK.apply(params, network, X, train=False)[0], BARE.apply(bare, {}, X, train=False)[0])
     learned, _ = _aged()
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(learned.network["injection"]))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(learned.statistics["injection"]))
 
 
 def test_the_output_is_the_same_at_the_injection():
@@ -73,7 +73,7 @@ def test_the_output_is_the_same_at_the_injection():
     after, _, info = _injected()
     same(_output(after), _output(before))
     drawn = NETWORK.init(jax.random.key(3))[0]["head"]
-    frozen = after.network["injection"]
+    frozen = after.statistics["injection"]
     same(after.params["head"], drawn)
     for name in ("kernel", "bias"):
         same(frozen["added"][f"head/{name}"], before.params["head"][name])
@@ -109,17 +109,17 @@ def test_it_never_happens_for_task_zero():
 def test_old_heads_are_frozen_and_all_else_learns(weight_decay):
     learned, state, _ = _injected()
     after = _train(learned, state, 100, weight_decay)[0]
-    same(after.network, learned.network)
+    same(after.statistics, learned.statistics)
     for name in ("kernel", "bias"):
         assert np.all(np.asarray(after.params["head"][name] != learned.params["head"][name]))
     assert np.any(np.asarray(after.params["dense_0"]["kernel"] != learned.params["dense_0"]["kernel"]))
-    assert float(_loss(after.params, after.network)) < float(_loss(learned.params, learned.network))
+    assert float(_loss(after.params, after.statistics)) < float(_loss(learned.params, learned.statistics))
 
 
 def test_the_output_is_that_of_three_heads():
     learned = _train(*_injected()[:2], 20)[0]
     z = BARE.apply(learned.params, {}, X, train=False)[1]["dense_1"]
-    frozen = learned.network["injection"]
+    frozen = learned.statistics["injection"]
 
     def head(leaves, prefix=""):
         return z @ leaves[f"{prefix}kernel"] + leaves[f"{prefix}bias"][None]
@@ -131,7 +131,7 @@ def test_the_output_is_that_of_three_heads():
 def test_the_gradient_flows_through_the_frozen_heads():
     """With θ₁ = θ₂ what reaches the features is the old head's, as if nothing were injected."""
     before, after = _aged()[0], _injected()[0]
-    old, new = (jax.grad(_loss)(learned.params, learned.network) for learned in (before, after))
+    old, new = (jax.grad(_loss)(learned.params, learned.statistics) for learned in (before, after))
     assert np.any(new["dense_1"]["kernel"])
     same(new, old)
 
@@ -167,10 +167,10 @@ def test_on_other_networks(name):
     learned = Learned(params, state, ())
     fresh = Fresh(network.init, lambda params: ())
     after, _, _ = jax.jit(lambda: method.switch(jax.random.key(1), 1, learned, method.init(learned), fresh))()
-    output = jax.jit(lambda learned: network.apply(learned.params, learned.network, inputs, train=False)[0])
+    output = jax.jit(lambda learned: network.apply(learned.params, learned.statistics, inputs, train=False)[0])
     assert jax.tree.structure(after) == jax.tree.structure(learned)
     same(output(after), output(learned))
-    without = after._replace(network=learned.network)
+    without = after._replace(statistics=learned.statistics)
     assert np.any(np.asarray(output(without) != output(learned)))
 
 

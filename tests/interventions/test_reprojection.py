@@ -64,7 +64,7 @@ def test_the_network_goes_on_computing_what_it_did(key, activation):
     network, learned = network_with(key, 5.0, activation=activation)
     after, _, info = updated(METHODS["newton-schulz"].intervention(network.wiring, every=1), learned)
     x = jax.random.normal(key, (16, 6))
-    output = jax.jit(lambda of: network.apply(of.params, of.network, x, train=False, key=None)[0])
+    output = jax.jit(lambda of: network.apply(of.params, of.statistics, x, train=False, key=None)[0])
     old, new = output(learned), output(after)
     np.testing.assert_allclose(new, old, atol=1e-3)
     assert float(info["norm_moved"]) > 1
@@ -81,7 +81,7 @@ def test_gradients_reach_the_weights_evenly_again(key):
     @jax.jit
     def size(of):
         def loss(params):
-            return jnp.sum(network.apply(params, of.network, x, train=False, key=None)[0] ** 2)
+            return jnp.sum(network.apply(params, of.statistics, x, train=False, key=None)[0] ** 2)
 
         return jnp.linalg.norm(jax.grad(loss)(of.params)["dense_1"]["kernel"])
 
@@ -94,7 +94,7 @@ def test_nothing_but_hidden_kernels_is_touched(key, name):
     network, learned = network_with(key, 5.0, activation=METHODS[name].network.get("activation", "relu"))
     after, _, _ = updated(METHODS[name].intervention(network.wiring, every=1), learned)
     jax.tree.map(np.testing.assert_array_equal, after.optimizer, learned.optimizer)
-    jax.tree.map(np.testing.assert_array_equal, after.network, learned.network)
+    jax.tree.map(np.testing.assert_array_equal, after.statistics, learned.statistics)
     changed = jax.tree.map(lambda old, new: bool((old != new).any()), learned.params, after.params)
     hidden = {"bias": False, "kernel": True}
     assert changed == {"dense_0": hidden, "dense_1": hidden, "head": {"bias": False, "kernel": False}}

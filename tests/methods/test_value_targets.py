@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from pliant.errors import UserError
-from pliant.methods import METHODS, defaults, reshape, wrapped
+from pliant.methods import METHODS, defaults, retarget, wrapped
 from pliant.networks import mlp
 from pliant.streams import REGRESSION, load_dataset, random_labels, random_seq2seq, slowly_changing_regression
 from pliant.targets import hl_gauss, two_hot
@@ -14,7 +14,7 @@ NAMES = ["two-hot", "hl-gauss"]
 
 
 def posed(name, stream, **settings):
-    return reshape(METHODS[name], stream, defaults(METHODS[name]) | settings)
+    return retarget(METHODS[name], stream, defaults(METHODS[name]) | settings)
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +87,8 @@ def test_all_bins_are_equally_probable_at_the_start(name, key):
     assert not np.any(network.apply(params, state, jax.random.normal(key, (5, 3)), train=False)[0])
     same = network.init(key)[0]["dense_0"]
     jax.tree.map(np.testing.assert_array_equal, params["dense_0"], same)
+
+
+def test_the_old_name_of_retarget_is_refused_with_the_new_one():
+    with pytest.raises(UserError, match=r"got pliant\.methods\.reshape; wanted pliant\.methods\.retarget"):
+        exec("from pliant.methods import reshape")  # as a user's file would

@@ -52,7 +52,7 @@ def test_the_better_score_stays_and_the_first_of_two_equals(key):
     batch = STREAM.validation_batch(STREAM.data, task, jnp.arange(number))
 
     def accuracy(state):
-        output = network.apply(state.params, state.network, batch.inputs, train=False, key=None)[0]
+        output = network.apply(state.params, state.statistics, batch.inputs, train=False, key=None)[0]
         return float((jnp.where(task.seen, output, -jnp.inf).argmax(1) == batch.targets).mean())
 
     states = [_state(network, jax.random.key(seed)) for seed in range(4)]

@@ -69,5 +69,5 @@ def drawn(key: Key, params: Params, fresh: Fresh) -> tuple[Params, State]:
       >>> drawn(jax.random.key(0), jnp.zeros(2, jnp.bfloat16), fresh)[0].dtype.name
       'bfloat16'
     """
-    new, network = fresh.network(key)
-    return jax.tree.map(lambda old, leaf: leaf.astype(old.dtype), params, new), network
+    new, statistics = fresh.init_network(key)
+    return jax.tree.map(lambda old, leaf: leaf.astype(old.dtype), params, new), statistics

@@ -318,12 +318,12 @@ def _with_new_statistics(learned: Learned, wiring: Wiring, units: Units, key: Ke
         for feed in layer.feeds
         if wiring.roles[feed.slot.path] == "norm"
     }
-    if not {path.rpartition("/")[0] for path in by_path(learned.network)} & modules.keys():
+    if not {path.rpartition("/")[0] for path in by_path(learned.statistics)} & modules.keys():
         return learned
 
     def renew(path: Any, now: Array, start: Array) -> Array:
         module = leaf_path(path).rpartition("/")[0]
         return jnp.where(modules[module], start, now) if module in modules else now
 
-    _, start = signals.fresh.network(key)
-    return learned._replace(network=jax.tree_util.tree_map_with_path(renew, learned.network, start))
+    _, start = signals.fresh.init_network(key)
+    return learned._replace(statistics=jax.tree_util.tree_map_with_path(renew, learned.statistics, start))

@@ -76,7 +76,7 @@ def dash(
     Example:
       >>> from pliant.types import Fresh, Learned, Signals
       >>> learned = Learned(jnp.array([[3.0, 1.0], [4.0, 0.0]]), {}, ())
-      >>> fresh = Fresh(network=lambda key: ((), {}), optimizer=lambda params: ())
+      >>> fresh = Fresh(init_network=lambda key: ((), {}), init_optimizer=lambda params: ())
       >>> signals = Signals(jnp.array([[-1.0, 1.0], [0.0, 0.0]]), {}, lambda learned, key, number: {}, fresh)
       >>> method, key = dash(num_batches=1), jax.random.key(0)
       >>> learned, state, _ = method.switch(key, 1, learned, method.init(learned), fresh)

@@ -24,10 +24,10 @@ def full_reset(*, every_tasks: Number = 1) -> Intervention:
     Example:
       >>> tx = optax.adam(0.1)
       >>> _, used = tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
-      >>> fresh = Fresh(network=lambda key: (jnp.full(2, 0.5), {"mean": jnp.zeros(1)}), optimizer=tx.init)
+      >>> fresh = Fresh(init_network=lambda key: (jnp.full(2, 0.5), {"mean": jnp.zeros(1)}), init_optimizer=tx.init)
       >>> learned = Learned(jnp.array([3.0, 4.0]), {"mean": jnp.ones(1)}, used)
       >>> after, _, _ = full_reset().switch(jax.random.key(0), 1, learned, (), fresh)
-      >>> after.params.tolist(), after.network["mean"].tolist(), int(after.optimizer[0].count)
+      >>> after.params.tolist(), after.statistics["mean"].tolist(), int(after.optimizer[0].count)
       ([0.5, 0.5], [0.0], 0)
 
     References:
@@ -41,7 +41,7 @@ def full_reset(*, every_tasks: Number = 1) -> Intervention:
 
     def renew(key: Key, learned: Learned, state: State, fresh: Fresh) -> Learned:
         del state
-        params, network = drawn(key, learned.params, fresh)
-        return Learned(params, network, fresh.optimizer(params))
+        params, statistics = drawn(key, learned.params, fresh)
+        return Learned(params, statistics, fresh.init_optimizer(params))
 
     return Intervention(lambda _: (), switch=at_switch(renew, every_tasks))

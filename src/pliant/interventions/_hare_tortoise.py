@@ -17,7 +17,7 @@ class HareTortoiseState(NamedTuple):
 
     params: Params
     """In float32 or wider: narrower types would not notice steps of a thousandth."""
-    network: State
+    statistics: State
     """Running statistics; {} without."""
 
 
@@ -67,7 +67,7 @@ def hare_tortoise(*, momentum: Number = 0.999, reset_every: Number = 2000) -> In
     require_whole("reset_every", reset_every, 1, do="Use a period in updates, such as those of 10 epochs.")
 
     def init(learned: Learned) -> HareTortoiseState:
-        return jax.tree.map(_wide, HareTortoiseState(learned.params, learned.network))
+        return jax.tree.map(_wide, HareTortoiseState(learned.params, learned.statistics))
 
     def average(slow: Array, fast: Array) -> Array:
         if not jnp.issubdtype(fast.dtype, jnp.floating):
@@ -78,19 +78,19 @@ def hare_tortoise(*, momentum: Number = 0.999, reset_every: Number = 2000) -> In
 
     def reported(learned: Learned, state: HareTortoiseState) -> tuple[Params, State]:
         narrow = jax.tree.map(
-            lambda slow, fast: slow.astype(fast.dtype), state, HareTortoiseState(learned.params, learned.network)
+            lambda slow, fast: slow.astype(fast.dtype), state, HareTortoiseState(learned.params, learned.statistics)
         )
-        return narrow.params, narrow.network
+        return narrow.params, narrow.statistics
 
     def set_back(learned: Learned, state: HareTortoiseState) -> tuple[Learned, Scalar]:
-        params, network = reported(learned, state)
-        return Learned(params, network, learned.optimizer), norm_moved(learned.params, params)
+        params, statistics = reported(learned, state)
+        return Learned(params, statistics, learned.optimizer), norm_moved(learned.params, params)
 
     def update(
         key: Key, step: Any, learned: Learned, state: HareTortoiseState, signals: Signals | None
     ) -> tuple[Learned, HareTortoiseState, Info]:
         del key, signals
-        state = jax.tree.map(average, state, HareTortoiseState(learned.params, learned.network))
+        state = jax.tree.map(average, state, HareTortoiseState(learned.params, learned.statistics))
         learned, moved = jax.lax.cond(
             step % reset_every == 0, set_back, lambda learned, _: (learned, jnp.float32(0)), learned, state
         )

@@ -38,7 +38,7 @@ def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1)
       >>> from pliant.networks import mlp
       >>> network = mlp((2,), 1, widths=(3, 3))
       >>> params, state = network.init(jax.random.key(0))
-      >>> fresh = Fresh(network=network.init, optimizer=lambda params: ())
+      >>> fresh = Fresh(init_network=network.init, init_optimizer=lambda params: ())
       >>> method = layer_reset(network.wiring, num_layers=2)
       >>> new, _, _ = method.switch(jax.random.key(1), 1, Learned(params, state, ()), (), fresh)
       >>> {name: bool((new.params[name]["kernel"] != params[name]["kernel"]).any()) for name in params}
@@ -65,7 +65,7 @@ def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1)
 
     def renew(key: Key, learned: Learned, state: State, fresh: Fresh) -> Learned:
         del state
-        params, network = drawn(key, learned.params, fresh)
+        params, statistics = drawn(key, learned.params, fresh)
         chosen = is_reset(learned.params)
         is_chosen = by_path(chosen)
         where = {path: jnp.full(leaf.shape, is_chosen[path]) for path, leaf in by_path(learned.params).items()}
@@ -76,7 +76,7 @@ def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1)
         units = {layer.name: jnp.full(layer.width, True) for layer in last}
         return Learned(
             jax.tree.map(lambda reset, old, new: new if reset else old, chosen, learned.params, params),
-            jax.tree_util.tree_map_with_path(beside, learned.network, network),
+            jax.tree_util.tree_map_with_path(beside, learned.statistics, statistics),
             clear_moments(learned.optimizer, where, units, params=params),
         )
 

@@ -31,7 +31,7 @@ def optimizer_reset(*, keep_moments: bool = False, every_tasks: Number = 1) -> I
       >>> tx = optax.adam(0.1)
       >>> params = jnp.zeros(1)
       >>> _, used = tx.update(jnp.ones(1), tx.init(params))
-      >>> fresh = Fresh(network=lambda key: (params, {}), optimizer=tx.init)
+      >>> fresh = Fresh(init_network=lambda key: (params, {}), init_optimizer=tx.init)
       >>> learned = Learned(params, {}, used)
       >>> whole, _, _ = optimizer_reset().switch(jax.random.key(0), 1, learned, (), fresh)
       >>> relative, _, _ = optimizer_reset(keep_moments=True).switch(jax.random.key(0), 1, learned, (), fresh)
@@ -62,6 +62,6 @@ def optimizer_reset(*, keep_moments: bool = False, every_tasks: Number = 1) -> I
         del key, state
         if keep_moments:
             return learned._replace(optimizer=reset_counts(learned.optimizer))
-        return learned._replace(optimizer=fresh.optimizer(learned.params))
+        return learned._replace(optimizer=fresh.init_optimizer(learned.params))
 
     return Intervention(init, switch=at_switch(renew, every_tasks))

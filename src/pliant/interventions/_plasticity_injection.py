@@ -128,7 +128,7 @@ def plasticity_injection(wiring: Wiring, *, at_task: Number = 1) -> Intervention
       >>> bool((after.params["head"]["kernel"] != params["head"]["kernel"]).all()), int(info["injections"])
       (True, 1)
       >>> x = jnp.ones((1, 2))
-      >>> outputs = [network.apply(l.params, l.network, x, train=False, key=None)[0] for l in (learned, after)]
+      >>> outputs = [network.apply(l.params, l.statistics, x, train=False, key=None)[0] for l in (learned, after)]
       >>> bool((outputs[0] == outputs[1]).all())
       True
 
@@ -144,7 +144,7 @@ def plasticity_injection(wiring: Wiring, *, at_task: Number = 1) -> Intervention
     require_whole("at_task", at_task, 0, do="Use the number of a task, from 1; 0 never injects.")
 
     def init(learned: Learned) -> State:
-        if _INJECTION not in learned.network:
+        if _INJECTION not in learned.statistics:
             raise UserError(
                 got="plasticity injection into a network without frozen heads",
                 wanted="a network made by with_injection",
@@ -153,15 +153,15 @@ def plasticity_injection(wiring: Wiring, *, at_task: Number = 1) -> Intervention
         return ()
 
     def inject(key: Key, learned: Learned, fresh: Fresh) -> Learned:
-        old, drawn = _head(wiring, learned.params), _head(wiring, fresh.network(key)[0])
+        old, drawn = _head(wiring, learned.params), _head(wiring, fresh.init_network(key)[0])
         new = {path: drawn[path].astype(leaf.dtype) for path, leaf in old.items()}
         frozen = jax.tree.map(
-            lambda now, leaf: leaf.astype(now.dtype), learned.network[_INJECTION], {_ADDED: old, _SUBTRACTED: new}
+            lambda now, leaf: leaf.astype(now.dtype), learned.statistics[_INJECTION], {_ADDED: old, _SUBTRACTED: new}
         )
         forgotten = {path: jnp.full(leaf.shape, True) for path, leaf in old.items()}
         params = _with_leaves(learned.params, new)
         optimizer = clear_moments(learned.optimizer, forgotten, params=params)
-        return Learned(params, {**learned.network, _INJECTION: frozen}, optimizer)
+        return Learned(params, {**learned.statistics, _INJECTION: frozen}, optimizer)
 
     def switch(key: Key, index: Any, learned: Learned, state: State, fresh: Fresh) -> tuple[Learned, State, Info]:
         is_due = index == at_task

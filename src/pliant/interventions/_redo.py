@@ -68,7 +68,7 @@ def redo(
       >>> params["dense_0"]["bias"] = jnp.array([-9.0, 0.0, 0.0, 0.0])  # the first unit never fires
       >>> x = jnp.ones((8, 2))
       >>> probe = lambda learned, key, num_examples: network.apply(learned.params, state, x, train=False)[1]
-      >>> fresh = Fresh(network=network.init, optimizer=lambda params: ())
+      >>> fresh = Fresh(init_network=network.init, init_optimizer=lambda params: ())
       >>> signals = Signals(gradients=params, features={}, probe=probe, fresh=fresh)
       >>> method = redo(network.wiring, threshold=0.0, every=1)
       >>> new, _, info = method.update(jax.random.key(1), 1, Learned(params, state, ()), (), signals)

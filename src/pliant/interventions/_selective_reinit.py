@@ -83,7 +83,7 @@ def selective_reinit(
         return lowest(worth.reshape(-1), number, key=tie_key).reshape(worth.shape) & jnp.isfinite(worth)
 
     def replacements(key: Key, params: Params, signals: Signals) -> Params:
-        return signals.fresh.network(key)[0] if source == "fresh" else jax.tree.map(jnp.zeros_like, params)
+        return signals.fresh.init_network(key)[0] if source == "fresh" else jax.tree.map(jnp.zeros_like, params)
 
     def reinit(key: Key, learned: Learned, signals: Signals) -> tuple[Learned, Info]:
         draw_key, choice_key = jax.random.split(key)

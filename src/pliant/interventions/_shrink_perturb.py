@@ -52,7 +52,7 @@ def shrink_perturb(
         network that shrinks after every update), a + p other than 1 with "to-init", and a mask that selects nothing.
 
     Example:
-      >>> fresh = Fresh(network=lambda key: (jnp.array([10.0]), {}), optimizer=lambda params: ())
+      >>> fresh = Fresh(init_network=lambda key: (jnp.array([10.0]), {}), init_optimizer=lambda params: ())
       >>> learned = Learned(jnp.array([2.0]), {}, ())
       >>> method = shrink_perturb(shrink=0.5, perturb=0.1)
       >>> after, _, info = method.switch(jax.random.key(0), 1, learned, method.init(learned), fresh)

@@ -1,5 +1,8 @@
 """The named recipes: what the command line calls a method."""
 
+from typing import NoReturn
+
+from pliant.errors import UserError
 from pliant.methods._builders import adam_optimizer, on_roles
 from pliant.methods._combine import combine
 from pliant.methods._hyperparameters import (
@@ -8,7 +11,7 @@ from pliant.methods._hyperparameters import (
     build,
     defaults,
     option_meanings,
-    reshape,
+    retarget,
     split_static,
     with_settings,
     wrapped,
@@ -26,7 +29,7 @@ __all__ = [
     "find",
     "on_roles",
     "option_meanings",
-    "reshape",
+    "retarget",
     "split_spec",
     "split_static",
     "user_files",
@@ -34,3 +37,12 @@ __all__ = [
     "with_settings",
     "wrapped",
 ]
+
+_RENAMED = {"reshape": "retarget"}
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name in _RENAMED:
+        new = f"pliant.methods.{_RENAMED[name]}"
+        raise UserError(got=f"pliant.methods.{name}", wanted=f"{new}, its new name", do="Use the new name.")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -159,7 +159,7 @@ def build(method: Method, wiring: Wiring, values: Mapping[str, Any], *, rate: An
     )
 
 
-def reshape(method: Method, stream: Stream, values: Mapping[str, Any]) -> Stream:
+def retarget(method: Method, stream: Stream, values: Mapping[str, Any]) -> Stream:
     """The stream as the method poses it: unchanged, or with other outputs and another loss.
 
     Args:
@@ -177,7 +177,7 @@ def reshape(method: Method, stream: Stream, values: Mapping[str, Any]) -> Stream
       >>> from pliant.methods import METHODS
       >>> from pliant.streams import slowly_changing_regression
       >>> method, stream = METHODS["hl-gauss"], slowly_changing_regression()
-      >>> stream.num_outputs, reshape(method, stream, defaults(method)).num_outputs
+      >>> stream.num_outputs, retarget(method, stream, defaults(method)).num_outputs
       (1, 51)
     """
     return method.targets(stream, **_of(method.targets, values)) if method.targets else stream

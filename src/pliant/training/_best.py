@@ -17,12 +17,12 @@ class Best(NamedTuple):
 
     score: Float[Array, ""]
     params: Params
-    network: State
+    statistics: State
 
 
 def no_epoch(state: TrainState) -> Best:
     """Before the first epoch: every score is higher."""
-    return Best(jnp.float32(-jnp.inf), state.params, state.network)
+    return Best(jnp.float32(-jnp.inf), state.params, state.statistics)
 
 
 def better(
@@ -50,9 +50,9 @@ def better(
     largest = max(map(stream.num_validation, range(stream.num_tasks)))
 
     def apply(inputs: Any) -> Array:
-        return network.apply(state.params, state.network, inputs, train=False, key=None)[0]
+        return network.apply(state.params, state.statistics, inputs, train=False, key=None)[0]
 
     now = Best(
-        mean_score(stream, apply, stream.validation_batch, number, largest, data, task), state.params, state.network
+        mean_score(stream, apply, stream.validation_batch, number, largest, data, task), state.params, state.statistics
     )
     return jax.tree.map(lambda new, old: jnp.where(now.score > best.score, new, old), now, best)

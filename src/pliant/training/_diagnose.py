@@ -73,7 +73,7 @@ def view(parts: Parts, state: TrainState) -> View:
     """The parameters and running statistics that a method is scored by."""
     if parts.intervention and parts.intervention.reported:
         return View(*parts.intervention.reported(state.learned(), state.intervention), state.twin)
-    return View(state.params, state.network, state.twin)
+    return View(state.params, state.statistics, state.twin)
 
 
 def make_subject(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pliant.diagnostics import SETS, choose
 from pliant.errors import UserError, unknown_name
-from pliant.methods import build, find, reshape, split_static, users_code, with_settings, wrapped
+from pliant.methods import build, find, retarget, split_static, users_code, with_settings, wrapped
 from pliant.networks import NETWORKS, TEXT_NETWORKS
 from pliant.settings import Value, cast, options
 from pliant.streams import STREAMS, TRANSITIONS, Dataset, augmented, load_dataset
@@ -286,7 +286,7 @@ def _plan_method(
     """One method's plan; a network that an earlier method has is not made again."""
     values = with_settings(method, settings[method.name], config.learning_rate)
     static, traced = split_static(method, values)
-    stream = reshape(method, stream, static)
+    stream = retarget(method, stream, static)
     name = method.replaces.get(config.network, config.network)
     factory = NETWORKS[name]
     own_flags = {"use_bias": config.use_bias} | ({"widths": config.widths} if config.widths is not None else {})

@@ -272,7 +272,7 @@ def _run_task(
         progress(stop / total, float(sums[f"online_{stream.objective.score}"].mean() / stop))
     means = {name: each if each.dtype.kind == "i" else each / total for name, each in sums.items()}
     if best is not None:
-        state = state._replace(params=best.params, network=best.network)
+        state = state._replace(params=best.params, statistics=best.statistics)
         means[f"validation_{stream.objective.score}"] = axis.get(best.score)
     return state, means
 

@@ -44,7 +44,7 @@ class TrainState(NamedTuple):
     """All that training carries from step to step."""
 
     params: Params
-    network: State
+    statistics: State
     optimizer: optax.OptState
     penalty: State
     intervention: State
@@ -53,7 +53,7 @@ class TrainState(NamedTuple):
 
     def learned(self) -> Learned:
         """What interventions may rewrite."""
-        return Learned(self.params, self.network, self.optimizer)
+        return Learned(self.params, self.statistics, self.optimizer)
 
 
 class SeedKeys(NamedTuple):
@@ -130,13 +130,13 @@ def train_step(
 
     def total_loss(params: Params) -> tuple[Scalar, tuple[Any, ...]]:
         output, features, network_state = network.apply(
-            with_rounded_gradient(params, step), state.network, batch.inputs, train=True, key=noise
+            with_rounded_gradient(params, step), state.statistics, batch.inputs, train=True, key=noise
         )
         loss = objective.losses(output, batch.targets, task).mean()
         penalty: Any = 0.0
         penalty_state: State = ()
         if parts.penalty:
-            forward = _forward(network, state.network, batch, output, features, loss, probe_batch, keys, step)
+            forward = _forward(network, state.statistics, batch, output, features, loss, probe_batch, keys, step)
             penalty, penalty_state = parts.penalty.loss(with_rounded_gradient(params, step), state.penalty, forward)
         return loss + penalty, (loss, penalty, output, features, network_state, penalty_state)
 
@@ -159,7 +159,7 @@ def train_step(
         metrics["penalty"] = penalty
 
     def loss_after() -> Scalar:
-        after, _, _ = network.apply(params, state.network, batch.inputs, train=True, key=noise)
+        after, _, _ = network.apply(params, state.statistics, batch.inputs, train=True, key=noise)
         return objective.losses(after, batch.targets, task).mean()
 
     def update() -> Update:
@@ -327,7 +327,7 @@ def _probe(network: Network, probe_batch: Any) -> Probe:
     def probe(learned: Learned, key: Key, num_examples: int) -> Features:
         examples, noise = jax.random.split(key)
         batch = probe_batch(examples, num_examples)
-        _, features, _ = network.apply(learned.params, learned.network, batch.inputs, train=False, key=noise)
+        _, features, _ = network.apply(learned.params, learned.statistics, batch.inputs, train=False, key=noise)
         return features
 
     return probe
