@@ -12,11 +12,11 @@ import tempfile
 
 from _learner import chunk
 from _timing import alternate, arguments, report
-from pliant import _xla
 from pliant.networks import mlp
 from pliant.results import summarize_run
 from pliant.streams import load_dataset, random_labels
 from pliant.training import RunConfig, run
+from pliant.xla import guard
 
 STEPS, SEEDS = 1000, 2
 
@@ -60,7 +60,7 @@ def accuracy() -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    _xla.use_every_core()
+    guard.use_every_core()
     chosen = arguments(__doc__ or "")
     report(cost(chosen.repeats), chosen.json)
     print()

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import jax
 
 from _timing import alternate, arguments, report
-from pliant import _xla
-from pliant.networks import _convolution_cpu, _winograd
-from pliant.networks._convolution import convolution
+from pliant.xla import convolution as convolutions
+from pliant.xla import guard, winograd
+from pliant.xla.convolution import convolution
 
 BATCH = 64
 SIZES = ((32, 32), (32, 64), (16, 128), (8, 256), (4, 512))
@@ -40,9 +40,9 @@ def measure(repeats: int) -> list[dict[str, object]]:
         x, g = jax.random.normal(jax.random.key(0), (2, BATCH, side, side, channels))
         kernel = jax.random.normal(jax.random.key(1), (3, 3, channels, channels))
         candidates = three(x, kernel, g)
-        with unittest.mock.patch.object(_winograd, "fits", return_value=False):
+        with unittest.mock.patch.object(winograd, "fits", return_value=False):
             candidates |= {f"{name}, direct": run for name, run in three(x, kernel, g).items()}
-            with unittest.mock.patch.object(_convolution_cpu, "_POSITIONS", BATCH * side * side):
+            with unittest.mock.patch.object(convolutions, "_POSITIONS", BATCH * side * side):
                 candidates["at once"] = three(x, kernel, g)["to kernel"]
         work = 2 * BATCH * side**2 * 9 * channels**2 / 1e9
         seconds = alternate(candidates, repeats)
@@ -51,6 +51,6 @@ def measure(repeats: int) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    _xla.guard_reductions()
+    guard.guard_reductions()
     chosen = arguments(__doc__ or "")
     report(measure(chosen.repeats), chosen.json)

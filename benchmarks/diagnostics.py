@@ -26,12 +26,12 @@ import numpy as np
 import optax
 
 from _timing import options, report
-from pliant import _xla
 from pliant.diagnostics import DIAGNOSTICS, _excess_loss, _hessian_density, _probe_plasticity, one_blas_thread
 from pliant.errors import UserError
 from pliant.networks import cnn, mlp, resnet18
 from pliant.training._pace import followed_weights
 from pliant.types import Batch, Network, Rule, Subject, Update
+from pliant.xla import guard
 
 _LONG = 5.0  # seconds: measured once
 
@@ -187,7 +187,7 @@ def measure(cases: list[str], names: list[str], repeats: int) -> list[dict[str, 
 
 
 if __name__ == "__main__":
-    _xla.guard_reductions()
+    guard.guard_reductions()
     parser = options(__doc__ or "")
     parser.add_argument("--networks", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--diagnostics", nargs="+", choices=DIAGNOSTICS, default=list(DIAGNOSTICS))

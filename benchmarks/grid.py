@@ -15,8 +15,8 @@ from pathlib import Path
 import jax
 
 from _timing import arguments, report
-from pliant import _xla
 from pliant.training import RunConfig, run
+from pliant.xla import guard
 
 RATES, STRENGTHS = ("3e-4", "1e-3", "3e-3"), ("0.01", "0.1", "1.0")
 COMMON = {"methods": ("adamo",), "tasks": 3, "epochs": 5, "seeds": 4, "widths": (64, 64, 64)}
@@ -51,7 +51,7 @@ def measure(folder: Path) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    _xla.use_every_core()
+    guard.use_every_core()
     chosen = arguments(__doc__ or "")
     with tempfile.TemporaryDirectory() as out:
         report(measure(Path(out)), chosen.json)

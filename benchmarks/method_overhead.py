@@ -18,11 +18,11 @@ import jax
 
 from _learner import chunk
 from _timing import alternate, options, report
-from pliant import _xla
 from pliant.diagnostics import one_blas_thread
 from pliant.methods import METHODS
 from pliant.networks import mlp
 from pliant.streams import load_dataset, random_labels
+from pliant.xla import guard
 
 SEEDS = 2
 
@@ -59,7 +59,7 @@ def measure(names: list[str], job: Job, repeats: int) -> list[dict[str, object]]
 
 
 if __name__ == "__main__":
-    _xla.use_every_core()
+    guard.use_every_core()
     parser = options(__doc__ or "")
     parser.add_argument("--job", choices=JOBS, default="small")
     parser.add_argument("--steps", type=int, help="updates in a timed call; by default 500 and 128")

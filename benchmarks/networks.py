@@ -18,10 +18,10 @@ import numpy as np
 
 from _learner import chunk
 from _timing import alternate, arguments, report
-from pliant import _xla
 from pliant.networks import cnn, mlp, resnet18, t5, vit
 from pliant.streams import Dataset, Images, bigram_cipher, random_labels
 from pliant.types import Network, Stream
+from pliant.xla import guard
 
 BATCH = 64
 
@@ -174,7 +174,7 @@ def cases() -> Iterator[tuple[str, Case]]:
 
 
 if __name__ == "__main__":
-    _xla.use_every_core()
+    guard.use_every_core()
     chosen = arguments(__doc__ or "")
     rows = []
     for name, case in cases():

@@ -16,9 +16,9 @@ import numpy as np
 
 from _learner import chunk
 from _timing import alternate, arguments, report
-from pliant import _xla
 from pliant.networks import mlp
 from pliant.streams import Dataset, Images, random_labels
+from pliant.xla import guard
 
 CASES = {  # name: input size, hidden widths, batch, goal
     "784-512×4-10, batch 64": (784, (512,) * 4, 64, 2.0),
@@ -64,7 +64,7 @@ def torch_steps(input_size: int, widths: tuple[int, ...], batch: int) -> Callabl
 
 
 if __name__ == "__main__":
-    _xla.use_every_core()
+    guard.use_every_core()
     chosen = arguments(__doc__ or "")
     rows = []
     for case, (input_size, widths, batch, goal) in CASES.items():

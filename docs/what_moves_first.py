@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pliant import _xla
 from pliant.training import RunConfig, run
+from pliant.xla import guard
 
 LAST = 5
 MEASURES = {
@@ -104,7 +104,7 @@ def draw(metrics: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    _xla.use_every_core()
+    guard.use_every_core()
     folder = run(configuration(), sys.argv[1] if len(sys.argv) > 1 else "runs/what-moves-first")
     print(table(folder.metrics).to_string(index=False, float_format=lambda value: f"{value:.3g}"))
     figure = Path(__file__).with_name("what-moves-first.png")

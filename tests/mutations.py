@@ -90,7 +90,7 @@ MUTATIONS = {
         "diagnostics/_dormancy.py", "means / (means.mean() + 1e-9)", "means / (means.max() + 1e-9)"
     ),
     "tangent-kernel-chunks": Mutation(
-        "diagnostics/_readers.py",
+        "diagnostics/tracing/_parameter_uses.py",
         "return jax.lax.map(function, examples, batch_size=at_once)",
         "return jax.lax.map(function, jax.tree.map(lambda leaf: leaf.at[at_once:].set(leaf[0]), examples))",
         "tests/diagnostics/test_ntk.py",

@@ -26,8 +26,8 @@ SMALL = "--methods adam adamo --seeds 2 --tasks 6 --epochs 6 --widths 32 32 --tr
 @pytest.fixture(autouse=True)
 def _this_process(monkeypatch, tmp_path):
     """In-process calls leave JAX's devices and caches as the tests have them."""
-    monkeypatch.setattr(cli._xla, "use_every_core", lambda: None)
-    monkeypatch.setattr(cli._xla, "cache_compilations", lambda: None)
+    monkeypatch.setattr(cli.guard, "use_every_core", lambda: None)
+    monkeypatch.setattr(cli.guard, "cache_compilations", lambda: None)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.chdir(tmp_path)
 

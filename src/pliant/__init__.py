@@ -6,7 +6,7 @@ Subpackages are imported when they are first used, so `import pliant` costs next
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pliant import _xla
+from pliant.xla import guard
 
 if TYPE_CHECKING:
     from pliant import (
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from pliant._diagnose import diagnose
 
-_xla.guard_reductions()  # before anything computes: see _xla.py
+guard.guard_reductions()  # before anything computes: see xla/guard.py
 
 __version__ = "0.1.0"
 

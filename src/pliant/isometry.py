@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_choice
-from pliant.squares import sum_of_squares
 from pliant.types import Number, Scalar
+from pliant.xla.squares import sum_of_squares
 
 Rectangular: TypeAlias = Literal["none", "fan"]
 _Kernel = TypeVar("_Kernel", Array, np.ndarray)

@@ -123,8 +123,8 @@ def test_a_platform_that_is_not_there(error, reason, command, monkeypatch, capsy
     def fail():
         raise error
 
-    monkeypatch.setattr(cli._xla, "use_every_core", lambda: None)
-    monkeypatch.setattr(cli._xla, "cache_compilations", lambda: None)
+    monkeypatch.setattr(cli.guard, "use_every_core", lambda: None)
+    monkeypatch.setattr(cli.guard, "cache_compilations", lambda: None)
     monkeypatch.setattr(jax, "devices", fail)
     assert cli.main(command.split()) == cli.USER_ERROR
     message = capsys.readouterr().err
@@ -184,7 +184,7 @@ ELSEWHERE += ("signal.SIGKILL", "signal.SIGALRM", "os.O_DIRECTORY", "os.fsync")
 
 
 def test_no_call_that_other_systems_lack():
-    """What has a fallback asks by hasattr first; see `_xla` and `__main__`."""
+    """What has a fallback asks by hasattr first; see `xla/guard.py` and `__main__`."""
     root = Path(pliant.__file__).parent
     for file in root.rglob("*.py"):
         code = file.read_text(encoding="utf-8")

@@ -7,7 +7,6 @@ from typing import Any
 import tyro
 
 import pliant
-from pliant import _xla
 from pliant.cli._diagnose import Diagnose
 from pliant.cli._list import List
 from pliant.cli._plot import Plot
@@ -15,6 +14,7 @@ from pliant.cli._run import Run
 from pliant.cli._show import Show
 from pliant.cli._terminal import print_error, tolerate_any_letters
 from pliant.errors import UserError
+from pliant.xla import guard
 
 USER_ERROR = 2
 
@@ -62,8 +62,8 @@ def _start_jax() -> None:
     """Makes every core a device; JAX finds out only then which platforms there are."""
     import jax
 
-    _xla.use_every_core()
-    _xla.cache_compilations()
+    guard.use_every_core()
+    guard.cache_compilations()
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter, without a word, where a plugin is missing

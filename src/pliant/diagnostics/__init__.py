@@ -1,5 +1,7 @@
 """Diagnostics: pure functions of arrays, and the registry of those that runs sample."""
 
+from typing import Any
+
 from pliant.diagnostics._blas import one_blas_thread
 from pliant.diagnostics._brownian_twin import random_step
 from pliant.diagnostics._churn import PolicyChurn, policy_churn, value_churn
@@ -36,11 +38,12 @@ from pliant.diagnostics._representation import RepresentationChange, representat
 from pliant.diagnostics._revival import Revival, revival
 from pliant.diagnostics._sample_plasticity import sample_plasticity
 from pliant.diagnostics._saturated import is_linearized, linearized, saturated
-from pliant.diagnostics._taps import tapped
 from pliant.diagnostics._trained import Trained, find_trained
 from pliant.diagnostics._update_norm import UpdateNorm, update_norm
 from pliant.diagnostics._weight_spectra import WeightSpectrum, weight_spectra
 from pliant.diagnostics._weights import IsometryDeviation, WeightNorm, isometry_deviation, weight_norm
+from pliant.diagnostics.tracing import perturbable
+from pliant.errors import UserError
 
 __all__ = [
     "DIAGNOSTICS",
@@ -107,6 +110,7 @@ __all__ = [
     "ntk_spectrum",
     "one_blas_thread",
     "participation_ratio",
+    "perturbable",
     "policy_churn",
     "probe_loss",
     "probe_plasticity",
@@ -121,7 +125,6 @@ __all__ = [
     "srank",
     "stable_rank",
     "summarize",
-    "tapped",
     "top_eigenvalues",
     "top_tridiagonal",
     "update_norm",
@@ -130,3 +133,9 @@ __all__ = [
     "weight_spectra",
     "zero_gradient",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "tapped":
+        raise UserError(got="'tapped'", wanted="its new name", do="Call pliant.diagnostics.perturbable.")
+    raise AttributeError(f"module 'pliant.diagnostics' has no attribute {name!r}")

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pliant.diagnostics._leaves import count, norms, require_same, widened
-from pliant.squares import total_norm
+from pliant.diagnostics._tree_norms import count, norms, require_same, widened
 from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
+from pliant.xla.squares import total_norm
 
 
 class Distance(NamedTuple):

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pliant.diagnostics._leaves import count, norms, widened
 from pliant.diagnostics._subject import gradient
-from pliant.squares import total_norm
+from pliant.diagnostics._tree_norms import count, norms, widened
 from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
+from pliant.xla.squares import total_norm
 
 
 class GradientNorm(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 from jaxtyping import Array, Float
 
-from pliant.diagnostics._paths import Function, jacobian_shape, layer_starts, segment
+from pliant.diagnostics.tracing import Function, jacobian_shape, layer_starts, segment
 
 _CHUNK = 2**22  # entries of the Jacobians that are computed at the same time: bounds the memory that autodiff takes
 
@@ -53,7 +53,7 @@ def intermediate_jacobian(
     skip connection does, stays as it is. One backward pass a row, a few examples at a time.
 
     Args:
-      function: as in `input_output_jacobian`; see `tapped` for what it should return as features.
+      function: as in `input_output_jacobian`; see `perturbable` for what it should return as features.
       inputs: (examples, …), at least one.
       start: a feature; None is the inputs.
       end: a feature; None is the output.
@@ -62,7 +62,7 @@ def intermediate_jacobian(
       The Jacobians; all axes behind that of the examples are flattened. 0 where `end` does not depend on `start`.
 
     Raises:
-      UserError: for an empty batch, an unknown feature, or a `start` that is no value of its own (see `tapped`).
+      UserError: for an empty batch, an unknown feature, or a `start` that is no value of its own (see `perturbable`).
 
     Example:
       >>> def function(x):
@@ -109,7 +109,7 @@ def layer_jacobians(
 
     Raises:
       UserError: if there is no layer or an empty batch, since nothing was measured; for an unknown feature, or one that
-        is no value of its own (see `tapped`).
+        is no value of its own (see `perturbable`).
 
     Example:
       >>> def function(x):

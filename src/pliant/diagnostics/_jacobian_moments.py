@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.diagnostics._paths import Function, segment
 from pliant.diagnostics._subject import widened
+from pliant.diagnostics.tracing import Function, segment
 from pliant.errors import require_range
 from pliant.types import Key
 

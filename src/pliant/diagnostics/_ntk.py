@@ -7,19 +7,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from pliant.diagnostics._readers import (
+from pliant.diagnostics.tracing import (
+    Derivatives,
+    ParameterUse,
     Program,
-    Reading,
-    Tapped,
+    at_consumers,
     at_leaf,
-    at_parameters,
     at_product,
-    at_readers,
+    derivatives_at,
     is_float,
     longest_array,
     map_examples,
+    parameter_derivatives,
     program_of,
-    sensitivities,
 )
 from pliant.errors import UserError, require_choice
 from pliant.types import Params, Scalar
@@ -147,60 +147,60 @@ def _kernel(program: Program, combinations: Float[Array, "combinations out"], *,
     at_once = _at_once(len(combinations) * longest_array(program))
     floats = [index for index, leaf in enumerate(program.leaves) if is_float(leaf) and leaf.size]
     matrix, traces = jnp.zeros(()), {}
-    for group in _groups([_reading(program, index, num_rows) for index in floats], num_rows):
-        for reading, tapped in zip(group, sensitivities(program, group, combinations, at_once), strict=True):
-            contract = _products if reading.is_product else _contraction
-            found = contract(program, reading, tapped, is_full=is_full)
+    for group in _groups([_parameter_use(program, index, num_rows) for index in floats], num_rows):
+        for use, measured in zip(group, derivatives_at(program, group, combinations, at_once), strict=True):
+            contract = _products if use.is_product else _contraction
+            found = contract(program, use, measured, is_full=is_full)
             matrix = matrix + found
-            traces[program.paths[reading.leaf]] = jnp.trace(found)
+            traces[program.paths[use.leaf]] = jnp.trace(found)
     return NTK(matrix, traces)
 
 
-def _reading(program: Program, index: int, num_rows: int) -> Reading:
-    """Derivatives by a large leaf are made of a few examples at a time, from those by what its readers compute."""
+def _parameter_use(program: Program, index: int, num_rows: int) -> ParameterUse:
+    """Derivatives by a large leaf are made of a few examples at a time, from those by what its consumers compute."""
     is_small = num_rows * program.leaves[index].size <= _MOST_NUMBERS
-    return at_product(program, index) or (None if is_small else at_readers(program, index)) or at_leaf(program, index)
+    return at_product(program, index) or (None if is_small else at_consumers(program, index)) or at_leaf(program, index)
 
 
-def _groups(readings: Sequence[Reading], num_rows: int) -> list[list[Reading]]:
-    """Readings whose derivatives are there at the same time."""
-    groups: list[list[Reading]] = [[]]
-    for reading in readings:
-        size = num_rows * (reading.size + sum(each.size for each in groups[-1]))
+def _groups(uses: Sequence[ParameterUse], num_rows: int) -> list[list[ParameterUse]]:
+    """Uses whose derivatives are held in memory together."""
+    groups: list[list[ParameterUse]] = [[]]
+    for use in uses:
+        size = num_rows * (use.size + sum(each.size for each in groups[-1]))
         if groups[-1] and size > _MOST_NUMBERS:
             groups.append([])
-        groups[-1].append(reading)
+        groups[-1].append(use)
     return groups
 
 
-def _products(program: Program, reading: Reading, tapped: Tapped, *, is_full: bool) -> Array:
+def _products(program: Program, use: ParameterUse, measured: Derivatives, *, is_full: bool) -> Array:
     """(A Aᵀ) ∘ (D Dᵀ)."""
-    del program, reading
-    num = len(tapped.operands[0])
-    vectors = _widened(tapped.operands[0]).reshape(num, -1)
-    derivatives = _widened(tapped.derivatives[0]).reshape(num, tapped.derivatives[0].shape[1], -1)
+    del program, use
+    num = len(measured.operands[0])
+    vectors = _widened(measured.operands[0]).reshape(num, -1)
+    derivatives = _widened(measured.outputs[0]).reshape(num, measured.outputs[0].shape[1], -1)
     if not is_full:
         return (vectors @ vectors.T) * jnp.einsum("aco,bco->ab", derivatives, derivatives)
     products = jnp.einsum("aco,bdo->acbd", derivatives, derivatives)
     return _square(products * (vectors @ vectors.T)[:, None, :, None])
 
 
-def _contraction(program: Program, reading: Reading, tapped: Tapped, *, is_full: bool) -> Array:
+def _contraction(program: Program, use: ParameterUse, measured: Derivatives, *, is_full: bool) -> Array:
     """Products of the derivatives by a leaf, of a block of examples with another."""
-    at_once = _at_once(tapped.derivatives[0].shape[1] * program.leaves[reading.leaf].size)
+    at_once = _at_once(measured.outputs[0].shape[1] * program.leaves[use.leaf].size)
 
-    def derivatives(one: Tapped) -> Array:
-        return _widened(at_parameters(program, reading, one))
+    def derivatives(one: Derivatives) -> Array:
+        return _widened(parameter_derivatives(program, use, one))
 
-    def row(one: Tapped) -> Array:
+    def row(one: Derivatives) -> Array:
         mine = derivatives(one)
 
-        def product(other: Tapped) -> Array:
+        def product(other: Derivatives) -> Array:
             return mine @ derivatives(other).T if is_full else mine.ravel() @ derivatives(other).ravel()
 
-        return map_examples(product, tapped, at_once)
+        return map_examples(product, measured, at_once)
 
-    found = map_examples(row, tapped, at_once)
+    found = map_examples(row, measured, at_once)
     return _square(found.transpose(0, 2, 1, 3)) if is_full else found
 
 

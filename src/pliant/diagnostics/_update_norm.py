@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from pliant.diagnostics._leaves import require_same, widened
-from pliant.squares import total_norm
+from pliant.diagnostics._tree_norms import require_same, widened
 from pliant.types import Diagnostic, Info, Params, Scalar, Update
+from pliant.xla.squares import total_norm
 
 
 class UpdateNorm(NamedTuple):

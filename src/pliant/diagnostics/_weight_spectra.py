@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from pliant.diagnostics._leaves import matrices
 from pliant.diagnostics._singular_values import entropy_rank, singular_values, squares_over_largest
 from pliant.diagnostics._subject import kernels
+from pliant.diagnostics._tree_norms import matrices
 from pliant.errors import UserError
 from pliant.layouts import OutputAxes
 from pliant.masks import Mask

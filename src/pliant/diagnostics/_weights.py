@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from pliant.diagnostics._leaves import count, matrices, norms, widened
 from pliant.diagnostics._subject import kernels
+from pliant.diagnostics._tree_norms import count, matrices, norms, widened
 from pliant.isometry import gram_deviation
 from pliant.layouts import OutputAxes
 from pliant.masks import Mask
-from pliant.squares import total_norm
 from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
+from pliant.xla.squares import total_norm
 
 
 class IsometryDeviation(NamedTuple):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from pliant.errors import require_whole
-from pliant.squares import total_norm
 from pliant.types import Fresh, Info, Key, Learned, Number, Params, Scalar, State
+from pliant.xla.squares import total_norm
 
 Change: TypeAlias = Callable[[Key, Learned, State, Fresh], Learned]
 """`change(key, learned, state, fresh) -> learned`: what an intervention does to the learner."""

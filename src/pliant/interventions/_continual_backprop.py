@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from pliant.branches import anywhere
 from pliant.errors import UserError, require_range
 from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._surgery import (
@@ -37,6 +36,7 @@ from pliant.types import (
     by_path,
     leaf_path,
 )
+from pliant.xla.branches import anywhere
 
 UTILITIES = ("adaptable", "zero-contribution", "contribution")
 

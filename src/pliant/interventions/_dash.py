@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from pliant.branches import anywhere
 from pliant.errors import require_choice, require_range, require_whole
 from pliant.finite import all_finite
 from pliant.interventions._at_switch import norm_moved
@@ -15,6 +14,7 @@ from pliant.isometry import spatial_axes, split_axes
 from pliant.layouts import OutputAxes, find_output_axes
 from pliant.masks import Mask, select
 from pliant.types import Fresh, Info, Intervention, Key, Learned, Number, Params, Signals, by_path
+from pliant.xla.branches import anywhere
 
 Per = Literal["unit", "slice"]
 

@@ -8,8 +8,8 @@ from jaxtyping import Array
 
 from pliant.errors import require_range
 from pliant.masks import Mask, select
-from pliant.squares import total_norm
 from pliant.types import Info, Intervention, Key, Learned, Number, Signals, State
+from pliant.xla.squares import total_norm
 
 
 def pull_to_init(*, learning_rate: Number, strength: Number = 0.1, mask: Mask = None) -> Intervention:

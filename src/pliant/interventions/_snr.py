@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from pliant.branches import anywhere
 from pliant.errors import require_range, require_whole
 from pliant.interventions._surgery import num_selected, require_owned_outputs, reset_units
 from pliant.types import Info, Intervention, Key, Learned, Number, Signals, State, Wiring
+from pliant.xla.branches import anywhere
 
 
 class SNRState(NamedTuple):

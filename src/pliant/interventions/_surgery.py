@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt
 
-from pliant.branches import anywhere
 from pliant.errors import UserError, unknown_name
 from pliant.interventions._frozen import resettable
 from pliant.interventions._moments import clear_moments
 from pliant.types import Key, Learned, Slot, Wiring, by_path, leaf_path
+from pliant.xla.branches import anywhere
 
 Units: TypeAlias = Mapping[str, Bool[Array, " width"]]
 """By hidden layer: True at the units to act on."""

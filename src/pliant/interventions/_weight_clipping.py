@@ -11,8 +11,8 @@ from pliant.interventions._at_switch import norm_moved
 from pliant.interventions._frozen import keep_frozen
 from pliant.isometry import matrix_view
 from pliant.layouts import find_output_axes
-from pliant.squares import sum_of_squares
 from pliant.types import Info, Intervention, Key, Learned, Number, Params, Signals, State, Wiring, by_path, leaf_path
+from pliant.xla.squares import sum_of_squares
 
 _NONE = 1e30
 """The κ from which on nothing is clipped, not even what is infinite."""

@@ -14,7 +14,6 @@ from pliant.networks._activations import (
 )
 from pliant.networks._aid import aid
 from pliant.networks._cnn import CNN, cnn, kumar_cnn, lyle_cnn
-from pliant.networks._convolution import convolution, max_pool
 from pliant.networks._functional import from_linen, from_nnx
 from pliant.networks._mlp import MLP, mlp
 from pliant.networks._moe_mlp import MoEMLP, moe_mlp
@@ -27,6 +26,7 @@ from pliant.networks._t5 import T5, t5
 from pliant.networks._t5_weights import PretrainedT5, pretrained_t5, t5_pretrained, t5_weights
 from pliant.networks._vit import ViT, lyle_vit, vit
 from pliant.types import Network
+from pliant.xla.convolution import convolution, max_pool
 
 NETWORKS: Mapping[str, Callable[..., Network]] = {
     "mlp": mlp,

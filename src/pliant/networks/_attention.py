@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float
 from pliant.errors import UserError
 from pliant.networks._activations import Activation
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles
-from pliant.networks._rows import num_rows, spread
 from pliant.types import Feed, HiddenLayer, Key, Role, Slot
+from pliant.xla.rows import num_rows, spread
 
 Initializer: TypeAlias = Callable[[Key, tuple[int, ...], Any], Array]
 Drop: TypeAlias = Callable[[Array], Array]

@@ -9,7 +9,6 @@ from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_choice
 from pliant.networks._activations import Activation
-from pliant.networks._convolution import Padding, max_pool
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._linear import Linear, LinearKind, linear_layers, through
@@ -17,6 +16,7 @@ from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
 from pliant.networks._wiring import activation_for, multiplied, require_sizes
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Slot, Wiring
+from pliant.xla.convolution import Padding, max_pool
 
 
 class _Conv(NamedTuple):

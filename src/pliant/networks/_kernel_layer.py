@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.networks._convolution import Padding, convolution
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._rows import spread
+from pliant.xla.convolution import Padding, convolution
+from pliant.xla.rows import spread
 
 
 class KernelLayer(nnx.Module):

@@ -6,8 +6,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from pliant.errors import UserError, require_whole, unknown_name
-from pliant.networks._convolution import Conv, Padding
-from pliant.networks._convolution_cpu import Pair
+from pliant.networks._convolution import Conv
 from pliant.networks._kernel_layer import KernelLayer
 from pliant.networks._newton_schulz import OrthogonalConv, OrthogonalDense
 from pliant.networks._orthogonal import Initializer, delta_orthogonal, orthogonal
@@ -15,6 +14,7 @@ from pliant.networks._spectral_norm import SpectralNorm
 from pliant.networks._weight_norm import Scaled, WeightNorm, fresh_direction, fresh_scale
 from pliant.networks._wiring import Owned, owned
 from pliant.types import Feed, Slot
+from pliant.xla.convolution import Padding, Pair
 
 LinearKind: TypeAlias = Literal[
     "plain",

@@ -9,10 +9,9 @@ from jaxtyping import Array, Float
 
 from pliant.errors import require_range, require_whole, unknown_name
 from pliant.isometry import matrix_view
-from pliant.networks._convolution import Padding
-from pliant.networks._convolution_cpu import Pair
 from pliant.networks._spectral_norm import PowerIterated
-from pliant.squares import sum_of_squares
+from pliant.xla.convolution import Padding, Pair
+from pliant.xla.squares import sum_of_squares
 
 OrthogonalKind: TypeAlias = Literal["newton-schulz", "cans"]
 

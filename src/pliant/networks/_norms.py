@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from pliant.finite import keep_finite
-from pliant.networks._rows import num_rows, spread, total
+from pliant.xla.rows import num_rows, spread, total
 
 
 class LayerNorm(nnx.LayerNorm):

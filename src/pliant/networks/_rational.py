@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.networks._rows import spread_number
+from pliant.xla.rows import spread_number
 
 NUMERATOR = (0.033563435, 0.505, 1.653176166, 2.009367223, 0.931452523, 0.152325757)
 DENOMINATOR = (0.0, 3.978944947, 0.0, 0.301635159)

@@ -8,13 +8,14 @@ from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_choice
 from pliant.networks._activations import Activation
-from pliant.networks._convolution import Conv, max_pool
+from pliant.networks._convolution import Conv
 from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._norms import BatchNorm, LayerNorm
 from pliant.networks._orthogonal import orthogonal
 from pliant.networks._wiring import Owned, activation_for, owned, require_sizes
 from pliant.types import Features, HiddenLayer, Key, Network, Slot, Wiring
+from pliant.xla.convolution import max_pool
 
 Norm: TypeAlias = Literal["batch", "layer", "none"]
 Stem: TypeAlias = Literal["cifar", "imagenet"]

@@ -11,8 +11,8 @@ from pliant.errors import UserError, require_adam, require_range, require_whole
 from pliant.isometry import Rectangular, gram_deviation_gradient, require_rectangular
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask
-from pliant.squares import total_norm
 from pliant.types import Info, Number, Scalar, Schedule
+from pliant.xla.squares import total_norm
 
 
 class IsometryStepState(NamedTuple):

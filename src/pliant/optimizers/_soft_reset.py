@@ -9,8 +9,8 @@ from jaxtyping import Array
 
 from pliant.errors import UserError, require_choice, require_range
 from pliant.masks import Mask, select
-from pliant.squares import total_norm
 from pliant.types import Info, Number, Params, Schedule
+from pliant.xla.squares import total_norm
 
 
 class SoftResetState(NamedTuple):

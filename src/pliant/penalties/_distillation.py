@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from pliant.branches import anywhere
 from pliant.errors import UserError, require_range, require_whole, unknown_name
 from pliant.finite import all_finite
 from pliant.penalties._strength import heard, scaled
 from pliant.types import Forward, Number, Params, Penalty, Scalar
+from pliant.xla.branches import anywhere
 
 Distance = Literal["kl", "squared"]
 

@@ -6,8 +6,8 @@ from jaxtyping import Array
 from pliant.errors import require_range
 from pliant.masks import Mask, select
 from pliant.penalties._strength import heard, scaled
-from pliant.squares import sum_of_squares
 from pliant.types import Forward, Number, Params, Penalty, Scalar, State
+from pliant.xla.squares import sum_of_squares
 
 
 def l2(strength: Number = 1e-3, *, mask: Mask = None) -> Penalty:

@@ -9,8 +9,8 @@ from jaxtyping import Array
 from pliant.errors import require_choice, require_range
 from pliant.masks import Mask, select
 from pliant.penalties._strength import heard, scaled
-from pliant.squares import sum_of_squares
 from pliant.types import Forward, Number, Params, Penalty, Scalar, State
+from pliant.xla.squares import sum_of_squares
 
 
 def l2_init(strength: Number = 1e-2, *, norm: Literal["l2", "l1"] = "l2", mask: Mask = None) -> Penalty:

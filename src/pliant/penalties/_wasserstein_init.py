@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from pliant.branches import anywhere
 from pliant.errors import require_choice, require_range, require_whole
 from pliant.masks import Mask, select
 from pliant.penalties._strength import heard, scaled
 from pliant.types import Forward, Number, Params, Penalty, Scalar, State
+from pliant.xla.branches import anywhere
 
 
 class WassersteinInitState(NamedTuple):

@@ -12,8 +12,6 @@ from jaxtyping import Array, Float, Int, Shaped
 from pliant.diagnostics import random_step
 from pliant.methods import Parts
 from pliant.optimizers import optimizer_info
-from pliant.squares import total_norm
-from pliant.training._rounding import rounded, with_rounded_gradient
 from pliant.types import (
     Batch,
     Diagnostic,
@@ -34,6 +32,8 @@ from pliant.types import (
     Stream,
     Update,
 )
+from pliant.xla.rounding import rounded, with_rounded_gradient
+from pliant.xla.squares import total_norm
 
 _AUGMENT = 2**32 - 1  # apart from the steps: they are int32
 # In the stream of method noise, apart from the steps and from _switch.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pliant.networks._rows import num_rows, spread, spread_number, total
+from pliant.xla.rows import num_rows, spread, spread_number, total
 
 SHAPES = [(1, 3), (512, 3), (513, 3), (7, 11, 13, 2), (64, 32, 1)]
 

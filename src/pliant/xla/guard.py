@@ -4,7 +4,7 @@
 returns wrong numbers without a word: `jax.jit(lambda E, c: jnp.sum((E @ jnp.full_like(E, c)) * E, -1))` with E of
 shape (5, 33, 33) gives values up to 1e34, different in each run (jax-ml/jax#39103). Importing pliant turns that
 family of fusions off through `XLA_FLAGS`, unless the user has set the same flag to anything. It costs nothing
-measurable for MLPs and 6–16 % for convolutional networks and transformers. `tests/test_xla.py` compares a grid of
+measurable for MLPs and 6–16 % for convolutional networks and transformers. `tests/xla/test_guard.py` compares a grid of
 such expressions with float64 NumPy, so that a release that needs another remedy is noticed.
 
 The flag is read once, when XLA makes its first client: import pliant before the first computation.

@@ -2,10 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from pliant.types import Params, Scalar
-
+Scalar = Float[Array, ""]
 _ROWS = 4
 _MANY = 1024
 
@@ -48,7 +47,7 @@ def _along(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Scalar, Scala
     return sum_of_squares(x), 2 * jnp.vdot(x.astype(wide), change.astype(wide), precision="highest")
 
 
-def total_norm(tree: Params) -> Scalar:
+def total_norm(tree: PyTree) -> Scalar:
     """The L2 norm over all leaves, 0 if there are none; sums are in float32 or wider.
 
     Example:

@@ -17,8 +17,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
-from pliant.types import Scalar
-
+Scalar = Float[Array, ""]
 _FEW_ROWS = 512
 """Up to here XLA's own sum is as fast."""
 _LAST_ROWS = 16

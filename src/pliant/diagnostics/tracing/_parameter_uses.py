@@ -1,4 +1,4 @@
-"""Where a program reads its parameters, so that derivatives can be taken behind the readers and not at the leaves."""
+"""Finds the equations that consume each parameter, so that derivatives can be taken at their outputs."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 from jaxtyping import Array, Float, PyTree
 
-from pliant.diagnostics._taps import evaluate, flattened, run_one
+from pliant.diagnostics.tracing._perturbation import evaluate, flattened, run_one
 from pliant.types import leaf_path
 
 _SAME_NUMBERS = ("reshape", "squeeze", "transpose")
@@ -33,32 +33,33 @@ class Program(NamedTuple):
         return self.closed.out_avals[0]
 
 
-class Reading(NamedTuple):
-    """Where a program is perturbed in place of one parameter leaf."""
+class ParameterUse(NamedTuple):
+    """The equations that consume one parameter leaf, at whose outputs derivatives are taken."""
 
     leaf: int
     """Which of the program's parameters."""
-    taps: tuple[Any, ...]
-    """What is perturbed: the leaf itself, or all that its readers compute."""
+    perturbed: tuple[Any, ...]
+    """The variables that are perturbed: the leaf itself, or all that its consumers compute."""
     equations: tuple[JaxprEqn, ...] = ()
-    """The readers; none where the leaf itself is perturbed."""
+    """The consumers; none where the leaf itself is perturbed."""
     operands: tuple[Any, ...] = ()
     """What they read that may depend on the example."""
     is_product: bool = False
-    """Whether there is one reader, and it multiplies the leaf, as a matrix, by the operand, a vector."""
+    """Whether there is one consumer, and it multiplies the leaf, as a matrix, by the operand, a vector."""
 
     @property
     def size(self) -> int:
         """How many numbers are perturbed."""
-        return sum(tap.aval.size for tap in self.taps)
+        return sum(variable.aval.size for variable in self.perturbed)
 
 
-class Tapped(NamedTuple):
-    """What `sensitivities` finds at a reading; the first axis of all arrays is that of the examples."""
+class Derivatives(NamedTuple):
+    """What `derivatives_at` finds at a use; the first axis of all arrays is that of the examples."""
 
-    derivatives: tuple[Array, ...]
-    """By each tap, (examples, combinations of outputs, …)."""
+    outputs: tuple[Array, ...]
+    """By each perturbed variable, (examples, combinations of outputs, …)."""
     operands: tuple[Array, ...]
+    """The values of the use's operands."""
 
 
 def program_of(function: Callable[[Any, Any], Array], params: PyTree, inputs: PyTree) -> Program:
@@ -84,27 +85,27 @@ def longest_array(program: Program) -> int:
     return longest
 
 
-def at_leaf(program: Program, index: int) -> Reading:
+def at_leaf(program: Program, index: int) -> ParameterUse:
     """The leaf itself: right for any program."""
-    return Reading(index, (program.closed.jaxpr.invars[index],))
+    return ParameterUse(index, (program.closed.jaxpr.invars[index],))
 
 
-def at_readers(program: Program, index: int) -> Reading | None:
-    """Whatever reads the leaf; None if nothing does, or if the program returns it."""
+def at_consumers(program: Program, index: int) -> ParameterUse | None:
+    """All consumers of the leaf; None if nothing does, or if the program returns it."""
     leaf = program.closed.jaxpr.invars[index]
-    equations = _readers(program, leaf)
+    equations = _consumers(program, leaf)
     if not equations or leaf in program.closed.jaxpr.outvars:
         return None
-    taps = tuple(atom for each in equations for atom in each.outvars if is_float(atom.aval))
+    outputs = tuple(atom for each in equations for atom in each.outvars if is_float(atom.aval))
     given = {leaf, *program.closed.jaxpr.invars[: len(program.leaves)], *program.closed.jaxpr.constvars}
     read = dict.fromkeys(atom for each in equations for atom in each.invars if isinstance(atom, Var))
-    return Reading(index, taps, equations, tuple(atom for atom in read if atom not in given))
+    return ParameterUse(index, outputs, equations, tuple(atom for atom in read if atom not in given))
 
 
-def at_product(program: Program, index: int) -> Reading | None:
+def at_product(program: Program, index: int) -> ParameterUse | None:
     """The product of the leaf, as a matrix, and one vector of each example; None if it is read in another way."""
     variable = program.closed.jaxpr.invars[index]
-    while (equation := _only_reader(program, variable)) and equation.primitive.name in _SAME_NUMBERS:
+    while (equation := _only_consumer(program, variable)) and equation.primitive.name in _SAME_NUMBERS:
         (variable,) = equation.outvars
     if equation is None or equation.primitive.name != "dot_general":
         return None
@@ -114,67 +115,69 @@ def at_product(program: Program, index: int) -> Reading | None:
     num_contracted = math.prod(other.aval.shape[axis] for axis in contracted[1 - place])
     if isinstance(other, Literal) or any(batched) or other.aval.size != num_contracted:
         return None
-    return Reading(index, tuple(equation.outvars), (equation,), (other,), is_product=True)
+    return ParameterUse(index, tuple(equation.outvars), (equation,), (other,), is_product=True)
 
 
-def sensitivities(
-    program: Program, readings: Sequence[Reading], combinations: Float[Array, "combinations out"], at_once: int
-) -> list[Tapped]:
-    """Derivatives of combinations of the outputs with respect to what readings tap, by a backward pass for each.
+def derivatives_at(
+    program: Program, uses: Sequence[ParameterUse], combinations: Float[Array, "combinations out"], at_once: int
+) -> list[Derivatives]:
+    """Derivatives of combinations of the outputs with respect to what is perturbed, by a backward pass for each.
 
     Args:
       program: of one example.
-      readings: where it is perturbed.
+      uses: of the parameters in question.
       combinations: coefficients of the outputs.
       at_once: how many examples are differentiated together.
     """
     closed, num_leaves = program.closed, len(program.leaves)
-    taps = [tap for reading in readings for tap in reading.taps]
-    operands = [atom for reading in readings for atom in reading.operands]
+    variables = [variable for use in uses for variable in use.perturbed]
+    operands = [atom for use in uses for atom in use.operands]
     jaxpr = closed.jaxpr.replace(
         outvars=[*closed.jaxpr.outvars, *operands], debug_info=closed.jaxpr.debug_info.with_unknown_names()
     )
 
     def of_one(example: tuple[Array, ...]) -> tuple[list[Array], list[Array]]:
         def perturbed(perturbations: list[Array]) -> tuple[Array, list[Array]]:
-            added = dict(zip(taps, perturbations, strict=True))
+            added = dict(zip(variables, perturbations, strict=True))
             leaves = zip(jaxpr.invars[:num_leaves], program.leaves, strict=True)
             arguments = [value + added[leaf] if leaf in added else value for leaf, value in leaves]
             output, *found = evaluate(jaxpr, closed.consts, [*arguments, *example], added)
             return output, found
 
-        zeros = [jnp.zeros(tap.aval.shape, tap.aval.dtype) for tap in taps]
+        zeros = [jnp.zeros(variable.aval.shape, variable.aval.dtype) for variable in variables]
         _, pull, found = jax.vjp(perturbed, zeros, has_aux=True)
         return jax.vmap(pull)(combinations)[0], found
 
-    derivatives, values = map(iter, map_examples(of_one, program.examples, at_once))
+    outputs, operand_values = map(iter, map_examples(of_one, program.examples, at_once))
     return [
-        Tapped(tuple(next(derivatives) for _ in reading.taps), tuple(next(values) for _ in reading.operands))
-        for reading in readings
+        Derivatives(tuple(next(outputs) for _ in use.perturbed), tuple(next(operand_values) for _ in use.operands))
+        for use in uses
     ]
 
 
-def at_parameters(program: Program, reading: Reading, tapped: Tapped) -> Float[Array, "combinations size"]:
-    """The derivatives of one example by the leaf, from those behind its readers."""
-    if not reading.equations:
-        return tapped.derivatives[0].reshape(len(tapped.derivatives[0]), -1)
+def parameter_derivatives(
+    program: Program, use: ParameterUse, derivatives: Derivatives
+) -> Float[Array, "combinations size"]:
+    """The derivatives of one example by the leaf, from those at its consumers' outputs."""
+    if not use.equations:
+        return derivatives.outputs[0].reshape(len(derivatives.outputs[0]), -1)
     jaxpr = program.closed.jaxpr
-    leaf = jaxpr.invars[reading.leaf]
+    leaf = jaxpr.invars[use.leaf]
     values = dict(zip(jaxpr.constvars, program.closed.consts, strict=True))
     values |= dict(zip(jaxpr.invars, program.leaves, strict=False))
-    values |= dict(zip(reading.operands, tapped.operands, strict=True))
+    values |= dict(zip(use.operands, derivatives.operands, strict=True))
 
     def read(parameters: Array) -> list[Array]:
         known = values | {leaf: parameters}
         results = []
-        for equation in reading.equations:
+        for equation in use.equations:
             inputs = [atom.val if isinstance(atom, Literal) else known[atom] for atom in equation.invars]
             outputs = zip(equation.outvars, run_one(jaxpr, equation, inputs), strict=True)
             results += [output for atom, output in outputs if is_float(atom.aval)]
         return results
 
-    _, pull = jax.vjp(read, program.leaves[reading.leaf])
-    found = jax.vmap(lambda derivatives: pull(derivatives)[0])(list(tapped.derivatives))
+    _, pull = jax.vjp(read, program.leaves[use.leaf])
+    found = jax.vmap(lambda outputs: pull(outputs)[0])(list(derivatives.outputs))
     return found.reshape(len(found), -1)
 
 
@@ -190,11 +193,11 @@ def is_float(array: Any) -> bool:
     return bool(jnp.issubdtype(array.dtype, jnp.inexact))
 
 
-def _readers(program: Program, variable: Any) -> tuple[JaxprEqn, ...]:
+def _consumers(program: Program, variable: Any) -> tuple[JaxprEqn, ...]:
     return tuple(each for each in program.closed.eqns if any(atom is variable for atom in each.invars))
 
 
-def _only_reader(program: Program, variable: Any) -> JaxprEqn | None:
+def _only_consumer(program: Program, variable: Any) -> JaxprEqn | None:
     """What reads the variable, if that is one equation, which reads it once, and it is not returned."""
     uses = [each for each in program.closed.eqns for atom in each.invars if atom is variable]
     return uses[0] if len(uses) == 1 and variable not in program.closed.jaxpr.outvars else None

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from pliant import _xla
+from pliant.xla import guard
 
 pytestmark = pytest.mark.exact
 
@@ -32,34 +32,34 @@ def test_reductions_are_wrong_without_the_guard():
 
 
 def test_a_users_own_choice_is_kept(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", f"{_xla.GUARD_FLAG}=+reduce")
-    _xla.guard_reductions()
-    assert os.environ["XLA_FLAGS"] == f"{_xla.GUARD_FLAG}=+reduce"
+    monkeypatch.setenv("XLA_FLAGS", f"{guard.GUARD_FLAG}=+reduce")
+    guard.guard_reductions()
+    assert os.environ["XLA_FLAGS"] == f"{guard.GUARD_FLAG}=+reduce"
 
 
 def test_the_guard_is_added_to_other_flags(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--other=1")
-    monkeypatch.setattr(_xla, "_has_computed", lambda: False)
-    _xla.guard_reductions()
-    assert os.environ["XLA_FLAGS"] == f"--other=1 {_xla.GUARD_FLAG}=-reduce"
+    monkeypatch.setattr(guard, "_has_computed", lambda: False)
+    guard.guard_reductions()
+    assert os.environ["XLA_FLAGS"] == f"--other=1 {guard.GUARD_FLAG}=-reduce"
 
 
 @pytest.mark.parametrize("release", ["0.10.1", "0.4.38", "0.10", "0.13.0", "0.13.0.dev20261129", "1.0"])
 def test_the_guard_is_for_releases_that_know_it(monkeypatch, release):
     monkeypatch.setenv("XLA_FLAGS", "--other=1")
-    monkeypatch.setattr(_xla, "version", lambda _: release)
-    monkeypatch.setattr(_xla, "_has_computed", lambda: False)
-    _xla.guard_reductions()
+    monkeypatch.setattr(guard, "version", lambda _: release)
+    monkeypatch.setattr(guard, "_has_computed", lambda: False)
+    guard.guard_reductions()
     assert os.environ["XLA_FLAGS"] == "--other=1"
 
 
 @pytest.mark.parametrize("release", ["0.10.2", "0.10.3.dev1", "0.11", "0.12.0.1"])
 def test_releases_that_know_it_get_it(monkeypatch, release):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    monkeypatch.setattr(_xla, "version", lambda _: release)
-    monkeypatch.setattr(_xla, "_has_computed", lambda: False)
-    _xla.guard_reductions()
-    assert os.environ["XLA_FLAGS"] == f"{_xla.GUARD_FLAG}=-reduce"
+    monkeypatch.setattr(guard, "version", lambda _: release)
+    monkeypatch.setattr(guard, "_has_computed", lambda: False)
+    guard.guard_reductions()
+    assert os.environ["XLA_FLAGS"] == f"{guard.GUARD_FLAG}=-reduce"
 
 
 def test_a_jaxlib_that_is_no_package_is_left_alone(monkeypatch):
@@ -67,8 +67,8 @@ def test_a_jaxlib_that_is_no_package_is_left_alone(monkeypatch):
         raise PackageNotFoundError(name)
 
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    monkeypatch.setattr(_xla, "version", version)
-    _xla.guard_reductions()
+    monkeypatch.setattr(guard, "version", version)
+    guard.guard_reductions()
     assert "XLA_FLAGS" not in os.environ
 
 
@@ -77,30 +77,30 @@ def test_the_guard_is_switched_off(monkeypatch, has_computed):
     """Without a word, also where it would come too late."""
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     monkeypatch.setenv("PLIANT_XLA_GUARD", "0")
-    monkeypatch.setattr(_xla, "_has_computed", lambda: has_computed)
-    _xla.guard_reductions()
+    monkeypatch.setattr(guard, "_has_computed", lambda: has_computed)
+    guard.guard_reductions()
     assert "XLA_FLAGS" not in os.environ
 
 
 def test_flags_in_a_file_are_left_alone(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "/tmp/flags.txt")
-    monkeypatch.setattr(_xla, "_has_computed", lambda: False)
+    monkeypatch.setattr(guard, "_has_computed", lambda: False)
     with pytest.warns(RuntimeWarning, match=r"/tmp/flags.txt is the name of a file.*Write the flag into the file"):
-        _xla.guard_reductions()
+        guard.guard_reductions()
     assert os.environ["XLA_FLAGS"] == "/tmp/flags.txt"
 
 
 def test_whether_jax_has_computed(monkeypatch):
     jnp.ones(1).block_until_ready()
-    assert _xla._has_computed()
+    assert guard._has_computed()
     monkeypatch.setitem(sys.modules, "jax._src.xla_bridge", object())  # of a release that tells it elsewhere
-    assert not _xla._has_computed()
+    assert not guard._has_computed()
 
 
 def test_cores_where_the_system_does_not_tell_which(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    assert _xla._num_cores() == 3
+    assert guard._num_cores() == 3
 
 
 def test_a_platform_that_is_not_there_is_the_first_computations_matter():
@@ -109,8 +109,8 @@ def test_a_platform_that_is_not_there_is_the_first_computations_matter():
         "import importlib, pliant\n"
         "for name in ('networks', 'optimizers', 'penalties', 'interventions', 'methods', 'diagnostics', 'training'):\n"
         "    importlib.import_module('pliant.' + name)\n"
-        "from pliant import _xla\n"
-        "print(_xla._has_computed())\n"
+        "from pliant.xla import guard\n"
+        "print(guard._has_computed())\n"
     )
     environment = os.environ | {"JAX_PLATFORMS": "nowhere"}
     done = subprocess.run(
@@ -126,6 +126,6 @@ def test_a_platform_that_is_not_there_is_the_first_computations_matter():
 
 def test_a_guard_that_comes_too_late_warns(monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    monkeypatch.setattr(_xla, "_has_computed", lambda: True)
+    monkeypatch.setattr(guard, "_has_computed", lambda: True)
     with pytest.warns(RuntimeWarning, match="Import pliant first"):
-        _xla.guard_reductions()
+        guard.guard_reductions()

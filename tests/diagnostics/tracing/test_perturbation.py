@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pliant.diagnostics import tapped
+from pliant import diagnostics
+from pliant.diagnostics import perturbable
 from pliant.errors import UserError
 from pliant.networks import convolution, mlp
 
@@ -18,7 +19,7 @@ def chain(x):
 
 
 def through(function, x, name, change):
-    output, features = tapped(function)(x, {name: change})
+    output, features = perturbable(function)(x, {name: change})
     return np.asarray(output), {key: np.asarray(value) for key, value in features.items()}
 
 
@@ -36,7 +37,7 @@ def test_a_change_goes_where_the_feature_is_read(function):
 
 def test_changes_of_several_features_add_up():
     changes = {"a": jnp.ones_like(X), "b": 3 * jnp.ones_like(X)}
-    output, features = tapped(chain)(X, changes)
+    output, features = perturbable(chain)(X, changes)
     a = 2 * np.asarray(X) + 1
     np.testing.assert_allclose(features["b"], a**2 + 3)
     np.testing.assert_allclose(output, a * (a**2 + 3), rtol=1e-6)
@@ -44,13 +45,13 @@ def test_changes_of_several_features_add_up():
 
 @pytest.mark.parametrize("changes", [{}, {"a": jnp.zeros_like(X)}])
 def test_without_a_change_nothing_changes(changes):
-    for found, wanted in zip(jax.tree.leaves(tapped(chain)(X, changes)), jax.tree.leaves(chain(X)), strict=True):
+    for found, wanted in zip(jax.tree.leaves(perturbable(chain)(X, changes)), jax.tree.leaves(chain(X)), strict=True):
         np.testing.assert_array_equal(found, wanted)
 
 
 def test_under_jit_vmap_and_grad():
     def total(x, change):
-        return tapped(chain)(x, {"b": change})[0].sum()
+        return perturbable(chain)(x, {"b": change})[0].sum()
 
     def by_change(x, change):
         return jax.grad(total, argnums=1)(x, change)
@@ -77,7 +78,7 @@ def test_the_gradient_by_hand(key):
         return network.apply(params, state, x, train=False, key=None)[:2]
 
     _, features = function(x)
-    found = jax.grad(lambda changes: tapped(function)(x, changes)[0].sum())(jax.tree.map(jnp.zeros_like, features))
+    found = jax.grad(lambda changes: perturbable(function)(x, changes)[0].sum())(jax.tree.map(jnp.zeros_like, features))
     head = np.asarray(params["head"]["kernel"]).sum(axis=1)
     np.testing.assert_allclose(found["dense_1"], np.tile(head, (6, 1)), rtol=1e-6)
     active = np.asarray(features["dense_1"]) > 0
@@ -105,7 +106,7 @@ def test_derivatives_that_functions_define_are_kept(inner, slopes):
     zeros = jnp.zeros(2)
 
     def total(change, name):
-        return tapped(function)(jnp.array([1.0, -1.0]), {name: change})[0].sum()
+        return perturbable(function)(jnp.array([1.0, -1.0]), {name: change})[0].sum()
 
     np.testing.assert_allclose(jax.grad(total)(zeros, "second"), [3.0, 3.0])
     np.testing.assert_allclose(jax.grad(total)(zeros, "first"), 3 * np.array(slopes))
@@ -120,7 +121,7 @@ def test_our_convolution(key):
         return convolution(first, kernel), {"first": first}
 
     x = jax.random.normal(key, (2, 4, 4, 4))
-    found = jax.grad(lambda change: tapped(function)(x, {"first": change})[0].sum())(jnp.zeros_like(x))
+    found = jax.grad(lambda change: perturbable(function)(x, {"first": change})[0].sum())(jnp.zeros_like(x))
     wanted = jax.grad(lambda first: convolution(first, kernel).sum())(x**2)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
@@ -133,7 +134,7 @@ def test_a_scan_inside():
         end, _ = jax.lax.scan(lambda h, _: (h / 2 + x, None), start, length=3)
         return end, {"start": start, "end": end}
 
-    found = jax.jacobian(lambda change: tapped(function)(jnp.ones(2), {"start": change})[1]["end"])(jnp.zeros(2))
+    found = jax.jacobian(lambda change: perturbable(function)(jnp.ones(2), {"start": change})[1]["end"])(jnp.zeros(2))
     np.testing.assert_allclose(found, np.eye(2) / 8)
 
 
@@ -165,7 +166,7 @@ def test_a_copy_stands_for_what_it_is_a_copy_of(copy, undo):
     moved = 2 * np.asarray(X) + np.asarray(undo(change))
     np.testing.assert_allclose(output, 3 * moved)
     np.testing.assert_allclose(undo(features["copy"]), moved)
-    own = jax.jacobian(lambda change: tapped(function)(X, {"copy": change})[1]["copy"].astype(float))(change)
+    own = jax.jacobian(lambda change: perturbable(function)(X, {"copy": change})[1]["copy"].astype(float))(change)
     np.testing.assert_array_equal(own.reshape(4, 4), np.eye(4))
 
 
@@ -178,7 +179,7 @@ def test_layers_that_are_computed_again_for_their_gradient():
         out, inner = jax.checkpoint(block)(2 * x)
         return 3 * out, {"inner": inner}
 
-    found = jax.grad(lambda change: tapped(function)(X, {"inner": change})[0].sum())(jnp.zeros_like(X))
+    found = jax.grad(lambda change: perturbable(function)(X, {"inner": change})[0].sum())(jnp.zeros_like(X))
     np.testing.assert_allclose(found, 6 * np.sin(2 * np.asarray(X)), rtol=1e-6)
 
 
@@ -206,10 +207,15 @@ def twice(x):
 def test_what_is_no_value_of_its_own_is_refused(wrap, function, names):
     changes = {name: jnp.ones_like(X) for name in names}
     with pytest.raises(UserError, match=f"got perturbations of {', '.join(names)}; wanted features that are computed"):
-        tapped(wrap(function))(X, changes)
+        perturbable(wrap(function))(X, changes)
 
 
 def test_one_of_two_names_of_a_value_may_be_used():
     output, features = through(twice, X, "other", jnp.ones_like(X))
     np.testing.assert_allclose(output, 2 * np.asarray(X) + 1)
     np.testing.assert_allclose(features["one"], output)
+
+
+def test_the_old_name_is_refused_with_the_new_one():
+    with pytest.raises(UserError, match=r"'tapped'.*pliant\.diagnostics\.perturbable"):
+        diagnostics.tapped  # noqa: B018

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pliant.diagnostics._paths import jacobian_shape, layer_starts, segment
+from pliant.diagnostics.tracing._paths import jacobian_shape, layer_starts, segment
 from pliant.errors import UserError
 
 X = jnp.ones((2, 3))

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pliant.diagnostics._infer import find_frozen, infer
 from pliant.diagnostics._returned import returned
+from pliant.diagnostics.tracing._infer import find_frozen, infer
 from pliant.networks import cnn, mlp
 from pliant.types import by_path
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.diagnostics._graph import Graph, graph_of
-from pliant.diagnostics._taps import tapped
+from pliant.diagnostics.tracing._graph import Graph, graph_of
+from pliant.diagnostics.tracing._perturbation import perturbable
 from pliant.errors import UserError, unknown_name
 from pliant.types import Features
 
@@ -38,7 +38,7 @@ def segment(
         _require_read(*_features(function, inputs), start)
 
     def path(at: Array) -> Array:
-        output, found = function(at) if start is None else tapped(function)(inputs, {start: at})
+        output, found = function(at) if start is None else perturbable(function)(inputs, {start: at})
         return output if end is None else found[end]
 
     if start is None:

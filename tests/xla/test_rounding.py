@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pliant.training._rounding import rounded, with_rounded_gradient
+from pliant.xla.rounding import rounded, with_rounded_gradient
 
 pytestmark = pytest.mark.exact
 

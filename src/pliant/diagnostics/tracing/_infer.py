@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from pliant.diagnostics._axes import Followed, Use, follow
-from pliant.diagnostics._graph import Graph, graph_of
+from pliant.diagnostics.tracing._axes import Followed, Use, follow
+from pliant.diagnostics.tracing._graph import Graph, graph_of
 from pliant.types import Feed, HiddenLayer, Params, Role, Slot, Wiring, by_path
 
 Function = Callable[[Params, PyTree], tuple[Any, Mapping[str, Any]]]

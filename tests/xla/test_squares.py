@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pliant.squares import sum_of_squares, total_norm
+from pliant.xla.squares import sum_of_squares, total_norm
 
 SHAPES = [(), (0,), (3,), (1023,), (1024,), (1025,), (64, 33), (3, 3, 16, 32)]
 

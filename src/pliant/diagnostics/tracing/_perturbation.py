@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 from jaxtyping import Array, PyTree
 
-from pliant.diagnostics._graph import OPEN, called, is_copy
+from pliant.diagnostics.tracing._graph import OPEN, called, is_copy
 from pliant.errors import UserError
 from pliant.types import Features
 
 
-def tapped(
+def perturbable(
     function: Callable[[PyTree], tuple[Array, Features]],
 ) -> Callable[[PyTree, Features], tuple[Array, Features]]:
     r"""Makes a function whose features can be perturbed from outside.
@@ -41,7 +41,7 @@ def tapped(
       >>> def function(x):
       ...     hidden = jnp.tanh(x)
       ...     return 3 * hidden, {"hidden": hidden}
-      >>> output, found = tapped(function)(jnp.zeros(2), {"hidden": jnp.array([0.0, 1.0])})
+      >>> output, found = perturbable(function)(jnp.zeros(2), {"hidden": jnp.array([0.0, 1.0])})
       >>> output.tolist(), found["hidden"].tolist()
       ([0.0, 3.0], [0.0, 1.0])
 
@@ -60,12 +60,12 @@ def tapped(
         output, returned = jax.tree.unflatten(structure, closed.jaxpr.outvars)
         variables = {name: _origin(closed.jaxpr, variable, output) for name, variable in returned.items()}
         computed = {variable for equation in closed.jaxpr.eqns for variable in equation.outvars}
-        taps = {
+        added = {
             variables[name][0]: _undone(closed.jaxpr, *variables[name], perturbation)
             for name, perturbation in perturbations.items()
             if name in variables and isinstance(variables[name][0], Var) and variables[name][0] in computed
         }
-        if len(taps) < len(perturbations):
+        if len(added) < len(perturbations):
             raise UserError(
                 got=f"perturbations of {', '.join(sorted(perturbations))}",
                 wanted=f"features that are computed, each by itself: {', '.join(sorted(shapes[1]))}",
@@ -73,7 +73,7 @@ def tapped(
             )
         origins = jax.tree.leaves((output, {name: origin for name, (origin, _) in variables.items()}))
         jaxpr = closed.jaxpr.replace(outvars=origins, debug_info=closed.jaxpr.debug_info.with_unknown_names())
-        found = evaluate(jaxpr, closed.consts, jax.tree.leaves(inputs), taps)
+        found = evaluate(jaxpr, closed.consts, jax.tree.leaves(inputs), added)
         result, features = jax.tree.unflatten(structure, found)
         return result, {name: _copied(jaxpr, variables[name][1], each) for name, each in features.items()}
 
@@ -100,10 +100,10 @@ def _inlined(closed: ClosedJaxpr) -> ClosedJaxpr:
     return jax.make_jaxpr(lambda *leaves: evaluate(closed.jaxpr, closed.consts, leaves, {}))(*avals)
 
 
-def evaluate(jaxpr: Jaxpr, constants: Any, arguments: Any, taps: Mapping[Var, Array]) -> list[Any]:
-    """Runs a program equation by equation and adds to the tapped variables as soon as they are there.
+def evaluate(jaxpr: Jaxpr, constants: Any, arguments: Any, added: Mapping[Var, Array]) -> list[Any]:
+    """Runs a program equation by equation, and adds perturbations to variables as soon as they are computed.
 
-    Variables of compiled functions that it calls cannot be tapped: it wants a `flattened` program.
+    Requires a `flattened` program, because the variables of compiled functions that it calls cannot be perturbed.
     """
     values: dict[Var, Any] = {}
 
@@ -118,7 +118,7 @@ def evaluate(jaxpr: Jaxpr, constants: Any, arguments: Any, taps: Mapping[Var, Ar
             results = evaluate(inner.jaxpr, inner.consts, inputs, {})
         else:
             results = [
-                result + taps[variable] if variable in taps else result
+                result + added[variable] if variable in added else result
                 for variable, result in zip(equation.outvars, run_one(jaxpr, equation, inputs), strict=True)
             ]
         values |= dict(zip(equation.outvars, results, strict=True))

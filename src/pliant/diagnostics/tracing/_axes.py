@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from pliant.diagnostics._graph import Graph, Node
+from pliant.diagnostics.tracing._graph import Graph, Node
 
 Axes: TypeAlias = frozenset[int]
 _REDUCTIONS = ("reduce_", "argm")

@@ -1,7 +1,7 @@
 import jax
 import jax.numpy as jnp
 
-from pliant.branches import anywhere
+from pliant.xla.branches import anywhere
 
 
 def test_anywhere_is_one_flag_for_all_of_a_batch():

@@ -10,8 +10,8 @@ from pliant.errors import UserError
 from pliant.isometry import matrix_view
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask
-from pliant.squares import total_norm
 from pliant.types import Params, Scalar, by_path, leaf_path
+from pliant.xla.squares import total_norm
 
 
 def widened(tree: Params, kind: str = "parameters") -> Params:
