@@ -24,6 +24,8 @@ FIRST_AND_LAST = (
     "tests/penalties/",
     "tests/presets/",
     "tests/training/",
+    "tests/xla/test_convolution.py",
+    "tests/xla/test_rows.py",
 )
 """Where most cases compile a program: of a parametrised test its first and last case, and of refusals every case."""
 
