@@ -4,24 +4,20 @@ import pandas as pd
 import pytest
 
 from pliant import cli, results
-from pliant.results import COLUMNS, RunFolder
-
-CONFIGURATION = {
-    "config": {"network": "mlp", "seeds": 2},
-    "stream": {"name": "random-labels", "dataset": "digits", "headline": "train_accuracy", "chance": 0.1},
-}
+from pliant.results import COLUMNS, RunFolder, RunRecord
 
 
-def _make(path, **stream):
-    configuration = CONFIGURATION | {"stream": CONFIGURATION["stream"] | stream}
-    with RunFolder.opened(path, configuration, "id") as folder:
-        rows = [
-            ("b", "adam", "mlp", "d", seed, task, 10, metric, value + 0.1 * seed)
-            for seed in range(2)
-            for task in (1, 2)
-            for metric, value in (("train_accuracy", 0.5), ("weight_norm/dense_0/kernel", 30.0), ("loss", 2.0))
-        ]
-        folder.record_task(1, pd.DataFrame(rows, columns=list(COLUMNS)), seconds=1.0)
+def _make(path, **changes):
+    record = RunRecord("random-labels on digits, mlp", "train_accuracy", 0.1, {})._replace(**changes)
+    with RunFolder.begin(path, record).open_method("adam", {}) as method:
+        (block,) = method.blocks(2)
+        for task in (1, 2):
+            rows = [
+                ("b", "adam", "mlp", "d", seed, task, 10, metric, value + 0.1 * seed)
+                for seed in block.seeds
+                for metric, value in (("train_accuracy", 0.5), ("weight_norm/dense_0/kernel", 30.0), ("loss", 2.0))
+            ]
+            block.record_task(task, pd.DataFrame(rows, columns=list(COLUMNS)), seconds=1.0)
     return str(path)
 
 

@@ -11,14 +11,10 @@ from pliant.diagnostics import DIAGNOSTICS, SETS
 from pliant.methods import METHODS, defaults, option_meanings
 from pliant.networks import NETWORKS
 from pliant.presets import PRESETS
-from pliant.results import COLUMNS, RunFolder
+from pliant.results import COLUMNS, RunFolder, RunRecord
 from pliant.settings import meanings, options
 from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 
-CONFIGURATION = {
-    "config": {"network": "mlp", "seeds": 3},
-    "stream": {"name": "random-labels", "dataset": "digits", "headline": "train_accuracy", "chance": 0.1},
-}
 NAMES = {
     "method": METHODS,
     "stream": STREAMS,
@@ -33,15 +29,17 @@ NAMES = {
 @pytest.fixture
 def run_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    with RunFolder.opened(tmp_path / "run", CONFIGURATION, "id") as folder:
-        for task in (1, 2):
-            rows = [
-                ("b", method, "mlp", "d", seed, task, 10, metric, 0.1 * seed + 0.2 * task + 0.01 * (method == "a_b"))
-                for method in ("adam", "a_b")
-                for seed in range(3)
-                for metric in ("train_accuracy", "dormant_fraction")
-            ]
-            folder.record_task(task, pd.DataFrame(rows, columns=list(COLUMNS)), seconds=1.0)
+    folder = RunFolder.begin(tmp_path / "run", RunRecord("random-labels on digits, mlp", "train_accuracy", 0.1, {}))
+    for name in ("adam", "a_b"):
+        with folder.open_method(name, {}) as method:
+            (block,) = method.blocks(3)
+            for task in (1, 2):
+                rows = [
+                    ("b", name, "mlp", "d", seed, task, 10, metric, 0.1 * seed + 0.2 * task + 0.01 * (name == "a_b"))
+                    for seed in block.seeds
+                    for metric in ("train_accuracy", "dormant_fraction")
+                ]
+                block.record_task(task, pd.DataFrame(rows, columns=list(COLUMNS)), seconds=0.5)
     return str(folder.path)
 
 

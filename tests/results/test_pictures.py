@@ -10,6 +10,7 @@ from pliant.results import (
     COLUMNS,
     PICTURES,
     RunFolder,
+    RunRecord,
     dormant_by_layer,
     draw_picture,
     gradient_cosine,
@@ -22,10 +23,7 @@ from pliant.results import (
 
 SEEDS, TASKS = 3, (1, 2, 5, 10)
 LAYERS = ("dense_0", "dense_1", "dense_2", "dense_10")
-CONFIGURATION = {
-    "config": {"tasks": 10, "network": "mlp", "seeds": SEEDS},
-    "stream": {"headline": "train_accuracy", "chance": 0.1, "name": "random-labels", "dataset": "digits"},
-}
+RECORD = RunRecord("random-labels on digits, mlp", "train_accuracy", 0.1, {})
 NEEDS = {
     "spectra": "weight-spectra",
     "jacobian": "jacobian",
@@ -96,12 +94,13 @@ METRICS = pd.DataFrame(_dormant_rows("adam", 10), columns=list(COLUMNS))
 @pytest.fixture(scope="module")
 def folder(arrays, tmp_path_factory):
     path = tmp_path_factory.mktemp("pictures") / "run"
-    with RunFolder.opened(path, CONFIGURATION, "id") as opened:
+    with RunFolder.begin(path, RECORD).open_method("adam", {}) as method:
+        (block,) = method.blocks(SEEDS)
         for task in range(1, 11):
-            opened.record_task(task, METRICS[METRICS["task"] == task], seconds=1.0)
+            block.record_task(task, METRICS[METRICS["task"] == task], seconds=1.0)
         for task, of_task in arrays.items():
-            opened.record_arrays("adam", task, of_task)
-    return opened
+            block.record_arrays(task, of_task)
+    return RunFolder(path)
 
 
 @pytest.mark.parametrize("picture", PICTURES)
@@ -272,11 +271,13 @@ def test_a_point_of_a_grid_has_its_own_seeds(tmp_path):
     labels = ("adamo[b1=0.8]", "adamo[b1=0.9]")
     rows = pd.DataFrame([row for label in labels for row in _dormant_rows(label, 1)], columns=list(COLUMNS))
     eigenvalues = np.repeat([[1.0, 0.5], [4.0, 2.0]], SEEDS, axis=0)
-    with RunFolder.opened(tmp_path / "run", CONFIGURATION, "id") as opened:
-        opened.record_arrays("adamo", 1, {"ntk/eigenvalues": eigenvalues})
-        opened.record_task(1, rows, seconds=1.0)
+    folder = RunFolder.begin(tmp_path / "run", RECORD)
+    with folder.open_method("adamo", {}) as method:
+        (block,) = method.blocks(SEEDS)
+        block.record_arrays(1, {"ntk/eigenvalues": eigenvalues})
+        block.record_task(1, rows, seconds=1.0)
     for label, wanted in zip(labels, ([1.0, 0.5], [4.0, 2.0]), strict=True):
-        figure = draw_picture(opened, "ntk", label)
+        figure = draw_picture(folder, "ntk", label)
         assert figure.axes[0].lines[0].get_ydata().tolist() == wanted
         png, _ = save_figure(figure, tmp_path / f"ntk-{label}")
         assert png.name == f"ntk-{label}.png"

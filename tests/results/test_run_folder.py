@@ -1,88 +1,215 @@
+"""The run folder: what is common to all methods, who may write, and what is refused."""
+
 import json
+import os
 import pathlib
+import threading
 
 import filelock
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from pliant.errors import UserError
-from pliant.results import COLUMNS, RunFolder
+from pliant.results import COLUMNS, RunFolder, RunRecord
 
-CONFIGURATION = {
-    "config": {"tasks": 2},
-    "stream": {"headline": "train_accuracy", "chance": 0.25, "name": "random-labels", "dataset": "digits"},
-}
+RECORD = RunRecord("random-labels on digits, mlp", "loss", 0.25, {"config": {"epochs": 2, "widths": (8, 8)}})
 
 
-def _rows(task, value):
-    return pd.DataFrame([("b", "m", "n", "d", 0, task, 10, "train_accuracy", value)], columns=list(COLUMNS))
+def _rows(method, task, seeds=(0,)):
+    rows = [
+        ("b", method, "n", "d", seed, task, 10, name, task + seed) for seed in seeds for name in ("diverged", "loss")
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-@pytest.fixture
-def folder(tmp_path):
-    with RunFolder.opened(tmp_path / "run", CONFIGURATION, "id") as opened:
-        yield opened
+def _train(path, methods=("m",), num_tasks=2, num_seeds=1):
+    """What training does with a folder: a checkpoint comes after its metrics."""
+    folder = RunFolder.begin(path, RECORD)
+    for name in methods:
+        with folder.open_method(name, {"hyperparameters": {"b": 1}}) as method:
+            for block in method.blocks(num_seeds):
+                file = block.checkpoints / "done"
+                done = int(file.read_text()) if file.exists() else 0
+                for task in range((done if done <= block.num_tasks_stored() else 0) + 1, num_tasks + 1):
+                    block.record_arrays(task, {"a/b": np.full(len(block.seeds), task)})
+                    block.record_task(task, _rows(name, task, block.seeds), seconds=float(task))
+                    folder.log(f"{name}: task {task}")
+                    block.checkpoints.mkdir(exist_ok=True)
+                    (block.checkpoints / "new").write_text(str(task))
+                    os.replace(block.checkpoints / "new", file)
+    folder.write_summary()
+    return RunFolder(path)
 
 
-def test_tasks_are_replaced_not_doubled(folder):
-    for task, value in ((1, 0.1), (2, 0.2), (1, 0.1), (2, 0.3)):
-        folder.record_task(task, _rows(task, value), seconds=0.0 + task)
-    again = RunFolder(folder.path)
-    assert again.metrics["value"].tolist() == [0.1, 0.3]
-    assert again.seconds == {"m": [1.0, 2.0]}
+def test_what_is_written_is_what_is_read(tmp_path):
+    folder = _train(tmp_path / "run", ("z", "a"), num_seeds=2)
+    assert tuple(folder.metrics.columns) == COLUMNS
+    assert folder.metrics["method"].unique().tolist() == ["z", "a"]  # as they were begun
+    assert folder.seconds == {"z": [1.0, 2.0], "a": [1.0, 2.0]}
+    assert folder.arrays("a")[2]["a/b"].tolist() == [2, 2]
+    assert folder.methods == {name: {"hyperparameters": {"b": 1}} for name in "za"}
+    assert (folder.title, folder.headline, folder.chance) == ("random-labels on digits, mlp, 2 seeds", "loss", 0.25)
+    assert folder.configuration == {"config": {"epochs": 2, "widths": [8, 8]}}
+    assert pd.read_csv(folder.path / "summary.csv")["method"].tolist() == ["z", "a"]
+    assert [line[26:] for line in (folder.path / "run.log").read_text().splitlines()] == [
+        f"{name}: task {task}" for name in "za" for task in (1, 2)
+    ]
 
 
-def test_a_failed_write_leaves_the_old_file(folder, monkeypatch):
-    folder.record_task(1, _rows(1, 0.1), 1.0)
-    before = (folder.path / "metrics.parquet").read_bytes()
-
-    def half(self, path, **options):
-        path.write_bytes(b"half a fi")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", half)
-    with pytest.raises(KeyboardInterrupt):
-        folder.record_task(2, _rows(2, 0.2), 1.0)
-    assert (folder.path / "metrics.parquet").read_bytes() == before
-    assert not [file for file in folder.path.iterdir() if file.name.startswith(".metrics")]
+def test_methods_are_added_to_a_finished_run(tmp_path):
+    first = _train(tmp_path, ("b",)).metrics
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "methods" / "b").rglob("*.*")}
+    both = _train(tmp_path, ("a", "b"))
+    assert {file: file.stat().st_mtime_ns for file in files} == files  # nothing is written again
+    pd.testing.assert_frame_equal(both.metrics[both.metrics["method"] == "b"], first)
+    assert list(both.methods) == ["b", "a"]
 
 
-def test_environments_are_kept_once(folder):
-    for environment in ({"jax": "1"}, {"jax": "1"}, {"jax": "2"}):
-        folder.record_environment(environment)
-    config = json.loads((folder.path / "config.json").read_text())
-    assert config["environment"] == [{"jax": "1"}, {"jax": "2"}]
+def test_the_title_counts_seeds(tmp_path):
+    assert RunFolder.begin(tmp_path, RECORD).title == "random-labels on digits, mlp"
+    assert _train(tmp_path).title == "random-labels on digits, mlp, 1 seed"
+    assert _train(tmp_path, ("other",), num_seeds=4).title == "random-labels on digits, mlp, 1 to 4 seeds"
 
 
-def test_the_difference_is_named(folder):
-    other = {**CONFIGURATION, "config": {"tasks": 3, "seeds": 1}}
-    with pytest.raises(UserError, match=r"another configuration \(config.seeds, config.tasks\)"):
-        folder._refuse_another(other, "other")
+def test_another_run_is_refused(tmp_path):
+    _train(tmp_path)
+    other = RECORD._replace(headline="accuracy", configuration={"config": {"epochs": 3, "seeds": 1, "widths": [8, 8]}})
+    match = r"another configuration \(config\.epochs, config\.seeds, headline\).*Choose another --out, or give the opt"
+    with pytest.raises(UserError, match=match):
+        RunFolder.begin(tmp_path, other)
 
 
-def test_one_process_at_a_time(folder):
-    again = RunFolder.opened(folder.path, CONFIGURATION, "id")
-    with pytest.raises(UserError, match="another process is running"):
-        again.__enter__()
+def test_another_method_of_the_same_name_is_refused(tmp_path):
+    folder = _train(tmp_path)
+    match = r"methods/m, which holds the method with another configuration \(hyperparameters\.b\).*Choose another --out"
+    with pytest.raises(UserError, match=match), folder.open_method("m", {"hyperparameters": {"b": 2}}):
+        pass
+    assert RunFolder(tmp_path).methods["m"] == {"hyperparameters": {"b": 1}}
 
 
-def test_leftovers_of_a_killed_process_are_removed(tmp_path):
-    (tmp_path / ".config.json.partial").write_text('{"id": ')
-    with RunFolder.opened(tmp_path, CONFIGURATION, "id") as opened:
-        assert opened.configuration == CONFIGURATION
-    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "config.json"]
+def test_numbers_that_a_method_depends_on(tmp_path):
+    folder = RunFolder.begin(tmp_path, RECORD)
+    with folder.open_method("m", {"tasks": 20, "seeds": 4}):
+        pass
+    match = r"\(tasks\).*depend on the number of tasks, so it cannot be extended\. Choose another --out"
+    with pytest.raises(UserError, match=match), folder.open_method("m", {"tasks": 40, "seeds": 4}):
+        pass
 
 
-@pytest.mark.parametrize("content", ["[]", '{"m": 3}', "not json", "\xff"])
-def test_seconds_that_cannot_be_read_are_forgotten(folder, content):
-    (folder.path / "seconds.json").write_bytes(content.encode("latin-1"))
-    again = RunFolder(folder.path)
-    again.record_task(2, _rows(2, 0.5), 2.0)
-    assert RunFolder(folder.path).seconds == {"m": [0.0, 2.0]}
+def test_a_method_copied_from_another_run_is_refused(tmp_path):
+    _train(tmp_path / "one")
+    other = RunFolder.begin(tmp_path / "other", RECORD._replace(configuration={}))
+    (tmp_path / "one" / "methods").rename(tmp_path / "other" / "methods")
+    with (
+        pytest.raises(UserError, match=r"the configuration of the run"),
+        other.open_method("m", {"hyperparameters": {"b": 1}}),
+    ):
+        pass
 
 
-STREAM = {"config": {"network": "mlp"}, "stream": {"name": "a"}}
+def test_one_process_for_each_method(tmp_path):
+    folder = RunFolder.begin(tmp_path, RECORD)
+    with folder.open_method("m", {}):
+        again = RunFolder.begin(tmp_path, RECORD)
+        with pytest.raises(
+            UserError, match=r"got m in .*another process is running; wanted one process for each method"
+        ):
+            again.open_method("m", {}).__enter__()
+        with again.open_method("other", {}):
+            pass
+    with again.open_method("m", {}):
+        pass
+
+
+def test_several_may_begin_a_run_at_once(tmp_path):
+    start, failures = threading.Barrier(8), []
+
+    def begin(number):
+        try:
+            start.wait()
+            _train(tmp_path / "run", (f"m{number}",))
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=begin, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    folder = RunFolder(tmp_path / "run")
+    assert set(folder.metrics["method"]) == {f"m{number}" for number in range(8)}
+    lines = (folder.path / "run.log").read_text().splitlines()
+    assert sorted(line[26:] for line in lines) == [f"m{number}: task {task}" for number in range(8) for task in (1, 2)]
+
+
+class Killed(BaseException):
+    """The process has ended: nothing that it does from now on happens."""
+
+
+def _kill_at(patch, number):
+    """Ends the process at the write of that number, in the middle of the file if it writes one."""
+    writes = 0
+
+    def killing(write, tear=lambda *_: None):
+        def wrapped(*arguments, **options):
+            nonlocal writes
+            writes += 1
+            if writes == number:
+                tear(*arguments)
+            if writes >= number:
+                raise Killed
+            return write(*arguments, **options)
+
+        return wrapped
+
+    for owner, name, tear in (
+        (os, "replace", lambda *_: None),
+        (os, "write", lambda *_: None),
+        (pathlib.Path, "unlink", lambda *_: None),
+        (pathlib.Path, "mkdir", lambda *_: None),
+        (pathlib.Path, "write_text", lambda path, *_: path.write_bytes(b"{")),
+        (pq, "write_table", lambda _, path: path.write_bytes(b"PAR1")),
+        (np, "savez_compressed", lambda stream, **_: stream.write(b"PK")),
+    ):
+        patch.setattr(owner, name, killing(getattr(owner, name), tear))
+
+
+def test_killed_at_any_write_a_run_ends_the_same(tmp_path):
+    whole = _train(tmp_path / "whole")
+    for number in range(1, 200):
+        path = tmp_path / str(number)
+        with pytest.MonkeyPatch.context() as patch:
+            _kill_at(patch, number)
+            try:
+                _train(path)
+                break
+            except Killed:
+                pass
+        if (path / "config.json").exists():
+            stored = RunFolder(path).metrics
+            pd.testing.assert_frame_equal(stored, whole.metrics[: len(stored)], check_exact=True)
+        folder = _train(path)
+        pd.testing.assert_frame_equal(folder.metrics, whole.metrics, check_exact=True)
+        assert folder.seconds == whole.seconds
+        assert str(folder.arrays("m")) == str(whole.arrays("m"))
+        files = [sorted(str(file.relative_to(each)) for file in each.rglob("*")) for each in (path, whole.path)]
+        assert files[0] == files[1]
+    assert number > 30
+
+
+def test_leftovers_of_a_killed_process_are_removed_under_their_lock(tmp_path):
+    folder = _train(tmp_path)
+    block = tmp_path / "methods" / "m" / "seeds-0000-0000"
+    leftovers = [tmp_path, tmp_path / "methods" / "m", block, block / "metrics", block / "arrays"]
+    for place in leftovers:
+        (place / ".file.partial").write_text("{")
+    RunFolder.begin(tmp_path, RECORD)
+    assert [(place / ".file.partial").exists() for place in leftovers] == [False, True, True, True, True]
+    with folder.open_method("m", {"hyperparameters": {"b": 1}}):
+        assert not any((place / ".file.partial").exists() for place in leftovers)
 
 
 @pytest.mark.parametrize(
@@ -94,85 +221,59 @@ STREAM = {"config": {"network": "mlp"}, "stream": {"name": "a"}}
         ("\xff", "is not valid JSON"),
         ("5", "lacks the configuration of a run"),
         ("[]", "lacks the configuration of a run"),
-        ("{}", "lacks id, environment, configuration"),
-        ('{"configuration": {}}', "lacks id, environment, config, stream"),
-        ('{"id": 1, "configuration": 2, "environment": []}', "lacks id, configuration"),
+        ('{"format": "b"}', "lacks a whole number as its format"),
+        ('{"format": 3}', "lacks title, headline, chance, configuration"),
         (
-            json.dumps({"id": "a", "environment": [], "configuration": STREAM}),
-            r"lacks stream\.dataset, stream\.headline, stream\.chance",
-        ),
-        (
-            json.dumps({"format": "b", "id": "a", "environment": [], "configuration": CONFIGURATION}),
-            "lacks a whole number as its format",
+            '{"format": 3, "title": 1, "headline": "a", "chance": null, "configuration": 2}',
+            "lacks title, configuration",
         ),
     ],
 )
-def test_a_damaged_config_is_called_damaged(folder, content, how):
-    (folder.path / "config.json").write_bytes(content.encode("latin-1"))
-    with pytest.raises(UserError, match=rf"config\.json, which is damaged: it {how}.*Restore the file from a copy"):
-        RunFolder(folder.path)
+def test_a_damaged_config_is_called_damaged(tmp_path, content, how):
+    _train(tmp_path)
+    (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(
+        UserError, match=rf"config\.json, which is damaged: it {how}.*Restore it from a copy; or remove"
+    ):
+        RunFolder(tmp_path)
 
 
-def test_the_title_of_a_damaged_config(tmp_path):
-    with RunFolder.opened(tmp_path, {**CONFIGURATION, "config": {}}, "id") as opened:
-        pass
-    with pytest.raises(UserError, match=r"damaged: it lacks config\.network, config\.seeds"):
-        _ = opened.title
-
-
-def test_a_config_that_may_not_be_read(folder, monkeypatch):
+def test_a_config_that_may_not_be_read(tmp_path, monkeypatch):
     def refuse(self):
         raise PermissionError(13, "Permission denied")
 
+    _train(tmp_path)
     monkeypatch.setattr(pathlib.Path, "read_bytes", refuse)
     with pytest.raises(UserError, match=r"config\.json: Permission denied.*check its permissions"):
-        RunFolder(folder.path)
+        RunFolder(tmp_path)
 
 
-def test_a_folder_of_a_later_version(folder):
-    config = json.loads((folder.path / "config.json").read_text())
-    (folder.path / "config.json").write_text(json.dumps(config | {"format": 3}))
-    with pytest.raises(UserError, match=r"a later version of pliant wrote; wanted a run folder of format 2"):
-        RunFolder(folder.path)
-
-
-def test_tasks_count_from_one_in_the_file(folder):
-    folder.record_task(1, _rows(1, 0.1), 1.0)
-    assert pd.read_parquet(folder.path / "metrics.parquet")["task"].tolist() == [1]
-    assert RunFolder(folder.path).metrics["task"].tolist() == [1]
-    assert folder.num_tasks_stored("m") == 1
-    folder.record_arrays("m", 3, {"a/b": np.zeros(1)})
-    assert list(folder.arrays("m")) == [3]
-    assert [file.name for file in (folder.path / "arrays" / "m").iterdir()] == ["task-00003.npz"]
-
-
-def test_folders_of_earlier_versions_are_read_and_continued(tmp_path):
-    """They have no format, and counted tasks from 0 in the file."""
-    config = {"id": "id", "configuration": CONFIGURATION, "environment": []}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / ".lock").touch()
-    pd.concat([_rows(0, 0.1), _rows(1, 0.2)]).to_parquet(tmp_path / "metrics.parquet", index=False)
-    assert RunFolder(tmp_path).metrics["task"].tolist() == [1, 2]
-    with RunFolder.opened(tmp_path, CONFIGURATION, "id") as opened:
-        assert opened.num_tasks_stored("m") == 2
-        opened.record_task(3, _rows(3, 0.3), 1.0)
-    assert pd.read_parquet(tmp_path / "metrics.parquet")["task"].tolist() == [0, 1, 2]
-    assert RunFolder(tmp_path).metrics["task"].tolist() == [1, 2, 3]
+def test_a_folder_of_a_later_version(tmp_path):
+    _train(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"format": 4}))
+    with pytest.raises(UserError, match=r"a later version of pliant wrote; wanted a run folder of format 3"):
+        RunFolder(tmp_path)
 
 
 def test_paths_may_be_texts_and_begin_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    with RunFolder.opened("~/run", CONFIGURATION, "id"):
-        pass
+    RunFolder.begin("~/run", RECORD)
     assert RunFolder("~/run").path == tmp_path / "run"
-    assert RunFolder(str(tmp_path / "run")).headline == "train_accuracy"
+    assert RunFolder(str(tmp_path / "run")).headline == "loss"
 
 
 def test_a_file_in_place_of_the_folder(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(UserError, match=r"run: File exists; wanted a folder that can be written. Choose another --out"):
-        RunFolder.opened(tmp_path / "run", CONFIGURATION, "id").__enter__()
+        RunFolder.begin(tmp_path / "run", RECORD)
+
+
+def test_a_folder_with_other_files(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"holds thesis\.tex and no run; wanted an empty or new folder"):
+        RunFolder.begin(tmp_path, RECORD)
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), NotImplementedError("no flock here")])
@@ -180,16 +281,19 @@ def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch, error):
     def refuse(self, timeout):
         raise error
 
+    folder = RunFolder.begin(tmp_path / "run", RECORD)
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     with pytest.raises(UserError, match=r"(Permission denied|no flock here); wanted a folder that can be written"):
-        RunFolder.opened(tmp_path / "run", CONFIGURATION, "id").__enter__()
+        RunFolder.begin(tmp_path / "run", RECORD)
+    with pytest.raises(UserError, match=r"(Permission denied|no flock here); wanted a folder that can be written"):
+        folder.open_method("m", {}).__enter__()
 
 
-def test_stored_tasks_are_counted_without_gaps(folder):
-    for task in (1, 2, 4):
-        folder.record_task(task, _rows(task, 0.1), 1.0)
-    assert folder.num_tasks_stored("m") == 2
-    assert folder.num_tasks_stored("other") == 0
+def test_a_folder_that_stays_locked(tmp_path, monkeypatch):
+    RunFolder.begin(tmp_path, RECORD)
+    monkeypatch.setattr("pliant.results._run_folder._PATIENCE", 0.0)
+    with filelock.FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="which another process keeps locked"):
+        RunFolder.begin(tmp_path, RECORD)
 
 
 def test_what_is_no_run(tmp_path):
@@ -199,12 +303,6 @@ def test_what_is_no_run(tmp_path):
         RunFolder(tmp_path / "absent")
 
 
-def test_metrics_that_cannot_be_read(folder):
-    (folder.path / "metrics.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(UserError, match=r"metrics.parquet, which cannot be read"):
-        RunFolder(folder.path)
-
-
-def test_facts(folder):
-    assert folder.headline == "train_accuracy"
-    assert folder.chance == 0.25
+def test_a_folder_that_the_locale_cannot_name(tmp_path):
+    with pytest.raises(UserError, match="whose letters the locale does not have"):
+        RunFolder.begin(tmp_path / "\udcff", RECORD)

@@ -69,3 +69,12 @@ def test_row_order_does_not_matter():
     metrics = _metrics()
     shuffled = metrics.sample(frac=1, random_state=0).sort_values("method", kind="stable", ascending=False)
     pd.testing.assert_frame_equal(summarize_run(shuffled, "train_accuracy"), summarize_run(metrics, "train_accuracy"))
+
+
+def test_seeds_that_are_still_trained_are_left_out():
+    metrics = _metrics()
+    behind = (metrics["method"] == "a") & (metrics["seed"] == 1) & (metrics["task"] > 2)
+    summary = summarize_run(metrics[~behind], "train_accuracy").set_index("method")
+    assert summary["num_seeds"].tolist() == [2, 1]
+    assert summary["num_tasks"].tolist() == [7, 7]
+    assert summary.loc["a", "last_mean"] == pytest.approx(0.6 + 0.04)

@@ -21,7 +21,7 @@ def headline_figure(metrics: pd.DataFrame, headline: str, title: str, chance: fl
     follow what is drawn.
 
     Args:
-      metrics: in long form, as in `metrics.parquet`.
+      metrics: in long form, see `RunFolder.metrics`.
       headline: the metric to draw; any of the table.
       title: above the axes.
       chance: the metric of guessing, drawn as a dotted line; None for none.

@@ -103,7 +103,7 @@ def dormant_by_layer(metrics: pd.DataFrame, title: str = "") -> Figure:
     """Draws the fraction of dormant units against the task: a line a layer, mean over seeds, minimum to maximum shaded.
 
     Args:
-      metrics: of one method, in long form as in `metrics.parquet`.
+      metrics: of one method, in long form see `RunFolder.metrics`.
       title: above the axes.
 
     Raises:
@@ -162,10 +162,9 @@ def draw_picture(folder: RunFolder, picture: str, label: str) -> Figure:
     """
     name = label.partition("[")[0]
     metrics = folder.metrics
-    points = [each for each in metrics["method"].unique() if each.partition("[")[0] == name]
     own = metrics[metrics["method"] == label]
     num_seeds = own["seed"].nunique()
-    first = num_seeds * points.index(label)
+    first = num_seeds * folder.labels(name).index(label)
     arrays = {
         task: {key: array[first : first + num_seeds] for key, array in of_task.items()}
         for task, of_task in folder.arrays(name).items()

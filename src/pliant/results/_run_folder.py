@@ -1,40 +1,66 @@
-"""The run folder: configuration, metrics, seconds and log, written so that nothing is lost when a run is killed."""
+"""The run folder: what is common to all methods of a run, and a folder for each method."""
 
-import itertools
+import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import filelock
 import numpy as np
 import pandas as pd
 
 from pliant.errors import UserError
+from pliant.results import _old_formats as old_formats
+from pliant.results._files import (
+    LOCK,
+    append_line,
+    damaged,
+    differences,
+    locked,
+    read_json,
+    remove_leftovers,
+    replacing,
+    write_json,
+)
+from pliant.results._format_2_writer import Format2Writer
+from pliant.results._method_folder import MethodFolder, begin_method, read_arrays
+from pliant.results._metric_parts import no_metrics
+from pliant.results._statistics import summarize_run
 
-_PARTIAL = ".partial"
-_FORMAT = 2  # of the folder: since 2 tasks count from 1 in metrics.parquet, as everywhere else; before, from 0
-_FIELDS: Mapping[str, tuple[str, ...]] = {  # of the configuration, without which nothing can be shown
-    "config": (),
-    "stream": ("name", "dataset", "headline", "chance"),
-}
-COLUMNS = ("benchmark", "method", "network", "dataset", "seed", "task", "step", "metric", "value")
+_FORMAT = 3
+_PATIENCE = 60.0  # seconds, for another process that makes the same folder
 
 
-class RunFolder:
-    """The files of one run. Tasks count from 1.
+class RunRecord(NamedTuple):
+    """What all methods of a run have in common."""
 
-    `config.json` holds the whole configuration under "configuration", its "id", the "format" of the folder, and the
-    "environment" of every start; `metrics.parquet` the numbers in long form (`COLUMNS`); `seconds.json` the wall time
-    of every task by method, apart from the metrics, which are the same to the bit however often a run was interrupted;
-    `arrays/METHOD/` what diagnostics found that is no single number, a file a task; `checkpoints/` and `run.log`.
+    title: str
+    """What the run is, in a line, without the number of seeds."""
+    headline: str
+    """The metric that the run is about."""
+    chance: float | None
+    """Chance level of the headline metric, if it is a single number."""
+    configuration: Mapping[str, Any]
+    """As JSON data: everything that is the same for all methods and that their numbers depend on."""
 
-    A folder without a format is of an earlier version, whose `metrics.parquet` counted tasks from 0. It is read as the
-    others are, and keeps its form when its run continues.
+
+class RunFolder(Format2Writer):
+    """The files of one run.
+
+    Use it to read a run: its metrics, wall times and arrays, joined over methods, seeds and tasks. Training writes with
+    `begin` and `open_method`.
+
+    `config.json` holds what all methods have in common, and is written once. Every method has a folder of its own,
+    `methods/METHOD/`, so that methods can be added later, and trained by several processes at once. It holds the
+    method's `config.json` and a folder for each block of seeds that were trained together, `seeds-0000-0003/`:
+    `metrics/`, `seconds.csv`, `arrays/` and `checkpoints/`. More tasks are added to a block; more seeds make a new one.
+    `run.log` and `summary.csv` are of the whole run.
+
+    Folders of earlier versions (formats 1 and 2) can be read, but not continued.
 
     Args:
       path: the folder; `~` is the user's home.
@@ -44,182 +70,234 @@ class RunFolder:
 
     Example:
       >>> import tempfile
-      >>> stream = {"name": "random-labels", "dataset": "digits", "headline": "train_accuracy", "chance": 0.1}
-      >>> configuration = {"config": {"network": "mlp", "seeds": 4}, "stream": stream}
+      >>> from pliant.results import COLUMNS
+      >>> record = RunRecord("random-labels on digits, mlp", "train_accuracy", 0.1, {"epochs": 15})
+      >>> rows = [("random-labels", "adam", "mlp", "digits", seed, 1, 9, "train_accuracy", 0.5) for seed in range(4)]
       >>> with tempfile.TemporaryDirectory() as out:
-      ...     with RunFolder.opened(out, configuration, "id"):
-      ...         pass
-      ...     RunFolder(out).title
-      'random-labels on digits, mlp, 4 seeds'
+      ...     with RunFolder.begin(out, record).open_method("adam", {"learning_rate": 0.001}) as method:
+      ...         (block,) = method.blocks(num_seeds=4)
+      ...         block.record_task(1, pd.DataFrame(rows, columns=list(COLUMNS)), seconds=2.0)
+      ...     folder = RunFolder(out)
+      ...     folder.title, len(folder.metrics), folder.seconds
+      ('random-labels on digits, mlp, 4 seeds', 4, {'adam': [2.0]})
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(os.path.expanduser(path))
         self._config = _read_config(self.path)
-        self._first_task = 0 if self._config.get("format", 1) < 2 else 1
-        self.metrics = _read_metrics(self.path, self._first_task)
-        self.seconds = _read_seconds(self.path)
+        self._is_old = self._config["format"] < _FORMAT
 
     @classmethod
-    @contextmanager
-    def opened(
-        cls, path: str | os.PathLike[str], configuration: Mapping[str, Any], identity: str
-    ) -> Iterator["RunFolder"]:
-        """Opens the folder of a run, or makes it, and keeps other processes out; the system lets go if this one dies.
-
-        Raises:
-          UserError: if the folder holds another run or other files, is in use, or cannot be written.
-        """
-        path = Path(os.path.expanduser(path))
-        try:
-            str(path).encode()
-        except UnicodeEncodeError as error:
-            raise UserError(
-                got=f"the folder {str(path)!r}, whose letters the locale does not have",
-                wanted="a name in the encoding of this terminal",
-                do="Choose another --out, or set PYTHONUTF8=1.",
-            ) from error
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(path / ".lock")
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise UserError(
-                got=f"{path}, in which another process is running",
-                wanted="one process a run",
-                do="Wait for it to end, or choose another --out.",
-            ) from None
-        except (OSError, NotImplementedError) as error:  # the latter where the file system has no locks
-            reason = getattr(error, "strerror", None) or str(error)
-            raise UserError(
-                got=f"{path}: {reason}", wanted="a folder that can be written", do="Choose another --out."
-            ) from error
-        try:
-            for leftover in path.glob(f".*{_PARTIAL}"):
-                leftover.unlink()
-            if not (path / "config.json").exists():
-                _refuse_strangers(path)
-                content = {"format": _FORMAT, "id": identity, "configuration": configuration, "environment": []}
-                _write_json(path / "config.json", content)
-            folder = cls(path)
-            folder._refuse_another(configuration, identity)
-            yield folder
-        finally:
-            lock.release()
-
-    def _refuse_another(self, configuration: Mapping[str, Any], identity: str) -> None:
-        if self._config["id"] == identity:
-            return
-        changed = ", ".join(_differences(self.configuration, configuration)) or "the format"
-        raise UserError(
-            got=f"{self.path}, which holds a run with another configuration ({changed})",
-            wanted="an empty folder, or the run's own to continue it",
-            do="Choose another --out, or give the options that the run was started with.",
-        )
-
-    def record_environment(self, environment: Mapping[str, Any]) -> None:
-        """Adds the environment of this start to `config.json`, unless it is that of the last one."""
-        environments = self._config["environment"]
-        if not environments or environments[-1] != environment:
-            environments.append(dict(environment))
-            _write_json(self.path / "config.json", self._config)
-
-    def num_tasks_stored(self, method: str) -> int:
-        """How many of a method's first tasks have their metrics here."""
-        stored = set(self.metrics.loc[self.metrics["method"] == method, "task"])
-        return next(task for task in itertools.count() if task + 1 not in stored)
-
-    def record_task(self, task: int, rows: pd.DataFrame, seconds: float) -> None:
-        """Stores a task's metrics and wall time, in place of what an interrupted attempt at it left.
+    def begin(cls, path: str | os.PathLike[str], record: RunRecord) -> "RunFolder":
+        """Makes the folder of a run, or opens it to continue the run. Several processes may do so at once.
 
         Args:
-          task: counted from 1.
-          rows: the metrics; of several points of a grid, which share the time, or of one method.
-          seconds: the wall time.
+          path: the folder; `~` is the user's home.
+          record: what the run is. That of a folder that exists must be the same.
+
+        Raises:
+          UserError: if the folder holds another run, one of an earlier version, or other files; or cannot be written.
         """
-        labels = list(rows["method"].unique())
-        stale = self.metrics["method"].isin(labels) & (self.metrics["task"] >= task)
-        kept = self.metrics[~stale]
-        self.metrics = pd.concat([kept, rows], ignore_index=True) if len(kept) else rows
-        with _replacing(self.path / "metrics.parquet") as temporary:
-            self._as_stored().to_parquet(temporary, index=False)
-        for label in labels:
-            before = self.seconds.get(label, [])[: task - 1]
-            self.seconds[label] = [*before, *[0.0] * (task - 1 - len(before)), seconds / len(labels)]
-        _write_json(self.path / "seconds.json", self.seconds)
+        path = as_path(path)
+        with _locked(path):
+            remove_leftovers(path)
+            if not (path / "config.json").exists():
+                refuse_strangers(path)
+                write_json(path / "config.json", {"format": _FORMAT, **_as_json(record._asdict())})
+        folder = cls(path)
+        folder._refuse_old()
+        folder._refuse_another(record)
+        return folder
 
-    def _as_stored(self) -> pd.DataFrame:
-        """The metrics with tasks as this folder's file counts them."""
-        return self.metrics.assign(task=self.metrics["task"] - 1 + self._first_task)
+    def _refuse_old(self) -> None:
+        if self._is_old:
+            raise UserError(
+                got=f"{self.path}, which an earlier version of pliant wrote",
+                wanted="a new folder, or a run of this version to continue it",
+                do="Keep it to read (`pliant show`, `pliant plot`), and choose another --out.",
+            )
 
-    def record_arrays(self, method: str, task: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Stores what diagnostics found after a task that is no single number, in place of arrays of the same names.
+    def _refuse_another(self, record: RunRecord) -> None:
+        changed = differences(self.configuration, _as_json(record.configuration))
+        changed += [name for name in ("title", "headline", "chance") if self._config[name] != getattr(record, name)]
+        if changed:
+            raise UserError(
+                got=f"{self.path}, which holds a run with another configuration ({', '.join(changed)})",
+                wanted="an empty folder, or the run's own to continue it",
+                do="Choose another --out, or give the options that the run was started with.",
+            )
 
-        The first axis of every array is the seed; with a grid, all seeds of its first point, then of the next.
+    @contextmanager
+    def open_method(self, name: str, configuration: Mapping[str, Any]) -> Iterator[MethodFolder]:
+        """Opens the folder of a method for writing, or makes it, and keeps other processes out of it.
+
+        Args:
+          name: the method's name, which names the folder.
+          configuration: as JSON data, what the method's numbers depend on beside the configuration of the run; not the
+            numbers of tasks and seeds, unless the method's numbers depend on these too.
+
+        Raises:
+          UserError: if the folder was made with another configuration, another process has opened it, or it cannot be
+            written.
         """
-        if not arrays:
-            return
-        file = self._arrays_file(method, task)
-        arrays = {**(_read_arrays(file) if file.exists() else {}), **arrays}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(file) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **arrays)
+        self._refuse_old()
+        path = self.path / "methods" / name
+        busy = UserError(
+            got=f"{name} in {self.path}, on which another process is running",
+            wanted="one process for each method of a run",
+            do="Wait for it to end, leave the method out, or choose another --out.",
+        )
+        configuration = _as_json(configuration)
+        identity = fingerprint({"run": self.configuration, "method": configuration})
+        begun = datetime.now(UTC).isoformat(timespec="microseconds")
+        content = {"id": identity, "begun": begun, "configuration": configuration, "environment": []}
+        with locked(path, busy):
+            method = begin_method(path, content)
+            if method.identity != identity:
+                changed = differences(method.configuration, configuration) or ["the configuration of the run"]
+                numbers = [each for each in ("tasks", "seeds") if each in changed]
+                so = f"Its numbers depend on the number of {' and '.join(numbers)}, so it cannot be extended. "
+                raise UserError(
+                    got=f"{path}, which holds the method with another configuration ({', '.join(changed)})",
+                    wanted="the configuration with which the method was started",
+                    do=(so if numbers else "") + "Choose another --out, or give the options that it was started with.",
+                )
+            yield method
+
+    def write_summary(self) -> None:
+        """Writes `summary.csv`, a row for each method, from the metrics as they are now."""
+        summary = summarize_run(RunFolder(self.path).metrics, self.headline)
+        with _locked(self.path), replacing(self.path / "summary.csv") as temporary:
+            summary.to_csv(temporary, index=False)
+
+    def log(self, message: str) -> None:
+        """Adds a line to `run.log`."""
+        append_line(self.path / "run.log", f"{datetime.now(UTC).isoformat(timespec='seconds')} {message}")
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """The metrics of all methods in long form, with `COLUMNS`, as they were when this was first read.
+
+        Methods stand in the order in which they were begun; then rows are in order of task, point of a grid, and seed.
+        """
+        if self._is_old:
+            return old_formats.read_metrics(self.path, first_task=0 if self._config["format"] < 2 else 1)
+        return pd.concat([no_metrics(), *(method.metrics() for method in self._methods())], ignore_index=True)
+
+    @cached_property
+    def seconds(self) -> dict[str, list[float]]:
+        """Wall time of every task, by method and point of a grid; points share the time, blocks of seeds add up."""
+        if self._is_old:
+            return old_formats.read_seconds(self.path)
+        seconds: dict[str, list[float]] = {}
+        for method in self._methods():
+            labels = self.labels(method.name)
+            seconds |= {label: [each / len(labels) for each in method.seconds()] for label in labels}
+        return seconds
 
     def arrays(self, method: str) -> dict[int, dict[str, np.ndarray]]:
-        """What `record_arrays` stored, by task (from 1) and DIAGNOSTIC/ARRAY.
+        """What diagnostics found of a method that is no single number, by task (from 1) and DIAGNOSTIC/ARRAY.
+
+        The first axis of every array is the seed; with a grid, all seeds of its first point, then of the next. Arrays
+        are NaN for seeds that were not measured after that task.
 
         Raises:
           UserError: if a file is damaged.
         """
-        return {
-            int(file.stem.rpartition("-")[2]): _read_arrays(file)
-            for file in sorted(self._arrays_file(method, 1).parent.glob("task-*.npz"))
-        }
+        if self._is_old:
+            return read_arrays(self.path / "arrays" / method)
+        folders = [folder for folder in self._methods() if folder.name == method]
+        return folders[0].arrays(len(self.labels(method))) if folders else {}
 
-    def _arrays_file(self, method: str, task: int) -> Path:
-        return self.path / "arrays" / method / f"task-{task:05d}.npz"
+    def labels(self, method: str) -> list[str]:
+        """What the metrics call a method: its name, or its name with each point of a grid."""
+        labels = self.metrics["method"].unique()
+        return [label for label in labels if label.partition("[")[0] == method]
 
-    def log(self, message: str) -> None:
-        """Adds a line to `run.log`."""
-        with (self.path / "run.log").open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {message}\n")
-
-    def checkpoints(self, method: str) -> Path:
-        """The folder of a method's checkpoints."""
-        return self.path / "checkpoints" / method
+    @property
+    def methods(self) -> dict[str, dict[str, Any]]:
+        """The configuration of every method, in the order in which they were begun."""
+        if self._is_old:
+            return dict(self.configuration.get("methods", {}))
+        return {method.name: method.configuration for method in self._methods()}
 
     @property
     def headline(self) -> str:
         """The metric that the run is about."""
-        return str(self.configuration["stream"]["headline"])
+        return str(self._config["headline"])
 
     @property
     def chance(self) -> float | None:
         """Chance level of the headline metric, if it is a single number."""
-        chance = self.configuration["stream"]["chance"]
+        chance = self._config["chance"]
         return None if chance is None else float(chance)
 
     @property
     def title(self) -> str:
-        """What the run is, in a line."""
-        config, stream = self.configuration["config"], self.configuration["stream"]
-        lacking = [f"config.{name}" for name in ("network", "seeds") if name not in config]
-        if lacking:
-            raise _damaged(self.path / "config.json", f"lacks {', '.join(lacking)}")
-        data = "" if stream["dataset"] == "generated" else f" on {stream['dataset']}"
-        seeds = "1 seed" if config["seeds"] == 1 else f"{config['seeds']} seeds"
-        return f"{stream['name']}{data}, {config['network']}, {seeds}"
+        """What the run is, in a line, with the number of seeds that have metrics."""
+        numbers = sorted(set(self.metrics.groupby("method", sort=False)["seed"].nunique()))
+        if not numbers:
+            return str(self._config["title"])
+        seeds = " to ".join(str(number) for number in dict.fromkeys((numbers[0], numbers[-1])))
+        return f"{self._config['title']}, {seeds} seed{'' if seeds == '1' else 's'}"
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """The whole configuration, expanded."""
+        """What all methods of the run have in common; in folders of earlier versions, the whole configuration."""
         return dict(self._config["configuration"])
+
+    def _methods(self) -> list[MethodFolder]:
+        """The folders of the methods, in the order in which they were begun."""
+        folders = (self.path / "methods").glob("*")
+        begun = [path for path in folders if (path / "config.json").exists() or any(path.glob("seeds-*"))]
+        return sorted(map(MethodFolder, begun), key=lambda method: (method.begun, method.name))
+
+
+def fingerprint(recorded: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of a recorded configuration.
+
+    Example:
+      >>> fingerprint({"tasks": 1}) == fingerprint({"tasks": 2})
+      False
+    """
+    return hashlib.sha256(json.dumps(recorded, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a folder that is to be written; `~` is the user's home."""
+    path = Path(os.path.expanduser(path))
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            got=f"the folder {str(path)!r}, whose letters the locale does not have",
+            wanted="a name in the encoding of this terminal",
+            do="Choose another --out, or set PYTHONUTF8=1.",
+        ) from error
+    return path
+
+
+def _as_json(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as it will be read again: tuples are lists."""
+    return dict(json.loads(json.dumps(recorded)))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keeps other processes from writing what all methods share; they take turns."""
+    busy = UserError(
+        got=f"{path}, which another process keeps locked",
+        wanted="a folder that is locked for an instant only",
+        do="Look for a process that hangs, or choose another --out.",
+    )
+    with locked(path, busy, timeout=_PATIENCE):
+        yield
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     file = path / "config.json"
     try:
-        text = file.read_bytes()
+        config = read_json(file)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             got=f"{path}, which has no config.json",
@@ -232,117 +310,31 @@ def _read_config(path: Path) -> dict[str, Any]:
             wanted="the folder of a run, whose files can be read",
             do="Give the folder that `pliant run` printed (its --out), and check its permissions.",
         ) from error
-    try:
-        config = json.loads(text)
-    except ValueError:  # also of bytes that are no UTF-8
-        raise _damaged(file, "is empty" if not text.strip() else "is not valid JSON") from None
-    lacking = _lacking(config)
-    if lacking:
-        raise _damaged(file, f"lacks {', '.join(lacking)}")
-    if config.get("format", 1) > _FORMAT:
+    if not isinstance(config, dict):
+        raise damaged(file, "lacks the configuration of a run")
+    form = config.setdefault("format", 1)
+    if not isinstance(form, int):
+        raise damaged(file, "lacks a whole number as its format")
+    if form > _FORMAT:
         raise UserError(
             got=f"{path}, which a later version of pliant wrote",
             wanted=f"a run folder of format {_FORMAT} or earlier",
             do="Update pliant.",
         )
-    return dict(config)
+    if form < _FORMAT:
+        return old_formats.described(file, config)
+    kinds = {"title": str, "headline": str, "chance": float | int | None, "configuration": dict}
+    lacking = [name for name, kind in kinds.items() if name not in config or not isinstance(config[name], kind)]
+    if lacking:
+        raise damaged(file, f"lacks {', '.join(lacking)}")
+    return config
 
 
-def _lacking(config: Any) -> list[str]:
-    """What a `config.json` should have and has not."""
-    if not isinstance(config, dict):
-        return ["the configuration of a run"]
-    inner = config.get("configuration")
-    kinds = {"id": (config, str), "environment": (config, list), "configuration": (config, dict)}
-    if isinstance(inner, dict):
-        kinds |= dict.fromkeys(_FIELDS, (inner, dict))
-    wrong = [name for name, (place, kind) in kinds.items() if not isinstance(place.get(name), kind)]
-    if not isinstance(config.get("format", 1), int):
-        wrong.append("a whole number as its format")
-    names = [(part, name) for part, names in _FIELDS.items() for name in names]
-    return wrong or [f"{part}.{name}" for part, name in names if name not in config["configuration"][part]]
-
-
-def _damaged(file: Path, how: str) -> UserError:
-    return UserError(
-        got=f"{file}, which is damaged: it {how}",
-        wanted="the configuration that `pliant run` wrote",
-        do="Restore the file from a copy; or remove the folder and start the run again, which gives the same numbers.",
-    )
-
-
-def _read_seconds(path: Path) -> dict[str, list[float]]:
-    """Wall times by method; what cannot be read is forgotten, since no number depends on it."""
-    seconds = _read_json(path / "seconds.json")
-    if not isinstance(seconds, dict):
-        return {}
-    return {method: times for method, times in seconds.items() if isinstance(times, list)}
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _read_metrics(path: Path, first_task: int) -> pd.DataFrame:
-    file = path / "metrics.parquet"
-    if not file.exists():
-        return pd.DataFrame({column: [] for column in COLUMNS})
-    try:
-        stored = pd.read_parquet(file)[list(COLUMNS)]
-        return stored.assign(task=stored["task"] + 1 - first_task)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            got=f"{file}, which cannot be read: {str(error)[:200]}",
-            wanted="the metrics that `pliant run` wrote",
-            do="Restore the file; or remove it and run the same command again, which starts all methods anew.",
-        ) from error
-
-
-def _read_arrays(file: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(file) as stored:
-            return dict(stored)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(
-            got=f"{file}, which cannot be read: {str(error)[:200]}",
-            wanted="the arrays that `pliant run` wrote",
-            do="Restore the file, or remove it: figures are then drawn without it.",
-        ) from error
-
-
-def _refuse_strangers(path: Path) -> None:
-    strangers = sorted(file.name for file in path.iterdir() if file.name != ".lock")
+def refuse_strangers(path: Path) -> None:
+    strangers = sorted(file.name for file in path.iterdir() if file.name != LOCK)
     if strangers:
         raise UserError(
             got=f"{path}, which holds {', '.join(strangers[:3])} and no run",
             wanted="an empty or new folder",
             do="Choose another --out.",
         )
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Dotted names at which two configurations differ."""
-    if isinstance(old, dict) and isinstance(new, Mapping):
-        keys = sorted(set(old) | set(new))
-        return [name for key in keys for name in _differences(old.get(key), new.get(key), f"{prefix}.{key}".strip("."))]
-    same = json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True)
-    return [] if same else [prefix]
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with _replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Write to a temporary file beside `path`; it takes its place in one step, or not at all."""
-    temporary = path.with_name(f".{path.name}{_PARTIAL}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -67,8 +67,10 @@ def spread(scores: Float[np.ndarray, "seed task"]) -> Spread:
 def summarize_run(metrics: pd.DataFrame, headline: str) -> pd.DataFrame:
     """One row a method: how it does at the end of the stream, and the state that its networks are in.
 
+    Seeds with fewer tasks than others of their method are left out: they are still being trained.
+
     Args:
-      metrics: in long form, as in `metrics.parquet`.
+      metrics: in long form, see `RunFolder.metrics`.
       headline: the accuracy that the stream is about.
 
     Returns:
@@ -85,6 +87,8 @@ def summarize_run(metrics: pd.DataFrame, headline: str) -> pd.DataFrame:
     """
     rows = []
     for method, own in metrics.groupby("method", sort=False):
+        num_tasks = own[own["metric"] == headline].groupby("seed")["task"].nunique()
+        own = own[own["seed"].isin(num_tasks.index[num_tasks == num_tasks.max()])]
         wide = own.pivot(index="seed", columns=["metric", "task"], values="value").sort_index(axis=1)
         by_metric = {str(metric): wide[metric].to_numpy() for metric in own["metric"].unique()}
         scores = by_metric.pop(headline)

@@ -1,0 +1,247 @@
+"""The folder of one method in a run, and in it the folders of blocks of seeds, which were trained together."""
+
+import contextlib
+import itertools
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from pliant.errors import UserError
+from pliant.results._files import append_line, damaged, read_json, remove_leftovers, replacing, write_json
+from pliant.results._metric_parts import append_task, no_metrics, num_tasks_in, read_tasks
+
+
+class SeedBlock(NamedTuple):
+    """What is stored of some seeds of a method, which are trained together."""
+
+    path: Path
+    seeds: range
+
+    def num_tasks_stored(self) -> int:
+        """How many of the first tasks have their metrics here."""
+        return num_tasks_in(self.path / "metrics")
+
+    def record_task(self, task: int, rows: pd.DataFrame, seconds: float) -> None:
+        """Stores the metrics and wall time of a task, in place of what an interrupted attempt left.
+
+        Args:
+          task: counted from 1; metrics of later tasks are dropped.
+          rows: the metrics in long form, with `COLUMNS`; with a grid, of all its points.
+          seconds: the wall time.
+        """
+        append_task(self.path / "metrics", task, rows)
+        append_line(self.path / "seconds.csv", f"{task},{seconds}")
+
+    def record_arrays(self, task: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Stores what diagnostics found after a task that is no single number, in place of arrays of the same names.
+
+        Args:
+          task: counted from 1.
+          arrays: by DIAGNOSTIC/ARRAY. The first axis is the seed; with a grid, all seeds of its first point, then of
+            the next.
+        """
+        write_arrays(self.path / "arrays", task, arrays)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def seconds(self) -> dict[int, float]:
+        """Wall time by task. What cannot be read is left out, since no number depends on it."""
+        return _read_seconds(self.path / "seconds.csv")
+
+
+class MethodFolder:
+    """The folder of one method: its configuration, and a folder for each block of seeds.
+
+    `RunFolder.open_method` makes it and keeps other processes out.
+
+    Args:
+      path: the folder, which holds the method's `config.json`.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._config = _read_config(path)
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return self.path.name
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """What the method's numbers depend on, beside the configuration of the run."""
+        return dict(self._config["configuration"])
+
+    @property
+    def identity(self) -> str:
+        """A hash of everything that the method's numbers depend on."""
+        return str(self._config["id"])
+
+    @property
+    def begun(self) -> str:
+        """When the method was begun, as a text that sorts by time."""
+        return str(self._config["begun"])
+
+    def record_environment(self, environment: Mapping[str, Any]) -> None:
+        """Adds the environment of this start to the method's `config.json`, unless it is that of the last one."""
+        environments = self._config["environment"]
+        if not environments or environments[-1] != environment:
+            environments.append(dict(environment))
+            write_json(self.path / "config.json", self._config)
+
+    def blocks(self, num_seeds: int = 0) -> list[SeedBlock]:
+        """The blocks of seeds that have metrics; then new ones for those of the seeds 0, 1, …, that have none.
+
+        Args:
+          num_seeds: how many seeds there should be at least.
+
+        Raises:
+          UserError: if two blocks hold the same seed.
+
+        Example:
+          >>> import tempfile
+          >>> from pliant.results import RunFolder, RunRecord
+          >>> with tempfile.TemporaryDirectory() as out:
+          ...     folder = RunFolder.begin(out, RunRecord("a title", "train_accuracy", None, {}))
+          ...     with folder.open_method("adam", {}) as method:
+          ...         [block.path.name for block in method.blocks(4)]
+          ['seeds-0000-0003']
+        """
+        stored = sorted(self._stored(), key=lambda block: block.seeds.start)
+        for block, later in itertools.pairwise(stored):
+            if later.seeds.start < block.seeds.stop:
+                raise UserError(
+                    got=f"{block.path} and {later.path.name}, which hold the same seeds",
+                    wanted="every seed in one folder",
+                    do="Remove the one that `pliant run` did not write.",
+                )
+        have = {seed for block in stored for seed in block.seeds}
+        lacking = [seed for seed in range(num_seeds) if seed not in have]
+        for _, run in itertools.groupby(enumerate(lacking), key=lambda each: each[1] - each[0]):  # consecutive ones
+            first, *_, last = [seed for _, seed in run] * 2
+            stored.append(SeedBlock(self.path / f"seeds-{first:04d}-{last:04d}", range(first, last + 1)))
+        return stored
+
+    def _stored(self) -> Iterator[SeedBlock]:
+        for path in self.path.glob("seeds-*-*"):
+            _, first, last = path.name.split("-")
+            block = SeedBlock(path, range(int(first), int(last) + 1))
+            if any((path / "metrics").glob("tasks-*")):
+                yield block
+
+    def metrics(self) -> pd.DataFrame:
+        """The metrics of all seeds, in order of task, point of a grid and seed, however they lie in blocks."""
+        tables = [read_tasks(block.path / "metrics") for block in self.blocks()]
+        if len(tables) == 1:
+            return tables[0]
+        table = pd.concat([no_metrics(), *tables], ignore_index=True)
+        points, _ = pd.factorize(table["method"])
+        return table.iloc[np.lexsort((table["seed"], points, table["task"]))].reset_index(drop=True)
+
+    def seconds(self) -> list[float]:
+        """Wall time of every task, summed over blocks of seeds."""
+        times = [block.seconds() for block in self.blocks()]
+        tasks = range(1, 1 + max((task for each in times for task in each), default=0))
+        return [sum(each.get(task, 0.0) for each in times) for task in tasks]
+
+    def arrays(self, num_points: int) -> dict[int, dict[str, np.ndarray]]:
+        """The arrays of all seeds by task and name; NaN for blocks of seeds that were not measured after a task.
+
+        Args:
+          num_points: of the grid; 1 without one.
+        """
+        blocks = [(len(block.seeds), read_arrays(block.path / "arrays")) for block in self.blocks()]
+        if len(blocks) == 1:
+            return blocks[0][1]
+        joined: dict[int, dict[str, np.ndarray]] = {}
+        for task in sorted({task for _, arrays in blocks for task in arrays}):
+            known = {name: array for _, arrays in blocks for name, array in arrays.get(task, {}).items()}
+            for name, like in known.items():
+                parts = []
+                for num_seeds, arrays in blocks:
+                    shape = (num_points, num_seeds, *like.shape[1:])
+                    parts.append(arrays.get(task, {}).get(name, np.full(shape, np.nan)).reshape(shape))
+                together = np.concatenate(parts, axis=1)
+                joined.setdefault(task, {})[name] = together.reshape(-1, *like.shape[1:])
+        return joined
+
+
+def begin_method(path: Path, content: Mapping[str, Any]) -> MethodFolder:
+    """Opens a method's folder under its lock, or makes its `config.json`; removes what a killed process left.
+
+    Raises:
+      UserError: if the folder holds files but no `config.json`, or that is damaged.
+    """
+    for folder in (path, *path.glob("seeds-*"), *path.glob("seeds-*/*/")):
+        remove_leftovers(folder)
+    if not (path / "config.json").exists() and not any(path.glob("seeds-*")):
+        write_json(path / "config.json", content)
+    return MethodFolder(path)
+
+
+def write_arrays(folder: Path, task: int, arrays: Mapping[str, np.ndarray]) -> None:
+    """Adds arrays to the file of a task, in place of those of the same names."""
+    if not arrays:
+        return
+    file = folder / f"task-{task:05d}.npz"
+    arrays = {**(_read_arrays(file) if file.exists() else {}), **arrays}
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+
+def read_arrays(folder: Path) -> dict[int, dict[str, np.ndarray]]:
+    """Arrays by task and name, from a folder with a file for each task.
+
+    Raises:
+      UserError: if a file is damaged.
+    """
+    files = sorted(folder.glob("task-*.npz"))
+    return {int(file.stem.rpartition("-")[2]): _read_arrays(file) for file in files}
+
+
+def _read_arrays(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file) as stored:
+            return dict(stored)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(
+            got=f"{file}, which cannot be read: {str(error)[:200]}",
+            wanted="the arrays that `pliant run` wrote",
+            do="Restore the file, or remove it: figures are then drawn without it.",
+        ) from error
+
+
+def _read_seconds(file: Path) -> dict[int, float]:
+    """The last line of each task holds: one that is trained again has a second line."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    seconds = {}
+    for line in lines:
+        task, _, time = line.partition(",")
+        with contextlib.suppress(ValueError):
+            seconds[int(task)] = float(time)
+    return seconds
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    try:
+        config = read_json(file)
+    except FileNotFoundError:
+        raise damaged(file, "is missing") from None
+    kinds = {"id": str, "begun": str, "configuration": dict, "environment": list}
+    content = config if isinstance(config, dict) else {}
+    lacking = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
+    if lacking:
+        raise damaged(file, f"lacks {', '.join(lacking)}")
+    return content
