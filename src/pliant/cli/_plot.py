@@ -22,7 +22,7 @@ class Plot:
     out: Path | None = None
     """File without suffix; by default in the (first) run folder. With --picture, -METHOD is added to it."""
     metric: str | None = None
-    """Metric of the figure: any in metrics.parquet, such as loss, test_accuracy or effective_rank; by default the
+    """Metric of the figure: any that the run stored, such as loss, test_accuracy or effective_rank; by default the
     run's headline metric."""
     picture: str | None = None
     """In place of the figure, of one run: spectra, jacobian, ntk, hessian, gradient-cosine, probes or dormant."""

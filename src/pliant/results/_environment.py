@@ -1,4 +1,4 @@
-"""What a run ran on: versions, device, commit."""
+"""The environment of a run: versions, device, commit."""
 
 import platform
 import subprocess
@@ -12,7 +12,7 @@ _PACKAGES = ("pliant", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 
 
 def environment() -> dict[str, Any]:
-    """Versions of the packages that decide numbers, the device, and pliant's commit if it runs from a checkout.
+    """Versions of the packages that determine numbers, the device, and pliant's commit if it runs from a checkout.
 
     Example:
       >>> sorted(environment())

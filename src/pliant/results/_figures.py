@@ -17,14 +17,14 @@ from pliant.results._picture_parts import over_rows
 def headline_figure(metrics: pd.DataFrame, headline: str, title: str, chance: float | None) -> Figure:
     """Draws a metric against the task: one line a method, mean over seeds, ± one standard error shaded.
 
-    Seeds without a finite number are left out of the mean, tasks without any out of the line. The limits of the axes
-    follow what is drawn.
+    Use it to compare methods over a stream. The mean skips seeds without a finite number; the line skips tasks in which
+    no seed has one. The axes scale to what is drawn.
 
     Args:
       metrics: in long form, see `RunFolder.metrics`.
-      headline: the metric to draw; any of the table.
+      headline: the metric to draw, any in the table.
       title: above the axes.
-      chance: the metric of guessing, drawn as a dotted line; None for none.
+      chance: chance level of the metric, drawn as a dotted line; None for none.
 
     Raises:
       UserError: if the table has no such metric, or no finite number of it.
@@ -76,7 +76,7 @@ def _finite(metrics: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _caption(chosen: pd.DataFrame) -> str:
-    """What the lines and bands are; methods may have other numbers of seeds."""
+    """Explains lines and bands. Methods may have different numbers of seeds."""
     numbers = sorted(set(chosen.groupby("method", sort=False)["seed"].nunique()))
     if numbers == [1]:
         return "one seed, so without a band"

@@ -1,17 +1,17 @@
-"""How figures look: lines that the colour-blind tell apart, and names that are printed as they are."""
+"""The look of figures: lines that colour-blind readers can tell apart, and names printed literally."""
 
 from typing import Any
 
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, but for yellow
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, without yellow
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")  # ten on seven colours: pairs repeat after 70 lines
 _DASHES = ("-", "--", "-.", ":")
 
 
 def line_style(place: int) -> dict[str, Any]:
-    """Colour, marker and dashes of a line, as keywords of `Axes.plot`. The first 70 all differ.
+    """Colour, marker and dashes of a line, as keywords of `Axes.plot`. The first 70 lines all differ.
 
     Args:
-      place: of the line among those of the axes, from 0.
+      place: index of the line in its axes, from 0.
 
     Example:
       >>> line_style(0)
@@ -27,7 +27,7 @@ def line_style(place: int) -> dict[str, Any]:
 
 
 def literal(text: str) -> str:
-    r"""A text that matplotlib draws as it is: without this, what stands between two dollars is taken for a formula.
+    r"""Escapes a text so that matplotlib draws it literally, and takes nothing between dollar signs for a formula.
 
     Example:
       >>> print(literal("a_$b$"))

@@ -1,4 +1,4 @@
-"""Pictures of what diagnostics found, drawn from stored arrays and metrics; nothing is measured again."""
+"""Pictures of diagnostics, drawn from stored arrays and metrics; nothing is measured again."""
 
 from collections.abc import Callable, Mapping
 
@@ -31,14 +31,15 @@ _MOST_CURVES = 6
 def gradient_cosine(arrays: Arrays, title: str = "") -> Figure:
     """Draws the cosines between gradients of examples after the first, a middle and the last measured task.
 
-    Examples are in the stored order, by cluster; lines part the clusters. One seed.
+    Use it to see whether examples interfere. Examples are in the stored order, by cluster; lines separate the clusters.
+    One seed is drawn.
 
     Args:
       arrays: of one method, see `RunFolder.arrays`.
       title: above the panels.
 
     Raises:
-      UserError: if the run has none.
+      UserError: if there are none.
 
     Example:
       >>> found = {"gradient-cosine/matrix": np.eye(2)[None], "gradient-cosine/labels": np.array([[0, 1]])}
@@ -62,20 +63,21 @@ def gradient_cosine(arrays: Arrays, title: str = "") -> Figure:
             axis.set_major_locator(MaxNLocator(4, integer=True))
     row[0].set_ylabel("example")
     figure.colorbar(image, ax=row, label="cosine of two gradients", shrink=0.75)
-    return framed(figure, title, f"at the end of tasks; seed {seed}; examples in order of clusters, parted by lines")
+    return framed(figure, title, f"at the end of tasks; seed {seed}; examples by cluster, lines between clusters")
 
 
 def probe_curves(arrays: Arrays, title: str = "") -> Figure:
-    """Draws how copies of the network learn new targets, by the task after which they were made.
+    """Draws how copies of the network, made after different tasks, learn new targets.
 
-    Lines are means over seeds and targets, bands go from the 10th to the 90th percentile. At most six tasks are drawn.
+    Use it to see whether later copies learn more slowly. Lines are means over seeds and targets; bands are the 10th to
+    90th percentile. At most six tasks are drawn.
 
     Args:
       arrays: of one method, see `RunFolder.arrays`.
       title: above the axes.
 
     Raises:
-      UserError: if the run has none.
+      UserError: if there are none.
 
     Example:
       >>> found = {"curves": np.array([[[1.0, 0.5], [1.0, 0.1]]]), "steps": np.array([[0, 100]])}
@@ -100,7 +102,9 @@ def probe_curves(arrays: Arrays, title: str = "") -> Figure:
 
 
 def dormant_by_layer(metrics: pd.DataFrame, title: str = "") -> Figure:
-    """Draws the fraction of dormant units against the task: a line a layer, mean over seeds, minimum to maximum shaded.
+    """Draws the fraction of dormant units against the task, one line a layer.
+
+    Use it to see in which layers units die. Lines are means over seeds; bands are from minimum to maximum.
 
     Args:
       metrics: of one method, in long form see `RunFolder.metrics`.
@@ -127,7 +131,7 @@ def dormant_by_layer(metrics: pd.DataFrame, title: str = "") -> Figure:
         table = own.pivot(index="seed", columns="task", values="value")
         tasks, values = table.columns.to_numpy(), table.to_numpy()
         mean, low, high = (over_rows(name, values) for name in ("nanmean", "nanmin", "nanmax"))
-        style = line_style(i) | {"color": color}  # layers have an order, and so have the colours
+        style = line_style(i) | {"color": color}  # layers are ordered, so colours are too
         axes.plot(tasks, mean, **style, label=literal(layer), markersize=4)
         axes.fill_between(tasks, low, high, color=color, alpha=0.15, linewidth=0)
     axes.set(xlabel="task", ylabel="fraction of dormant units")
@@ -155,10 +159,10 @@ def draw_picture(folder: RunFolder, picture: str, label: str) -> Figure:
     Args:
       folder: of the run.
       picture: its name.
-      label: the method as the metrics call it: its name, with the point of a grid if there is one.
+      label: the method's name in the metrics: with the point of a grid, if there is one.
 
     Raises:
-      UserError: if the run has not stored what is drawn.
+      UserError: if the run has not stored the arrays or metrics.
     """
     name = label.partition("[")[0]
     metrics = folder.metrics

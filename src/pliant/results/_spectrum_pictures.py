@@ -25,8 +25,8 @@ from pliant.results._picture_parts import (
     task_lines,
 )
 
-_SMALLEST = 1e-5  # of the largest singular value: what is below is black
-_NARROWEST = 2.0  # the least ratio of the ends of the colours: rounding errors look equal
+_SMALLEST = 1e-5  # relative to the largest singular value; smaller ones are black
+_NARROWEST = 2.0  # least ratio between the ends of the colour scale, so that rounding errors look equal
 _MOST_COLUMNS = 4
 _WIDEST_NAME = 30
 _MOST_TICKS = 5
@@ -34,9 +34,9 @@ _MOST_PANELS = 3
 
 
 def spectra_over_time(arrays: Arrays, name: str, title: str = "") -> Figure:
-    """Draws singular values as heat maps: a panel a kernel or layer, task to the right, rank downwards.
+    """Draws singular values as heat maps: one panel for each kernel or layer, over tasks (right) and ranks (down).
 
-    Colours are medians over seeds, and over examples where there are some.
+    Use it to see spectra collapse over tasks. Colours are medians over seeds, and over examples if there are several.
 
     Args:
       arrays: of one method, see `RunFolder.arrays`.
@@ -44,7 +44,7 @@ def spectra_over_time(arrays: Arrays, name: str, title: str = "") -> Figure:
       title: above the panels.
 
     Raises:
-      UserError: if the run has no such spectra.
+      UserError: if there are no such spectra.
 
     Example:
       >>> arrays = {task: {"weight-spectra/singular_values/head": np.array([[2.0, 1.0]])} for task in (1, 2, 3)}
@@ -82,7 +82,7 @@ def spectra_over_time(arrays: Arrays, name: str, title: str = "") -> Figure:
 
 
 def _heat_map(axes: Axes, tasks: Sequence[int], matrix: np.ndarray, limits: tuple[float, float]) -> AxesImage:
-    """One panel: as many columns as tasks were measured, whichever they are."""
+    """One panel, with a column for each measured task."""
     above_zero = np.maximum(matrix, limits[0] / 10)  # LogNorm takes 0 for NaN
     image = axes.imshow(
         above_zero,
@@ -99,7 +99,7 @@ def _heat_map(axes: Axes, tasks: Sequence[int], matrix: np.ndarray, limits: tupl
 
 
 def _spectra(arrays: Arrays, name: str) -> dict[str, tuple[list[int], np.ndarray]]:
-    """By panel: the tasks, and the median singular values, one row a rank and one column a task."""
+    """By panel: the tasks, and the median singular values with a row for each rank and a column for each task."""
     prefix, last = f"{name}/singular_values/", f"{name}/input_output"
     names = {each for of_task in arrays.values() for each in of_task}
     keys = sorted((key for key in names if key.startswith(prefix)), key=naturally) + [last] * (last in names)
@@ -117,7 +117,7 @@ def _spectra(arrays: Arrays, name: str) -> dict[str, tuple[list[int], np.ndarray
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
-    """What the colours tell apart: values down to 10⁻⁵ of the largest, which leaves out zeros with rounding errors."""
+    """The ends of the colour scale: down to 10⁻⁵ of the largest value, which excludes zeros with rounding errors."""
     positive = values[np.isfinite(values) & (values > 0)]
     largest = positive.max(initial=1e-30)
     smallest = positive[positive >= _SMALLEST * largest].min(initial=largest)
@@ -126,21 +126,21 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> Locator:
-    """Ticks of a logarithmic scale that are some, whether it is shorter than a decade or spans several."""
+    """Enough ticks for a logarithmic scale, whether it is shorter than a decade or spans several."""
     if high < 10 * low:
         return MaxNLocator(_MOST_TICKS, steps=[1, 2, 2.5, 5, 10])
     return LogLocator(subs=(1.0, 2.0, 5.0) if high < 1000 * low else (1.0,))
 
 
 def ntk_eigenvalues(arrays: Arrays, title: str = "") -> Figure:
-    """Draws the eigenvalues of the neural tangent kernel in descending order: a line a task, median over seeds.
+    """Draws the eigenvalues of the neural tangent kernel in descending order, one line a task, median over seeds.
 
     Args:
       arrays: of one method, see `RunFolder.arrays`.
       title: above the axes.
 
     Raises:
-      UserError: if the run has none.
+      UserError: if there are none.
 
     Example:
       >>> figure = ntk_eigenvalues({1: {"ntk/eigenvalues": np.array([[4.0, 1.0], [6.0, 1.0]])}})
@@ -156,18 +156,18 @@ def ntk_eigenvalues(arrays: Arrays, title: str = "") -> Figure:
         axes.plot(index, np.where(middle > 0, middle, np.nan), color=color, label=f"task {task}", linewidth=1.2)
     axes.set(xscale="log", yscale="log", xlabel="index of the eigenvalue", ylabel="eigenvalue of the NTK")
     task_lines(axes, found)
-    return framed(figure, title, "at the end of tasks; median over seeds; what is not positive is left out")
+    return framed(figure, title, "at the end of tasks; median over seeds; values that are not positive are left out")
 
 
 def hessian_density(arrays: Arrays, title: str = "") -> Figure:
-    """Draws the spectral density of the Hessian after the first, a middle and the last measured task, of one seed.
+    """Draws the spectral density of one seed's Hessian after the first, a middle and the last measured task.
 
     Args:
       arrays: of one method, see `RunFolder.arrays`.
       title: above the axes.
 
     Raises:
-      UserError: if the run has none.
+      UserError: if there are none.
 
     Example:
       >>> found = {"hessian-density/grid": np.array([[0.0, 1.0]]), "hessian-density/density": np.array([[1.5, 0.5]])}

@@ -27,16 +27,17 @@ class Spread(NamedTuple):
 
 
 def spread(scores: Float[np.ndarray, "seed task"]) -> Spread:
-    """Summarises scores of several seeds on several tasks.
+    """Summarises the scores of several seeds on several tasks.
 
-    Mean, standard error, minimum and maximum are over the seeds' means. The IQM is the mean of the middle half of all
-    scores; its interval is from a stratified bootstrap, in which every task resamples the seeds on its own.
+    Mean, standard error, minimum and maximum are over the seeds' means. The interquartile mean (IQM) is the mean of the
+    middle half of all scores. Its interval is from a stratified bootstrap, which resamples the seeds of every task
+    separately.
 
     Args:
-      scores: one row a seed, one column a task.
+      scores: a row for each seed, a column for each task.
 
     Returns:
-      A `Spread`. NaN scores make the numbers that they enter NaN.
+      A `Spread`. A NaN score makes every number that uses it NaN.
 
     Example:
       >>> result = spread(np.array([[0.0, 1.0], [1.0, 1.0], [0.5, 0.5]]))
@@ -65,18 +66,18 @@ def spread(scores: Float[np.ndarray, "seed task"]) -> Spread:
 
 
 def summarize_run(metrics: pd.DataFrame, headline: str) -> pd.DataFrame:
-    """One row a method: how it does at the end of the stream, and the state that its networks are in.
+    """Summarises a run in one row a method: its scores at the end of the stream, and the state of its networks.
 
     Seeds with fewer tasks than others of their method are left out: they are still being trained.
 
     Args:
       metrics: in long form, see `RunFolder.metrics`.
-      headline: the accuracy that the stream is about.
+      headline: the headline metric of the run.
 
     Returns:
       Columns `method`, `num_seeds`, `num_tasks`, `num_diverged` (seeds with non-finite parameters), `first_task`
-      (mean over seeds), `last_*` (`Spread` of the last five tasks, or of all if there are fewer), and the means
-      over seeds and the last five tasks of every other metric that ends in a task.
+      (mean over seeds), `last_*` (`Spread` of the last five tasks, or of all if there are fewer), and for every other
+      metric its mean over seeds and the last five tasks in which it was measured.
 
     Example:
       >>> rows = [("a", 0, t, "train_accuracy", 1.0 - t / 10) for t in range(6)]
@@ -108,7 +109,7 @@ def summarize_run(metrics: pd.DataFrame, headline: str) -> pd.DataFrame:
 
 
 def _mean(values: Float[np.ndarray, "seed task"]) -> float:
-    """Mean of what is finite: a seed that diverged has no rank. NaN if nothing is."""
+    """Mean of the finite values, NaN if there are none. A seed that diverged has no rank, for example."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if finite.size else float("nan")
 

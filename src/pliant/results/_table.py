@@ -1,4 +1,4 @@
-"""The tables that are printed: what ends a run, and what a diagnosis found."""
+"""The tables that are printed: the summary of a run, and the results of diagnostics."""
 
 import math
 import re
@@ -11,12 +11,12 @@ from rich.table import Table
 
 
 def summary_table(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]], headline: str, title: str) -> Table:
-    """Renders `summarize_run`'s rows: accuracy (mean ± standard error over seeds), network state, seconds.
+    """Renders the rows of `summarize_run`: accuracy (mean ± standard error over seeds), network state, seconds.
 
     Args:
-      summary: one row a method.
+      summary: from `summarize_run`.
       seconds: wall time of every task, by method.
-      headline: the accuracy that the stream is about.
+      headline: the headline metric of the run.
       title: above the table.
     """
     header, *rows = _cells(summary, seconds, has_interval=False)
@@ -35,14 +35,14 @@ def summary_text(
     title: str,
     format: Literal["csv", "markdown", "latex"],
 ) -> str:
-    r"""The table of `summary_table` for other programs, also with the interquartile mean and its 95 % interval.
+    r"""The table of `summary_table` as text for other programs, with the interquartile mean and its 95 % interval.
 
     Args:
-      summary: one row a method.
+      summary: from `summarize_run`.
       seconds: wall time of every task, by method.
-      headline: the accuracy that the stream is about.
+      headline: the headline metric of the run.
       title: above the table; in LaTeX a comment.
-      format: "csv" has all columns of `summarize_run` with all digits; "markdown" and "latex" what is printed.
+      format: "csv" has all columns of `summarize_run` with all digits; "markdown" and "latex" have what is printed.
 
     Returns:
       The text, ending in a newline.
@@ -120,14 +120,14 @@ def diagnosis_table(
     reasons: Mapping[str, str],
     notes: Mapping[str, str] | None = None,
 ) -> Table:
-    """Renders what diagnostics found: a row a metric, numbers of single layers beside the pooled one.
+    """Renders the results of diagnostics: one row a metric, with the numbers of single layers beside the pooled one.
 
     Args:
       title: above the table.
       found: by diagnostic and metric; a layer's number is named metric/layer.
-      summaries: what each diagnostic is, in a line.
-      reasons: why others were not measured.
-      notes: layers and parameters that were not seen, or not by all diagnostics, and why.
+      summaries: one line for each diagnostic.
+      reasons: why other diagnostics were not measured.
+      notes: why layers and parameters were not measured, or not by all diagnostics.
     """
     table = Table(title=escape(title), title_justify="left")
     for name, justify in (("diagnostic", "left"), ("metric", "left"), ("value", "right"), ("by layer", "left")):
@@ -149,5 +149,5 @@ def diagnosis_table(
 
 
 def _number(value: float, form: str) -> str:
-    """A number, or a dash where nothing could be measured."""
+    """A number, or a dash if nothing could be measured."""
     return "–" if math.isnan(value) else format(value, form)
