@@ -10,7 +10,7 @@ import pliant
 ROOT = Path(pliant.__file__).parent
 LAYERS = [
     {"errors", "xla", "sampling", "finite"},
-    {"types", "settings"},
+    {"types", "settings", "specs"},
     {"isometry", "masks", "targets"},
     {"layouts"},
     {"networks", "optimizers", "penalties", "diagnostics", "streams", "results"},

@@ -115,7 +115,10 @@ def test_a_users_own_method(tmp_path):
     ("name", "message"),
     [
         ("not_a_method", r"which is int; wanted a pliant.types.Method; the file has mine"),
-        ("absent", r"which is NoneType"),
+        (
+            "absent",
+            r"got no .absent. in .*; wanted a pliant.types.Method; the file has mine. Give the method as .*:mine",
+        ),
     ],
 )
 def test_a_users_file_without_the_method(tmp_path, name, message):

@@ -16,7 +16,7 @@ from pliant.methods._hyperparameters import (
     with_settings,
     wrapped,
 )
-from pliant.methods._registry import METHODS, find, split_spec, user_files, users_code
+from pliant.methods._registry import METHODS, find, recorded, split_spec, user_files, users_code
 
 __all__ = [
     "METHODS",
@@ -29,6 +29,7 @@ __all__ = [
     "find",
     "on_roles",
     "option_meanings",
+    "recorded",
     "retarget",
     "split_spec",
     "split_static",

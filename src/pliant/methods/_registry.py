@@ -1,14 +1,10 @@
 """From a name to a method: the registry, and methods in a user's own file."""
 
-import os
 import re
-import runpy
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
-from pliant.errors import UserError, unknown_name
+from pliant import specs
 from pliant.methods import (
     _architecture,
     _baselines,
@@ -22,6 +18,7 @@ from pliant.methods import (
     _utility,
 )
 from pliant.methods._combine import combine
+from pliant.specs import Recorded
 from pliant.types import Method
 
 _FAMILIES = (
@@ -39,12 +36,12 @@ _FAMILIES = (
 METHODS: Mapping[str, Method] = {method.name: method for family in _FAMILIES for method in family.METHODS}
 
 
-def find(spec: str) -> Method:
+def find(*methods: str | Method) -> Method:
     """Finds a method by its name in the registry, or as `path/to/file.py:name`; "+" combines several.
 
     Args:
-      spec: a registered name, or a Python file and the name of a `Method` in it (the file is executed); or several of
-        them with "+" between, see `combine`.
+      *methods: a registered name, a Python file and the name of a `Method` in it (the file is executed), or a `Method`;
+        several of them, or with "+" between them, are combined, see `combine`.
 
     Raises:
       UserError: if there is no such method, file or name, or if what is there is not a `Method`.
@@ -55,71 +52,53 @@ def find(spec: str) -> Method:
       >>> find("redo+l2-init").name
       'redo+l2-init'
     """
-    return combine(*(_find_one(part) for part in split_spec(spec)))
+    return combine(*(_find_one(part) for spec in methods for part in split_spec(spec)))
 
 
-def split_spec(spec: str) -> list[str]:
+def split_spec(spec: str | Method) -> Sequence[str | Method]:
     """The members of a combination: splits at every plus, but for those in a path, from its first slash on.
 
     Example:
       >>> split_spec("redo+./my+file.py:mine")
       ['redo', './my+file.py:mine']
     """
+    if not isinstance(spec, str):
+        return [spec]
     parts = re.findall(r"[^+]*/.*?\.py:[^+]+|[^+]+", spec)
     return parts if "+".join(parts) == spec else [spec]
 
 
+def recorded(spec: str | Method) -> Recorded:
+    """Where a method came from, and the hash of the user's files among its members, or of an object's content.
+
+    Example:
+      >>> recorded("redo+l2-init")
+      Recorded(source='redo+l2-init', sha256=None)
+    """
+    found = [specs.recorded(part, METHODS) for part in split_spec(spec)]
+    hashes = [each.sha256 for each in found if each.sha256]
+    return Recorded(found[0].source if len(found) == 1 else str(spec), "+".join(hashes) or None)
+
+
 def user_files(spec: str) -> list[str]:
-    """The user's own files among the members of a combination; `~` is his home.
+    """The user's own files among the members of a combination; `~` is the user's home.
 
     Example:
       >>> user_files("redo+./my+file.py:mine")
       ['./my+file.py']
     """
-    return [os.path.expanduser(part.rpartition(":")[0]) for part in split_spec(spec) if ".py:" in part]
+    return [file for file in map(specs.user_file, split_spec(spec)) if file]
 
 
-def _find_one(spec: str) -> Method:
-    if ".py:" not in spec:
-        if spec not in METHODS:
-            do = "See `pliant list methods`, or give your own as path/to/file.py:name."
-            raise unknown_name("method", spec, METHODS, do)
-        return METHODS[spec]
-    (file,), name = user_files(spec), spec.rpartition(":")[2]
-    if not Path(file).is_file():
-        raise UserError(got=f"the method {spec!r}", wanted="an existing Python file", do=f"Check the path {file!r}.")
-    with users_code(spec):
-        names = runpy.run_path(file)
-    if not isinstance(names.get(name), Method):
-        found = sorted(key for key, value in names.items() if isinstance(value, Method))
-        raise UserError(
-            got=f"{name!r} in {file!r}, which is {type(names.get(name)).__name__}",
-            wanted=f"a pliant.types.Method; the file has {', '.join(found) or 'none'}",
-            do=f"Define {name} = pliant.types.Method(...) there: see CONTRIBUTING.md.",
-        )
-    method: Method = names[name]
-    return method
+def users_code(spec: str | Method) -> AbstractContextManager[None]:
+    """See `pliant.specs.users_code`: for all members of a combination.
 
-
-@contextmanager
-def users_code(spec: str) -> Iterator[None]:
-    """Turns what goes wrong inside into a `UserError` that names the line, if a user's own file is in `spec`.
-
-    Errors with registered methods pass: those are ours.
+    Example:
+      >>> with users_code("redo+adamo"):
+      ...     pass
     """
-    try:
-        yield
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        files = user_files(spec)
-        if not files:
-            raise
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
-        first = (str(error).splitlines() or [""])[0]
-        file, line = (frames[-1].filename, frames[-1].lineno) if frames else (files[0], "?")
-        raise UserError(
-            got=f"{type(error).__name__} in {file!r}, line {line}: {first}",
-            wanted="a method that builds and runs",
-            do="See CONTRIBUTING.md for what a method is.",
-        ) from error
+    return specs.users_code("method", *split_spec(spec))
+
+
+def _find_one(spec: str | Method) -> Method:
+    return specs.find("method", spec, METHODS, lambda found: isinstance(found, Method), "a pliant.types.Method")

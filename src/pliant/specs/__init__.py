@@ -1,0 +1,7 @@
+"""The one place that turns a registered name, `path/to/file.py:name` or an object into an object."""
+
+from pliant.specs._content import content_hash
+from pliant.specs._find import find, load, name_of, user_file, users_code
+from pliant.specs._recorded import Recorded, recorded
+
+__all__ = ["Recorded", "content_hash", "find", "load", "name_of", "recorded", "user_file", "users_code"]
