@@ -50,7 +50,7 @@ def test_names_files_and_objects_are_found(own):
         ("typo.py:one", r"got SyntaxError in 'typo.py', line 1: '\(' was never closed.*; wanted a number"),
         (
             5,
-            r"got 5 as the number; wanted a float\. Give a name that `pliant list numbers` prints, path/to/file.py:name",
+            r"got 5 as the number; wanted a float\. Give a name that `pliant list numbers` prints, path/to/file",
         ),
     ],
 )

@@ -98,6 +98,8 @@ class _Walk:
             case types.BuiltinFunctionType():
                 owner = [] if isinstance(value.__self__, types.ModuleType | None) else [value.__self__]
                 return "builtin", [str(value.__module__), value.__qualname__, *owner]
+            case jax.stages.Wrapped(__wrapped__=function):  # besides, it says in which line the function stands
+                return "jit", [function]
             case functools.partial():
                 return "partial", [value.func, value.args, value.keywords]
             case types.CodeType():
