@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 _INSTALLED = tuple(
@@ -151,7 +152,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _array(value: Any) -> tuple[str, Sequence[Any]]:
-    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return "keys", [str(value.dtype), jax.random.key_data(value)]
     array = np.asarray(value)
     if array.dtype.hasobject:

@@ -66,7 +66,7 @@ def find(
         raise UserError(got=f"the {kind} {spec!r}", wanted="an existing Python file", do=f"Check the path {file!r}.")
     with users_code(kind, spec):
         module = load(file)
-    found = vars(module).get(name)
+    found: Any = vars(module).get(name)
     if not is_right(found):
         there = _names(module, is_right)
         raise UserError(
@@ -76,7 +76,7 @@ def find(
             wanted=f"{wanted}; the file has {', '.join(there) or 'none'}",
             do=f"Give the {kind} as {file}:{there[0]}." if there else "Define one there: see CONTRIBUTING.md.",
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def name_of(spec: object) -> str:
