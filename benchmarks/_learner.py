@@ -29,7 +29,7 @@ def chunk(
     learner = make_learner(plan, num_seeds)
     axis = learner.axis
     numbers = as_arrays(traced)
-    num_train = stream.num_train(0)
+    num_train = stream.train.num(0)
     shared = axis.share((numbers, stream.data, Pace.steady(num_steps, num_train)))
     state, keys = learner.init(axis.put((np.arange(num_seeds, dtype=np.int32), {})), numbers)
     task = learner.make_task(keys, np.int32(0))

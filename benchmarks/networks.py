@@ -152,7 +152,7 @@ def _torch_batch(stream: Stream, seed: int, channels_last: bool) -> tuple[Any, A
     import torch
 
     key = jax.random.key(seed)
-    batch = stream.train_batch(stream.data, stream.task(key, 0), jax.random.randint(key, (BATCH,), 0, 1000))
+    batch = stream.train.batch(stream.data, stream.task(key, 0), jax.random.randint(key, (BATCH,), 0, 1000))
     targets = torch.tensor(np.asarray(batch.targets)).long()
     if isinstance(batch.inputs, tuple):
         source, decoder = (torch.tensor(np.asarray(part)).long() for part in batch.inputs)

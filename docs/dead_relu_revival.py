@@ -46,7 +46,7 @@ class Job(NamedTuple):
 def make_job(num_examples: int | None = None, widths: tuple[int, ...] = (64, 64, 64)) -> Job:
     """Digits with random labels."""
     stream = random_labels(load_dataset("digits", train_size=num_examples))
-    batch = stream.train_batch(stream.data, stream.task(jax.random.key(0), 0), jnp.arange(stream.num_train(0)))
+    batch = stream.train.batch(stream.data, stream.task(jax.random.key(0), 0), jnp.arange(stream.train.num(0)))
     return Job(mlp(stream.input_shape, stream.num_outputs, widths=widths), batch.inputs, batch.targets)
 
 

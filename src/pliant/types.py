@@ -377,6 +377,13 @@ class Text(NamedTuple):
     """The target moved right by one token (teacher forcing); begins with 0."""
 
 
+class TextLengths(NamedTuple):
+    """The shape of a `Text`, in tokens; a network factory whose `input_shape` is annotated so takes texts."""
+
+    source: int
+    target: int
+
+
 Inputs: TypeAlias = Float[Array, "batch ..."] | Text
 
 
@@ -388,8 +395,22 @@ class Batch(NamedTuple):
     """What the stream's objective compares the output with: classes, values or tokens."""
 
 
+class Writing(NamedTuple):
+    """How a network writes texts at evaluation, and how these are scored as a whole."""
+
+    write: Callable[[Callable[[Text], Array], Batch], Int[Array, "batch target"]]
+    """`write(logits, batch) -> written`, with `logits(inputs)` of the network; traced."""
+    scores: Callable[[Int[np.ndarray, "texts target"], Int[np.ndarray, "texts target"]], Mapping[str, float]]
+    """`scores(written, targets) -> numbers by name` over all texts of a task, on the host; metrics put train_ or test_
+    before the names."""
+    num_beams: int = 1
+    """Width of the beam that writes; 1 is greedy."""
+    at_once: int = 128
+    """Texts written together: they take as many passes as the slowest of them."""
+
+
 class Objective(NamedTuple):
-    """What is learned: a loss to descend, and a score to read. Both know the task, for masks and soft labels."""
+    """What is learned: a loss to minimise, and a score to report. Both get the task, for masks and soft labels."""
 
     score: str
     """Name of the score: "accuracy", "squared_error" or "token_accuracy"; metrics put online_, train_ or test_ before
@@ -397,15 +418,25 @@ class Objective(NamedTuple):
     losses: Callable[[Array, PyTree[Array], PyTree[Array]], Float[Array, " batch"]]
     """`losses(output, targets, task) -> loss of every example`; the training loss is their mean."""
     scores: Callable[[Array, PyTree[Array], PyTree[Array]], Float[Array, " batch"]]
-    """`scores(output, targets, task) -> score of every example`; never better than the worst for outputs that are not
-    finite."""
+    """`scores(output, targets, task) -> score of every example`; outputs that are not finite get the worst score."""
+    writing: Writing | None = None
+    """For texts: how they are written at evaluation."""
+
+
+class Split(NamedTuple):
+    """The training, test or validation examples of every task."""
+
+    num: Callable[[int], int]
+    """Examples in task number `index`, ≥ 1."""
+    batch: Callable[[PyTree[Array], PyTree[Array], Int[Array, " batch"]], Batch]
+    """`batch(data, task, indices) -> Batch`, of the examples with these numbers; traced and vmapped."""
 
 
 class Stream(NamedTuple):
     """A sequence of tasks: task t is a function of (key, t) alone, whether or not the earlier ones were made.
 
-    What all tasks share (images) is kept once, in `data`; what is a task's own (labels, a permutation) is small,
-    made by `task` for each seed, and an argument of the compiled program, so nothing recompiles between tasks.
+    What all tasks share (images) is stored once, in `data`. What is a task's own (labels, a permutation) is small:
+    `task` makes it for each seed, and it is an argument of the compiled program, so nothing recompiles between tasks.
     """
 
     name: str
@@ -413,36 +444,42 @@ class Stream(NamedTuple):
     num_tasks: int
     num_outputs: int
     """Size of the network's output: classes, values, or tokens of the vocabulary."""
-    input_shape: tuple[int, ...]
-    """Of one example: (height, wide, channels), (features,) or, for text, (source, target) lengths."""
-    num_train: Callable[[int], int]
-    """Training examples in task number `index`."""
-    num_test: Callable[[int], int]
-    """Test examples in task number `index`; 0 where a test score would mean nothing."""
+    inputs: PyTree[jax.ShapeDtypeStruct]
+    """Shape and type of the inputs of one example: a `jax.ShapeDtypeStruct`, or a `Text` of two."""
+    train: Split
     objective: Objective
     headline: str
     """The metric that this stream is about, such as "train_accuracy"."""
     chance: float | None
-    """What the headline is for guessing; None where that is not one number."""
+    """Chance level of the headline metric, if it is a single number."""
     data: PyTree[Array]
     task: Callable[[Key, Any], PyTree[Array]]
-    """`task(key, index) -> the arrays that make task number `index``; may be traced and vmapped."""
-    train_batch: Callable[[PyTree[Array], PyTree[Array], Int[Array, " batch"]], Batch]
-    """`train_batch(data, task, indices) -> Batch`."""
-    test_batch: Callable[[PyTree[Array], PyTree[Array], Int[Array, " batch"]], Batch] | None = None
-    num_validation: Callable[[int], int] | None = None
-    """Validation examples in task number `index`: held out of training, apart from the test; None for none."""
-    validation_batch: Callable[[PyTree[Array], PyTree[Array], Int[Array, " batch"]], Batch] | None = None
+    """`task(key, index) -> the arrays that make task number `index``; traced and vmapped."""
+    test: Split | None = None
+    """None where a test score would mean nothing."""
+    validation: Split | None = None
+    """Examples held out of training to choose weights by, apart from the test."""
     keeps: Literal["inputs", "targets"] | None = None
     """What training example number i has in common from task to task: transitions that interpolate need to know."""
     micro_steps: int = 1
-    """In how many equal steps the stream goes over from each task to the next; 1 is abrupt."""
+    """Number of equal steps in which one task changes into the next; 1 is abrupt."""
     at: Callable[[PyTree[Array], Any], PyTree[Array]] | None = None
     """`at(task, m) -> the task after micro-step m` of `micro_steps`, 1 ≤ m; after the last it is the pure task."""
-    num_beams: int = 1
-    """Width of the beam that writes texts at evaluation; 1 is greedy."""
     augment: Callable[[Key, Any], Array] | None = None
     """`augment(key, inputs) -> inputs`, applied to training batches only."""
+
+    @property
+    def input_shape(self) -> "tuple[int, ...] | TextLengths":
+        """The shape of one example, as network factories take it: (height, wide, channels) or (features,).
+
+        Example:
+          >>> from pliant.streams import random_teacher
+          >>> random_teacher().input_shape
+          (32,)
+        """
+        if isinstance(self.inputs, Text):
+            return TextLengths(*(each.shape[0] for each in self.inputs))
+        return tuple(self.inputs.shape)
 
 
 class Rule(NamedTuple):

@@ -28,7 +28,7 @@ from pliant.networks import NETWORKS
 from pliant.streams import CLASSIFICATION, REGRESSION
 from pliant.training import SeedKeys, TrainState, init_state, seed_keys, train_step
 from pliant.training._switch import switch_task
-from pliant.types import Batch, Forward, Method, Network, Objective, Stream, leaf_path
+from pliant.types import Batch, Forward, Method, Network, Objective, Split, Stream, leaf_path
 
 NUM_STEPS, TASK_STEPS = 24, 12
 LEARNING_RATE = 1e-2
@@ -78,15 +78,13 @@ def load_stream(objective: Objective, num_outputs: int, targets: Any) -> Stream:
         dataset="",
         num_tasks=2,
         num_outputs=num_outputs,
-        input_shape=(6,),
-        num_train=lambda index: len(TARGETS),
-        num_test=lambda index: 0,
+        inputs=jax.ShapeDtypeStruct((6,), jnp.float32),
+        train=Split(lambda index: len(TARGETS), batch),
         objective=objective,
         headline=f"train_{objective.score}",
         chance=None,
         data=(),
         task=lambda key, index: (),
-        train_batch=batch,
     )
 
 
@@ -154,10 +152,10 @@ def run_steps(
         return build(method, network.wiring, static | traced, fraction=i % TASK_STEPS / TASK_STEPS)
 
     def probe_batch(key: Any, num_examples: int) -> Batch:
-        return stream.train_batch((), (), jax.random.randint(key, (num_examples,), 0, len(TARGETS)))
+        return stream.train.batch((), (), jax.random.randint(key, (num_examples,), 0, len(TARGETS)))
 
     def body(i: Any, state: TrainState) -> TrainState:
-        batch = stream.train_batch((), (), (i * 16 + jnp.arange(16)) % len(TARGETS))
+        batch = stream.train.batch((), (), (i * 16 + jnp.arange(16)) % len(TARGETS))
         step = jnp.int32(i + 1)
         return train_step(network, parts(i), stream.objective, state, batch, (), step, keys, probe_batch)[0]
 
@@ -274,7 +272,7 @@ def check_lowers(method: Method) -> None:
 def _target(method: Method, state: TrainState) -> float:
     network, values, first = network_of(method), values_of(method), beginning(method)
     state, first = jax.tree.map(jnp.asarray, (state, first))
-    batch = stream_of(method).train_batch((), (), jnp.arange(len(TARGETS)))
+    batch = stream_of(method).train.batch((), (), jnp.arange(len(TARGETS)))
 
     def evaluate(params: Any, inputs: Any) -> Any:
         return network.apply(params, state.statistics, inputs, train=False, key=None)[:2]
@@ -302,7 +300,7 @@ def check_learns(method: Method) -> None:
 
     @jax.jit
     def loss(params: Any, state: Any) -> Any:
-        batch = stream_of(method).train_batch((), (), jnp.arange(len(TARGETS)))
+        batch = stream_of(method).train.batch((), (), jnp.arange(len(TARGETS)))
         output, _, _ = network.apply(params, state, batch.inputs, train=False, key=None)
         return stream_of(method).objective.losses(output, batch.targets, ()).mean()
 
@@ -407,11 +405,11 @@ def moved_without_a_gradient(method: Method) -> set[str]:
         state = state._replace(penalty=state.penalty._replace(updates=jnp.ones_like(state.penalty.updates)))
 
     def probe_batch(key: Any, num_examples: int) -> Batch:
-        return stream.train_batch((), (), jax.random.randint(key, (num_examples,), 0, len(TARGETS)))
+        return stream.train.batch((), (), jax.random.randint(key, (num_examples,), 0, len(TARGETS)))
 
     @jax.jit
     def step_on(state: TrainState, step: Any) -> TrainState:
-        batch = stream.train_batch((), (), (step * 16 + jnp.arange(16)) % len(TARGETS))
+        batch = stream.train.batch((), (), (step * 16 + jnp.arange(16)) % len(TARGETS))
         return train_step(network, parts, stream.objective, state, batch, (), step, keys, probe_batch)[0]
 
     for step in range(1, 13):
@@ -459,7 +457,7 @@ def check_keeps_bfloat16(method: Method) -> None:
         return jax.tree.map(lambda p: p.astype(jnp.bfloat16), params), state
 
     narrow = network._replace(init=init)
-    batch = stream.train_batch((), (), jnp.arange(16))
+    batch = stream.train.batch((), (), jnp.arange(16))
     batch = batch._replace(inputs=batch.inputs.astype(jnp.bfloat16))
 
     def after() -> TrainState:

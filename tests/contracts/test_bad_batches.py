@@ -34,7 +34,7 @@ def train(method, bad=BAD):
         factor = jnp.where(jnp.isin(step, jnp.array(bad, jnp.int32)), jnp.nan, 1.0)
 
         def batch_of(indices):
-            batch = stream.train_batch((), (), indices)
+            batch = stream.train.batch((), (), indices)
             return batch._replace(inputs=batch.inputs * factor)
 
         def probe_batch(key, num_examples):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pliant.networks import NETWORKS, TEXT_NETWORKS
+from pliant.networks import NETWORKS, takes_texts
 from pliant.types import Text
 from wiring_checks import assert_wiring_is_true
 
@@ -34,13 +34,13 @@ WITH_VARIANTS = [*NAMES, *LINEAR]
 def _made(name):
     if name in LINEAR:
         return NETWORKS["cnn"]((8, 8, 1), 3, **SMALL["cnn"], linear=LINEAR[name])
-    shape, num_outputs = ((7, 5), 9) if name in TEXT_NETWORKS else ((8, 8, 1), 3)
+    shape, num_outputs = ((7, 5), 9) if takes_texts(NETWORKS[name]) else ((8, 8, 1), 3)
     return NETWORKS[name](shape, num_outputs, **SMALL[name])
 
 
 def _inputs(name, size=6):
     draw = np.random.default_rng(0)
-    if name in TEXT_NETWORKS:
+    if takes_texts(NETWORKS[name]):
         source, decoder = (draw.integers(1, 9, (size, length)) for length in (7, 5))
         decoder[:, 0] = 0
         return Text(jnp.asarray(source, jnp.int32), jnp.asarray(decoder, jnp.int32))

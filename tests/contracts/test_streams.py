@@ -37,10 +37,10 @@ def make(name):
 
 
 def parts(stream):
-    """The training part, and the test part where there is one: how many examples, and how they are made."""
-    yield stream.num_train, stream.train_batch
-    if stream.test_batch is not None:
-        yield stream.num_test, stream.test_batch
+    """The training split, and the test split where there is one."""
+    yield stream.train
+    if stream.test is not None:
+        yield stream.test
 
 
 def every(size, index):
@@ -126,12 +126,12 @@ def check_batches_are_what_the_stream_says(stream):
             assert size(index) >= 1
             assert {len(leaf) for leaf in jax.tree.leaves(batch)} == {len(every(size, index))}
             inputs, targets = jax.tree.map(np.asarray, batch)
+            one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch.inputs)
+            assert one == stream.inputs
             if is_text := isinstance(inputs, Text):
-                assert (inputs.source.shape[1], inputs.decoder.shape[1]) == stream.input_shape
                 assert 0 <= inputs.source.min() <= inputs.source.max() < stream.num_outputs
                 np.testing.assert_array_equal(inputs.decoder[:, 1:], targets[:, :-1])
             else:
-                assert inputs.shape[1:] == stream.input_shape
                 assert inputs.dtype == np.float32
                 assert np.isfinite(inputs).all()
             if np.issubdtype(targets.dtype, np.integer):
@@ -197,8 +197,7 @@ def test_registry_row_is_complete(name):
     assert stream.dataset == (DATA.get(name, DIGITS).name if takes_dataset(name) else "generated")
     when, _, _ = stream.headline.partition("_")
     assert when in ("online", "train", "test")
-    assert (stream.test_batch is None) == (stream.num_test(0) == 0)
-    assert when != "test" or stream.test_batch is not None
+    assert when != "test" or stream.test is not None
     assert stream.chance is None or 0 < stream.chance <= 1
     assert all(isinstance(size(index), int) for size, _ in parts(stream) for index in range(NUM_TASKS))
     assert (stream.micro_steps, stream.at, stream.augment) == (1, None, None)
@@ -267,14 +266,14 @@ def _whole_batch():
     """Images that are normalised batch by batch."""
 
     def train_batch(data, task, indices):
-        batch = GOOD.train_batch(data, task, indices)
+        batch = GOOD.train.batch(data, task, indices)
         return batch._replace(inputs=batch.inputs - batch.inputs.mean(axis=0, keepdims=True))
 
-    return GOOD._replace(train_batch=train_batch)
+    return GOOD._replace(train=GOOD.train._replace(batch=train_batch))
 
 
 def _leaking():
-    return GOOD._replace(test_batch=GOOD.train_batch)
+    return GOOD._replace(test=GOOD.test._replace(batch=GOOD.train.batch))
 
 
 def _too_many_classes():

@@ -33,7 +33,7 @@ def test_frozen_parameters_stay_through_training_and_a_switch(name):
     network = frozen(wrapped(method, mlp((6,), 3, widths=(4, 4)), values), *paths)
     parts, keys = build(method, network.wiring, values), seed_keys(0)
     stream = checks.load_stream(checks.CLASSIFICATION, 3, checks.TARGETS)
-    batch = stream.train_batch((), (), jnp.arange(16))
+    batch = stream.train.batch((), (), jnp.arange(16))
 
     @jax.jit
     def through(state):

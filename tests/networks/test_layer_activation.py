@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from pliant.errors import UserError
-from pliant.networks import ACTIVATIONS, NETWORKS, TEXT_NETWORKS, activation, mlp, vit
+from pliant.networks import ACTIVATIONS, NETWORKS, activation, mlp, takes_texts, vit
 from pliant.networks._attention import dropping
 from pliant.networks._layer_activation import LayerActivation, activation_roles, key_stream
 from pliant.types import Text, leaf_path
@@ -36,13 +36,13 @@ PLACES = {
 
 
 def made(name, act):
-    shape = (5, 4) if name in TEXT_NETWORKS else (4, 4, 1)
+    shape = (5, 4) if takes_texts(NETWORKS[name]) else (4, 4, 1)
     return NETWORKS[name](shape, 3, activation=act, **SMALL[name])
 
 
 def inputs_of(name):
     draw = np.random.default_rng(0)
-    if name in TEXT_NETWORKS:
+    if takes_texts(NETWORKS[name]):
         return Text(*(jnp.asarray(draw.integers(1, 3, (6, length)), jnp.int32) for length in (5, 4)))
     return jnp.asarray(draw.normal(size=(6, 4, 4, 1)), jnp.float32)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pliant.errors import UserError
-from pliant.networks import ACTIVATIONS, NETWORKS, TEXT_NETWORKS
+from pliant.networks import ACTIVATIONS, NETWORKS, takes_texts
 from pliant.networks._wiring import activation_for, multiplied, owned, require_sizes
 
 
@@ -15,7 +15,7 @@ def unchecked(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
-FACTORIES = [name for name in NETWORKS if name not in TEXT_NETWORKS]
+FACTORIES = [name for name in NETWORKS if not takes_texts(NETWORKS[name])]
 
 
 @pytest.mark.parametrize("use_bias", [True, False])

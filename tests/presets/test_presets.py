@@ -142,7 +142,8 @@ def test_transitions_have_updates_for_every_micro_step(name, scale):
     if config.dataset in ALL_IMAGES:
         num_train = config.train_size or ALL_IMAGES[config.dataset]
         stream = random_labels(load_dataset("digits"))
-        stream = stream._replace(num_train=lambda _: num_train, micro_steps=config.micro_steps)
+        train = stream.train._replace(num=lambda _: num_train)
+        stream = stream._replace(train=train, micro_steps=config.micro_steps)
     else:
         stream = make_plan(dataclasses.replace(config, settings=settings_in_use(config.settings, config))).stream
     assert set(micro_steps(config, stream, 1)) == set(range(1, config.micro_steps + 1))

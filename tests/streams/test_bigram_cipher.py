@@ -38,9 +38,9 @@ def _texts(tokens):
 
 def test_the_papers_sizes():
     stream = bigram_cipher()
-    assert (stream.num_tasks, stream.num_train(0), stream.num_test(0)) == (20, 1280, 512)
+    assert (stream.num_tasks, stream.train.num(0), stream.test.num(0)) == (20, 1280, 512)
     assert stream.input_shape == (60, 60)
-    assert (stream.headline, stream.num_outputs, stream.num_beams) == ("test_bleu", 29, 1)
+    assert (stream.headline, stream.num_outputs, stream.objective.writing.num_beams) == ("test_bleu", 29, 1)
 
 
 def test_a_cipher_by_hand():
@@ -55,7 +55,7 @@ def test_batches_are_enciphered_with_the_tasks_permutation(key, split):
     stream = bigram_cipher(**SMALL)
     permutation = stream.task(key, 2)
     assert sorted(permutation.tolist()) == list(range(26))
-    batch = getattr(stream, f"{split}_batch")(stream.data, permutation, jnp.arange(20))
+    batch = getattr(stream, split).batch(stream.data, permutation, jnp.arange(20))
     sources, targets = _texts(batch.inputs.source), _texts(batch.targets)
     read = [" ".join("".join(ALPHABET[i] for i in word) for word in text) for text in getattr(stream.data, split)]
     assert sources == read[:20]
@@ -68,7 +68,7 @@ def test_round_trip(key):
     """Given π, the written text determines the one that was read."""
     stream = bigram_cipher(**SMALL)
     permutation = stream.task(key, 1)
-    batch = stream.train_batch(stream.data, permutation, jnp.arange(40))
+    batch = stream.train.batch(stream.data, permutation, jnp.arange(40))
     read = [_deciphered(text, np.asarray(permutation)) for text in _texts(batch.targets)]
     assert read == _texts(batch.inputs.source)
 
@@ -77,7 +77,7 @@ def test_ciphers_differ_by_task_and_seed_and_texts_stay(key):
     stream = bigram_cipher(**SMALL)
     ciphers = [stream.task(key, 0), stream.task(key, 1), stream.task(jax.random.key(1), 0)]
     assert len({tuple(cipher.tolist()) for cipher in ciphers}) == 3
-    sources = [stream.train_batch(stream.data, cipher, jnp.arange(40)).inputs.source for cipher in ciphers]
+    sources = [stream.train.batch(stream.data, cipher, jnp.arange(40)).inputs.source for cipher in ciphers]
     np.testing.assert_array_equal(sources[0], sources[1])
     np.testing.assert_array_equal(sources[0], sources[2])
 
@@ -87,8 +87,8 @@ def test_no_text_is_there_twice(options):
     """Neither among the training texts nor the test texts, and none is in both; with 26² texts many are drawn twice."""
     stream = bigram_cipher(**options)
     texts = [text.tobytes() for part in stream.data for text in np.asarray(part)]
-    assert len(set(texts)) == len(texts) == stream.num_train(0) + stream.num_test(0)
-    assert [len(part) for part in stream.data] == [stream.num_train(0), stream.num_test(0)]
+    assert len(set(texts)) == len(texts) == stream.train.num(0) + stream.test.num(0)
+    assert [len(part) for part in stream.data] == [stream.train.num(0), stream.test.num(0)]
 
 
 def test_what_is_left_when_repeated_texts_are_out_is_still_random():

@@ -12,7 +12,7 @@ MANY = many_classes(num_classes=12, num_train=6, num_test=3)
 
 
 def train_set(stream, key, index):
-    return stream.train_batch(stream.data, stream.task(key, index), jnp.arange(stream.num_train(index)))
+    return stream.train.batch(stream.data, stream.task(key, index), jnp.arange(stream.train.num(index)))
 
 
 def examples(batch):
@@ -28,7 +28,7 @@ def test_classes_and_examples_are_nested(key):
         assert seen.sum() == 3 * (index + 1)
         assert seen[seen_earlier].all()
         assert set(np.asarray(batch.targets)) == set(np.flatnonzero(seen)) == set(np.asarray(task.order)[: seen.sum()])
-        assert len(examples(batch)) == stream.num_train(index) == 18 * (index + 1)
+        assert len(examples(batch)) == stream.train.num(index) == 18 * (index + 1)
         assert earlier <= examples(batch)
         earlier, seen_earlier = examples(batch), seen
 
@@ -46,8 +46,8 @@ def test_labels_are_the_true_ones(key):
 
 def test_test_images_are_those_of_the_seen_classes(key):
     stream = class_incremental(MANY, num_tasks=4, classes_per_task=3)
-    assert [stream.num_test(index) for index in range(4)] == [9, 18, 27, 36]
-    batch = stream.test_batch(stream.data, stream.task(key, 1), jnp.arange(18))
+    assert [stream.test.num(index) for index in range(4)] == [9, 18, 27, 36]
+    batch = stream.test.batch(stream.data, stream.task(key, 1), jnp.arange(18))
     np.testing.assert_array_equal(np.bincount(batch.targets, minlength=12), 3 * np.asarray(stream.task(key, 1).seen))
 
 
@@ -85,8 +85,8 @@ def test_uniform_outputs_cost_the_log_of_the_number_of_seen_classes(key):
 
 def test_the_published_sizes():
     stream = class_incremental(many_classes(num_classes=100, num_train=500, num_test=100))
-    assert (stream.num_tasks, stream.num_train(0), stream.num_train(19)) == (20, 2500, 50_000)
-    assert (stream.num_test(0), stream.num_test(19), stream.num_outputs) == (500, 10_000, 100)
+    assert (stream.num_tasks, stream.train.num(0), stream.train.num(19)) == (20, 2500, 50_000)
+    assert (stream.test.num(0), stream.test.num(19), stream.num_outputs) == (500, 10_000, 100)
 
 
 def test_errors():

@@ -38,7 +38,7 @@ def test_an_odd_class_is_left_out_of_the_round(key, rounds):
 def test_labels_say_which_of_the_two(key):
     stream = class_pairs(MANY)
     task = stream.task(key, 3)
-    for batch_of, part, size in ((stream.train_batch, MANY.train, 20), (stream.test_batch, MANY.test, 8)):
+    for batch_of, part, size in ((stream.train.batch, MANY.train, 20), (stream.test.batch, MANY.test, 8)):
         batch = batch_of(stream.data, task, jnp.arange(size))
         true = {tuple(i.ravel()): label for i, label in zip(part.images, part.labels, strict=True)}
         images = np.rint(np.asarray(batch.inputs) * 127.5 + 127.5).astype(np.uint8).reshape(size, -1)
@@ -56,8 +56,8 @@ def test_the_published_sizes():
     stream = class_pairs(
         many_classes(num_classes=4, num_train=650, num_test=120), train_per_class=600, test_per_class=100
     )
-    assert (stream.num_train(0), stream.num_test(0), stream.num_outputs) == (1200, 200, 2)
-    assert class_pairs(MANY).num_train(0) == 20
+    assert (stream.train.num(0), stream.test.num(0), stream.num_outputs) == (1200, 200, 2)
+    assert class_pairs(MANY).train.num(0) == 20
 
 
 def test_errors():

@@ -11,7 +11,7 @@ MANY = many_classes(num_classes=14, num_train=10, num_test=4)
 
 
 def classes_of(stream, key, index):
-    batch = stream.train_batch(stream.data, stream.task(key, index), jnp.arange(stream.num_train(index)))
+    batch = stream.train.batch(stream.data, stream.task(key, index), jnp.arange(stream.train.num(index)))
     return np.unique(batch.targets, return_counts=True)
 
 
@@ -34,7 +34,7 @@ def test_no_class_comes_twice_in_a_round(key):
 def test_test_images_are_of_the_same_classes(key):
     stream = five_plus_one(MANY)
     for index in (2, 3):
-        batch = stream.test_batch(stream.data, stream.task(key, index), jnp.arange(stream.num_test(index)))
+        batch = stream.test.batch(stream.data, stream.task(key, index), jnp.arange(stream.test.num(index)))
         classes, counts = np.unique(batch.targets, return_counts=True)
         np.testing.assert_array_equal(classes, classes_of(stream, key, index)[0])
         assert set(counts) == {4}
@@ -48,7 +48,7 @@ def test_traced_index(key):
 
 def test_the_published_sizes():
     stream = five_plus_one(many_classes(num_classes=100, num_train=500, num_test=1))
-    assert [stream.num_train(index) for index in (0, 1, 28, 29)] == [2500, 500, 2500, 500]
+    assert [stream.train.num(index) for index in (0, 1, 28, 29)] == [2500, 500, 2500, 500]
     assert (stream.num_tasks, stream.num_outputs, stream.headline) == (30, 100, "online_accuracy")
 
 

@@ -46,5 +46,5 @@ def test_images_of_any_type_are_normalised(key):
     for dtype in (np.uint8, np.uint16, np.int32, np.float32):
         images = MANY.train.images.astype(dtype)
         stream = random_labels(MANY._replace(train=Images(images, MANY.train.labels)))
-        inputs = stream.train_batch(stream.data, stream.task(key, 0), jnp.arange(31)).inputs
+        inputs = stream.train.batch(stream.data, stream.task(key, 0), jnp.arange(31)).inputs
         np.testing.assert_allclose(inputs, MANY.train.images / 127.5 - 1, rtol=1e-6, atol=1e-6)

@@ -34,13 +34,13 @@ def test_noisy_labels_are_uniform(key):
 def test_disjoint_chunks_partition_the_data(key):
     stream = label_noise(DIGITS, num_tasks=10)
     chunks = [np.asarray(stream.task(key, index).examples) for index in range(10)]
-    assert all(len(chunk) == stream.num_train(0) == 162 for chunk in chunks)
+    assert all(len(chunk) == stream.train.num(0) == 162 for chunk in chunks)
     assert len(np.unique(np.concatenate(chunks))) == 1620
 
 
 def test_cumulative_chunks_keep_the_earlier_ones(key):
     disjoint, cumulative = (label_noise(DIGITS, num_tasks=10, chunks=chunks) for chunks in ("disjoint", "cumulative"))
-    assert [cumulative.num_train(index) for index in (0, 4, 9)] == [162, 810, 1620]
+    assert [cumulative.train.num(index) for index in (0, 4, 9)] == [162, 810, 1620]
     chunks = [disjoint.task(key, index).examples for index in range(3)]
     np.testing.assert_array_equal(cumulative.task(key, 2).examples[:486], np.concatenate(chunks))
 
@@ -59,11 +59,11 @@ def test_all_images_get_new_noise_in_every_task(key):
 def test_batches_have_the_tasks_labels_and_clean_test_labels(key):
     stream = label_noise(DIGITS)
     task = stream.task(key, 0)
-    batch = stream.train_batch(stream.data, task, jnp.arange(162))
+    batch = stream.train.batch(stream.data, task, jnp.arange(162))
     np.testing.assert_array_equal(batch.targets, task.labels)
     wanted = (DIGITS.train.images[np.asarray(task.examples)] - DIGITS.mean) / DIGITS.std
     np.testing.assert_allclose(batch.inputs, wanted, rtol=1e-5, atol=1e-5)
-    test = stream.test_batch(stream.data, task, jnp.arange(176))
+    test = stream.test.batch(stream.data, task, jnp.arange(176))
     np.testing.assert_array_equal(test.targets, DIGITS.test.labels)
 
 

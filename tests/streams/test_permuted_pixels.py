@@ -30,7 +30,7 @@ def test_a_task_is_a_bijection_and_its_own(key):
 def test_inverse_permutation_recovers_the_images(key):
     stream = permuted_pixels(DIGITS)
     task = stream.task(key, 0)
-    batch = stream.train_batch(stream.data, task, jnp.arange(6))
+    batch = stream.train.batch(stream.data, task, jnp.arange(6))
     back = batch.inputs.reshape(6, 64)[:, jnp.argsort(task)].reshape(6, 8, 8, 1)
     np.testing.assert_allclose(back, (DIGITS.train.images[:6] - DIGITS.mean) / DIGITS.std, rtol=1e-5, atol=1e-5)
 
@@ -38,8 +38,8 @@ def test_inverse_permutation_recovers_the_images(key):
 def test_train_and_test_are_permuted_alike(key):
     stream = permuted_pixels(_colour())
     task = stream.task(key, 1)
-    train = stream.train_batch(stream.data, task, jnp.arange(12))
-    test = stream.test_batch(stream.data, task, jnp.arange(12))
+    train = stream.train.batch(stream.data, task, jnp.arange(12))
+    test = stream.test.batch(stream.data, task, jnp.arange(12))
     np.testing.assert_array_equal(train.inputs, test.inputs)
     np.testing.assert_array_equal(train.targets, _colour().train.labels)
 
@@ -50,7 +50,7 @@ def test_channels(key, kind, size):
     stream = permuted_pixels(data, permute=kind)
     task = stream.task(key, 0)
     assert task.shape == (size,)
-    images = np.asarray(stream.train_batch(stream.data, task, jnp.arange(12)).inputs)
+    images = np.asarray(stream.train.batch(stream.data, task, jnp.arange(12)).inputs)
     pixels = {tuple(pixel) for pixel in data.train.images[0].reshape(-1, 3)}
     kept = {tuple(pixel) for pixel in images[0].reshape(-1, 3).astype(int)} == pixels
     assert kept == (kind == "spatial")

@@ -51,7 +51,7 @@ def test_labels_are_independent_of_the_true_ones(key):
 def test_batches_have_the_tasks_labels_and_the_same_images(key):
     stream = random_labels(DIGITS)
     indices = jnp.array([5, 0, 9])
-    first, second = (stream.train_batch(stream.data, stream.task(key, index), indices) for index in (0, 1))
+    first, second = (stream.train.batch(stream.data, stream.task(key, index), indices) for index in (0, 1))
     np.testing.assert_array_equal(first.targets, stream.task(key, 0)[indices])
     np.testing.assert_array_equal(first.inputs, second.inputs)
     expected = (DIGITS.train.images[[5, 0, 9]] - DIGITS.mean) / DIGITS.std

@@ -17,16 +17,16 @@ def _texts(tokens):
 
 def test_the_papers_sizes():
     stream = random_seq2seq()
-    assert (stream.num_tasks, stream.num_train(0), stream.num_test(0)) == (20, 5120, 0)
+    assert (stream.num_tasks, stream.train.num(0), stream.test) == (20, 5120, None)
     assert stream.input_shape == (50 * 6, 5 * 6)
-    assert (stream.headline, stream.num_outputs, stream.num_beams) == ("train_bleu", 29, 1)
+    assert (stream.headline, stream.num_outputs, stream.objective.writing.num_beams) == ("train_bleu", 29, 1)
     assert jax.eval_shape(stream.task, jax.random.key(0), 0).shape == (5120, 30)
 
 
 def test_the_same_texts_to_read_and_new_ones_to_write(key):
     stream = random_seq2seq(**SMALL)
     at = jnp.arange(30)
-    batches = [stream.train_batch(stream.data, stream.task(key, index), at) for index in range(3)]
+    batches = [stream.train.batch(stream.data, stream.task(key, index), at) for index in range(3)]
     for batch in batches:
         np.testing.assert_array_equal(batch.inputs.source, stream.data)
     targets = [set(_texts(batch.targets)) for batch in batches]
@@ -45,7 +45,7 @@ def test_the_texts_to_read_are_a_data_set_for_all_seeds():
 
 def test_the_decoder_reads_the_target_moved_right(key):
     stream = random_seq2seq(**SMALL)
-    batch = stream.train_batch(stream.data, stream.task(key, 1), jnp.array([4, 2]))
+    batch = stream.train.batch(stream.data, stream.task(key, 1), jnp.array([4, 2]))
     np.testing.assert_array_equal(batch.targets, stream.task(key, 1)[jnp.array([4, 2])])
     np.testing.assert_array_equal(batch.inputs.decoder[:, 0], [0, 0])
     np.testing.assert_array_equal(batch.inputs.decoder[:, 1:], batch.targets[:, :-1])

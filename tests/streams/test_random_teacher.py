@@ -27,7 +27,7 @@ def test_inputs_are_normal_the_same_for_all_and_disjoint(key):
     assert len(np.unique(inputs, axis=0)) == 1280
     assert abs(inputs.mean()) < 4 / np.sqrt(inputs.size)
     assert abs(inputs.var() - 1) < 4 * np.sqrt(2 / inputs.size)
-    batches = [stream.train_batch(stream.data, stream.task(key, index), jnp.arange(9)) for index in (0, 1)]
+    batches = [stream.train.batch(stream.data, stream.task(key, index), jnp.arange(9)) for index in (0, 1)]
     np.testing.assert_array_equal(batches[0].inputs, batches[1].inputs)
 
 
@@ -65,8 +65,8 @@ def test_batches_pick_examples(key):
     stream = random_teacher(num_examples=20, num_test=10)
     task, indices = stream.task(key, 1), jnp.array([3, 0])
     for batch_of, inputs, targets in (
-        (stream.train_batch, stream.data.train, task.train),
-        (stream.test_batch, stream.data.test, task.test),
+        (stream.train.batch, stream.data.train, task.train),
+        (stream.test.batch, stream.data.test, task.test),
     ):
         batch = batch_of(stream.data, task, indices)
         np.testing.assert_array_equal(batch.inputs, inputs[indices])
@@ -75,7 +75,7 @@ def test_batches_pick_examples(key):
 
 def test_the_mean_scores_chance(key):
     stream = random_teacher()
-    batch = stream.train_batch(stream.data, stream.task(key, 0), jnp.arange(1024))
+    batch = stream.train.batch(stream.data, stream.task(key, 0), jnp.arange(1024))
     scores = stream.objective.scores(jnp.zeros((1024, 1)), batch.targets, stream.task(key, 0))
     np.testing.assert_allclose(scores.mean(), stream.chance, rtol=1e-5)
 

@@ -95,7 +95,7 @@ def test_the_target_network_stays(key):
 def test_a_batch_is_some_of_the_examples(key):
     stream = slowly_changing_regression(num_examples=30)
     task = stream.task(key, 2)
-    batch = stream.train_batch(stream.data, task, jnp.array([7, 0]))
+    batch = stream.train.batch(stream.data, task, jnp.array([7, 0]))
     np.testing.assert_array_equal(batch.inputs, task.inputs[jnp.array([7, 0])])
     np.testing.assert_array_equal(batch.targets, task.targets[jnp.array([7, 0])])
     assert batch.targets.shape == (2, 1)

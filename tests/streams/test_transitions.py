@@ -26,7 +26,7 @@ from pliant.streams import (
     task_sampling,
 )
 from pliant.streams._transitions import num_new
-from pliant.types import Batch, Stream
+from pliant.types import Batch, Split, Stream
 
 DIGITS = load_dataset("digits", train_size=100, test_size=50)
 LABELS, PIXELS = random_labels(DIGITS), permuted_pixels(DIGITS)
@@ -41,7 +41,7 @@ def _between(stream, key, index, micro_step):
 
 
 def _batch(stream, task, indices=SOME):
-    return stream.train_batch(stream.data, task, indices)
+    return stream.train.batch(stream.data, task, indices)
 
 
 def _targets_of(stream, task, indices, shape):
@@ -51,24 +51,23 @@ def _targets_of(stream, task, indices, shape):
     return 1 / shape[-1] - gradient
 
 
-def _numbered(size=30, num_train=None):
+def _numbered(num=lambda index: 30):
     """A stream whose inputs are the numbers of the examples, and whose targets are that of the task."""
     return Stream(
         name="numbered",
         dataset="generated",
         num_tasks=4,
         num_outputs=4,
-        input_shape=(1,),
-        num_train=num_train or (lambda index: size),
-        num_test=lambda index: 0,
+        inputs=jax.ShapeDtypeStruct((1,), jnp.float32),
+        train=Split(
+            num,
+            lambda data, task, indices: Batch(indices[:, None].astype(jnp.float32), jnp.full(len(indices), task)),
+        ),
         objective=CLASSIFICATION,
         headline="train_accuracy",
         chance=None,
         data=(),
         task=lambda key, index: jnp.int32(index),
-        train_batch=lambda data, task, indices: Batch(
-            indices[:, None].astype(jnp.float32), jnp.full(len(indices), task)
-        ),
     )
 
 
@@ -137,10 +136,10 @@ def test_padding_does_not_fade(key):
     """Of a text that is shorter, what is behind its end has no loss."""
 
     def shorter(data, task, indices):
-        batch = TEXTS.train_batch(data, task, indices)
+        batch = TEXTS.train.batch(data, task, indices)
         return batch._replace(targets=batch.targets.at[:, 6:].set(0))
 
-    stream = output_interpolation(TEXTS._replace(train_batch=shorter), micro_steps=4)
+    stream = output_interpolation(TEXTS._replace(train=TEXTS.train._replace(batch=shorter)), micro_steps=4)
     task = _between(stream, key, 1, 1)
     batch = _batch(stream, task, jnp.arange(3))
     gradient = jax.grad(lambda output: stream.objective.losses(output, batch.targets, task).sum())(
@@ -227,7 +226,7 @@ def test_the_last_micro_step_is_the_pure_new_task_and_the_one_before_the_first_t
     pure, transition = GRADUAL[name]
     stream = transition(pure, micro_steps=3)
     assert stream.micro_steps == 3
-    size = pure.num_train(0)
+    size = pure.train.num(0)
     for micro_step, index in ((0, 1), (3, 2)):
         task = _between(stream, key, 2, micro_step)
         wanted = _batch(pure, pure.task(key, index), jnp.arange(size))
@@ -261,11 +260,11 @@ def test_test_examples_are_the_pure_new_tasks(name, key):
     pure, transition = GRADUAL[name]
     stream = transition(pure, micro_steps=4)
     at = jnp.arange(50)
-    wanted = pure.test_batch(pure.data, pure.task(key, 2), at)
+    wanted = pure.test.batch(pure.data, pure.task(key, 2), at)
     output = jax.random.normal(key, (50, 10))
     for micro_step in (1, 4):
         task = _between(stream, key, 2, micro_step)
-        batch = stream.test_batch(stream.data, task, at)
+        batch = stream.test.batch(stream.data, task, at)
         np.testing.assert_array_equal(batch.inputs, wanted.inputs)
         np.testing.assert_array_equal(batch.targets, wanted.targets)
         scores = stream.objective.scores(output, batch.targets, task)
@@ -344,7 +343,7 @@ def test_every_stream_is_refused_or_made(key):
         (input_interpolation, TEXTS, r"input interpolation of random-seq2seq.*See `pliant list transitions`"),
         (
             task_sampling,
-            _numbered(num_train=lambda index: 30 + index),
+            _numbered(lambda index: 30 + index),
             r"task sampling of numbered.*equally many examples",
         ),
     ],

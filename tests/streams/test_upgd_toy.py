@@ -37,7 +37,7 @@ def test_examples_are_standard_normal_and_drawn_anew(key):
 def test_predicting_nothing_scores_chance(key, changes):
     stream = upgd_toy(num_examples=20_000, changes=changes)
     task = stream.task(key, 1)
-    batch = stream.train_batch(stream.data, task, jnp.arange(20_000))
+    batch = stream.train.batch(stream.data, task, jnp.arange(20_000))
     score = stream.objective.scores(jnp.zeros((20_000, 1)), batch.targets, task).mean()
     np.testing.assert_allclose(score, stream.chance, rtol=0.04)
 

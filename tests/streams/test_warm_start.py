@@ -11,23 +11,23 @@ DIGITS = load_dataset("digits")
 
 def test_part_then_all(key):
     stream = warm_start(DIGITS)
-    assert [stream.num_train(index) for index in range(2)] == [810, 1621]
+    assert [stream.train.num(index) for index in range(2)] == [810, 1621]
     np.testing.assert_array_equal(np.sort(stream.task(key, 0)), np.arange(1621))
 
 
 def test_grows_in_equal_steps():
     stream = warm_start(DIGITS, num_tasks=10, first_fraction=0.1)
-    sizes = [stream.num_train(index) for index in range(10)]
+    sizes = [stream.train.num(index) for index in range(10)]
     np.testing.assert_array_equal(sizes, np.rint(1621 * np.arange(1, 11) / 10))
 
 
 def test_a_single_task_has_all():
-    assert warm_start(DIGITS, num_tasks=1, first_fraction=0.1).num_train(0) == 1621
+    assert warm_start(DIGITS, num_tasks=1, first_fraction=0.1).train.num(0) == 1621
 
 
 def test_later_tasks_keep_the_earlier_examples(key):
     stream = warm_start(DIGITS, num_tasks=3, first_fraction=0.2)
-    first, second = (stream.task(key, index)[: stream.num_train(index)] for index in (0, 1))
+    first, second = (stream.task(key, index)[: stream.train.num(index)] for index in (0, 1))
     np.testing.assert_array_equal(second[: len(first)], first)
 
 
@@ -54,12 +54,12 @@ def test_seeds_draw_their_own_part():
 def test_batches_are_the_images_and_their_labels(key):
     stream = warm_start(DIGITS)
     task = stream.task(key, 0)
-    batch = stream.train_batch(stream.data, task, jnp.arange(810))
+    batch = stream.train.batch(stream.data, task, jnp.arange(810))
     chosen = np.asarray(task)[:810]
     np.testing.assert_array_equal(batch.targets, DIGITS.train.labels[chosen])
     wanted = (DIGITS.train.images[chosen] - DIGITS.mean) / DIGITS.std
     np.testing.assert_allclose(batch.inputs, wanted, rtol=1e-5, atol=1e-5)
-    test = stream.test_batch(stream.data, task, jnp.arange(176))
+    test = stream.test.batch(stream.data, task, jnp.arange(176))
     np.testing.assert_array_equal(test.targets, DIGITS.test.labels)
 
 

@@ -34,12 +34,12 @@ def _state(network, key, factor=1.0):
 
 def test_the_held_out_images_are_in_neither_training_nor_test(key):
     task = STREAM.task(key, 1)
-    train = STREAM.train_batch(STREAM.data, task, jnp.arange(STREAM.num_train(1)))
-    held_out = STREAM.validation_batch(STREAM.data, task, jnp.arange(STREAM.num_validation(1)))
-    test = STREAM.test_batch(STREAM.data, task, jnp.arange(STREAM.num_test(1)))
+    train = STREAM.train.batch(STREAM.data, task, jnp.arange(STREAM.train.num(1)))
+    held_out = STREAM.validation.batch(STREAM.data, task, jnp.arange(STREAM.validation.num(1)))
+    test = STREAM.test.batch(STREAM.data, task, jnp.arange(STREAM.test.num(1)))
     assert np.bincount(held_out.targets, minlength=10)[np.asarray(task.seen)].tolist() == [10] * 6
     whole = class_incremental(load_dataset("digits"), num_tasks=3, classes_per_task=3)
-    assert STREAM.num_train(1) == whole.num_train(1) - 60
+    assert STREAM.train.num(1) == whole.train.num(1) - 60
     assert set(np.unique(held_out.targets)) == set(np.unique(train.targets)) == set(np.unique(test.targets))
     images = [{image.tobytes() for image in np.asarray(batch.inputs)} for batch in (held_out, train, test)]
     assert len(images[0]) == 60
@@ -48,8 +48,8 @@ def test_the_held_out_images_are_in_neither_training_nor_test(key):
 
 def test_the_better_score_stays_and_the_first_of_two_equals(key):
     network, task = mlp((8, 8, 1), 10, widths=(16,)), STREAM.task(key, 2)
-    number = np.int32(STREAM.num_validation(2))
-    batch = STREAM.validation_batch(STREAM.data, task, jnp.arange(number))
+    number = np.int32(STREAM.validation.num(2))
+    batch = STREAM.validation.batch(STREAM.data, task, jnp.arange(number))
 
     def accuracy(state):
         output = network.apply(state.params, state.statistics, batch.inputs, train=False, key=None)[0]

@@ -36,7 +36,7 @@ def test_updates_of_an_abrupt_task(config, expected):
 
 def test_tasks_of_different_sizes_have_different_numbers_of_updates():
     config = RunConfig(epochs=2, batch_size=10)
-    sizes = [GROWING.num_train(index) for index in range(3)]
+    sizes = [GROWING.train.num(index) for index in range(3)]
     assert len(set(sizes)) == 3
     assert [num_steps(config, GROWING, index) for index in range(3)] == [2 * size // 10 for size in sizes]
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 from pliant.errors import UserError
 from pliant.methods._builders import adam_optimizer
 from pliant.targets import ValueBins, hl_gauss, two_hot
-from pliant.types import Key, Method, Network, Objective, Params, State, Stream
+from pliant.types import Key, Method, Network, Params, State, Stream
 
 
 def _two_hot(stream: Stream, *, num_bins: int = 51, low: float = -10.0, high: float = 10.0) -> Stream:
@@ -44,7 +44,7 @@ def _in_bins(method: str, stream: Stream, bins: ValueBins) -> Stream:
 
     return stream._replace(
         num_outputs=stream.num_outputs * len(bins.centres),
-        objective=Objective(stream.objective.score, losses, scores),
+        objective=stream.objective._replace(losses=losses, scores=scores),
     )
 
 

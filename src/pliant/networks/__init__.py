@@ -24,6 +24,7 @@ from pliant.networks._residual_mlp import ResidualMLP, residual_mlp
 from pliant.networks._resnet import ResNet, resnet18
 from pliant.networks._t5 import T5, t5
 from pliant.networks._t5_weights import PretrainedT5, pretrained_t5, t5_pretrained, t5_weights
+from pliant.networks._texts import takes_texts
 from pliant.networks._vit import ViT, lyle_vit, vit
 from pliant.types import Network
 from pliant.xla.convolution import convolution, max_pool
@@ -42,8 +43,6 @@ NETWORKS: Mapping[str, Callable[..., Network]] = {
     "t5-pretrained": pretrained_t5,
 }
 """Factories `(input_shape, num_outputs, **options) -> Network` by name."""
-TEXT_NETWORKS = ("t5", "t5-pretrained")
-"""Those that read and write texts; all others take arrays of numbers."""
 
 __all__ = [
     "ACTIVATIONS",
@@ -51,7 +50,6 @@ __all__ = [
     "MLP",
     "NETWORKS",
     "T5",
-    "TEXT_NETWORKS",
     "Activation",
     "MoEMLP",
     "PretrainedT5",
@@ -88,5 +86,6 @@ __all__ = [
     "t5",
     "t5_pretrained",
     "t5_weights",
+    "takes_texts",
     "vit",
 ]

@@ -26,7 +26,7 @@ from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import NextKey, key_stream
 from pliant.networks._norms import RMSNorm
 from pliant.networks._wiring import multiplied
-from pliant.types import Features, HiddenLayer, Key, Network, Role, Text, Wiring
+from pliant.types import Features, HiddenLayer, Key, Network, Role, Text, TextLengths, Wiring
 
 
 class T5Block(nnx.Module):
@@ -209,7 +209,7 @@ class T5(nnx.Module):
 
 
 def t5(
-    input_shape: Sequence[int],
+    input_shape: TextLengths | Sequence[int],
     num_outputs: int,
     *,
     width: int = 256,

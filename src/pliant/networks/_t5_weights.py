@@ -13,7 +13,7 @@ import safetensors
 
 from pliant.errors import UserError, require_range
 from pliant.networks._t5 import t5
-from pliant.types import Key, Network, Params, State, leaf_path
+from pliant.types import Key, Network, Params, State, TextLengths, leaf_path
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -125,7 +125,7 @@ def t5_pretrained(folder: str | Path, *, num_encoder_blocks: int = 1, num_decode
 
 
 def pretrained_t5(
-    input_shape: Sequence[int],
+    input_shape: TextLengths | Sequence[int],
     num_outputs: int,
     *,
     folder: str = "",

@@ -7,11 +7,19 @@ from pliant.streams._bigram_cipher import bigram_cipher, encipher
 from pliant.streams._class_incremental import class_incremental
 from pliant.streams._class_pairs import class_pairs
 from pliant.streams._datasets import DATASETS, Dataset, Images, Source, load_dataset
+from pliant.streams._decoding import beam_search, greedy
 from pliant.streams._five_plus_one import five_plus_one
 from pliant.streams._label_noise import label_noise
 from pliant.streams._label_shuffle import label_shuffle
 from pliant.streams._letters import END, shifted, spell
-from pliant.streams._objectives import CLASSIFICATION, REGRESSION, TEXT, is_correct, masked_classification
+from pliant.streams._objectives import (
+    CLASSIFICATION,
+    REGRESSION,
+    TEXT,
+    is_correct,
+    masked_classification,
+    text_objective,
+)
 from pliant.streams._parquet import DATA_VARIABLE
 from pliant.streams._permuted_pixels import permuted_pixels
 from pliant.streams._random_labels import random_labels
@@ -61,11 +69,13 @@ __all__ = [
     "Source",
     "abrupt",
     "augmented",
+    "beam_search",
     "bigram_cipher",
     "class_incremental",
     "class_pairs",
     "encipher",
     "five_plus_one",
+    "greedy",
     "input_interpolation",
     "is_correct",
     "label_noise",
@@ -81,6 +91,7 @@ __all__ = [
     "slowly_changing_regression",
     "spell",
     "task_sampling",
+    "text_objective",
     "text_scores",
     "upgd_toy",
     "warm_start",

@@ -46,7 +46,7 @@ def augmented(stream: Stream, kind: str) -> Stream:
         return stream
     if len(stream.input_shape) != 3 or min(stream.input_shape[:2]) <= _PAD:
         raise UserError(
-            got=f"augment={kind!r} for {stream.name} with inputs of shape {stream.input_shape}",
+            got=f"augment={kind!r} for {stream.name} with inputs of shape {tuple(stream.input_shape)}",
             wanted=f"images of more than {_PAD} × {_PAD} pixels",
             do="Leave --augment out.",
         )

@@ -9,9 +9,9 @@ from jaxtyping import Array, Int
 
 from pliant.errors import UserError, require_range
 from pliant.streams._letters import NUM_LETTERS, VOCABULARY, as_tokens, random_letters, text_length
-from pliant.streams._objectives import TEXT
-from pliant.streams._random_seq2seq import require_positive, text_batch
-from pliant.types import Batch, Key, Stream
+from pliant.streams._objectives import text_objective
+from pliant.streams._random_seq2seq import require_positive, text_batch, text_inputs
+from pliant.types import Batch, Key, Split, Stream
 
 _DATA_SEED = 1
 _START = 0  # the letter before the first is an a
@@ -84,18 +84,15 @@ def bigram_cipher(
         dataset="generated",
         num_tasks=num_tasks,
         num_outputs=VOCABULARY,
-        input_shape=(length, length),
-        num_train=lambda _: num_train,
-        num_test=lambda _: num_test,
-        objective=TEXT,
+        inputs=text_inputs(length, length),
+        train=Split(lambda _: num_train, lambda data, task, indices: batch(data.train, task, indices)),
+        test=Split(lambda _: num_test, lambda data, task, indices: batch(data.test, task, indices)),
+        objective=text_objective(num_beams=num_beams),
         headline="test_bleu",
         chance=None,
         data=data,
         task=task,
-        train_batch=lambda data, task, indices: batch(data.train, task, indices),
-        test_batch=lambda data, task, indices: batch(data.test, task, indices),
         keeps="inputs",
-        num_beams=num_beams,
     )
 
 

@@ -9,9 +9,9 @@ from jaxtyping import Array, Bool, Int
 
 from pliant.errors import UserError, require_choice, require_range
 from pliant.streams._datasets import Dataset, Images
-from pliant.streams._images import ImageData, image_data, normalized
+from pliant.streams._images import ImageData, image_data, image_inputs, normalized
 from pliant.streams._objectives import masked_classification
-from pliant.types import Batch, Key, Stream
+from pliant.types import Batch, Key, Split, Stream
 
 
 class ClassData(NamedTuple):
@@ -64,7 +64,7 @@ def class_incremental(
       >>> stream = class_incremental(load_dataset("digits"), num_tasks=5, classes_per_task=2, order="natural")
       >>> stream.task(jax.random.key(0), 1).seen.astype(int).tolist()
       [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
-      >>> [stream.num_train(index) for index in range(5)]
+      >>> [stream.train.num(index) for index in range(5)]
       [314, 628, 942, 1256, 1570]
 
     References:
@@ -108,25 +108,21 @@ def class_incremental(
     def test_batch(data: ClassData, task: SeenClasses, indices: Int[Array, " batch"]) -> Batch:
         return class_batch(data.images, data.images.test, data.test, task.order, indices)
 
+    validation = Split(lambda index: (index + 1) * classes_per_task * validation_per_class, validation_batch)
     return Stream(
         name="class-incremental",
         dataset=dataset.name,
         num_tasks=num_tasks,
         num_outputs=num_classes,
-        input_shape=dataset.train.images.shape[1:],
-        num_train=lambda index: (index + 1) * classes_per_task * num_kept,
-        num_test=lambda index: (index + 1) * classes_per_task * data.test.shape[1],
+        inputs=image_inputs(dataset),
+        train=Split(lambda index: (index + 1) * classes_per_task * num_kept, train_batch),
+        test=Split(lambda index: (index + 1) * classes_per_task * data.test.shape[1], test_batch),
+        validation=validation if validation_per_class else None,
         objective=masked_classification(lambda task: task.seen),
         headline="test_accuracy",
         chance=None,
         data=data,
         task=task,
-        train_batch=train_batch,
-        test_batch=test_batch,
-        num_validation=(lambda index: (index + 1) * classes_per_task * validation_per_class)
-        if validation_per_class
-        else None,
-        validation_batch=validation_batch if validation_per_class else None,
     )
 
 

@@ -9,8 +9,9 @@ from jaxtyping import Array, Int
 from pliant.errors import UserError, require_choice, require_range
 from pliant.streams._class_incremental import ClassData, class_batch, class_data
 from pliant.streams._datasets import Dataset
+from pliant.streams._images import image_inputs
 from pliant.streams._objectives import CLASSIFICATION
-from pliant.types import Batch, Key, Stream
+from pliant.types import Batch, Key, Split, Stream
 
 
 def class_pairs(
@@ -47,7 +48,7 @@ def class_pairs(
       >>> pairs = jnp.stack([stream.task(jax.random.key(0), index) for index in range(6)])
       >>> sorted(pairs[:5].ravel().tolist()), bool((pairs[5] == pairs[0]).all())
       ([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], True)
-      >>> stream.train_batch(stream.data, pairs[0], jnp.array([0, 99, 100, 199])).targets.tolist()
+      >>> stream.train.batch(stream.data, pairs[0], jnp.array([0, 99, 100, 199])).targets.tolist()
       [0, 0, 1, 1]
 
     References:
@@ -87,14 +88,12 @@ def class_pairs(
         dataset=dataset.name,
         num_tasks=num_tasks,
         num_outputs=2,
-        input_shape=dataset.train.images.shape[1:],
-        num_train=lambda _: 2 * data.train.shape[1],
-        num_test=lambda _: 2 * data.test.shape[1],
+        inputs=image_inputs(dataset),
+        train=Split(lambda _: 2 * data.train.shape[1], train_batch),
+        test=Split(lambda _: 2 * data.test.shape[1], test_batch),
         objective=CLASSIFICATION,
         headline="test_accuracy",
         chance=0.5,
         data=data,
         task=task,
-        train_batch=train_batch,
-        test_batch=test_batch,
     )

@@ -7,8 +7,9 @@ from jaxtyping import Array, Int
 from pliant.errors import UserError, require_range
 from pliant.streams._class_incremental import ClassData, class_batch, class_data
 from pliant.streams._datasets import Dataset
+from pliant.streams._images import image_inputs
 from pliant.streams._objectives import CLASSIFICATION
-from pliant.types import Batch, Key, Stream
+from pliant.types import Batch, Key, Split, Stream
 
 _HARD, _EASY = 5, 1  # classes of a task
 
@@ -34,7 +35,7 @@ def five_plus_one(dataset: Dataset, *, num_tasks: int = 30, images_per_class: in
     Example:
       >>> from pliant.streams import load_dataset
       >>> stream = five_plus_one(load_dataset("digits"), images_per_class=100)
-      >>> [stream.num_train(index) for index in range(4)]
+      >>> [stream.train.num(index) for index in range(4)]
       [500, 100, 500, 100]
 
     References:
@@ -76,14 +77,12 @@ def five_plus_one(dataset: Dataset, *, num_tasks: int = 30, images_per_class: in
         dataset=dataset.name,
         num_tasks=num_tasks,
         num_outputs=num_classes,
-        input_shape=dataset.train.images.shape[1:],
-        num_train=lambda index: num_classes_of(index) * data.train.shape[1],
-        num_test=lambda index: num_classes_of(index) * data.test.shape[1],
+        inputs=image_inputs(dataset),
+        train=Split(lambda index: num_classes_of(index) * data.train.shape[1], train_batch),
+        test=Split(lambda index: num_classes_of(index) * data.test.shape[1], test_batch),
         objective=CLASSIFICATION,
         headline="online_accuracy",
         chance=None,
         data=data,
         task=task,
-        train_batch=train_batch,
-        test_batch=test_batch,
     )

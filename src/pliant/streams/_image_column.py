@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from jaxtyping import Int, Shaped
 
 from pliant.errors import UserError
-from pliant.streams._decode import BYTES, FLOATS, INTEGERS, WORDS, Depth, Picture, decode, together
+from pliant.streams._image_files import BYTES, FLOATS, INTEGERS, WORDS, Depth, Picture, decode, together
 from pliant.streams._tables import Table, first_line, is_list, plain
 
 _WANTED = "encoded images, or lists of numbers: height × wide or height × wide × channels"

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
@@ -43,6 +44,11 @@ def image_data(dataset: Dataset) -> ImageData:
             f"class numbers from 0 to {dataset.num_classes - 1}",
         )
     return ImageData(dataset.train, dataset.test, dataset.mean, dataset.std)
+
+
+def image_inputs(dataset: Dataset) -> jax.ShapeDtypeStruct:
+    """Shape and type of one image as networks get it."""
+    return jax.ShapeDtypeStruct(dataset.train.images.shape[1:], jnp.float32)
 
 
 def _require(condition: bool | np.bool_, got: str, wanted: str) -> None:

@@ -8,9 +8,9 @@ from jaxtyping import Array, Int
 
 from pliant.errors import require_choice, require_range
 from pliant.streams._datasets import Dataset
-from pliant.streams._images import ImageData, image_data, normalized
+from pliant.streams._images import ImageData, image_data, image_inputs, normalized
 from pliant.streams._objectives import CLASSIFICATION
-from pliant.types import Batch, Key, Stream
+from pliant.types import Batch, Key, Split, Stream
 
 
 class NoisyChunk(NamedTuple):
@@ -95,16 +95,14 @@ def label_noise(
         dataset=dataset.name,
         num_tasks=num_tasks,
         num_outputs=num_classes,
-        input_shape=dataset.train.images.shape[1:],
-        num_train=lambda index: (index + 1) * size if chunks == "cumulative" else size,
-        num_test=lambda _: len(dataset.test.labels),
+        inputs=image_inputs(dataset),
+        train=Split(lambda index: (index + 1) * size if chunks == "cumulative" else size, train_batch),
+        test=Split(lambda _: len(dataset.test.labels), test_batch),
         objective=CLASSIFICATION,
         headline="test_accuracy",
         chance=1 / num_classes,
         data=image_data(dataset),
         task=task,
-        train_batch=train_batch,
-        test_batch=test_batch,
         keeps="inputs" if chunks == "all" else None,
     )
 

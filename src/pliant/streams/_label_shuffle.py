@@ -6,9 +6,9 @@ from jaxtyping import Array, Int
 
 from pliant.errors import require_range
 from pliant.streams._datasets import Dataset, Images
-from pliant.streams._images import ImageData, image_data, normalized
+from pliant.streams._images import ImageData, image_data, image_inputs, normalized
 from pliant.streams._objectives import CLASSIFICATION
-from pliant.types import Batch, Key, Stream
+from pliant.types import Batch, Key, Split, Stream
 
 
 def label_shuffle(dataset: Dataset, *, num_tasks: int = 20) -> Stream:
@@ -57,15 +57,17 @@ def label_shuffle(dataset: Dataset, *, num_tasks: int = 20) -> Stream:
         dataset=dataset.name,
         num_tasks=num_tasks,
         num_outputs=num_classes,
-        input_shape=dataset.train.images.shape[1:],
-        num_train=lambda _: len(dataset.train.labels),
-        num_test=lambda _: len(dataset.test.labels),
+        inputs=image_inputs(dataset),
+        train=Split(
+            lambda _: len(dataset.train.labels), lambda data, task, indices: batch(data, data.train, task, indices)
+        ),
+        test=Split(
+            lambda _: len(dataset.test.labels), lambda data, task, indices: batch(data, data.test, task, indices)
+        ),
         objective=CLASSIFICATION,
         headline="test_accuracy",
         chance=1 / num_classes,
         data=image_data(dataset),
         task=task,
-        train_batch=lambda data, task, indices: batch(data, data.train, task, indices),
-        test_batch=lambda data, task, indices: batch(data, data.test, task, indices),
         keeps="inputs",
     )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from pliant.streams._decoding import writing
 from pliant.types import Objective
 
 
@@ -68,8 +69,29 @@ CLASSIFICATION = Objective("accuracy", _cross_entropies, _are_correct)
 """Softmax cross-entropy against integer classes, and the fraction of right answers."""
 REGRESSION = Objective("squared_error", _squared_errors, _squared_errors)
 """The mean squared error, loss and score in one."""
-TEXT = Objective("token_accuracy", _token_cross_entropies, _tokens_correct)
-"""Cross-entropy and accuracy of the next token under teacher forcing, averaged over the tokens of each example."""
+
+
+def text_objective(*, num_beams: int = 1) -> Objective:
+    """Cross-entropy and accuracy of the next token under teacher forcing, averaged over the tokens of each example.
+
+    At evaluation the network also writes texts, see `greedy` and `beam_search`, which `text_scores` scores.
+
+    Args:
+      num_beams: width of the beam that writes, ≥ 1; 1 is greedy.
+
+    Returns:
+      An `Objective`.
+
+    Example:
+      >>> objective = text_objective(num_beams=3)
+      >>> objective.score, objective.writing.num_beams
+      ('token_accuracy', 3)
+    """
+    return Objective("token_accuracy", _token_cross_entropies, _tokens_correct, writing(num_beams))
+
+
+TEXT = text_objective()
+"""`text_objective` with greedy writing."""
 
 
 def masked_classification(allowed: Callable[[Any], Bool[Array, " classes"]]) -> Objective:

@@ -8,9 +8,9 @@ from jaxtyping import Array, Float, Int
 
 from pliant.errors import require_choice, require_range
 from pliant.streams._datasets import Dataset, Images
-from pliant.streams._images import ImageData, image_data, normalized
+from pliant.streams._images import ImageData, image_data, image_inputs, normalized
 from pliant.streams._objectives import CLASSIFICATION
-from pliant.types import Batch, Key, Stream
+from pliant.types import Batch, Key, Split, Stream
 
 
 def permuted_pixels(
@@ -34,7 +34,7 @@ def permuted_pixels(
     Example:
       >>> from pliant.streams import load_dataset
       >>> stream = permuted_pixels(load_dataset("digits"))
-      >>> stream.task(jax.random.key(0), 3).shape, stream.num_test(3)
+      >>> stream.task(jax.random.key(0), 3).shape, stream.test.num(3)
       ((64,), 176)
 
     References:
@@ -47,7 +47,7 @@ def permuted_pixels(
     """
     require_choice("permute", permute, "spatial", "flat")
     require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")
-    height, wide, channels = input_shape = dataset.train.images.shape[1:]
+    height, wide, channels = dataset.train.images.shape[1:]
     size = height * wide if permute == "spatial" else height * wide * channels
 
     def task(key: Key, index: Int[Array, ""] | int) -> Int[Array, " size"]:
@@ -70,15 +70,13 @@ def permuted_pixels(
         dataset=dataset.name,
         num_tasks=num_tasks,
         num_outputs=dataset.num_classes,
-        input_shape=input_shape,
-        num_train=lambda _: len(dataset.train.labels),
-        num_test=lambda _: len(dataset.test.labels),
+        inputs=image_inputs(dataset),
+        train=Split(lambda _: len(dataset.train.labels), train_batch),
+        test=Split(lambda _: len(dataset.test.labels), test_batch),
         objective=CLASSIFICATION,
         headline="test_accuracy",
         chance=1 / dataset.num_classes,
         data=image_data(dataset),
         task=task,
-        train_batch=train_batch,
-        test_batch=test_batch,
         keeps="targets",
     )

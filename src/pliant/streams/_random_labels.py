@@ -8,9 +8,9 @@ from jaxtyping import Array, Int
 
 from pliant.errors import require_choice, require_range
 from pliant.streams._datasets import Dataset
-from pliant.streams._images import ImageData, image_data, normalized
+from pliant.streams._images import ImageData, image_data, image_inputs, normalized
 from pliant.streams._objectives import CLASSIFICATION
-from pliant.types import Batch, Key, Stream
+from pliant.types import Batch, Key, Split, Stream
 
 
 def random_labels(dataset: Dataset, *, num_tasks: int = 20, labels: Literal["permute", "iid"] = "permute") -> Stream:
@@ -34,7 +34,7 @@ def random_labels(dataset: Dataset, *, num_tasks: int = 20, labels: Literal["per
       >>> from pliant.streams import load_dataset
       >>> stream = random_labels(load_dataset("digits"))
       >>> task = stream.task(jax.random.key(0), 3)
-      >>> batch = stream.train_batch(stream.data, task, jnp.arange(5))
+      >>> batch = stream.train.batch(stream.data, task, jnp.arange(5))
       >>> batch.inputs.shape, task.shape
       ((5, 8, 8, 1), (1621,))
 
@@ -63,14 +63,12 @@ def random_labels(dataset: Dataset, *, num_tasks: int = 20, labels: Literal["per
         dataset=dataset.name,
         num_tasks=num_tasks,
         num_outputs=num_classes,
-        input_shape=dataset.train.images.shape[1:],
-        num_train=lambda _: len(true_labels),
-        num_test=lambda _: 0,
+        inputs=image_inputs(dataset),
+        train=Split(lambda _: len(true_labels), train_batch),
         objective=CLASSIFICATION,
         headline="train_accuracy",
         chance=1 / num_classes,
         data=image_data(dataset),
         task=task,
-        train_batch=train_batch,
         keeps="inputs",
     )

@@ -2,12 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PyTree
 
 from pliant.errors import require_range
 from pliant.streams._letters import VOCABULARY, as_tokens, random_letters, shifted, text_length
-from pliant.streams._objectives import TEXT
-from pliant.types import Batch, Key, Stream, Text
+from pliant.streams._objectives import text_objective
+from pliant.types import Batch, Key, Split, Stream, Text
 
 _DATA_SEED = 0  # the texts to read are the data set: the same for all seeds
 
@@ -41,7 +41,7 @@ def random_seq2seq(
 
     Example:
       >>> stream = random_seq2seq(num_examples=8, source_words=2)
-      >>> batch = stream.train_batch(stream.data, stream.task(jax.random.key(0), 3), jnp.arange(4))
+      >>> batch = stream.train.batch(stream.data, stream.task(jax.random.key(0), 3), jnp.arange(4))
       >>> batch.inputs.source.shape, batch.targets.shape
       ((4, 12), (4, 30))
 
@@ -69,18 +69,20 @@ def random_seq2seq(
         dataset="generated",
         num_tasks=num_tasks,
         num_outputs=VOCABULARY,
-        input_shape=(text_length(source_words, word_length), text_length(target_words, word_length)),
-        num_train=lambda _: num_examples,
-        num_test=lambda _: 0,
-        objective=TEXT,
+        inputs=text_inputs(text_length(source_words, word_length), text_length(target_words, word_length)),
+        train=Split(lambda _: num_examples, train_batch),
+        objective=text_objective(num_beams=num_beams),
         headline="train_bleu",
         chance=None,
         data=as_tokens(letters).astype(jnp.int8),
         task=task,
-        train_batch=train_batch,
         keeps="inputs",
-        num_beams=num_beams,
     )
+
+
+def text_inputs(source: int, target: int) -> PyTree[jax.ShapeDtypeStruct]:
+    """Shapes and types of one example with so many tokens to read and to write."""
+    return jax.eval_shape(lambda: Text(jnp.zeros(source, jnp.int32), jnp.zeros(target, jnp.int32)))
 
 
 def text_batch(source: Int[Array, "batch source"], target: Int[Array, "batch target"]) -> Batch:

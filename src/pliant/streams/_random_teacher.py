@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from pliant.errors import require_choice, require_range
 from pliant.streams._objectives import REGRESSION
-from pliant.types import Batch, Key, Stream
+from pliant.types import Batch, Key, Split, Stream
 
 _DATA_SEED = 2  # the inputs are the data set: the same for all seeds
 
@@ -92,16 +92,16 @@ def random_teacher(
         dataset="generated",
         num_tasks=num_tasks,
         num_outputs=1,
-        input_shape=(num_inputs,),
-        num_train=lambda _: num_examples,
-        num_test=lambda _: num_test,
+        inputs=jax.ShapeDtypeStruct((num_inputs,), jnp.float32),
+        train=Split(
+            lambda _: num_examples, lambda data, task, indices: Batch(data.train[indices], task.train[indices])
+        ),
+        test=Split(lambda _: num_test, lambda data, task, indices: Batch(data.test[indices], task.test[indices])),
         objective=REGRESSION,
         headline="train_squared_error",
         chance=1.0,
         data=data,
         task=task,
-        train_batch=lambda data, task, indices: Batch(data.train[indices], task.train[indices]),
-        test_batch=lambda data, task, indices: Batch(data.test[indices], task.test[indices]),
         keeps="inputs",
     )
 

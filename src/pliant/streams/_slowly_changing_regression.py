@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from pliant.errors import require_choice, require_range
 from pliant.streams._objectives import REGRESSION
-from pliant.types import Batch, Key, Stream
+from pliant.types import Batch, Key, Split, Stream
 
 
 class LTUNetwork(NamedTuple):
@@ -91,15 +91,13 @@ def slowly_changing_regression(
         dataset="generated",
         num_tasks=num_tasks,
         num_outputs=1,
-        input_shape=(num_bits,),
-        num_train=lambda _: num_examples,
-        num_test=lambda _: 0,
+        inputs=jax.ShapeDtypeStruct((num_bits,), jnp.float32),
+        train=Split(lambda _: num_examples, lambda _, task, indices: jax.tree.map(lambda leaf: leaf[indices], task)),
         objective=REGRESSION,
         headline="online_squared_error",
         chance=None,
         data=(),
         task=task,
-        train_batch=lambda _, task, indices: jax.tree.map(lambda leaf: leaf[indices], task),
     )
 
 

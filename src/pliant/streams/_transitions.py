@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, PyTree
 
 from pliant.errors import UserError, require_range
 from pliant.streams._objectives import mean_over_tokens, smoothed
-from pliant.types import Batch, Key, Objective, Stream
+from pliant.types import Batch, Key, Split, Stream
 
 
 class Between(NamedTuple):
@@ -46,7 +46,7 @@ def output_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
       >>> from pliant.streams import load_dataset, random_labels
       >>> stream = output_interpolation(random_labels(load_dataset("digits")), micro_steps=4)
       >>> task = stream.at(stream.task(jax.random.key(0), 1), 2)  # half way: uniform, whatever the output says
-      >>> batch = stream.train_batch(stream.data, task, jnp.arange(3))
+      >>> batch = stream.train.batch(stream.data, task, jnp.arange(3))
       >>> losses = stream.objective.losses(jnp.zeros((3, 10)), batch.targets, task)
       >>> bool(jnp.allclose(losses, jnp.log(10.0)))
       True
@@ -67,7 +67,7 @@ def output_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
         return same
 
     def train_batch(data: Any, task: Between, indices: Array) -> Batch:
-        old, new = (stream.train_batch(data, each, indices) for each in (task.old, task.new))
+        old, new = (stream.train.batch(data, each, indices) for each in (task.old, task.new))
         is_new = 2 * task.micro_step >= micro_steps
         return jax.tree.map(lambda a, b: jnp.where(is_new, b, a), old, new)
 
@@ -76,8 +76,8 @@ def output_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
         fading = smoothed(output, targets, 1 - jnp.abs(2 * alpha - 1))
         return fading if fading.ndim == 1 else mean_over_tokens(fading, targets)
 
-    gradual = _between(stream, micro_steps)
-    return gradual._replace(train_batch=train_batch, objective=gradual.objective._replace(losses=losses))
+    gradual = _between(stream, micro_steps, train_batch)
+    return gradual._replace(objective=gradual.objective._replace(losses=losses))
 
 
 def input_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
@@ -101,7 +101,7 @@ def input_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
       >>> from pliant.streams import load_dataset, permuted_pixels
       >>> stream = input_interpolation(permuted_pixels(load_dataset("digits")), micro_steps=4)
       >>> task, at = stream.task(jax.random.key(0), 1), jnp.arange(3)
-      >>> ends = [stream.train_batch(stream.data, stream.at(task, m), at).inputs for m in (0, 2, 4)]
+      >>> ends = [stream.train.batch(stream.data, stream.at(task, m), at).inputs for m in (0, 2, 4)]
       >>> bool(jnp.allclose(ends[1], (ends[0] + ends[2]) / 2, atol=1e-6))
       True
 
@@ -121,12 +121,12 @@ def input_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
         return same
 
     def train_batch(data: Any, task: Between, indices: Array) -> Batch:
-        old, new = (stream.train_batch(data, each, indices) for each in (task.old, task.new))
+        old, new = (stream.train.batch(data, each, indices) for each in (task.old, task.new))
         alpha = task.micro_step / micro_steps
         inputs = jax.tree.map(lambda a, b: (1 - alpha) * a + alpha * b, old.inputs, new.inputs)
         return new._replace(inputs=inputs)
 
-    return _between(stream, micro_steps)._replace(train_batch=train_batch)
+    return _between(stream, micro_steps, train_batch)
 
 
 def task_sampling(stream: Stream, *, micro_steps: int) -> Stream:
@@ -159,7 +159,7 @@ def task_sampling(stream: Stream, *, micro_steps: int) -> Stream:
       The authors' code for images, which takes the first examples of each task; its code for text draws the subsets
       anew in every micro-task.
     """
-    sizes = {stream.num_train(index) for index in range(stream.num_tasks)}
+    sizes = {stream.train.num(index) for index in range(stream.num_tasks)}
     if len(sizes) > 1:
         raise UserError(
             got=f"task sampling of {stream.name}, whose tasks have {min(sizes)} to {max(sizes)} training examples",
@@ -177,7 +177,7 @@ def task_sampling(stream: Stream, *, micro_steps: int) -> Stream:
 
     def train_batch(data: Any, task: Between, indices: Array) -> Batch:
         old, new = (
-            stream.train_batch(data, each, subset[indices])
+            stream.train.batch(data, each, subset[indices])
             for each, subset in zip((task.old, task.new), task.subsets, strict=True)
         )
         is_new = indices < num_new(task, size, micro_steps)
@@ -187,8 +187,8 @@ def task_sampling(stream: Stream, *, micro_steps: int) -> Stream:
 
         return jax.tree.map(pick, old, new)
 
-    gradual = _between(stream, micro_steps)
-    return gradual._replace(task=task, train_batch=train_batch)
+    gradual = _between(stream, micro_steps, train_batch)
+    return gradual._replace(task=task)
 
 
 def num_new(task: Between, size: int, micro_steps: int) -> Int[Array, ""]:
@@ -223,26 +223,26 @@ def abrupt(stream: Stream, *, micro_steps: int) -> Stream:
     return stream
 
 
-def _between(stream: Stream, micro_steps: int) -> Stream:
-    """The stream whose tasks know their predecessor; training batches are left to the transition."""
+def _between(stream: Stream, micro_steps: int, train_batch: Callable[[Any, Between, Array], Batch]) -> Stream:
+    """The stream whose tasks know their predecessor, with a transition's training batches."""
 
     def task(key: Key, index: Any) -> Between:
         old, new = (stream.task(key, i) for i in (jnp.maximum(index - 1, 0), index))
         return Between(old, new, jnp.int32(micro_steps))
 
-    def test_batch(data: Any, task: Between, indices: Array) -> Batch:
-        assert stream.test_batch is not None
-        return stream.test_batch(data, task.new, indices)
+    def of_new(split: Split | None) -> Split | None:
+        return split and split._replace(batch=lambda data, task, indices: split.batch(data, task.new, indices))
 
     pure = stream.objective
     return stream._replace(
         task=task,
-        objective=Objective(
-            pure.score,
-            lambda output, targets, task: pure.losses(output, targets, task.new),
-            lambda output, targets, task: pure.scores(output, targets, task.new),
+        objective=pure._replace(
+            losses=lambda output, targets, task: pure.losses(output, targets, task.new),
+            scores=lambda output, targets, task: pure.scores(output, targets, task.new),
         ),
-        test_batch=test_batch if stream.test_batch else None,
+        train=stream.train._replace(batch=train_batch),
+        test=of_new(stream.test),
+        validation=of_new(stream.validation),
         micro_steps=micro_steps,
         at=lambda task, micro_step: task._replace(micro_step=jnp.asarray(micro_step, jnp.int32)),
     )

@@ -3,11 +3,12 @@
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from pliant.errors import require_choice, require_range
 from pliant.streams._objectives import REGRESSION
-from pliant.types import Batch, Key, Stream
+from pliant.types import Batch, Key, Split, Stream
 
 _NUM_INPUTS = 16
 
@@ -62,13 +63,11 @@ def upgd_toy(
         dataset="generated",
         num_tasks=num_tasks,
         num_outputs=1,
-        input_shape=(_NUM_INPUTS,),
-        num_train=lambda _: num_examples,
-        num_test=lambda _: 0,
+        inputs=jax.ShapeDtypeStruct((_NUM_INPUTS,), jnp.float32),
+        train=Split(lambda _: num_examples, lambda _, task, indices: jax.tree.map(lambda leaf: leaf[indices], task)),
         objective=REGRESSION,
         headline="online_squared_error",
         chance=0.5,
         data=(),
         task=task,
-        train_batch=lambda _, task, indices: jax.tree.map(lambda leaf: leaf[indices], task),
     )

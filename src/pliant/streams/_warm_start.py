@@ -7,9 +7,9 @@ from jaxtyping import Array, Int
 
 from pliant.errors import require_range
 from pliant.streams._datasets import Dataset
-from pliant.streams._images import ImageData, image_data, normalized
+from pliant.streams._images import ImageData, image_data, image_inputs, normalized
 from pliant.streams._objectives import CLASSIFICATION
-from pliant.types import Batch, Key, Stream
+from pliant.types import Batch, Key, Split, Stream
 
 
 def warm_start(dataset: Dataset, *, num_tasks: int = 2, first_fraction: float = 0.5) -> Stream:
@@ -27,7 +27,7 @@ def warm_start(dataset: Dataset, *, num_tasks: int = 2, first_fraction: float = 
 
     Returns:
       A `Stream`; a task is the order in which the training images come, int32 (examples,), the same in all tasks; it
-      has the first `num_train` of them.
+      has the first `train.num` of them.
 
     Raises:
       UserError: for `num_tasks` < 1, or a first fraction without an image or above 1.
@@ -35,7 +35,7 @@ def warm_start(dataset: Dataset, *, num_tasks: int = 2, first_fraction: float = 
     Example:
       >>> from pliant.streams import load_dataset
       >>> stream = warm_start(load_dataset("digits"), num_tasks=4, first_fraction=0.1)
-      >>> [stream.num_train(index) for index in range(4)]
+      >>> [stream.train.num(index) for index in range(4)]
       [162, 648, 1135, 1621]
 
     References:
@@ -74,16 +74,14 @@ def warm_start(dataset: Dataset, *, num_tasks: int = 2, first_fraction: float = 
         dataset=dataset.name,
         num_tasks=num_tasks,
         num_outputs=dataset.num_classes,
-        input_shape=dataset.train.images.shape[1:],
-        num_train=num_train,
-        num_test=lambda _: len(dataset.test.labels),
+        inputs=image_inputs(dataset),
+        train=Split(num_train, train_batch),
+        test=Split(lambda _: len(dataset.test.labels), test_batch),
         objective=CLASSIFICATION,
         headline="test_accuracy",
         chance=1 / dataset.num_classes,
         data=image_data(dataset),
         task=task,
-        train_batch=train_batch,
-        test_batch=test_batch,
     )
 
 

@@ -1,7 +1,6 @@
 """The supervised loop: one step, a chunk of steps, a run; checkpoint and resume."""
 
 from pliant.training._config import RunConfig
-from pliant.training._decode import beam_search, greedy
 from pliant.training._diagnose_run import Diagnosis, diagnose_run
 from pliant.training._learner import Learner, make_learner
 from pliant.training._pace import num_steps
@@ -30,12 +29,10 @@ __all__ = [
     "SeedAxis",
     "SeedKeys",
     "TrainState",
-    "beam_search",
     "choose_batching",
     "diagnose_run",
     "fingerprint",
     "fitting",
-    "greedy",
     "init_state",
     "make_learner",
     "make_plan",

@@ -45,14 +45,10 @@ def better(
       task: the current one.
       number: of its validation examples.
     """
-    assert stream.num_validation is not None
-    assert stream.validation_batch is not None
-    largest = max(map(stream.num_validation, range(stream.num_tasks)))
+    assert stream.validation is not None
 
     def apply(inputs: Any) -> Array:
         return network.apply(state.params, state.statistics, inputs, train=False, key=None)[0]
 
-    now = Best(
-        mean_score(stream, apply, stream.validation_batch, number, largest, data, task), state.params, state.statistics
-    )
+    now = Best(mean_score(stream, apply, stream.validation, number, data, task), state.params, state.statistics)
     return jax.tree.map(lambda new, old: jnp.where(now.score > best.score, new, old), now, best)

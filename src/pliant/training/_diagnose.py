@@ -103,7 +103,7 @@ def make_subject(
         return stream.objective.losses(output, targets, task)
 
     now, initial, previous = views
-    batch: Batch = stream.train_batch(data, task, probe)
+    batch: Batch = stream.train.batch(data, task, probe)
     before = (initial.params, initial.state), (previous.params, previous.state)
     return Subject(network, now.params, now.state, batch, losses, key, *before, rule, now.twin or None)
 

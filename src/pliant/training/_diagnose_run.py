@@ -142,7 +142,7 @@ def _diagnose_method(
     state = axis.put(checkpoints.restore(like, task))
     previous = axis.put(checkpoints.restore(like, task - 1)) if task > 1 and has_previous else initial
     item = (state, initial, previous), slot, learner.make_task(slot, np.int32(index))
-    probe = probe_indices(stream.num_train(index), size)
+    probe = probe_indices(stream.train.num(index), size)
     shared = (traced, axis.share(stream.data), probe, np.int32(index))
     measured: dict[str, Any] = {}
     for of_name in learner.measure.values():

@@ -22,7 +22,7 @@ def num_steps(config: RunConfig, stream: Stream, index: int) -> int:
       >>> num_steps(RunConfig(epochs=2, batch_size=100), random_labels(load_dataset("digits")), 0)
       32
     """
-    whole = config.steps or config.epochs * stream.num_train(index) // config.batch_size
+    whole = config.steps or config.epochs * stream.train.num(index) // config.batch_size
     return whole * (stream.micro_steps if _is_long(config, index) else 1)
 
 
@@ -34,7 +34,7 @@ def epoch_ends(config: RunConfig, stream: Stream, index: int) -> list[int]:
       >>> epoch_ends(RunConfig(epochs=3, batch_size=100), random_labels(load_dataset("digits")), 0)
       [16, 32, 48]
     """
-    total, num_train = num_steps(config, stream, index), stream.num_train(index)
+    total, num_train = num_steps(config, stream, index), stream.train.num(index)
     ends = (epoch * num_train // config.batch_size for epoch in itertools.count(1))
     return [*itertools.takewhile(lambda end: end < total, ends), total]
 

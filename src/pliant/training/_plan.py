@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 from pliant.diagnostics import SETS, choose
 from pliant.errors import UserError, unknown_name
 from pliant.methods import build, find, retarget, split_static, users_code, with_settings, wrapped
-from pliant.networks import NETWORKS, TEXT_NETWORKS
+from pliant.networks import NETWORKS, takes_texts
 from pliant.settings import Value, cast, options
 from pliant.streams import STREAMS, TRANSITIONS, Dataset, augmented, load_dataset
 from pliant.training._check import check, check_names, parse_grid, parse_settings
 from pliant.training._config import RunConfig
 from pliant.training._diagnose import unmeasurable
 from pliant.training._pace import micro_steps
-from pliant.types import Method, Network, Stream
+from pliant.types import Method, Network, Stream, Text
 
 
 class MethodPlan(NamedTuple):
@@ -147,7 +147,7 @@ def _make_stream(
         )
     stream = augmented(stream, config.augment)
     stream = stream._replace(headline=_headline(config, stream))
-    smallest = min(map(stream.num_train, range(config.tasks)))
+    smallest = min(map(stream.train.num, range(config.tasks)))
     if config.batch_size > smallest:
         raise UserError(
             got=f"batch_size={config.batch_size}",
@@ -162,7 +162,7 @@ def _make_stream(
 
 def _check_selection(config: RunConfig, stream: Stream) -> None:
     """The best epoch can be told if there are examples to tell by."""
-    if config.weights_at_end == "best-validation" and stream.num_validation is None:
+    if config.weights_at_end == "best-validation" and stream.validation is None:
         raise UserError(
             got=f"weights_at_end='best-validation' for {stream.name!r}, which holds out no examples",
             wanted="a stream with validation examples",
@@ -173,7 +173,7 @@ def _check_selection(config: RunConfig, stream: Stream) -> None:
 def _headline(config: RunConfig, stream: Stream) -> str:
     """The metric asked for, if the stream has it."""
     score = stream.objective.score
-    known = {stream.headline, f"online_{score}", f"train_{score}"} | ({f"test_{score}"} if stream.test_batch else set())
+    known = {stream.headline, f"online_{score}", f"train_{score}"} | ({f"test_{score}"} if stream.test else set())
     if config.headline is not None and config.headline not in known:
         raise unknown_name(f"headline of {stream.name}", config.headline, known, do=f"By default {stream.headline}.")
     return config.headline or stream.headline
@@ -259,7 +259,7 @@ def _with_diagnostics(config: RunConfig, plan: MethodPlan, earlier: Sequence[Met
 
 def probe_size(config: RunConfig, stream: Stream) -> int:
     """The same in all tasks, since it is a shape."""
-    return min(config.probe_size, *map(stream.num_train, range(config.tasks)))
+    return min(config.probe_size, *map(stream.train.num, range(config.tasks)))
 
 
 def _with_settings(
@@ -354,10 +354,10 @@ def _check_head(config: RunConfig, method: Method, network: Network) -> None:
 
 
 def _check_inputs(config: RunConfig, stream: Stream) -> None:
-    """Texts and everything else want different networks."""
-    is_text = len(stream.input_shape) == 2
-    if is_text != (config.network in TEXT_NETWORKS):
-        fitting = sorted(TEXT_NETWORKS) if is_text else sorted(set(NETWORKS) - set(TEXT_NETWORKS))
+    """Texts and arrays require different networks."""
+    is_text = isinstance(stream.inputs, Text)
+    if is_text != takes_texts(NETWORKS[config.network]):
+        fitting = sorted(name for name, factory in NETWORKS.items() if takes_texts(factory) == is_text)
         raise UserError(
             got=f"the network {config.network!r} for {stream.name}",
             wanted=f"one of {', '.join(fitting)}",

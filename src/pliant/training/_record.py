@@ -28,8 +28,8 @@ def record(plan: Plan) -> dict[str, Any]:
             "chance": plan.stream.chance,
             "score": plan.stream.objective.score,
             "num_outputs": plan.stream.num_outputs,
-            "num_train": _by_task(plan.stream.num_train, plan.stream),
-            "num_test": _by_task(plan.stream.num_test, plan.stream),
+            "num_train": _by_task(plan.stream.train.num, plan.stream),
+            "num_test": _by_task(plan.stream.test.num, plan.stream) if plan.stream.test else 0,
             "input_shape": list(plan.stream.input_shape),
             "data_sha256": _data_hash(plan.stream),
         }
@@ -52,7 +52,7 @@ def record(plan: Plan) -> dict[str, Any]:
             "images": "standardised over the training images in use",
             "online_scores": "on each batch before its update, averaged over the task with its transition",
             "train_and_test_scores": "at the end of the task, over all its examples, against the pure task's targets",
-            "texts": f"written with {plan.stream.num_beams} beam(s)" if plan.stream.num_beams > 1 else "greedily",
+            "texts": _writing(plan.stream),
             "seeds": "network, tasks, data order and method noise draw from separate streams of each seed",
         },
     }
@@ -78,6 +78,12 @@ def _by_task(number: Callable[[int], int], stream: Stream) -> int | list[int]:
     """A number of examples: one for all tasks, or one for each."""
     numbers = [number(index) for index in range(stream.num_tasks)]
     return numbers if len(set(numbers)) > 1 else numbers[0]
+
+
+def _writing(stream: Stream) -> str:
+    """How texts are written at evaluation."""
+    writing = stream.objective.writing
+    return f"written with {writing.num_beams} beam(s)" if writing and writing.num_beams > 1 else "greedily"
 
 
 def _data_hash(stream: Stream) -> str:

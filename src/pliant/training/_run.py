@@ -151,8 +151,8 @@ def _run_method(
             state, means = _run_task(
                 config, stream, learner, seeds, (state, slot, task), shared, index, chunk, progress
             )
-            sizes = Sizes(np.int32(stream.num_train(index)), np.int32(stream.num_test(index)))
-            probe = probe_indices(stream.num_train(index), probe_size(config, plan.stream))
+            sizes = Sizes(np.int32(stream.train.num(index)), np.int32(stream.test.num(index) if stream.test else 0))
+            probe = probe_indices(stream.train.num(index), probe_size(config, plan.stream))
             results = learner.evaluate((state, slot, task), (*shared, sizes))
             item = ((state, initial, previous), slot, task)
             names = _due(learner, config, index)
@@ -185,7 +185,7 @@ def _store(
 ) -> None:
     """Summarises and writes a task; the checkpoint comes last, so that every checkpoint has its metrics."""
     index, name = learned.task_index, method.method.name
-    found, arrays = _summarize(learned, learner.axis.num_seeds)
+    found, arrays = _summarize(method.stream, learned, learner.axis.num_seeds)
     rows = _rows(plan, method, index, learned.means, found)
     folder.record_arrays(name, index + 1, arrays)
     folder.record_task(index + 1, rows, learned.seconds)
@@ -233,7 +233,7 @@ def _run_task(
 ) -> tuple[Any, dict[str, np.ndarray]]:
     """Trains on one task; also returns its metrics: means over steps, and sums of counts, one entry a slot."""
     axis = learner.axis
-    total, num_train = num_steps(config, stream, index), stream.num_train(index)
+    total, num_train = num_steps(config, stream, index), stream.train.num(index)
     moments, factors = micro_steps(config, stream, index), rates(config, total)
     weights = followed_weights(total)
     before = sum(num_steps(config, stream, earlier) for earlier in range(index))
@@ -264,8 +264,8 @@ def _run_task(
             kind = np.int64 if values.dtype.kind == "i" else np.float64
             sums[name] = _added(sums.get(name, np.zeros(len(seeds), kind)), values[:, : stop - start])
         if is_selecting and stop in ends:
-            assert stream.num_validation is not None
-            held_out = (arguments[1], np.int32(stream.num_validation(index)))
+            assert stream.validation is not None
+            held_out = (arguments[1], np.int32(stream.validation.num(index)))
             best = learner.better((best, state, task), held_out)
         start = stop
         chunk.took(time.perf_counter() - began)
@@ -316,12 +316,14 @@ def _measure(learner: Learner, names: Sequence[str], item: Any, shared: Any) -> 
     return measured
 
 
-def _summarize(learned: _Learned, num_slots: int) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
+def _summarize(
+    stream: Stream, learned: _Learned, num_slots: int
+) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
     """Scores and diagnostics at the end of a task: numbers of each slot, and arrays with a slot axis."""
     numbers, arrays = summarize_slots(learned.names, learned.measured, num_slots)
     found = []
     for slot, of_slot in enumerate(numbers):
-        scored = scores(jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), learned.scored))
+        scored = scores(stream, jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), learned.scored))
         found.append(scored | {metric: value for each in of_slot.values() for metric, value in each.items()})
     return found, arrays
 

@@ -252,13 +252,13 @@ def train_chunk(
 
     def one(state: TrainState, i: Int[Array, ""] | int) -> tuple[TrainState, dict[str, Shaped[Array, ""]]]:
         current, step = now(i), jnp.asarray(pace.first_step + i + 1)
-        batch = stream.train_batch(data, current, indices[i])
+        batch = stream.train.batch(data, current, indices[i])
         if stream.augment:
             changes = jax.random.fold_in(jax.random.fold_in(keys.noise, _AUGMENT), step)
             batch = batch._replace(inputs=stream.augment(changes, batch.inputs))
 
         def probe_batch(key: Key, num_examples: int) -> Batch:
-            return stream.train_batch(data, current, jax.random.randint(key, (num_examples,), 0, pace.num_train))
+            return stream.train.batch(data, current, jax.random.randint(key, (num_examples,), 0, pace.num_train))
 
         parts = build_parts(pace.rate[i], pace.fraction[i])
         return train_step(

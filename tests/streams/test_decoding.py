@@ -6,10 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pliant.streams import random_seq2seq, shifted
-from pliant.streams._random_seq2seq import text_batch
-from pliant.training import beam_search, greedy
-from pliant.training._evaluate import _texts
+from pliant.streams import beam_search, greedy, shifted
 from pliant.types import Text
 
 END = 1
@@ -188,23 +185,3 @@ def test_seeds_map_and_types_stay(write):
     found = jax.vmap(of_seed)(keys)
     assert (found.shape, found.dtype) == ((3, 5, 4), jnp.int8)
     np.testing.assert_array_equal(found, [of_seed(key) for key in keys])
-
-
-@pytest.mark.parametrize("num_examples", [1, 128, 257])
-@pytest.mark.parametrize("num_beams", [1, 2])
-def test_all_texts_of_a_task_are_written_in_their_order(num_examples, num_beams):
-    """In blocks, the last of which may be filled up; by a network that copies, but for some first letters."""
-    stream = random_seq2seq(num_examples=num_examples, source_words=2, target_words=2, word_length=2)
-    stream = stream._replace(num_beams=num_beams)
-
-    def copied(data, task, indices):
-        return text_batch(data[indices].astype(jnp.int32), data[indices].astype(jnp.int32))
-
-    def logits(inputs):
-        first = jnp.where(inputs.source[:, :1] < 9, 20, inputs.source[:, :1])
-        return 9 * jax.nn.one_hot(jnp.concatenate([first, inputs.source[:, 1:]], axis=1), 29)
-
-    written, wanted = _texts(stream, logits, copied, num_examples, stream.data, ())
-    np.testing.assert_array_equal(wanted, stream.data)
-    np.testing.assert_array_equal(written[:, 1:], stream.data[:, 1:])
-    np.testing.assert_array_equal(written[:, 0], np.where(stream.data[:, 0] < 9, 20, stream.data[:, 0]))

@@ -8,7 +8,7 @@ import pytest
 
 from parquet_files import encoded
 from pliant.errors import UserError
-from pliant.streams._decode import decode, together
+from pliant.streams._image_files import decode, together
 
 GREY = np.array([[0, 7], [200, 255]], np.uint8)
 COLOUR = np.stack([GREY, 255 - GREY, GREY // 2], axis=-1)

@@ -7,10 +7,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from pliant.streams import END, shifted
-from pliant.types import Text
+from pliant.streams._letters import END, shifted
+from pliant.streams._text_scores import text_scores
+from pliant.types import Batch, Text, Writing
 
 Logits = Callable[[Text], Float[Array, "batch target vocabulary"]]
+
+
+def writing(num_beams: int) -> Writing:
+    """How an encoder-decoder writes the answers to what it reads, and how these are scored.
+
+    Args:
+      num_beams: width of the beam, ≥ 1; 1 is greedy.
+    """
+
+    def write(logits: Logits, batch: Batch) -> Int[Array, "batch target"]:
+        assert isinstance(batch.inputs, Text)
+        source, length = batch.inputs.source, batch.targets.shape[1]
+        if num_beams == 1:
+            return greedy(logits, source, length)
+        return beam_search(logits, source, length, num_beams)
+
+    return Writing(write, text_scores, num_beams)
 
 
 def greedy(logits: Logits, source: Int[Array, "batch source"], length: int) -> Int[Array, "batch target"]:
