@@ -89,64 +89,69 @@ def test_flax_and_equinox_and_functions_agree():
         assert other == pytest.approx(results[0], rel=1e-5)
 
 
-@pytest.fixture
-def extra(monkeypatch):
-    """Diagnostics that want what a bare function has not, or say what the loss is."""
-
-    def loss(subject):
-        output, _, _ = subject.network.apply(subject.params, {}, subject.probe.inputs, train=False, key=None)
-        return subject.losses(output, subject.probe.targets)
-
-    def draws(subject):
-        return subject.network.init(subject.key)[0]["two"].sum()
-
-    def number(name):
-        return lambda value: Measured({name: float(np.mean(value))}, {"all": np.asarray(value)})
-
-    for diagnostic in [
-        Diagnostic("loss", "the loss", "cheap", loss, number("mean_loss")),
-        Diagnostic("last", "", "cheap", lambda s: s.previous[0]["two"].sum(), number("last_sum"), ("previous",)),
-        Diagnostic("first", "", "cheap", lambda s: s.initial[0]["two"].sum(), number("first_sum"), ("initial",)),
-        Diagnostic("draws", "", "rare", draws, number("drawn"), ("rule",)),
-        Diagnostic("follows", "", "cheap", follow=lambda update: {}),
-    ]:
-        monkeypatch.setitem(DIAGNOSTICS, diagnostic.name, diagnostic)
+def _loss(subject):
+    output, _, _ = subject.network.apply(subject.params, {}, subject.probe.inputs, train=False, key=None)
+    return subject.losses(output, subject.probe.targets)
 
 
-def test_losses(extra):
+def _number(name):
+    return lambda value: Measured({name: float(np.mean(value))}, {"all": np.asarray(value)})
+
+
+LOSS = Diagnostic("loss", "the loss", "cheap", _loss, _number("mean_loss"))
+EXTRA = (
+    LOSS,
+    Diagnostic("last", "", "cheap", lambda s: s.previous[0]["two"].sum(), _number("last_sum"), ("previous",)),
+    Diagnostic("first", "", "cheap", lambda s: s.initial[0]["two"].sum(), _number("first_sum"), ("initial",)),
+    Diagnostic("draws", "", "rare", lambda s: s.network.init(s.key)[0]["two"].sum(), _number("drawn"), ("rule",)),
+    Diagnostic("follows", "", "cheap", follow=lambda *_: {}),
+)
+"""They require what a bare function does not have, or say what the loss is."""
+
+
+def test_losses():
     logits = np.maximum(X @ np.asarray(PARAMS["one"]), 0) @ np.ones((4, 3))
-    found, _ = quiet(plain, PARAMS, X, Y, diagnostics=["loss"])
+    found, _ = quiet(plain, PARAMS, X, Y, diagnostics=[LOSS])
     assert found.numbers["mean_loss"] == pytest.approx(np.log(3.0), rel=1e-5)  # all outputs are alike
     assert found.arrays["loss/all"].shape == (40,)
     values = logits + 2.0
-    assert quiet(plain, PARAMS, X, values, diagnostics=["loss"])[0].numbers["mean_loss"] == pytest.approx(4.0, rel=1e-5)
-    own = quiet(plain, PARAMS, X, diagnostics=["loss"])[0].numbers["mean_loss"]
+    assert quiet(plain, PARAMS, X, values, diagnostics=[LOSS])[0].numbers["mean_loss"] == pytest.approx(4.0, rel=1e-5)
+    own = quiet(plain, PARAMS, X, diagnostics=[LOSS])[0].numbers["mean_loss"]
     assert own == pytest.approx(logits.var(), rel=0.5)  # noise as large as the outputs' deviation
-    single = quiet(lambda p, x: plain(p, x)[0][:, :1], PARAMS, X, values[:, 0], diagnostics=["loss"])[0]
+    single = quiet(lambda p, x: plain(p, x)[0][:, :1], PARAMS, X, values[:, 0], diagnostics=[LOSS])[0]
     assert single.numbers["mean_loss"] == pytest.approx(4.0, rel=1e-5)
 
 
-def test_what_is_not_given_is_not_measured_and_said(extra):
-    names = ["loss", "last", "first", "draws", "follows"]
-    found, report = quiet(plain, PARAMS, X, Y, diagnostics=names)
+def test_what_is_not_given_is_not_measured_and_said():
+    found, report = quiet(plain, PARAMS, X, Y, diagnostics=EXTRA)
     assert set(found.numbers) == {"mean_loss"}
     words = " ".join(report.replace("│", " ").split())
     for wanted in ("give previous=", "give initial=", "give optimizer=", "measured by `pliant run`"):
         assert wanted in words
     given = {"previous": PARAMS, "initial": PARAMS, "optimizer": optax.sgd(0.1)}
-    found, report = quiet(plain, PARAMS, X, Y, diagnostics=names, **given)
+    found, report = quiet(plain, PARAMS, X, Y, diagnostics=EXTRA, **given)
     assert found.numbers["last_sum"] == found.numbers["first_sum"] == 12.0
     assert "drawn" not in found.numbers
     assert "no initialiser" in report
-    found, _ = quiet(plain, PARAMS, X, Y, diagnostics=names, init=lambda key: PARAMS, **given)
+    found, _ = quiet(plain, PARAMS, X, Y, diagnostics=EXTRA, init=lambda key: PARAMS, **given)
     assert found.numbers["drawn"] == 12.0
 
 
-def test_rare_diagnostics_want_to_be_asked_for(extra):
-    found, _ = quiet(plain, PARAMS, X, Y, optimizer=optax.sgd(0.1), init=lambda key: PARAMS)
-    assert "drawn" not in found.numbers
-    assert set(QUICK) <= set(DIAGNOSTICS)
-    assert {"dormant_fraction", "weight_norm", "mean_loss"} <= set(found.numbers)
+def test_rare_diagnostics_want_to_be_asked_for():
+    found, report = quiet(plain, PARAMS, X, Y)
+    assert not {each.name for each in DIAGNOSTICS.values() if each.cost == "rare"} & set(report.split())
+    assert {"dormant_fraction", "weight_norm"} <= set(found.numbers)
+
+
+def test_a_diagnostic_of_a_users_file(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from pliant.types import Diagnostic, Measured\n"
+        "def summarize(total): return Measured({'sum': float(total)})\n"
+        "MINE = Diagnostic('mine', '', 'cheap', lambda subject: subject.params['two'].sum(), summarize)\n"
+    )
+    found, _ = quiet(plain, PARAMS, X, Y, diagnostics=[f"{tmp_path}/own.py:MINE,dormant"])
+    assert found.numbers["sum"] == 12.0
+    assert "dormant_fraction" in found.numbers
 
 
 @pytest.mark.parametrize(
@@ -201,9 +206,9 @@ def test_without_features_there_is_no_rank_of_them():
     assert "wanted those that the output layer reads" in " ".join(report.replace("│", " ").split())
 
 
-def test_nothing_to_measure_is_refused(extra):
+def test_nothing_to_measure_is_refused():
     with pytest.raises(UserError, match=r"got nothing that can be measured \(last: needs the parameters"):
-        quiet(plain, PARAMS, X, Y, diagnostics=["last"])
+        quiet(plain, PARAMS, X, Y, diagnostics=[EXTRA[1]])
 
 
 WIDE = {"z": np.eye(6, 8, dtype=np.float32), "m": np.eye(8, 4, dtype=np.float32), "a": np.ones((4, 3), np.float32)}
@@ -356,20 +361,19 @@ def test_a_network_that_cannot_be_traced_is_observed():
     assert "cannot be traced, so that layers are taken as they are returned" in words
 
 
-def test_a_diagnostic_that_fails_takes_no_other_with_it(extra, monkeypatch):
+def test_a_diagnostic_that_fails_takes_no_other_with_it():
     def fails(*_):
         raise np.linalg.LinAlgError("SVD did not\nconverge")
 
     def fails_compiled(subject):
         return jax.pure_callback(fails, jax.ShapeDtypeStruct((), jnp.float32), subject.params["two"])
 
-    for diagnostic in [
+    failing = [
         Diagnostic("traces", "", "cheap", fails, lambda _: Measured({"a": 1.0})),
         Diagnostic("runs", "", "cheap", fails_compiled, lambda _: Measured({"b": 1.0})),
         Diagnostic("reads", "", "cheap", lambda s: s.params["two"].sum(), fails),
-    ]:
-        monkeypatch.setitem(DIAGNOSTICS, diagnostic.name, diagnostic)
-    found, report = quiet(plain, PARAMS, X, Y, diagnostics=["loss", "traces", "runs", "reads", "dormant"])
+    ]
+    found, report = quiet(plain, PARAMS, X, Y, diagnostics=[LOSS, *failing, "dormant"])
     assert {"mean_loss", "dormant_fraction"} <= set(found.numbers)
     assert not {"a", "b"} & set(found.numbers)
     words = " ".join(report.replace("│", " ").split())
@@ -456,23 +460,23 @@ def test_tokens():
         Y[:, None],
     ],
 )
-def test_targets(extra, y):
-    found, _ = quiet(plain, PARAMS, X, y, diagnostics=["loss"])
+def test_targets(y):
+    found, _ = quiet(plain, PARAMS, X, y, diagnostics=[LOSS])
     assert found.numbers["mean_loss"] == pytest.approx(np.log(3.0), rel=1e-5)
 
 
-def test_floating_point_rows_are_values_though_they_are_one_hot(extra):
-    found, _ = quiet(plain, PARAMS, X, np.eye(3)[Y], diagnostics=["loss"])
+def test_floating_point_rows_are_values_though_they_are_one_hot():
+    found, _ = quiet(plain, PARAMS, X, np.eye(3)[Y], diagnostics=[LOSS])
     expected = np.square(np.asarray(plain(PARAMS, X)[0]) - np.eye(3)[Y]).mean()
     assert found.numbers["mean_loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_targets_of_every_position(extra):
+def test_targets_of_every_position():
     def apply(params, x):
         return embedded(params, x)[0][:, None] * jnp.ones((1, 3, 1)), {}
 
     params = {"table": np.zeros((7, 6), np.float32), **WIDE}
-    found, _ = quiet(apply, params, TOKENS, TOKENS % 3, diagnostics=["loss", "gradient-norm"])
+    found, _ = quiet(apply, params, TOKENS, TOKENS % 3, diagnostics=[LOSS, "gradient-norm"])
     assert found.numbers["mean_loss"] == pytest.approx(np.log(3.0), rel=1e-5)
 
 
@@ -487,8 +491,8 @@ def test_several_arrays_of_inputs():
     assert "inputs of several arrays" in " ".join(report.replace("│", " ").split())
 
 
-def test_one_value_for_each_example_and_one_example(extra):
-    found, _ = quiet(lambda p, x: plain(p, x)[0].sum(axis=1), PARAMS, X[:1], X[:1, 0], diagnostics=["loss", "ntk"])
+def test_one_value_for_each_example_and_one_example():
+    found, _ = quiet(lambda p, x: plain(p, x)[0].sum(axis=1), PARAMS, X[:1], X[:1, 0], diagnostics=[LOSS, "ntk"])
     assert {"mean_loss", "ntk_trace"} <= set(found.numbers)
 
 

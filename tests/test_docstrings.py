@@ -15,7 +15,7 @@ FUNCTIONS = {
 } | {"isometry.gram_deviation": isometry.gram_deviation}
 # Lookups and index arithmetic have no literature.
 SMALL = {"activation", "choose", "examine", "failure", "find_trained", "jacobian_gaps", "measure", "slot_mask", "spell"}
-SMALL |= {"shifted", "summarize"}
+SMALL |= {"choose_diagnostics", "find_diagnostic", "shifted", "summarize"}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

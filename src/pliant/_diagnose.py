@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pliant.diagnostics import (
     DIAGNOSTICS,
-    choose,
+    choose_diagnostics,
     examine,
     failure,
     jacobian_gaps,
@@ -21,7 +21,7 @@ from pliant.diagnostics import (
 )
 from pliant.errors import UserError
 from pliant.results import diagnosis_table
-from pliant.types import Key, Measured, Params, Rule, Subject, Wiring
+from pliant.types import Diagnostic, Key, Measured, Params, Rule, Subject, Wiring
 
 _BATCH_SIZE = 32
 _NEEDS = {
@@ -39,7 +39,7 @@ def diagnose(
     y: Any = None,
     wiring: Wiring | None = None,
     *,
-    diagnostics: Sequence[str] | None = None,
+    diagnostics: Sequence[str | Diagnostic] | None = None,
     initial: Params | None = None,
     previous: Params | None = None,
     optimizer: optax.GradientTransformation | None = None,
@@ -70,7 +70,8 @@ def diagnose(
       y: their targets: classes (integers, also as one-hot rows; cross-entropy) or values (floating-point, mean squared
         error). Without, the loss is a regression to the network's own output plus noise of its standard deviation.
       wiring: which parameters feed and read each unit. Some diagnostics need it: units by their gradient, saturation.
-      diagnostics: names or sets, see `pliant.diagnostics.SETS`; by default all but those of cost "rare".
+      diagnostics: names or sets, see `pliant.diagnostics.SETS`, `path/to/file.py:name`, or diagnostics of your own; by
+        default all but those of cost "rare".
       initial: parameters that training began with.
       previous: parameters of an earlier moment.
       optimizer: that the network is trained with; probes of plasticity train copies by it.
@@ -101,7 +102,7 @@ def diagnose(
     Differs from:
       Nothing known.
     """
-    names = choose(diagnostics) if diagnostics else tuple(d.name for d in DIAGNOSTICS.values() if d.cost != "rare")
+    chosen = choose_diagnostics(diagnostics or [each for each in DIAGNOSTICS.values() if each.cost != "rare"])
     examined = examine(apply, params, x, y, wiring)
     trained = examined.trained
     subject = examined.subject._replace(
@@ -112,7 +113,7 @@ def diagnose(
     if init is not None:
         network = subject.network._replace(init=lambda key: (trained.part(init(key), "init"), {}))
         subject = subject._replace(network=network)
-    found, reasons = _measure(subject, names, is_traceable=examined.is_traceable)
+    found, reasons = _measure(subject, chosen, is_traceable=examined.is_traceable)
     if not found:
         raise UserError(
             got=f"nothing that can be measured ({'; '.join(f'{name}: {why}' for name, why in reasons.items())})",
@@ -122,7 +123,7 @@ def diagnose(
     notes = dict(examined.notes)
     if "jacobian" in found:
         notes |= {f"jacobian/{layer}": f"not measured: {why}" for layer, why in jacobian_gaps(subject).items()}
-    summaries = {name: DIAGNOSTICS[name].summary for name in names}
+    summaries = {each.name: each.summary for each in chosen}
     (console or Console()).print(
         diagnosis_table(title, {name: each.numbers for name, each in found.items()}, summaries, reasons, notes)
     )
@@ -132,48 +133,47 @@ def diagnose(
 
 
 def _measure(
-    subject: Subject, names: Sequence[str], *, is_traceable: bool
+    subject: Subject, chosen: Sequence[Diagnostic], *, is_traceable: bool
 ) -> tuple[dict[str, Measured], dict[str, str]]:
     """What each diagnostic found, and why others were not measured."""
     arrays: dict[str, Any] = {}
     found: dict[str, Measured] = {}
-    reasons = {name: why for name in names if (why := _missing(name, subject)) is not None}
+    reasons = {each.name: why for each in chosen if (why := _missing(each, subject)) is not None}
 
-    def attempt(part: Callable[[str], Any], names: Iterable[str]) -> list[str]:
+    def attempt(part: Callable[[Diagnostic], Any], diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
         """Those that succeed."""
-        failed = {name: why for name in names if (why := failure(functools.partial(part, name))) is not None}
-        reasons.update(failed)
-        return [name for name in names if name not in failed]
+        tried = [(each, failure(functools.partial(part, each))) for each in diagnostics]
+        reasons.update({each.name: why for each, why in tried if why is not None})
+        return [each for each, why in tried if why is None]
 
-    def trace(name: str) -> None:
-        jax.eval_shape(_device(subject, [name]), subject.params)
+    def trace(diagnostic: Diagnostic) -> None:
+        jax.eval_shape(_device(subject, [diagnostic]), subject.params)
 
-    def observe(name: str) -> None:
-        arrays.update(measure(subject, [name]))
+    def observe(diagnostic: Diagnostic) -> None:
+        arrays.update(measure(subject, [diagnostic]))
 
-    def run(*names: str) -> None:
-        arrays.update(jax.device_get(jax.jit(_device(subject, names))(subject.params)))
+    def run(*diagnostics: Diagnostic) -> None:
+        arrays.update(jax.device_get(jax.jit(_device(subject, diagnostics))(subject.params)))
 
-    def read(name: str) -> None:
-        found.update(summarize([name], jax.tree.map(np.asarray, arrays)))
+    def read(diagnostic: Diagnostic) -> None:
+        found.update(summarize([diagnostic], jax.tree.map(np.asarray, arrays), chosen))
 
-    asked = [name for name in names if name not in reasons]
+    asked = [each for each in chosen if each.name not in reasons]
     traced = attempt(trace, asked)
-    observed = [] if is_traceable else attempt(observe, [name for name in asked if name not in traced])
+    observed = [] if is_traceable else attempt(observe, [each for each in asked if each not in traced])
     together = failure(functools.partial(run, *traced)) is None
-    measured = {*observed, *(traced if together else attempt(run, traced))}
+    measured = {each.name for each in (*observed, *(traced if together else attempt(run, traced)))}
     with one_blas_thread(), np.errstate(all="ignore"):
-        attempt(read, [name for name in names if name in measured])
-    return found, {name: reasons[name] for name in names if name in reasons and name not in found}
+        attempt(read, [each for each in chosen if each.name in measured])
+    return found, {each.name: reasons[each.name] for each in chosen if each.name in reasons and each.name not in found}
 
 
-def _device(subject: Subject, names: Sequence[str]) -> Callable[[Params], Any]:
+def _device(subject: Subject, diagnostics: Sequence[Diagnostic]) -> Callable[[Params], Any]:
     """The device part of diagnostics in one program: what they share, such as the forward pass, is computed once."""
-    return lambda params: measure(subject._replace(params=params), names)
+    return lambda params: measure(subject._replace(params=params), diagnostics)
 
 
-def _missing(name: str, subject: Subject) -> str | None:
-    diagnostic = DIAGNOSTICS[name]
+def _missing(diagnostic: Diagnostic, subject: Subject) -> str | None:
     if diagnostic.measure is None:
         return "follows training; measured by `pliant run`"
     missing = [_NEEDS[field] for field in diagnostic.needs if getattr(subject, field) is None]

@@ -6,19 +6,19 @@ from typing import Any
 
 import jax
 
-from pliant.diagnostics._registry import DIAGNOSTICS
+from pliant.diagnostics._registry import DIAGNOSTICS, find_diagnostic
 from pliant.errors import UserError
-from pliant.types import Measured, Subject
+from pliant.types import Diagnostic, Measured, Subject
 
 _LONGEST = 300
 
 
-def measure(subject: Subject, names: Sequence[str]) -> dict[str, Any]:
+def measure(subject: Subject, diagnostics: Sequence[str | Diagnostic]) -> dict[str, Any]:
     """The device part of diagnostics, each with a key of its own; of those that share it under the first's name.
 
     Args:
       subject: what is measured.
-      names: diagnostics that have a device part.
+      diagnostics: those with a device part, or their names.
 
     Returns:
       Arrays by name, for `summarize`. May be traced.
@@ -33,20 +33,26 @@ def measure(subject: Subject, names: Sequence[str]) -> dict[str, Any]:
       [(5, 4)]
     """
     found: dict[str, Any] = {}
-    for name in names:
-        if _source(name, found) is None:
-            of_name = DIAGNOSTICS[name].measure
-            assert of_name is not None
-            found[name] = of_name(subject._replace(key=jax.random.fold_in(subject.key, zlib.crc32(name.encode()))))
+    made = list(map(find_diagnostic, diagnostics))
+    for each in made:
+        if _shared(each, found, made) is None:
+            assert each.measure is not None
+            key = jax.random.fold_in(subject.key, zlib.crc32(each.name.encode()))
+            found[each.name] = each.measure(subject._replace(key=key))
     return found
 
 
-def summarize(names: Iterable[str], measured: Mapping[str, Any]) -> dict[str, Measured]:
+def summarize(
+    diagnostics: Sequence[str | Diagnostic],
+    measured: Mapping[str, Any],
+    others: Sequence[str | Diagnostic] = (),
+) -> dict[str, Measured]:
     """Numbers and arrays by diagnostic.
 
     Args:
-      names: diagnostics among those that were measured.
+      diagnostics: some of those that were measured, or their names.
       measured: what `measure` returned, as NumPy arrays.
+      others: diagnostics that are not registered and were measured before these, which may share their device part.
 
     Example:
       >>> import numpy as np
@@ -54,11 +60,12 @@ def summarize(names: Iterable[str], measured: Mapping[str, Any]) -> dict[str, Me
       {'stable_rank': 3.0}
     """
     found = {}
-    for name in names:
-        source, of_name = _source(name, measured), DIAGNOSTICS[name].summarize
-        assert source is not None
-        assert of_name is not None
-        found[name] = of_name(measured[source])
+    made = list(map(find_diagnostic, diagnostics))
+    for each in made:
+        name = _shared(each, measured, [*made, *map(find_diagnostic, others)])
+        assert name is not None
+        assert each.summarize is not None
+        found[each.name] = each.summarize(measured[name])
     return found
 
 
@@ -88,6 +95,7 @@ def in_one_line(error: Exception) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-def _source(name: str, measured: Iterable[str]) -> str | None:
+def _shared(diagnostic: Diagnostic, measured: Iterable[str], others: Iterable[Diagnostic]) -> str | None:
     """Which of those measured has the device part of a diagnostic: itself, or one that shares it."""
-    return next((other for other in measured if DIAGNOSTICS[other].measure is DIAGNOSTICS[name].measure), None)
+    known = dict(DIAGNOSTICS) | {each.name: each for each in others}
+    return next((name for name in measured if known[name].measure is diagnostic.measure), None)

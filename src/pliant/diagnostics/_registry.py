@@ -24,7 +24,8 @@ from pliant.diagnostics._saturated import SATURATED
 from pliant.diagnostics._update_norm import UPDATE_NORM
 from pliant.diagnostics._weight_spectra import WEIGHT_SPECTRA
 from pliant.diagnostics._weights import ISOMETRY_DEVIATION, WEIGHT_NORM
-from pliant.errors import unknown_name
+from pliant.errors import UserError
+from pliant.specs import find
 from pliant.types import Diagnostic
 
 DIAGNOSTICS: Mapping[str, Diagnostic] = {
@@ -66,9 +67,11 @@ SETS: Mapping[str, tuple[str, ...]] = {
 }
 """What a single word stands for."""
 
+_PLACES = {id(each): place for place, each in enumerate(DIAGNOSTICS.values())}
 
-def choose(words: Sequence[str]) -> tuple[str, ...]:
-    """The diagnostics that words name, each once, in the order of the registry.
+
+def choose(words: Sequence[str | Diagnostic]) -> tuple[str, ...]:
+    """The names of the diagnostics that words name, see `choose_diagnostics`.
 
     Args:
       words: names of diagnostics or sets, also several in one with commas between.
@@ -80,9 +83,56 @@ def choose(words: Sequence[str]) -> tuple[str, ...]:
       >>> choose(("weight-norm,dormant",))
       ('dormant', 'weight-norm')
     """
-    chosen: set[str] = set()
-    for word in (part for text in words for part in text.split(",")):
-        if word not in SETS and word not in DIAGNOSTICS:
-            raise unknown_name("diagnostic", word, [*SETS, *DIAGNOSTICS], do="See `pliant list diagnostics`.")
-        chosen |= set(SETS.get(word, (word,)))
-    return tuple(name for name in DIAGNOSTICS if name in chosen)
+    return tuple(each.name for each in choose_diagnostics(words))
+
+
+def choose_diagnostics(words: Sequence[str | Diagnostic]) -> tuple[Diagnostic, ...]:
+    """The diagnostics that words name, each once: registered ones in the order of the registry, then others as given.
+
+    Args:
+      words: names of diagnostics or sets, `path/to/file.py:name`, also several in one text with commas between; or
+        diagnostics.
+
+    Raises:
+      UserError: for an unknown word, a file without such a diagnostic, and two diagnostics of one name.
+
+    Example:
+      >>> mine = Diagnostic("mine", "my own", "cheap", lambda subject: 0.0, lambda found: Measured({"mine": found}))
+      >>> [each.name for each in choose_diagnostics([mine, "weight-norm,dormant"])]
+      ['dormant', 'weight-norm', 'mine']
+    """
+    parts = [part for word in words for part in (word.split(",") if isinstance(word, str) else [word])]
+    found: dict[int, Diagnostic] = {}  # by id: what a user's own holds may not be hashable
+    for part in parts:
+        members = SETS.get(part, (part,)) if isinstance(part, str) else (part,)
+        found |= {id(each): each for each in map(find_diagnostic, members)}
+    chosen = sorted(found.values(), key=lambda each: _PLACES.get(id(each), len(_PLACES)))
+    names = [each.name for each in chosen]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(
+            got=f"two diagnostics named {twice!r}",
+            wanted="every name once",
+            do="Rename yours, or leave one of them out.",
+        )
+    return tuple(chosen)
+
+
+def find_diagnostic(spec: str | Diagnostic) -> Diagnostic:
+    """Finds a diagnostic by its name in the registry, as `path/to/file.py:name`, or takes the diagnostic itself.
+
+    Raises:
+      UserError: if there is no such diagnostic, file or name, or if what is there is not a `Diagnostic`.
+
+    Example:
+      >>> find_diagnostic("srank").cost
+      'spectral'
+    """
+    return find(
+        "diagnostic",
+        spec,
+        DIAGNOSTICS,
+        lambda found: isinstance(found, Diagnostic),
+        "a pliant.types.Diagnostic",
+        also=SETS,
+    )
