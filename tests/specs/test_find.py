@@ -108,11 +108,20 @@ def test_names_of_objects():
 
 def test_errors_elsewhere_are_of_the_file_too_but_registered_ones_pass(own):
     message = r"got ValueError in 'own.py', line \?: oh; wanted a number that builds and runs"
-    with pytest.raises(UserError, match=message), users_code("number", "one", "own.py:three"):
+    with pytest.raises(UserError, match=message), users_code({"number": ["one", "own.py:three"]}):
         raise ValueError("oh")
     for spec in ("one", len):
-        with pytest.raises(ValueError, match="oh"), users_code("number", spec):
+        with pytest.raises(ValueError, match="oh"), users_code({"number": [spec]}):
             raise ValueError("oh")
+
+
+def test_the_file_in_which_it_happened_is_named(own):
+    own.write_text("def fails():\n    raise ValueError('oh')\n")
+    other = own.with_name("other.py")
+    other.write_text("")
+    message = r"got ValueError in 'own.py', line 2: oh; wanted a network that builds and runs\. See CONTRIBUTING.md"
+    with pytest.raises(UserError, match=message), users_code({"method": ["other.py:x"], "network": ["own.py:fails"]}):
+        load("own.py").fails()
 
 
 def test_what_is_recorded(own):

@@ -97,7 +97,7 @@ def users_code(spec: str | Method) -> AbstractContextManager[None]:
       >>> with users_code("redo+adamo"):
       ...     pass
     """
-    return specs.users_code("method", *split_spec(spec))
+    return specs.users_code({"method": split_spec(spec)})
 
 
 def _find_one(spec: str | Method) -> Method:

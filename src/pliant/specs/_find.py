@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,7 +64,7 @@ def find(
         return known[spec]
     if not Path(file).is_file():
         raise UserError(got=f"the {kind} {spec!r}", wanted="an existing Python file", do=f"Check the path {file!r}.")
-    with users_code(kind, spec):
+    with users_code({kind: [spec]}):
         module = load(file)
     found: Any = vars(module).get(name)
     if not is_right(found):
@@ -127,18 +127,17 @@ def load(file: str) -> types.ModuleType:
 
 
 @contextmanager
-def users_code(kind: str, *specs: object) -> Iterator[None]:
+def users_code(specs: Mapping[str, Sequence[object]]) -> Iterator[None]:
     """Turns what goes wrong inside into a `UserError` that names the line, if one of `specs` is in a user's own file.
 
     Errors of registered objects pass, because those are ours; so do errors of objects given in Python, whose traceback
     is in the user's own program.
 
     Args:
-      kind: what the files hold, for the message.
-      *specs: names, files and names, or objects.
+      specs: names, files and names, or objects, by kind such as "method".
 
     Example:
-      >>> with users_code("method", "adam"):
+      >>> with users_code({"method": ["adam", "redo"]}):
       ...     pass
     """
     try:
@@ -146,16 +145,18 @@ def users_code(kind: str, *specs: object) -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        files = {str(Path(file).resolve()): file for file in map(user_file, specs) if file}
-        if not files:
+        users = [(file, kind) for kind, several in specs.items() for file in map(user_file, several) if file]
+        if not users:
             raise
+        known = {str(Path(file).resolve()): (file, kind) for file, kind in users}
         lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
         if isinstance(error, SyntaxError):
             lines.append((error.filename or "", error.lineno))
-        path, line = ([(next(iter(files)), "?"), *(place for place in lines if place[0] in files)])[-1]
+        path, line = ([(next(iter(known)), "?"), *(place for place in lines if place[0] in known)])[-1]
+        file, kind = known[path]
         first = (str(error).splitlines() or [""])[0]
         raise UserError(
-            got=f"{type(error).__name__} in {files[path]!r}, line {line}: {first}",
+            got=f"{type(error).__name__} in {file!r}, line {line}: {first}",
             wanted=f"a {kind} that builds and runs",
             do=f"See CONTRIBUTING.md for what a {kind} is.",
         ) from error
