@@ -40,7 +40,7 @@ def _made(name):
 
 def _inputs(name, size=6):
     draw = np.random.default_rng(0)
-    if takes_texts(NETWORKS[name]):
+    if name in NETWORKS and takes_texts(NETWORKS[name]):
         source, decoder = (draw.integers(1, 9, (size, length)) for length in (7, 5))
         decoder[:, 0] = 0
         return Text(jnp.asarray(source, jnp.int32), jnp.asarray(decoder, jnp.int32))

@@ -37,24 +37,22 @@ _STREAMS: dict[str, dict[str, Any]] = {
 }
 _CPU = {"train_size": 2000, "seeds": 2, "tasks": 15, "batch_size": 64, "epochs": 15}
 
+_NOTES = """\
+Published: streams, metrics, four hidden layers of 512 (MLP) and three convolutions 3×3 of 32 channels with
+strides 1, 1, 2 and two dense layers of 256 (CNN), orthogonal initialisation, learning rates 1e-4 (MLP) and 1e-3
+(CNN), eight seeds, ReDo every 1,000 updates on 64 examples, strengths 1e-3 of AdamO and L2 Init.
 
-def _notes() -> None:
-    """Published: streams, metrics, four hidden layers of 512 (MLP) and three convolutions 3×3 of 32 channels with
-    strides 1, 1, 2 and two dense layers of 256 (CNN), orthogonal initialisation, learning rates 1e-4 (MLP) and 1e-3
-    (CNN), eight seeds, ReDo every 1,000 updates on 64 examples, strengths 1e-3 of AdamO and L2 Init.
+Ours: batches of 256; 50 tasks; 10,000 images and 30 epochs a task for random labels; whole training sets otherwise,
+5 epochs for MNIST and 10 for CIFAR; the ReLU gain √2; padding SAME; no biases, as in the authors' reinforcement
+learning code; pixel permutations move all channels together; lazy isometry steps every 16 updates.
+"""
 
-    Ours: batches of 256; 50 tasks; 10,000 images and 30 epochs a task for random labels; whole training sets otherwise,
-    5 epochs for MNIST and 10 for CIFAR; the ReLU gain √2; padding SAME; no biases, as in the authors' reinforcement
-    learning code; pixel permutations move all channels together; lazy isometry steps every 16 updates.
-    """
+_TRANSFORMER_NOTES = """\
+Published: four blocks with four heads, MLP sublayers and skip connections, on permuted CIFAR-10.
 
-
-def _transformer_notes() -> None:
-    """Published: four blocks with four heads, MLP sublayers and skip connections, on permuted CIFAR-10.
-
-    Ours: patches of 4, width 128, MLPs of 256, LayerNorm, mean pooling, learning rate 1e-3, and all that the other
-    presets of the paper leave open.
-    """
+Ours: patches of 4, width 128, MLPs of 256, LayerNorm, mean pooling, learning rate 1e-3, and all that the other
+presets of the paper leave open.
+"""
 
 
 def _one(stream: str, network: str) -> Preset:
@@ -63,7 +61,7 @@ def _one(stream: str, network: str) -> Preset:
         f"isometry/{stream}/{network}",
         f"{published['stream']} on {published['dataset']}, {network.upper()} of the AdamO paper",
         _REFERENCE,
-        _notes,
+        _NOTES,
         paper={"methods": _METHODS, "settings": _STRENGTHS, "seeds": 8, "tasks": 50, "batch_size": 256}
         | published
         | _NETWORKS[network],
@@ -84,7 +82,7 @@ _TRANSFORMER = preset(
     "isometry/transformer-permuted-cifar10",
     "permuted pixels of CIFAR-10, the transformer of the AdamO paper",
     _REFERENCE,
-    _transformer_notes,
+    _TRANSFORMER_NOTES,
     paper={
         "stream": "permuted-pixels",
         "dataset": "cifar10",

@@ -17,14 +17,13 @@ _MLP = {"network": "mlp", "widths": (100, 100)}
 _CNN = {"network": "kumar-cnn"}
 _SMOKE = {"dataset": None, "train_size": 200, "seeds": 2, "tasks": 2, "methods": ("adam", "l2-init")}
 
+_NOTES = """\
+Published: images a task, batches, updates, numbers of tasks, networks, scaling of pixels to [−1, 1], ten seeds,
+the average online accuracy over all tasks as the metric, Adam's 1e-3 as one of two learning rates.
 
-def _notes() -> None:
-    """Published: images a task, batches, updates, numbers of tasks, networks, scaling of pixels to [−1, 1], ten seeds,
-    the average online accuracy over all tasks as the metric, Adam's 1e-3 as one of two learning rates.
-
-    Ours: method strengths are the methods' defaults, L2 Init 1e-2, of Kumar's grid. Continual pairs are taken from
-    Tiny-ImageNet (500 images a class) in place of a downscaled ImageNet (600).
-    """
+Ours: method strengths are the methods' defaults, L2 Init 1e-2, of Kumar's grid. Continual pairs are taken from
+Tiny-ImageNet (500 images a class) in place of a downscaled ImageNet (600).
+"""
 
 
 def _one(name: str, summary: str, *, paper: dict[str, Any], cpu: dict[str, Any], smoke: dict[str, Any]) -> Preset:
@@ -32,7 +31,7 @@ def _one(name: str, summary: str, *, paper: dict[str, Any], cpu: dict[str, Any],
         f"kumar/{name}",
         summary,
         _REFERENCE,
-        _notes,
+        _NOTES,
         paper=_COMMON | paper,
         cpu={"seeds": 2} | cpu,
         smoke=_SMOKE | smoke,

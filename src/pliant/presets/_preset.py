@@ -1,8 +1,7 @@
 """What a preset is: a published benchmark as configurations of three sizes."""
 
 import dataclasses
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 from pliant.training import RunConfig
@@ -26,18 +25,17 @@ def preset(
     name: str,
     summary: str,
     reference: str,
-    notes: Callable[..., Any],
+    notes: str,
     *,
     paper: Mapping[str, Any],
     cpu: Mapping[str, Any],
     smoke: Mapping[str, Any],
 ) -> Preset:
-    """Makes a preset: `cpu` and `smoke` say what they change of `paper`; `notes` has the docstring.
+    """Makes a preset: `cpu` and `smoke` list what they change in `paper`; lines of `notes` are joined to paragraphs.
 
     Example:
-      >>> def notes():
-      ...     "Published: all."
-      >>> made = preset("a/b", "a test", "none", notes, paper={"tasks": 9}, cpu={"tasks": 3}, smoke={"tasks": 2})
+      >>> sizes = {"paper": {"tasks": 9}, "cpu": {"tasks": 3}, "smoke": {"tasks": 2}}
+      >>> made = preset("a/b", "a test", "none", "Published: all.", **sizes)
       >>> [made.configs[scale].tasks for scale in SCALES]
       [2, 3, 9]
     """
@@ -47,5 +45,5 @@ def preset(
         "cpu": dataclasses.replace(full, **cpu),
         "paper": full,
     }
-    paragraphs = (inspect.getdoc(notes) or "").split("\n\n")
-    return Preset(name, summary, reference, "\n\n".join(" ".join(text.split()) for text in paragraphs), configs)
+    paragraphs = (" ".join(text.split()) for text in notes.split("\n\n"))
+    return Preset(name, summary, reference, "\n\n".join(paragraphs), configs)
