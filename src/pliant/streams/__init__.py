@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from pliant.streams._augment import augmented
 from pliant.streams._bigram_cipher import bigram_cipher, encipher
+from pliant.streams._check_stream import check_stream
 from pliant.streams._class_incremental import class_incremental
 from pliant.streams._class_pairs import class_pairs
 from pliant.streams._datasets import DATASETS, Dataset, Images, Source, load_dataset
@@ -71,6 +72,7 @@ __all__ = [
     "augmented",
     "beam_search",
     "bigram_cipher",
+    "check_stream",
     "class_incremental",
     "class_pairs",
     "encipher",

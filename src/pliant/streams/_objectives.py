@@ -86,6 +86,12 @@ def text_objective(*, num_beams: int = 1) -> Objective:
       >>> objective = text_objective(num_beams=3)
       >>> objective.score, objective.writing.num_beams
       ('token_accuracy', 3)
+
+    References:
+      None: cross-entropy under teacher forcing.
+
+    Differs from:
+      A mean over all tokens of a batch, in which long texts weigh more.
     """
     return Objective("token_accuracy", _token_cross_entropies, _tokens_correct, writing(num_beams))
 
