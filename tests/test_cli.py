@@ -198,16 +198,16 @@ def test_names_with_brackets_are_printed_as_they_are(tmp_path, capsys):
 
 def test_a_users_method_that_fails_while_training(tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
-        "from pliant.methods import METHODS, adam_optimizer\n"
+        "from pliant.methods import METHODS\nfrom pliant.optimizers import adam\n"
         "def fails(updates, state, params=None, **extra):\n"
         "    raise RuntimeError('no luck')\n"
         "def optimizer(wiring, *, learning_rate):\n"
-        "    return adam_optimizer(wiring, learning_rate=learning_rate)._replace(update=fails)\n"
+        "    return adam(learning_rate)._replace(update=fails)\n"
         "mine = METHODS['adam']._replace(name='mine', optimizer=optimizer)\n"
     )
     arguments = "run --methods mine.py:mine --seeds 1 --tasks 1 --epochs 1 --widths 8 --train-size 100 --out run"
     assert cli.main(arguments.split()) == cli.USER_ERROR
-    assert "got RuntimeError in 'mine.py', line 3: no luck" in capsys.readouterr().err
+    assert "got RuntimeError in 'mine.py', line 4: no luck" in capsys.readouterr().err
 
 
 def test_show_and_plot(uninterrupted, capsys):

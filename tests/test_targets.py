@@ -1,10 +1,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from pliant.errors import UserError
-from pliant.targets import hl_gauss, two_hot
+from pliant.networks import mlp
+from pliant.streams import REGRESSION
+from pliant.targets import hl_gauss, two_hot, with_zero_head
 
 CODES = {"two_hot": two_hot, "hl_gauss": hl_gauss}
 
@@ -88,3 +91,51 @@ def test_whole_numbers_and_narrow_types_are_computed_in_float32(code, dtype):
 def test_refuses(code, options, message):
     with pytest.raises(UserError, match=message):
         code(**options)
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_loss_is_the_cross_entropy_and_score_the_error_of_the_mean(name, key):
+    """For two values at once: logits come value by value."""
+    bins = CODES[name](num_bins=7, low=-3.0, high=3.0)
+    new = bins(REGRESSION, 2)
+    assert new.num_outputs == 14
+    output = jax.random.normal(key, (5, 14))
+    targets = jax.random.normal(jax.random.key(1), (5, 2))
+    logits = output.reshape(5, 2, 7)
+    wanted = optax.softmax_cross_entropy(logits, bins.encode(targets)).mean(-1)
+    np.testing.assert_allclose(new.objective.losses(output, targets, ()), wanted, rtol=1e-5)
+    values = bins.decode(jax.nn.softmax(logits))
+    found = new.objective.scores(output, targets, ())
+    np.testing.assert_allclose(found, REGRESSION.scores(values, targets, ()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_losses_of_narrow_outputs_are_in_float32(name):
+    """Of equal logits the logarithm of the number of bins, which has three digits in bfloat16."""
+    new = CODES[name](num_bins=51)(REGRESSION, 1)
+    loss = new.objective.losses(jnp.zeros((1, 51), jnp.bfloat16), jnp.zeros((1, 1)), ())
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, np.log(51), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_the_right_logits_score_nothing(name):
+    bins = CODES[name]()
+    new = bins(REGRESSION, 1)
+    targets = jnp.array([[-2.5], [0.0], [3.3]])
+    logits = jnp.log(bins.encode(targets)[:, 0] + 1e-30)
+    np.testing.assert_allclose(new.objective.scores(logits, targets, ()), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_a_diverged_network_scores_worst(name):
+    output = jnp.full((1, 51), jnp.nan)
+    assert float(CODES[name]()(REGRESSION, 1).objective.scores(output, jnp.zeros((1, 1)), ())[0]) == np.inf
+
+
+def test_all_bins_are_equally_probable_at_the_start(key):
+    network = mlp((3,), 51, widths=(4,))
+    params, state = with_zero_head(network).init(key)
+    assert not np.any(network.apply(params, state, jax.random.normal(key, (5, 3)), train=False)[0])
+    same = network.init(key)[0]["dense_0"]
+    jax.tree.map(np.testing.assert_array_equal, params["dense_0"], same)

@@ -23,6 +23,7 @@ class UserError(ValueError):
 
     def __init__(self, *, got: str, wanted: str, do: str):
         super().__init__(f"got {got}; wanted {wanted}. {do}")
+        self.got, self.wanted, self.do = got, wanted, do
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], do: str) -> UserError:

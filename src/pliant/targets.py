@@ -6,9 +6,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Real
+import optax
+from jaxtyping import Array, Float, PyTree, Real
 
 from pliant.errors import UserError, require_range
+from pliant.types import Key, Method, Network, Objective, Params, Posed, State
 
 
 class ValueBins(NamedTuple):
@@ -18,6 +20,31 @@ class ValueBins(NamedTuple):
     """The values that the bins stand for, ascending."""
     encode: Callable[[Real[Array, "*axes"]], Float[Array, "*axes bins"]]
     """`encode(values) -> probabilities`, float32 or wider, to be compared with a softmax by cross-entropy."""
+
+    def __call__(self, objective: Objective, num_outputs: int) -> Posed:
+        """Poses values to regress on as classes: a softmax over the bins for each, scored by the mean that it has.
+
+        Raises:
+          UserError: for an objective that is not scored by a squared error.
+        """
+        if objective.score != "squared_error":
+            raise UserError(
+                got=f"an objective that is scored by its {objective.score}",
+                wanted="values to regress on, as in slowly-changing-regression or random-teacher",
+                do="Leave the method out, or choose such a stream.",
+            )
+
+        def logits(output: Float[Array, "batch out"]) -> Float[Array, "batch values bins"]:
+            return _wide(output).reshape(len(output), num_outputs, len(self.centres))
+
+        def losses(output: Array, targets: Array, task: PyTree[Array]) -> Array:
+            del task
+            return optax.softmax_cross_entropy(logits(output), self.encode(targets)).mean(axis=-1)
+
+        def scores(output: Array, targets: Array, task: PyTree[Array]) -> Array:
+            return objective.scores(self.decode(jax.nn.softmax(logits(output))), targets, task)
+
+        return Posed(objective._replace(losses=losses, scores=scores), num_outputs * len(self.centres))
 
     def decode(self, probabilities: Float[Array, "*axes bins"]) -> Float[Array, "*axes"]:
         r"""The mean of a distribution over the bins, :math:`\sum_i p_i z_i`.
@@ -128,3 +155,37 @@ def _check(num_bins: int, low: float, high: float) -> None:
     require_range("num_bins", num_bins, 2, do="Use 51, as published.")
     if not low < high:
         raise UserError(got=f"low={low:g} and high={high:g}", wanted="low < high", do="Use −10 and 10, or your range.")
+
+
+def with_zero_head(network: Network) -> Network:
+    """The network with an output layer of zeros at the start, so that all bins are equally probable.
+
+    Example:
+      >>> from pliant.networks import mlp
+      >>> params, _ = with_zero_head(mlp((2,), 3, widths=(4,))).init(jax.random.key(0))
+      >>> float(jnp.abs(params["head"]["kernel"]).sum())
+      0.0
+    """
+
+    def init(key: Key) -> tuple[Params, State]:
+        params, state = network.init(key)
+        is_head = network.wiring.head(params)
+        return jax.tree.map(lambda leaf, head: jnp.zeros_like(leaf) if head else leaf, params, is_head), state
+
+    return network._replace(init=init)
+
+
+TWO_HOT = Method(
+    name="two-hot",
+    summary="Adam on values as classes: cross-entropy to the two bins next to the target",
+    reference="Lyle et al. 2023, section 5; Bellemare et al. 2017, equation 7",
+    wrap=with_zero_head,
+    targets=two_hot,
+)
+HL_GAUSS = Method(
+    name="hl-gauss",
+    summary="Adam on values as classes: cross-entropy to a normal distribution around the target",
+    reference="Farebrother et al. 2024, section 3.1; Imani and White 2018, section 3",
+    wrap=with_zero_head,
+    targets=hl_gauss,
+)

@@ -32,6 +32,8 @@ Schedule: TypeAlias = Callable[[Any], Any]
 
 Role: TypeAlias = Literal["matrix", "head", "bias", "norm", "embed", "other"]
 ROLES: tuple[Role, ...] = ("matrix", "head", "bias", "norm", "embed", "other")
+ALL_BUT_NORMS: tuple[Role, ...] = ("matrix", "head", "bias", "embed", "other")
+"""What methods pull or shrink that would do harm to the scales of norms."""
 
 
 def leaf_path(path: Any) -> str:
@@ -323,11 +325,38 @@ class Intervention(NamedTuple):
     is trained."""
 
 
+class Part(NamedTuple):
+    """How a part of a method is made for one network: a function that makes it, and what the method decides for it.
+
+    The function asks for what it needs of the network by the names of its parameters: `wiring`, the layer graph;
+    `mask`, True at the leaves of some roles; `output_axes`, the axes of kernels that index outputs. All its other
+    parameters are hyperparameters of the method, with the same defaults.
+
+    Example:
+      >>> def decay(*, strength=0.1, power=2, mask=None): ...
+      >>> part = Part(decay, roles=("matrix", "head"), fixed={"power": 1})  # its only hyperparameter is the strength
+    """
+
+    factory: Callable[..., Any]
+    roles: tuple[Role, ...] = ()
+    """The roles of the leaves that `mask` selects, frozen ones left out. Without roles no mask is passed."""
+    fixed: Mapping[str, Any] = {}
+    """Arguments that the method decides."""
+
+
+class Posed(NamedTuple):
+    """How a task is posed to a network."""
+
+    objective: "Objective"
+    num_outputs: int
+    """Size of the output that the objective takes."""
+
+
 class Method(NamedTuple):
     """A recipe: the only thing that the command line names.
 
-    The builders take the wiring and keyword-only hyperparameters, whose defaults are the method's defaults. A parameter
-    annotated `int` or `bool`, or whose default is a text, shapes the compiled program; all others are traced
+    Each part is a `Part`, or a plain function, which is the same as a `Part` of that function alone. A hyperparameter
+    that is annotated `int` or `bool`, or whose default is a text, shapes the compiled program; all others are traced
     numbers, so that a sweep over them compiles once.
     """
 
@@ -335,23 +364,23 @@ class Method(NamedTuple):
     summary: str
     """One line: what it does against the loss of plasticity."""
     reference: str
-    optimizer: Callable[..., optax.GradientTransformationExtraArgs]
-    """`optimizer(wiring, *, learning_rate, ...)`. Its update is handed `step` and `key`."""
-    penalty: Callable[..., Penalty] | None = None
-    intervention: Callable[..., Intervention] | None = None
-    schedule: Callable[..., Callable[[Any], Any]] | None = None
-    """`schedule(wiring, ...) -> factor of the learning rate` as a function of the fraction of the task's updates that
+    optimizer: Callable[..., optax.GradientTransformationExtraArgs] | Part | None = None
+    """`optimizer(learning_rate, ...)`; None is `pliant.optimizers.adam`. Its update is handed `step` and `key`."""
+    penalty: Callable[..., Penalty] | Part | None = None
+    intervention: Callable[..., Intervention] | Part | None = None
+    schedule: Callable[..., Callable[[Any], Any]] | Part | None = None
+    """`schedule(...) -> factor of the learning rate` as a function of the fraction of the task's updates that
     are done, in [0, 1)."""
     network: Mapping[str, Any] = {}
     """Changes to the network: keyword arguments that replace those of its factory (activation, norm, …)."""
     replaces: Mapping[str, str] = {}
     """Networks that the method replaces by another of the registry, by name."""
-    wrap: Callable[..., Network] | None = None
+    wrap: Callable[..., Network] | Part | None = None
     """`wrap(network, ...) -> network` with what the method adds: parameters (auxiliary heads), state (frozen ones),
     another start. Its hyperparameters shape the program."""
-    targets: "Callable[..., Stream] | None" = None
-    """`targets(stream, ...) -> stream` that poses the same tasks with another output and loss. Its hyperparameters
-    shape the program."""
+    targets: Callable[..., Any] | Part | None = None
+    """`targets(...) -> pose`, where `pose(objective, num_outputs) -> Posed` poses the same tasks with another loss and
+    another output, for streams and value functions alike. Its hyperparameters shape the program."""
     off: Mapping[str, float] = {}
     """Hyperparameters that switch the mechanism off. With them the run is bit-identical to that of `base`."""
     base: str = "adam"

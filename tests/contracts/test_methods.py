@@ -4,8 +4,8 @@ import pytest
 
 from contracts import method_checks as checks
 from pliant.interventions import redo
-from pliant.methods import METHODS, adam_optimizer, find
-from pliant.optimizers import add_isometry_step
+from pliant.methods import METHODS, find
+from pliant.optimizers import adam, add_isometry_step
 from pliant.training._checkpoint import Checkpoints
 from pliant.types import Intervention
 from tiers import REPRESENTATIVES
@@ -21,7 +21,7 @@ def _each(names):
 def _is_another_network(method):
     """Adam on a network of another kind has nothing of its own that `test_networks.py` does not look at."""
     own = (method.penalty, method.intervention, method.schedule, method.wrap, method.targets)
-    return method.optimizer is adam_optimizer and method.name != "adam" and not any(own)
+    return method.optimizer is None and method.name != "adam" and not any(own)
 
 
 EVERY = _each(ALL)
@@ -134,7 +134,7 @@ def _ascending(wiring, *, learning_rate, isometry_strength=0.1):
 def _untouched(wiring, *, learning_rate, isometry_strength=0.1):
     """Stoix' other defect: a step that reaches no parameter."""
     del isometry_strength
-    return adam_optimizer(wiring, learning_rate=learning_rate)
+    return adam(learning_rate)
 
 
 def _shared_seed(wiring, *, threshold=0.025):

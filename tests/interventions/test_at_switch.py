@@ -5,7 +5,11 @@ import pytest
 
 from pliant.errors import UserError
 from pliant.interventions._at_switch import at_switch, drawn, norm_moved
-from pliant.types import Fresh, Learned
+from pliant.methods import METHODS, build, defaults
+from pliant.networks import mlp
+from pliant.training import init_state, seed_keys
+from pliant.training._switch import switch_task
+from pliant.types import Fresh, Learned, leaf_path
 
 START = Learned({"w": jnp.array([3.0, 4.0])}, {}, ())
 FRESH = Fresh(lambda key: ({"w": jax.random.normal(key, (2,))}, {"mean": jnp.zeros(1)}), lambda params: ())
@@ -57,3 +61,40 @@ def test_norms_are_taken_in_float32():
 def test_a_negative_period_is_refused():
     with pytest.raises(UserError, match=r"got every_tasks=-1; wanted a finite number ≥ 0\. Use 1 for every switch"):
         at_switch(_zeroed, -1)
+
+
+NETWORK = mlp((3,), 2, widths=(4, 4), norm="layer")
+HEAD = {"head/kernel", "head/bias"}
+LAST = HEAD | {"dense_1/kernel", "dense_1/bias", "norm_1/scale", "norm_1/bias"}
+ALL = LAST | {"dense_0/kernel", "dense_0/bias", "norm_0/scale", "norm_0/bias"}
+NORMS = {f"norm_{i}/{name}" for i in (0, 1) for name in ("scale", "bias")}
+TOUCHED = {
+    "full-reset": ALL,
+    "reset-distill": ALL,
+    "head-reset": HEAD,
+    "last-k-reset": LAST,
+    "optimizer-reset": set(),
+    "shrink-perturb": ALL - NORMS,
+}
+
+
+def _switched(name, **values):
+    method = METHODS[name]
+    parts = build(method, NETWORK.wiring, defaults(method) | values)
+    keys = seed_keys(0)
+    state = init_state(NETWORK, parts, keys.network)
+    state = state._replace(params=jax.tree.map(lambda leaf: leaf + 1, state.params))
+    return state, switch_task(NETWORK, parts, state, keys, 1)[0]
+
+
+def _changed(before, after):
+    pairs = zip(*(jax.tree_util.tree_leaves_with_path(tree) for tree in (before, after)), strict=True)
+    return {leaf_path(path) for (path, old), (_, new) in pairs if not np.array_equal(old, new)}
+
+
+@pytest.mark.parametrize("name", TOUCHED)
+def test_what_a_switch_touches(name):
+    before, after = _switched(name)
+    assert _changed(before.params, after.params) == TOUCHED[name]
+    before, after = _switched(name, **METHODS[name].off)
+    assert not _changed(before.params, after.params)

@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 
+from one_update import parts
 from pliant.errors import UserError
 from pliant.interventions import fire
-from pliant.methods import METHODS
+from pliant.methods import METHODS, build, defaults
 from pliant.networks import mlp
 from pliant.types import Fresh, Learned, Wiring
 
@@ -94,7 +95,7 @@ def test_nothing_else_is_touched(key):
     tx = optax.adam(0.1)
     _, optimizer = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params))
     learned = Learned(jax.tree.map(lambda leaf: leaf + 0.5, params), state, optimizer)
-    method = METHODS["fire"].intervention(network.wiring)
+    method = parts("fire", network).intervention
     after, _, _ = method.switch(key, 1, learned, method.init(learned), FRESH)
     jax.tree.map(np.testing.assert_array_equal, after.optimizer, optimizer)
     changed = jax.tree.map(lambda old, new: bool((old != new).any()), learned.params, after.params)
@@ -108,7 +109,7 @@ def test_nothing_else_is_touched(key):
 def test_embeddings_are_left_out(key):
     wiring = Wiring((), {"embed/embedding": "embed", "head/kernel": "head"})
     params = {"embed": {"embedding": jax.random.normal(key, (7, 4))}, "head": {"kernel": jnp.eye(4, 2)}}
-    method = METHODS["fire"].intervention(wiring)
+    method = build(METHODS["fire"], wiring, defaults(METHODS["fire"])).intervention
     after, _, _ = method.switch(key, 1, Learned(params, {}, ()), (), FRESH)
     np.testing.assert_array_equal(after.params["embed"]["embedding"], params["embed"]["embedding"])
 

@@ -8,7 +8,10 @@ import pytest
 
 from pliant.errors import UserError
 from pliant.interventions import full_reset
-from pliant.networks import resnet18
+from pliant.methods import METHODS, build, defaults
+from pliant.networks import mlp, resnet18
+from pliant.training import init_state, seed_keys
+from pliant.training._switch import switch_task
 from pliant.types import Fresh, Learned
 
 NETWORK = resnet18((4, 4, 1), 2, width=2, num_blocks=(1,), norm="batch")
@@ -81,3 +84,16 @@ def test_it_draws_for_many_seeds_at_once():
 def test_a_negative_period_is_refused():
     with pytest.raises(UserError, match="got every_tasks=-2"):
         full_reset(every_tasks=-2)
+
+
+@pytest.mark.parametrize(("every_tasks", "taught"), [(1, 0), (2, -1)])
+def test_the_teacher_is_the_network_before_its_reset(every_tasks, taught):
+    network, method = mlp((3,), 2, widths=(4,)), METHODS["reset-distill"]
+    parts = build(method, network.wiring, defaults(method) | {"every_tasks": every_tasks})
+    before = init_state(network, parts, jax.random.key(0))
+    before = before._replace(params=jax.tree.map(lambda leaf: leaf + 1, before.params))
+    after = switch_task(network, parts, before, seed_keys(0), 1)[0]
+    is_reset = bool((after.params["head"]["kernel"] != before.params["head"]["kernel"]).all())
+    assert (is_reset, int(after.penalty.taught)) == (taught == 0, taught)
+    if is_reset:
+        same(after.penalty.teacher, before.params)

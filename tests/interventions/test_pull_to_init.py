@@ -4,8 +4,10 @@ import numpy as np
 import optax
 import pytest
 
+from one_update import MLP, by_role, params_of
 from pliant.errors import UserError
 from pliant.interventions import clear_moments, pull_to_init
+from pliant.methods import METHODS, build, defaults, find
 from pliant.types import Learned
 
 START = {"bias": jnp.array([1.0, -1.0]), "kernel": jnp.arange(6.0).reshape(3, 2)}
@@ -100,3 +102,24 @@ def test_refuses(options, message):
 def test_mask_that_selects_nothing_is_refused():
     with pytest.raises(UserError, match="got a mask that selects none of 2 parameter leaves"):
         pulled(pull_to_init(learning_rate=0.1, mask={"bias": False, "kernel": False}), NOW)
+
+
+def test_the_method_leaves_norms_out_and_follows_the_learning_rate():
+    method, start = METHODS["l2-init-decoupled"], params_of(MLP)
+    values = defaults(method, 0.1) | {"strength": 1.0}
+    now = jax.tree.map(lambda leaf: leaf + 0.5, start)
+    for rate, left in ((None, 0.4), (0.5, 0.45)):  # of 0.5, after a share of 2 · 0.1, or of half as much
+        learned, _, _ = pulled(build(method, MLP.wiring, values, rate=rate).intervention, now, start=start)
+        distances = by_role(MLP, jax.tree.map(jnp.subtract, learned.params, start))
+        for role, leaves in distances.items():
+            for leaf in leaves:
+                np.testing.assert_allclose(leaf, np.full(leaf.shape, 0.5 if role == "norm" else left), rtol=1e-5)
+
+
+def test_the_method_goes_behind_any_optimizer():
+    values = defaults(find("sgd+l2-init-decoupled"), 0.1)
+    assert (values["learning_rate"], values["momentum"], "l2_init_decoupled_learning_rate" in values) == (
+        0.1,
+        0.0,
+        False,
+    )

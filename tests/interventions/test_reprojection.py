@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+from one_update import parts
 from pliant.errors import UserError
 from pliant.interventions import reprojection
 from pliant.methods import METHODS
@@ -62,7 +63,7 @@ def test_kernels_become_their_polar_factors(key, shape, scale, condition):
 def test_the_network_goes_on_computing_what_it_did(key, activation):
     """Up to 10⁻³, for condition numbers up to 8; but its raw weights are isometries again."""
     network, learned = network_with(key, 5.0, activation=activation)
-    after, _, info = updated(METHODS["newton-schulz"].intervention(network.wiring, every=1), learned)
+    after, _, info = updated(parts("newton-schulz", network, every=1).intervention, learned)
     x = jax.random.normal(key, (16, 6))
     output = jax.jit(lambda of: network.apply(of.params, of.statistics, x, train=False, key=None)[0])
     old, new = output(learned), output(after)
@@ -85,14 +86,14 @@ def test_gradients_reach_the_weights_evenly_again(key):
 
         return jnp.linalg.norm(jax.grad(loss)(of.params)["dense_1"]["kernel"])
 
-    after, _, _ = updated(METHODS["newton-schulz"].intervention(network.wiring, every=1), learned)
+    after, _, _ = updated(parts("newton-schulz", network, every=1).intervention, learned)
     assert size(after) < size(learned) / 3
 
 
 @pytest.mark.parametrize("name", ["newton-schulz", "newton-schulz-maxmin"])
 def test_nothing_but_hidden_kernels_is_touched(key, name):
     network, learned = network_with(key, 5.0, activation=METHODS[name].network.get("activation", "relu"))
-    after, _, _ = updated(METHODS[name].intervention(network.wiring, every=1), learned)
+    after, _, _ = updated(parts(name, network, every=1).intervention, learned)
     jax.tree.map(np.testing.assert_array_equal, after.optimizer, learned.optimizer)
     jax.tree.map(np.testing.assert_array_equal, after.statistics, learned.statistics)
     changed = jax.tree.map(lambda old, new: bool((old != new).any()), learned.params, after.params)
@@ -102,7 +103,7 @@ def test_nothing_but_hidden_kernels_is_touched(key, name):
 
 def test_moments_can_be_cleared_with_the_kernels(key):
     network, learned = network_with(key, 5.0)
-    method = METHODS["newton-schulz"].intervention(network.wiring, every=2, clears_moments=True)
+    method = parts("newton-schulz", network, every=2, clears_moments=True).intervention
     after, _, _ = updated(method, learned, step=2)
     for name in ("mu", "nu"):
         moments = getattr(after.optimizer[0], name)

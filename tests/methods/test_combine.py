@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pliant.errors import UserError
-from pliant.methods import METHODS, build, combine, defaults, find, split_spec, split_static
+from pliant.methods import METHODS, build, combine, defaults, find, split_spec, split_static, wrapped
 from pliant.networks import mlp
 from pliant.optimizers import adamo
 from pliant.training import RunConfig, make_plan
@@ -63,6 +63,34 @@ def test_hyperparameters_that_clash_get_their_methods_name():
     assert "strength" not in values
     assert values["gain"] == 1.0
     assert both.off == {"gram_penalty_strength": 0.0, "l2_init_strength": 0.0}
+
+
+def test_a_name_that_would_be_taken_for_anothers_gets_its_methods_name_too():
+    values = defaults(find("l2+effective-rank+l2-init"))
+    assert [name for name in values if "strength" in name] == [
+        "l2_strength",
+        "effective_rank_strength",
+        "effective_rank_l2_strength",
+        "l2_init_strength",
+    ]
+    assert (values["l2_strength"], values["effective_rank_l2_strength"], values["l2_init_strength"]) == (
+        1e-3,
+        1e-3,
+        1e-2,
+    )
+    assert find("l2+effective-rank+l2-init").off == dict.fromkeys([name for name in values if "strength" in name], 0.0)
+
+
+def test_two_hyperparameters_of_one_name_are_refused():
+    penalties = {
+        "a-b": lambda wiring, *, x=1.0: None,
+        "a": lambda wiring, *, b_x=1.0: None,
+        "c": lambda wiring, *, x=1.0, b_x=1.0: None,
+    }
+    methods = [METHODS["adam"]._replace(name=name, penalty=penalty) for name, penalty in penalties.items()]
+    message = r"got the combination 'a-b\+a\+c', with two hyperparameters 'a_b_x'; wanted another name for each"
+    with pytest.raises(UserError, match=message):
+        combine(*methods)
 
 
 def test_what_shapes_the_program_still_does():
@@ -149,8 +177,8 @@ def test_wraps_follow_one_another():
         return METHODS["adam"]._replace(name=name, summary="", reference="", wrap=wrap)
 
     method = combine(wrapping("a"), wrapping("b"))
-    wrapped = method.wrap(NETWORK._replace(wiring=()), a_num_heads=3, b_num_heads=4)
-    assert wrapped.wiring == (("a", 3), ("b", 4))
+    network = wrapped(method, NETWORK._replace(wiring=()), {"a_num_heads": 3, "b_num_heads": 4})
+    assert network.wiring == (("a", 3), ("b", 4))
     assert split_static(method, defaults(method))[0] == {"a_num_heads": 2, "b_num_heads": 2}
 
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from pliant.methods import METHODS
+from pliant.networks import mlp
 from pliant.networks._norms import BatchNorm, LayerNorm, RMSNorm
 
 ROWS = [(6, 3), (9, 8, 8, 3)]
@@ -100,3 +102,9 @@ def test_statistics_of_a_bad_batch_do_not_join_the_running_ones():
     clean(x, use_running_average=False)
     for found, wanted, start in ((norm.mean, clean.mean, 4.0), (norm.var, clean.var, 2.0)):
         np.testing.assert_allclose(found[...], np.asarray(wanted[...]) * [1, 0, 1] + [0, start, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["layernorm", "layernorm-weight-decay"])
+def test_methods_with_layer_norm_have_it_in_the_network(name):
+    network = mlp((3,), 2, widths=(5, 4), **METHODS[name].network)
+    assert network.wiring.roles == mlp((3,), 2, widths=(5, 4), norm="layer").wiring.roles

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from one_update import parts
 from pliant import diagnostics
 from pliant.errors import UserError
-from pliant.methods import METHODS
 from pliant.networks import mlp, orthogonal
 from pliant.penalties import effective_rank
 from pliant.types import Forward, Wiring
@@ -143,19 +143,19 @@ def test_layers_are_the_last_two_in_order_or_those_named(key):
 
 
 def test_the_method_is_about_what_the_head_reads_and_the_layer_before(key):
-    wiring = mlp((3,), 2, widths=(5,) * 12).wiring
+    network = mlp((3,), 2, widths=(5,) * 12)
     features = {f"dense_{i}": jax.nn.relu(jax.random.normal(jax.random.fold_in(key, i), (16, 5))) for i in range(12)}
     params = {"head": {"bias": jnp.ones(2), "kernel": jnp.ones((5, 2))}}
-    penalty = METHODS["effective-rank"].penalty(wiring, strength=1.0, l2_strength=0.0)
+    penalty = effective_rank(1.0, l2_strength=0.0, wiring=network.wiring)
     ranks = [diagnostics.effective_rank(np.asarray(features[name])) for name in ("dense_10", "dense_11")]
     shuffled = forward(**dict(sorted(features.items())))  # as a dict comes back from a compiled program
     np.testing.assert_allclose(penalty.loss(params, (), shuffled)[0], -np.mean(ranks), rtol=1e-5)
-    small = METHODS["effective-rank"].penalty(wiring, strength=0.0, l2_strength=2.0)
+    small = parts("effective-rank", network, strength=0.0, l2_strength=2.0).penalty
     gradient = jax.grad(lambda params: small.loss(params, (), shuffled)[0])(params)
     np.testing.assert_allclose(gradient["head"]["kernel"], 2.0 * params["head"]["kernel"], rtol=1e-6)
     assert not np.any(gradient["head"]["bias"])
     with pytest.raises(UserError, match="got the effective rank of features on a network without hidden layers"):
-        METHODS["effective-rank"].penalty(Wiring((), {"head/kernel": "head"}))
+        effective_rank(wiring=Wiring((), {"head/kernel": "head"}))
 
 
 def test_strengths_of_zero_are_exactly_zero(key):

@@ -6,6 +6,7 @@ import pytest
 from pliant.errors import UserError
 from pliant.networks import cnn, mlp
 from pliant.penalties import feature_init
+from pliant.training import RunConfig, make_plan
 from pliant.types import Forward, Wiring
 
 X = jax.random.normal(jax.random.key(1), (6, 3))
@@ -97,3 +98,8 @@ def test_negative_strength_is_refused():
 def test_a_linear_model_is_refused():
     with pytest.raises(UserError, match="got a network whose head reads the inputs; wanted hidden features to keep"):
         feature_init(mlp((3,), 2, widths=()).wiring)
+
+
+def test_the_method_refuses_linear_models():
+    with pytest.raises(UserError, match="reads the inputs; wanted"):
+        make_plan(RunConfig(methods=("feature-init",), widths=()))

@@ -5,9 +5,11 @@ import optax
 import pytest
 
 from pliant.errors import UserError
+from pliant.methods import build, defaults, find, wrapped
 from pliant.networks import cnn, mlp, t5
 from pliant.penalties import infer, with_auxiliary_heads
-from pliant.types import Forward
+from pliant.training import RunConfig, make_plan
+from pliant.types import Forward, Fresh, Learned, Signals
 
 PLAIN = mlp((3,), 2, widths=(5, 4))
 NETWORK = with_auxiliary_heads(PLAIN, num_heads=7)
@@ -158,3 +160,24 @@ def test_parameters_that_are_no_dictionary_are_refused():
     listed = network._replace(init=lambda key: ([jnp.zeros(1)], {}))
     with pytest.raises(UserError, match=r"whose parameters are a list; wanted a dictionary"):
         with_auxiliary_heads(listed)
+
+
+def test_a_unit_that_is_reset_leaves_the_auxiliary_heads():
+    """They read the unit as the head does: what a fresh unit says must reach neither."""
+    method = find("redo+infer")
+    network = wrapped(method, PLAIN, defaults(method))
+    params, _ = network.init(jax.random.key(0))
+    features = {"dense_0": jnp.ones((2, 5)), "dense_1": jnp.array([[0.0, 1.0, 1.0, 1.0]] * 2)}
+    signals = Signals(params, features, lambda learned, key, number: features, Fresh(network.init, lambda params: ()))
+    redo = build(method, network.wiring, defaults(method) | {"every": 1, "threshold": 0.0}).intervention
+    learned = Learned(params, {}, ())
+    learned, _, info = redo.update(jax.random.key(1), 1, learned, redo.init(learned), signals)
+    assert int(info["units_reset"]) == 1
+    kernel = learned.params["infer"]["kernel"]
+    np.testing.assert_array_equal(kernel[0], np.zeros(10))
+    np.testing.assert_array_equal(kernel[1:], params["infer"]["kernel"][1:])
+
+
+def test_the_method_refuses_linear_models():
+    with pytest.raises(UserError, match="reads the inputs; wanted"):
+        make_plan(RunConfig(methods=("infer",), widths=()))

@@ -4,8 +4,11 @@ import numpy as np
 import optax
 import pytest
 
+from one_update import MLP, by_role, params_of, parts
 from pliant.errors import UserError
+from pliant.networks import vit
 from pliant.penalties import l2
+from strict_types import unchecked
 
 PARAMS = {"bias": jnp.array([1.0, -1.0]), "kernel": jnp.arange(6.0).reshape(3, 2) - 2.5}
 
@@ -71,3 +74,33 @@ def test_negative_strength_is_refused():
 def test_mask_that_selects_nothing_is_refused():
     with pytest.raises(UserError, match="got a mask that selects none of 2 parameter leaves; wanted at least one"):
         l2(0.1, mask={"bias": False, "kernel": False}).init(PARAMS)
+
+
+@pytest.mark.parametrize(("parameters", "spared"), [("all", ()), ("kernels", ("bias", "norm"))])
+def test_what_the_method_pulls(parameters, spared):
+    penalty, params = parts("l2", strength=0.3, parameters=parameters).penalty, params_of(MLP)
+    gradients = jax.grad(lambda params: penalty.loss(params, penalty.init(params), None)[0])(params)
+    wanted = by_role(MLP, params)
+    for role, leaves in by_role(MLP, gradients).items():
+        for gradient, leaf in zip(leaves, wanted[role], strict=True):
+            np.testing.assert_allclose(gradient, 0 * leaf if role in spared else 0.3 * leaf, rtol=1e-5)
+
+
+def test_a_mask_goes_before_the_wiring():
+    only_biases = lambda params: MLP.wiring.mask(params, "bias")  # noqa: E731
+    penalty, params = l2(0.3, wiring=MLP.wiring, mask=only_biases), params_of(MLP)
+    wanted = sum(float((leaf**2).sum()) for leaf in by_role(MLP, params)["bias"])
+    np.testing.assert_allclose(penalty.loss(params, (), None)[0], 0.15 * wanted, rtol=1e-5)
+
+
+def test_unknown_parameters_are_refused():
+    with pytest.raises(UserError, match="got parameters='biases'; wanted 'kernels' or 'all'"):
+        unchecked(l2)(parameters="biases")
+
+
+def test_embeddings_are_kernels():
+    network = vit((4, 4, 1), 2, width=4, num_heads=1, num_blocks=1, mlp_width=4)
+    penalty, params = parts("l2", network).penalty, params_of(network)
+    moves = jax.grad(lambda params: penalty.loss(params, penalty.init(params), None)[0])(params)
+    assert np.any(moves["patch"]["kernel"])
+    assert not np.any(moves["patch"]["bias"])

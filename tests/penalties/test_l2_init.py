@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+from one_update import MLP, by_role, params_of, parts
 from pliant.errors import UserError
 from pliant.networks import mlp
 from pliant.penalties import l2_init
@@ -104,3 +105,11 @@ def test_unknown_norm_is_refused():
 def test_mask_that_selects_nothing_is_refused():
     with pytest.raises(UserError, match="got a mask that selects none of 2 parameter leaves; wanted at least one"):
         l2_init(0.1, mask={"bias": False, "kernel": False}).init(START)
+
+
+@pytest.mark.parametrize("name", ["l2-init", "wasserstein-init"])
+def test_methods_leave_norms_out(name):
+    penalty, start = parts(name, strength=1.0).penalty, params_of(MLP)
+    state, now = penalty.init(start), jax.tree.map(lambda leaf: leaf + 0.5, start)
+    gradients = by_role(MLP, jax.grad(lambda params: penalty.loss(params, state, None)[0])(now))
+    assert {role for role, leaves in gradients.items() if any(map(np.any, leaves))} == {"matrix", "head", "bias"}

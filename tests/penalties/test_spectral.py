@@ -5,7 +5,6 @@ import pytest
 
 from pliant.errors import UserError
 from pliant.isometry import matrix_view
-from pliant.methods import METHODS
 from pliant.networks import mlp
 from pliant.penalties import SpectralState, spectral
 from strict_types import unchecked
@@ -152,7 +151,7 @@ def touched_by(options, **network_options):
     network = mlp((6,), 3, **{"widths": (5,), "norm": "layer"} | network_options)
     shapes, _ = jax.eval_shape(network.init, jax.random.key(0))
     start, moved = (jax.tree.map(lambda leaf, x=x: jnp.full(leaf.shape, x), shapes) for x in (1.0, 1.5))
-    penalty = METHODS["spectral"].penalty(network.wiring, **options)
+    penalty = spectral(wiring=network.wiring, **options)
     state = penalty.init(start)
     gradient = jax.jit(jax.grad(lambda params: penalty.loss(params, state, None)[0]))(moved)
     return {f"{layer}/{name}" for layer in gradient for name in gradient[layer] if np.any(gradient[layer][name])}

@@ -104,11 +104,7 @@ def _explain_method(name: str) -> None:
     for what, how in changes.items():
         if how:
             print_line(f"{what}: {how}")
-    known: dict[str, str] = {}
-    for member in members:  # what several have gets the member's name in front
-        own = option_meanings(member)
-        known = own | {f"{member.name.replace('-', '_')}_{key}": meaning for key, meaning in own.items()} | known
-    _print_options(name, defaults(method), known)
+    _print_options(name, defaults(method), option_meanings(method))
 
 
 def _explain_factory(kind: str, factories: Mapping[str, Callable[..., Any]]) -> Callable[[str], None]:

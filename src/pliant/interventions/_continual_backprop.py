@@ -27,6 +27,7 @@ from pliant.types import (
     Intervention,
     Key,
     Learned,
+    Method,
     Number,
     Params,
     Signals,
@@ -327,3 +328,13 @@ def _with_new_statistics(learned: Learned, wiring: Wiring, units: Units, key: Ke
 
     _, start = signals.fresh.init_network(key)
     return learned._replace(statistics=jax.tree_util.tree_map_with_path(renew, learned.statistics, start))
+
+
+CONTINUAL_BACKPROP = Method(
+    name="continual-backprop",
+    summary="Adam that replaces the least useful units all along, a few at a time",
+    reference="Dohare et al. 2024, methods; Dohare et al. 2021, algorithm 1",
+    intervention=continual_backprop,
+    off={"replacement_rate": 0.0},
+    remembers="the utilities and ages of units",
+)

@@ -13,7 +13,7 @@ from pliant.interventions._moments import clear_moments
 from pliant.isometry import spatial_axes, split_axes
 from pliant.layouts import OutputAxes, find_output_axes
 from pliant.masks import Mask, select
-from pliant.types import Fresh, Info, Intervention, Key, Learned, Number, Params, Signals, by_path
+from pliant.types import Fresh, Info, Intervention, Key, Learned, Method, Number, Params, Part, Signals, by_path
 from pliant.xla.branches import anywhere
 
 Per = Literal["unit", "slice"]
@@ -185,3 +185,13 @@ def _scale(gradient: Array, weights: Array, axes: tuple[int, ...] | None, min_sc
 
     cosines = -(direction(gradient) * direction(weights)).sum(axis=axes, keepdims=True)
     return jnp.clip(cosines, min_scale, 1)
+
+
+DASH = Method(
+    name="dash",
+    summary="Adam that shrinks weights which do not point where a new task wants them",
+    reference="Shin et al. 2024, algorithm 1",
+    intervention=Part(dash, roles=("matrix", "head", "bias")),
+    off={"min_scale": 1.0},
+    boundary_aware=True,
+)

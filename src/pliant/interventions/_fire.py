@@ -12,7 +12,7 @@ from pliant.isometry import spatial_axes, split_axes
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask
 from pliant.networks import newton_schulz
-from pliant.types import Fresh, Intervention, Key, Learned, Number, State
+from pliant.types import Fresh, Intervention, Key, Learned, Method, Number, Part, State
 
 _TINY = 1e-30
 
@@ -109,3 +109,13 @@ def _isometry(kernel: Float[Array, "*axes"], output_axes: tuple[int, ...], itera
     slices = ordered.reshape(num_slices, -1, num_out)
     result = (num_out / slices.shape[1]) ** 0.5 / num_slices * jax.vmap(orthogonal)(slices)
     return result.reshape(ordered.shape).transpose(*(order.index(axis) for axis in range(kernel.ndim)))
+
+
+FIRE = Method(
+    name="fire",
+    summary="Adam; when the task changes, every kernel becomes an isometry close to it",
+    reference="Han et al. 2026, FIRE",
+    intervention=Part(fire, roles=("matrix", "head")),
+    off={"every_tasks": 0},
+    boundary_aware=True,
+)

@@ -1,7 +1,8 @@
 """Full reset: beginning again when the task changes."""
 
 from pliant.interventions._at_switch import at_switch, drawn
-from pliant.types import Fresh, Intervention, Key, Learned, Number, State
+from pliant.penalties import distillation
+from pliant.types import Fresh, Intervention, Key, Learned, Method, Number, State
 
 
 def full_reset(*, every_tasks: Number = 1) -> Intervention:
@@ -45,3 +46,24 @@ def full_reset(*, every_tasks: Number = 1) -> Intervention:
         return Learned(params, statistics, fresh.init_optimizer(params))
 
     return Intervention(lambda _: (), switch=at_switch(renew, every_tasks))
+
+
+FULL_RESET = Method(
+    name="full-reset",
+    summary="a new network and a new Adam for every task: what a fresh network learns",
+    reference="Nikishin et al. 2022, resets of SAC",
+    intervention=full_reset,
+    off={"every_tasks": 0},
+    boundary_aware=True,
+    redraws=True,
+)
+RESET_DISTILL = Method(
+    name="reset-distill",
+    summary="a new network for every task, taught by the old one while it starts",
+    reference="Schmitt et al. 2018, the student's auxiliary loss; Igl et al. 2021",
+    penalty=distillation,
+    intervention=full_reset,
+    off={"every_tasks": 0, "strength": 0.0},
+    boundary_aware=True,
+    redraws=True,
+)

@@ -9,7 +9,7 @@ from jaxtyping import Array
 from pliant.errors import require_range, require_whole
 from pliant.finite import keep_finite
 from pliant.interventions._at_switch import norm_moved
-from pliant.types import Info, Intervention, Key, Learned, Number, Params, Scalar, Signals, State
+from pliant.types import Info, Intervention, Key, Learned, Method, Number, Params, Scalar, Signals, State
 
 
 class HareTortoiseState(NamedTuple):
@@ -103,3 +103,13 @@ def _wide(leaf: Array) -> Array:
     """A copy, in float32 at least if it is a floating-point number."""
     is_number = jnp.issubdtype(leaf.dtype, jnp.floating)
     return jnp.array(leaf, jnp.promote_types(leaf.dtype, jnp.float32) if is_number else leaf.dtype, copy=True)
+
+
+HARE_TORTOISE = Method(
+    name="hare-tortoise",
+    summary="Adam set back to its slow average at intervals; the average is evaluated",
+    reference="Lee et al. 2024, Hare & Tortoise",
+    intervention=hare_tortoise,
+    off={"momentum": 0.0},
+    remembers="a slow average of the weights",
+)

@@ -10,7 +10,20 @@ from pliant.errors import UserError, require_whole
 from pliant.interventions._at_switch import at_switch, drawn
 from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._moments import clear_moments
-from pliant.types import Fresh, Intervention, Key, Learned, Number, Params, State, Wiring, by_path, leaf_path
+from pliant.types import (
+    Fresh,
+    Intervention,
+    Key,
+    Learned,
+    Method,
+    Number,
+    Params,
+    Part,
+    State,
+    Wiring,
+    by_path,
+    leaf_path,
+)
 
 
 def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1) -> Intervention:
@@ -100,3 +113,21 @@ def _check(wiring: Wiring, num_layers: int) -> None:
         )
     most = len(wiring.layers) + 1
     require_whole("num_layers", num_layers, 1, most, do="1 is the head alone; full-reset renews the whole network.")
+
+
+HEAD_RESET = Method(
+    name="head-reset",
+    summary="Adam with a new output layer for every task",
+    reference="Nikishin et al. 2022, resets of SPR; Lyle et al. 2023",
+    intervention=Part(layer_reset, fixed={"num_layers": 1}),
+    off={"every_tasks": 0},
+    boundary_aware=True,
+)
+LAST_K_RESET = Method(
+    name="last-k-reset",
+    summary="Adam with a new head and new last hidden layers for every task",
+    reference="Nikishin et al. 2022, resets of DrQ",
+    intervention=layer_reset,
+    off={"every_tasks": 0},
+    boundary_aware=True,
+)

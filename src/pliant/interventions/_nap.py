@@ -17,6 +17,7 @@ from pliant.types import (
     Intervention,
     Key,
     Learned,
+    Method,
     Number,
     Params,
     Role,
@@ -168,3 +169,14 @@ def _check(wiring: Wiring) -> None:
 def _of_role(wiring: Wiring, layer: HiddenLayer, role: Role) -> tuple[str, ...]:
     """The parameters of that role that feed a layer's units, by path."""
     return tuple(feed.slot.path for feed in layer.feeds if wiring.roles[feed.slot.path] == role)
+
+
+NAP = Method(
+    name="nap",
+    summary="Adam with layer norms, and weights projected to their initial norms (Normalize-and-Project)",
+    reference="Lyle et al. 2024, algorithm 1",
+    intervention=nap,
+    network={"norm": "layer", "use_bias": False},
+    off={"strength": 0.0},
+    lowers="weight_norm",
+)

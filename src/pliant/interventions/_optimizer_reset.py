@@ -3,7 +3,7 @@
 from pliant.errors import UserError
 from pliant.interventions._at_switch import at_switch
 from pliant.interventions._moments import has_counts, reset_counts
-from pliant.types import Fresh, Intervention, Key, Learned, Number, State
+from pliant.types import Fresh, Intervention, Key, Learned, Method, Number, State
 
 
 def optimizer_reset(*, keep_moments: bool = False, every_tasks: Number = 1) -> Intervention:
@@ -65,3 +65,13 @@ def optimizer_reset(*, keep_moments: bool = False, every_tasks: Number = 1) -> I
         return learned._replace(optimizer=fresh.init_optimizer(learned.params))
 
     return Intervention(init, switch=at_switch(renew, every_tasks))
+
+
+OPTIMIZER_RESET = Method(
+    name="optimizer-reset",
+    summary="Adam that forgets its moments when the task changes, or only its count (Adam-Rel)",
+    reference="Asadi et al. 2023; Ellis et al. 2024",
+    intervention=optimizer_reset,
+    off={"every_tasks": 0},
+    boundary_aware=True,
+)

@@ -19,6 +19,7 @@ from pliant.types import (
     Intervention,
     Key,
     Learned,
+    Method,
     Network,
     Number,
     Params,
@@ -179,3 +180,16 @@ def _head(wiring: Wiring, params: Params) -> dict[str, Array]:
 
 def _with_leaves(params: Params, leaves: Mapping[str, Array]) -> Params:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: leaves.get(leaf_path(path), leaf), params)
+
+
+PLASTICITY_INJECTION = Method(
+    name="plasticity-injection",
+    summary="Adam; once, the head is frozen and a fresh one learns what it does not",
+    reference="Nikishin et al. 2023, the definition of the intervention",
+    wrap=with_injection,
+    intervention=plasticity_injection,
+    off={"at_task": 0},
+    boundary_aware=True,
+    remembers="the head that it froze",
+    alone="has frozen heads beside the one in the parameters",
+)

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from pliant.errors import require_range
 from pliant.masks import Mask, select
-from pliant.types import Info, Intervention, Key, Learned, Number, Signals, State
+from pliant.types import ALL_BUT_NORMS, Info, Intervention, Key, Learned, Method, Number, Part, Signals, State
 from pliant.xla.squares import total_norm
 
 
@@ -76,3 +76,13 @@ def pull_to_init(*, learning_rate: Number, strength: Number = 0.1, mask: Mask = 
         return learned._replace(params=params), state, {"norm_moved": total_norm(pulls)}
 
     return Intervention(init, update)
+
+
+L2_INIT_DECOUPLED = Method(
+    name="l2-init-decoupled",
+    summary="Adam with a pull towards the initial weights after every update, past the moments",
+    reference="Kumar et al. 2023, section 4; decoupled as in Loshchilov and Hutter 2019, algorithm 2",
+    intervention=Part(pull_to_init, roles=ALL_BUT_NORMS),
+    off={"strength": 0.0},
+    remembers="the initial weights",
+)

@@ -12,7 +12,7 @@ from pliant.diagnostics import dormancy_scores
 from pliant.errors import require_choice, require_range, require_whole
 from pliant.finite import all_finite
 from pliant.interventions._surgery import Units, lowest, num_selected, require_owned_outputs, reset_units
-from pliant.types import HiddenLayer, Info, Intervention, Key, Learned, Number, Signals, State, Wiring, by_path
+from pliant.types import HiddenLayer, Info, Intervention, Key, Learned, Method, Number, Signals, State, Wiring, by_path
 
 
 class ReDoState(NamedTuple):
@@ -215,3 +215,21 @@ def recycling(
 def _whole(number: Array) -> Array:
     """Rounded down, where a whole number that was just missed is still met."""
     return jnp.floor(number + 1e-5).astype(jnp.int32)
+
+
+REDO = Method(
+    name="redo",
+    summary="Adam with a periodic reset of dormant units",
+    reference="Sokar et al. 2023, algorithm 1",
+    intervention=redo,
+    off={"threshold": -1.0},
+    lowers="dormant_fraction",
+)
+REDO_SCHEDULED = Method(
+    name="redo-scheduled",
+    summary="Adam with a periodic reset of the least active units, fewer and fewer of them",
+    reference="Sokar et al. 2023, the code's scheduled recycler",
+    intervention=scheduled_redo,
+    off={"fraction": 0.0},
+    lowers="dormant_fraction",
+)

@@ -9,7 +9,7 @@ from pliant.diagnostics import gradient_scores, incoming_gradients
 from pliant.errors import require_range
 from pliant.interventions._redo import recycling
 from pliant.interventions._surgery import Units, require_owned_outputs
-from pliant.types import Intervention, Key, Learned, Number, Signals, Wiring
+from pliant.types import Intervention, Key, Learned, Method, Number, Signals, Wiring
 
 
 def regrama(wiring: Wiring, *, threshold: Number = 0.01, every: Number = 1000) -> Intervention:
@@ -69,3 +69,13 @@ def regrama(wiring: Wiring, *, threshold: Number = 0.01, every: Number = 1000) -
 
 def _is_idle(scores: Float[Array, " width"], threshold: Number) -> Bool[Array, " width"]:
     return (scores <= threshold) & (scores > 0).any()
+
+
+REGRAMA = Method(
+    name="regrama",
+    summary="Adam with a periodic reset of units that get hardly any gradient",
+    reference="Liu et al. 2025 (arXiv 2505.24061)",
+    intervention=regrama,
+    off={"threshold": -1.0},
+    lowers="dormant_fraction",
+)

@@ -13,7 +13,7 @@ from pliant.isometry import from_matrix, matrix_view
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask
 from pliant.networks import reproject
-from pliant.types import Info, Intervention, Key, Learned, Number, Signals, State, by_path
+from pliant.types import Info, Intervention, Key, Learned, Method, Number, Part, Signals, State, by_path
 
 
 def reprojection(
@@ -92,3 +92,20 @@ def reprojection(
         return learned, state, {"norm_moved": moved}
 
     return Intervention(init, update)
+
+
+NEWTON_SCHULZ = Method(
+    name="newton-schulz",
+    summary="Adam on hidden layers that apply the orthogonalised value of their weights",
+    reference="Anil et al. 2019; Rosseau et al. 2026, appendix B",
+    intervention=Part(reprojection, roles=("matrix",)),
+    network={"linear": "newton-schulz"},
+    off={"every": 0},
+    lowers="isometry_deviation",
+)
+NEWTON_SCHULZ_MAXMIN = NEWTON_SCHULZ._replace(
+    name="newton-schulz-maxmin",
+    summary="Adam on orthogonalised hidden layers with MaxMin between: isometric by construction",
+    reference="Anil et al. 2019; Rosseau et al. 2026, section 3.1 and appendix B",
+    network={"linear": "newton-schulz", "activation": "maxmin"},
+)

@@ -10,7 +10,20 @@ from pliant.errors import require_choice, require_range, require_whole
 from pliant.interventions._moments import clear_moments
 from pliant.interventions._surgery import lowest, num_selected
 from pliant.masks import Mask, select
-from pliant.types import Info, Intervention, Key, Learned, Number, Params, Signals, State, by_path, leaf_path
+from pliant.types import (
+    Info,
+    Intervention,
+    Key,
+    Learned,
+    Method,
+    Number,
+    Params,
+    Part,
+    Signals,
+    State,
+    by_path,
+    leaf_path,
+)
 
 
 def selective_reinit(
@@ -114,3 +127,12 @@ def selective_reinit(
         return learned, state, info
 
     return Intervention(init, update)
+
+
+SELECTIVE_WEIGHT_REINIT = Method(
+    name="selective-weight-reinit",
+    summary="Adam with a periodic fresh start of the least useful weights of every kernel",
+    reference="Hernandez-Garcia et al. 2025 (arXiv 2508.00212)",
+    intervention=Part(selective_reinit, roles=("matrix", "head")),
+    off={"fraction": 0.0},
+)

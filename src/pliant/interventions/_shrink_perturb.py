@@ -9,7 +9,20 @@ from jaxtyping import Array
 from pliant.errors import UserError, require_range, unknown_name
 from pliant.interventions._at_switch import at_switch, drawn, norm_moved
 from pliant.masks import Mask, select
-from pliant.types import Fresh, Info, Intervention, Key, Learned, Number, Params, Signals, State
+from pliant.types import (
+    ALL_BUT_NORMS,
+    Fresh,
+    Info,
+    Intervention,
+    Key,
+    Learned,
+    Method,
+    Number,
+    Params,
+    Part,
+    Signals,
+    State,
+)
 
 Mode = Literal["fresh-init", "to-init", "per-step-fresh", "gaussian"]
 _AT_SWITCH: tuple[Mode, ...] = ("fresh-init", "to-init")
@@ -127,3 +140,13 @@ def _check_mean(shrink: float, perturb: float) -> None:
             wanted="the shares of a mean, such as 1 − c and c",
             do="Use shrink=0.2 and perturb=0.8, as published.",
         )
+
+
+SHRINK_PERTURB = Method(
+    name="shrink-perturb",
+    summary="Adam; when the task changes, weights are shrunk and fresh ones added",
+    reference="Ash and Adams 2020, Shrink, Perturb, Repeat",
+    intervention=Part(shrink_perturb, roles=ALL_BUT_NORMS),
+    off={"shrink": 1.0, "perturb": 0.0},
+    boundary_aware=True,
+)

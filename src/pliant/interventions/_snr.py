@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from pliant.errors import require_range, require_whole
 from pliant.interventions._surgery import num_selected, require_owned_outputs, reset_units
-from pliant.types import Info, Intervention, Key, Learned, Number, Signals, State, Wiring
+from pliant.types import Info, Intervention, Key, Learned, Method, Number, Signals, State, Wiring
 from pliant.xla.branches import anywhere
 
 
@@ -167,3 +167,13 @@ def _quantile(histogram: Array, quantile: Number) -> Float[Array, " width"]:
     total = below[:, -1:]
     reached = below >= quantile * total * (1.0 - 1e-6)
     return jnp.where(total[:, 0] > 0, 1.0 + jnp.argmax(reached & (below > 0), axis=1), jnp.inf)
+
+
+SNR = Method(
+    name="snr",
+    summary="Adam that resets units which are silent for longer than is usual for them",
+    reference="Farias and Jozefiak 2025, algorithm 1",
+    intervention=snr,
+    off={"quantile": 1.0},
+    remembers="how long units are usually silent",
+)

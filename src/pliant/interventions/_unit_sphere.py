@@ -10,7 +10,7 @@ from pliant.errors import UserError, require_range
 from pliant.interventions._at_switch import norm_moved
 from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._projection import toward, wide
-from pliant.types import Info, Intervention, Key, Learned, Number, Signals, State, Wiring, leaf_path
+from pliant.types import Info, Intervention, Key, Learned, Method, Number, Signals, State, Wiring, leaf_path
 
 
 def unit_sphere(wiring: Wiring, *, strength: Number = 1.0) -> Intervention:
@@ -96,3 +96,13 @@ def _check(wiring: Wiring) -> None:
             wanted="hidden layers with a learned scale behind every unit's weights",
             do="Use mlp or cnn with linear='scaled'.",
         )
+
+
+UNIT_SPHERE = Method(
+    name="unit-sphere",
+    summary="Adam with every unit's weights projected to norm 1, and a learned scale behind them",
+    reference="Lee et al. 2025 (SimbaV2)",
+    intervention=unit_sphere,
+    network={"linear": "scaled"},
+    off={"strength": 0.0},
+)

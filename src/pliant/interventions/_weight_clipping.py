@@ -11,7 +11,20 @@ from pliant.interventions._at_switch import norm_moved
 from pliant.interventions._frozen import keep_frozen
 from pliant.isometry import matrix_view
 from pliant.layouts import find_output_axes
-from pliant.types import Info, Intervention, Key, Learned, Number, Params, Signals, State, Wiring, by_path, leaf_path
+from pliant.types import (
+    Info,
+    Intervention,
+    Key,
+    Learned,
+    Method,
+    Number,
+    Params,
+    Signals,
+    State,
+    Wiring,
+    by_path,
+    leaf_path,
+)
 from pliant.xla.squares import sum_of_squares
 
 _NONE = 1e30
@@ -114,3 +127,13 @@ def _fan_in_of_bias(wiring: Wiring, bias: str, fan_in: dict[str, int]) -> int:
             do="Add it to the feeds of its layer, next to the kernel.",
         )
     return sum(fan_in[path] for path in beside or fed)
+
+
+WEIGHT_CLIPPING = Method(
+    name="weight-clipping",
+    summary="Adam with weights clipped to a multiple of the bounds of a uniform initialisation",
+    reference="Elsayed et al. 2024",
+    intervention=weight_clipping,
+    off={"kappa": 1e30},
+    lowers="weight_norm",
+)

@@ -1,33 +1,22 @@
-"""The named recipes: what the command line calls a method."""
+"""Methods: the registry, combinations, and how a method is built for a network."""
 
 from typing import NoReturn
 
 from pliant.errors import UserError
-from pliant.methods._builders import adam_optimizer, on_roles
+from pliant.methods._building import Parts, build, retarget, wrapped
 from pliant.methods._combine import combine
-from pliant.methods._hyperparameters import (
-    Parts,
-    as_arrays,
-    build,
-    defaults,
-    option_meanings,
-    retarget,
-    split_static,
-    with_settings,
-    wrapped,
-)
-from pliant.methods._registry import METHODS, find, recorded, split_spec, user_files, users_code
+from pliant.methods._hyperparameters import as_arrays, defaults, option_meanings, split_static, with_settings
+from pliant.methods._registry import FAMILIES, METHODS, find, recorded, split_spec, user_files, users_code
 
 __all__ = [
+    "FAMILIES",
     "METHODS",
     "Parts",
-    "adam_optimizer",
     "as_arrays",
     "build",
     "combine",
     "defaults",
     "find",
-    "on_roles",
     "option_meanings",
     "recorded",
     "retarget",
@@ -39,11 +28,14 @@ __all__ = [
     "wrapped",
 ]
 
-_RENAMED = {"reshape": "retarget"}
+_RENAMED = {
+    "adam_optimizer": "pliant.optimizers.adam(learning_rate, ...)",
+    "on_roles": "pliant.types.Part(factory, roles=(...))",
+    "reshape": "pliant.methods.retarget",
+}
 
 
 def __getattr__(name: str) -> NoReturn:
     if name in _RENAMED:
-        new = f"pliant.methods.{_RENAMED[name]}"
-        raise UserError(got=f"pliant.methods.{name}", wanted=f"{new}, its new name", do="Use the new name.")
+        raise UserError(got=f"pliant.methods.{name}", wanted=_RENAMED[name], do="Use that in its place.")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,20 +1,19 @@
 """Several methods as one: `redo+layernorm`, `adamo+l2-init`."""
 
 import functools
-import inspect
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import jax
 
 from pliant.errors import UserError
-from pliant.methods._builders import adam_optimizer
-from pliant.settings import options
-from pliant.types import Forward, Info, Intervention, Key, Learned, Method, Params, Penalty, Scalar, State
+from pliant.methods._parts import Joined, Member, parameters
+from pliant.optimizers import adam
+from pliant.types import Forward, Info, Intervention, Key, Learned, Method, Network, Params, Penalty, Scalar, State
 
-_PARTS = ("penalty", "intervention", "schedule", "wrap", "targets")
+_RATE = "learning_rate"  # one for all parts that ask for it
 
 
 def combine(*methods: Method) -> Method:
@@ -22,7 +21,7 @@ def combine(*methods: Method) -> Method:
 
     Penalties are added up; interventions run one after the other, in the order given; schedules multiply. At most one
     of the methods may bring an optimizer of its own, the others' is Adam. Hyperparameters keep their names; those that
-    several members have get the member's name in front, such as `l2_init_strength`, but the optimizer's.
+    several members have get the member's name in front, such as `l2_init_strength`, but the optimizer's do not.
 
     Args:
       methods: at least one, each with another name.
@@ -33,7 +32,8 @@ def combine(*methods: Method) -> Method:
     Raises:
       UserError: for methods that cannot go together: a name twice, two optimizers, two values for one option of the
         network, two that pose the tasks anew, two that are evaluated by another network than the trained one, one that
-        draws the network anew beside one that remembers something of the old one.
+        draws the network anew beside one that remembers something of the old one, and for hyperparameters that would
+        have one name.
 
     Example:
       >>> from pliant.methods import METHODS, defaults
@@ -52,22 +52,21 @@ def combine(*methods: Method) -> Method:
     _check(methods)
     renamed = _hyperparameter_names(methods)
 
-    def members(part: str) -> list["_Member"]:
-        found = zip(methods, renamed, strict=True)
-        return [_Member(m.name, getattr(m, part), names) for m, names in found if getattr(m, part)]
+    def joined(part: str, join: Callable[..., Any]) -> Any:
+        pairs = zip(methods, renamed, strict=True)
+        found = tuple(Member(m.name, getattr(m, part), names) for m, names in pairs if getattr(m, part))
+        return Joined(found, join) if found else None
 
-    joins: dict[str, Callable[..., Any]] = {"penalty": _sum, "intervention": _chain, "schedule": _product}
-    parts: dict[str, Any] = {part: _joined(members(part), join) for part, join in joins.items() if members(part)}
-    parts |= {part: _successive(members(part)) for part in ("wrap", "targets") if members(part)}
+    parts = {part: joined(part, join) for part, join in _JOINS.items()}
     return Method(
         name="+".join(method.name for method in methods),
         summary="; ".join(method.summary for method in methods),
         reference="; ".join(method.reference for method in methods),
-        optimizer=next((m.optimizer for m in methods if m.optimizer is not adam_optimizer), adam_optimizer),
+        optimizer=next((method.optimizer for method in methods if method.optimizer), None),
         network={name: value for method in methods for name, value in method.network.items()},
         replaces={name: value for method in methods for name, value in method.replaces.items()},
         off={names[key]: off for m, names in zip(methods, renamed, strict=True) for key, off in m.off.items()},
-        base=next((m.base if m.off else m.name for m in methods if m.optimizer is not adam_optimizer), "adam"),
+        base=next((m.base if m.off else m.name for m in methods if m.optimizer), "adam"),
         boundary_aware=any(method.boundary_aware for method in methods),
         redraws=any(method.redraws for method in methods),
         remembers=" and ".join(method.remembers for method in methods if method.remembers),
@@ -76,23 +75,9 @@ def combine(*methods: Method) -> Method:
     )
 
 
-class _Member(NamedTuple):
-    """A builder of one of the methods, with the names that its hyperparameters have in the combination."""
-
-    method: str
-    builder: Callable[..., Any]
-    names: Mapping[str, str]
-
-    def build(self, first: Any, values: Mapping[str, Any]) -> Any:
-        return self.builder(first, **{name: values[self.names[name]] for name in options(self.builder)})
-
-    def parameters(self) -> list[inspect.Parameter]:
-        return [option.replace(name=self.names[name]) for name, option in options(self.builder).items()]
-
-
 def _check(methods: Sequence[Method]) -> None:
     name = "+".join(method.name for method in methods)
-    own = {"optimizer": [m.name for m in methods if m.optimizer is not adam_optimizer]}
+    own = {"optimizer": [method.name for method in methods if method.optimizer]}
     own |= {part: [m.name for m in methods if getattr(m, part)] for part in ("targets", "replaces")}
     own["name"] = [method.name for method in methods if name.split("+").count(method.name) > 1]
     for option in {option for method in methods for option in method.network}:
@@ -140,47 +125,54 @@ def _check_alone(name: str, methods: Sequence[Method]) -> None:
 
 
 def _hyperparameter_names(methods: Sequence[Method]) -> list[dict[str, str]]:
-    """For every method, from its own names to those in the combination."""
+    """For every method, from its own names to those in the combination.
+
+    What several have gets the method's name in front, and so does what would then have the name of another: the
+    `l2_strength` of effective-rank beside the `strength` of l2.
+    """
+    optimizers = [set(parameters(method.optimizer or adam)) for method in methods]
+    extra = [names - set(parameters(adam)) for names in optimizers]
     own = [
-        {name for part in _PARTS if getattr(method, part) for name in options(getattr(method, part))}
+        {name for part in _JOINS if getattr(method, part) for name in parameters(getattr(method, part))} - {_RATE}
         for method in methods
     ]
-    optimizers = [set(options(method.optimizer)) for method in methods]
-    shared = set(options(adam_optimizer))
-    extra = [names - shared for names in optimizers]
     number = Counter(name for a, b in zip(own, extra, strict=True) for name in a | b)
-    result = []
-    for method, names, of_optimizer in zip(methods, own, optimizers, strict=True):
-        prefixed = {name: f"{_prefix(method.name)}_{name}" if number[name] > 1 else name for name in names}
-        result.append({name: name for name in of_optimizer} | prefixed)
-    return result
+    long = [
+        {name: f"{_prefix(method.name)}_{name}" for name in names} for method, names in zip(methods, own, strict=True)
+    ]
+    taken = {new for names in long for name, new in names.items() if number[name] > 1}
+    renamed = [
+        {name: new if number[name] > 1 or name in taken else name for name, new in names.items()} for names in long
+    ]
+    _check_names(methods, [*(names.values() for names in renamed), *(a - b for a, b in zip(extra, own, strict=True))])
+    return [{name: name for name in a | {_RATE}} | b for a, b in zip(optimizers, renamed, strict=True)]
 
 
-def _joined(members: Sequence[_Member], join: Callable[[Sequence[str], Sequence[Any]], Any]) -> Callable[..., Any]:
-    def builder(wiring: Any, **values: Any) -> Any:
-        return join([member.method for member in members], [member.build(wiring, values) for member in members])
-
-    return _signed(builder, members)
-
-
-def _successive(members: Sequence[_Member]) -> Callable[..., Any]:
-    """Each gets what the one before it returned."""
-
-    def builder(first: Any, **values: Any) -> Any:
-        return functools.reduce(lambda so_far, member: member.build(so_far, values), members, first)
-
-    return _signed(builder, members)
+def _check_names(methods: Sequence[Method], names: Sequence[Collection[str]]) -> None:
+    (name, times), *_ = Counter(name for some in names for name in some).most_common(1) or [("", 0)]
+    if times > 1:
+        raise UserError(
+            got=f"the combination {'+'.join(method.name for method in methods)!r}, with two hyperparameters {name!r}",
+            wanted="another name for each",
+            do="Leave one of the methods out, or rename your own.",
+        )
 
 
-def _signed(builder: Callable[..., Any], members: Sequence[_Member]) -> Callable[..., Any]:
-    first = inspect.Parameter("first", inspect.Parameter.POSITIONAL_ONLY)
-    named = [parameter for member in members for parameter in member.parameters()]
-    builder.__signature__ = inspect.Signature([first, *named])  # type: ignore[attr-defined]
-    return builder
+def _only(members: Sequence[Member], values: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    (member,) = members
+    return member.make(values, **given)
 
 
-def _sum(names: Sequence[str], penalties: Sequence[Penalty]) -> Penalty:
-    del names
+def _successive(members: Sequence[Member], values: Mapping[str, Any], given: Mapping[str, Any]) -> Network:
+    """Each gets the network that the one before it returned."""
+    network: Network = given["network"]
+    for member in members:
+        network = member.make(values, network=network)
+    return network
+
+
+def _sum(members: Sequence[Member], values: Mapping[str, Any], given: Mapping[str, Any]) -> Penalty:
+    penalties: list[Penalty] = [member.make(values, **given) for member in members]
 
     def init(params: Params) -> State:
         return tuple(penalty.init(params) for penalty in penalties)
@@ -198,7 +190,9 @@ def _sum(names: Sequence[str], penalties: Sequence[Penalty]) -> Penalty:
     return Penalty(init, loss, switch if any(penalty.switch for penalty in penalties) else None)
 
 
-def _chain(names: Sequence[str], parts: Sequence[Intervention]) -> Intervention:
+def _chain(members: Sequence[Member], values: Mapping[str, Any], given: Mapping[str, Any]) -> Intervention:
+    names = [member.method for member in members]
+    parts: list[Intervention] = [member.make(values, **given) for member in members]
     reporting = [part for part in parts if part.reported]
     if len(reporting) > 1:
         raise UserError(
@@ -229,10 +223,19 @@ def _chain(names: Sequence[str], parts: Sequence[Intervention]) -> Intervention:
     return Intervention(init, hook("update"), hook("switch"), reported if reporting else None)
 
 
-def _product(names: Sequence[str], schedules: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    del names
+def _product(members: Sequence[Member], values: Mapping[str, Any], given: Mapping[str, Any]) -> Callable[[Any], Any]:
+    schedules = [member.make(values, **given) for member in members]
     return lambda fraction: functools.reduce(operator.mul, [schedule(fraction) for schedule in schedules])
 
 
 def _prefix(method: str) -> str:
     return method.replace("-", "_")
+
+
+_JOINS: Mapping[str, Callable[..., Any]] = {
+    "penalty": _sum,
+    "intervention": _chain,
+    "schedule": _product,
+    "wrap": _successive,
+    "targets": _only,
+}

@@ -4,36 +4,85 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from pliant import specs
-from pliant.methods import (
-    _architecture,
-    _baselines,
-    _isometry,
-    _rates,
-    _resets,
-    _spectrum,
-    _targets,
-    _toward_start,
-    _units,
-    _utility,
-)
+from pliant import interventions, networks, optimizers, penalties, specs, targets
 from pliant.methods._combine import combine
 from pliant.specs import Recorded
 from pliant.types import Method
 
-_FAMILIES = (
-    _baselines,
-    _isometry,
-    _toward_start,
-    _spectrum,
-    _resets,
-    _units,
-    _utility,
-    _architecture,
-    _rates,
-    _targets,
-)
-METHODS: Mapping[str, Method] = {method.name: method for family in _FAMILIES for method in family.METHODS}
+FAMILIES: Mapping[str, tuple[Method, ...]] = {
+    "baselines": (
+        optimizers.SGD,
+        optimizers.ADAM,
+        optimizers.ADAM_TUNED,
+        optimizers.ADAMW,
+        optimizers.WEIGHT_DECAY,
+        penalties.L2,
+        networks.LAYERNORM,
+        optimizers.LAYERNORM_WEIGHT_DECAY,
+        optimizers.MUON,
+    ),
+    "kernels near isometry": (
+        optimizers.ADAMO,
+        optimizers.ADAMO_MAXMIN,
+        penalties.GRAM_PENALTY,
+        penalties.PARSEVAL,
+        interventions.NEWTON_SCHULZ,
+        interventions.NEWTON_SCHULZ_MAXMIN,
+        interventions.FIRE,
+    ),
+    "pulled towards the start": (
+        penalties.L2_INIT,
+        interventions.L2_INIT_DECOUPLED,
+        penalties.WASSERSTEIN_INIT,
+        penalties.INFER,
+        penalties.FEATURE_INIT,
+    ),
+    "norms and spectra": (
+        penalties.SPECTRAL,
+        penalties.EFFECTIVE_RANK,
+        networks.SPECTRAL_NORM_LAYER,
+        networks.WEIGHT_NORM,
+        interventions.UNIT_SPHERE,
+        interventions.NAP,
+        interventions.WEIGHT_CLIPPING,
+    ),
+    "resets of layers and networks": (
+        interventions.FULL_RESET,
+        interventions.RESET_DISTILL,
+        interventions.HEAD_RESET,
+        interventions.LAST_K_RESET,
+        interventions.OPTIMIZER_RESET,
+        interventions.SHRINK_PERTURB,
+        interventions.HARE_TORTOISE,
+        interventions.PLASTICITY_INJECTION,
+        optimizers.SOFT_RESET,
+    ),
+    "resets of units and weights": (
+        interventions.REDO,
+        interventions.REDO_SCHEDULED,
+        interventions.CONTINUAL_BACKPROP,
+        interventions.REGRAMA,
+        interventions.SNR,
+        interventions.SELECTIVE_WEIGHT_REINIT,
+        optimizers.ADAM_PER_WEIGHT,
+    ),
+    "useful weights spared": (optimizers.UPGD, interventions.DASH),
+    "other networks": (
+        networks.MAX_MIN,
+        networks.CRELU,
+        networks.FOURIER,
+        networks.LEAKY,
+        networks.SMOOTH_LEAKY,
+        networks.RATIONAL,
+        networks.AID,
+        networks.RESIDUAL,
+        networks.MIXTURE_OF_EXPERTS,
+    ),
+    "pace": (optimizers.CYCLIC_LR, optimizers.REWARMED_LR, penalties.C_CHAIN),
+    "values as classes": (targets.TWO_HOT, targets.HL_GAUSS),
+}
+"""All methods, in the order in which they are listed. A method stands in the file of its mechanism."""
+METHODS: Mapping[str, Method] = {method.name: method for family in FAMILIES.values() for method in family}
 
 
 def find(*methods: str | Method) -> Method:

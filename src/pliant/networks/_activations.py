@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from pliant.errors import UserError, require_range, unknown_name
 from pliant.networks._aid import aid
 from pliant.networks._rational import DENOMINATOR, NUMERATOR, rational
-from pliant.types import Number
+from pliant.types import Method, Number
 
 
 class Activation(NamedTuple):
@@ -230,3 +230,35 @@ def activation(name: str) -> Activation:
     if name not in ACTIVATIONS:
         raise unknown_name("activation", name, ACTIVATIONS, do="See pliant.networks.ACTIVATIONS.")
     return ACTIVATIONS[name]
+
+
+MAX_MIN = Method(
+    name="maxmin",
+    summary="Adam on a network with MaxMin activations: pairs are sorted, so norms pass and no unit can die",
+    reference="Anil, Lucas, Grosse 2019",
+    network={"activation": "maxmin"},
+)
+CRELU = Method(
+    name="crelu",
+    summary="Adam with concatenated ReLU: ReLU of x beside that of −x, so every unit passes a gradient; fewer units",
+    reference="Abbas et al. 2023; Shang et al. 2016, equation 2; Kumar et al. 2023, for fewer units",
+    network={"activation": "crelu", "width_multiplier": 0.71},  # 1/√2: as many weights between hidden layers
+)
+FOURIER = Method(
+    name="fourier",
+    summary="Adam on deep Fourier features: sine beside cosine of half as many units; one of them is always steep",
+    reference="Lewandowski, Schuurmans, Machado 2025",
+    network={"activation": "fourier", "width_multiplier": 0.5},
+)
+LEAKY = Method(
+    name="leaky",
+    summary="Adam on a network with leaky ReLU of slope 0.01: no unit is without a gradient",
+    reference="Maas, Hannun, Ng 2013, section 2",
+    network={"activation": "leaky-relu"},
+)
+SMOOTH_LEAKY = Method(
+    name="smooth-leaky",
+    summary="Adam on a network with Smooth-Leaky activations: from slope 0.1 to 1 without a kink",
+    reference="Lillo and Cheney 2026, equation 1",
+    network={"activation": "smooth-leaky"},
+)

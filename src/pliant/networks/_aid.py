@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pliant.errors import require_range
-from pliant.types import Key, Number
+from pliant.types import Key, Method, Number
 
 
 def aid(x: Float[Array, "*axes"], p: Number = 0.9, *, key: Key | None = None) -> Float[Array, "*axes"]:
@@ -51,3 +51,11 @@ def aid(x: Float[Array, "*axes"], p: Number = 0.9, *, key: Key | None = None) ->
         return jnp.where(x >= 0, p * x, (1.0 - p) * x)
     positive = jax.random.bernoulli(key, p, x.shape)
     return jnp.where(positive == (x >= 0), x, jnp.zeros_like(x))
+
+
+AID = Method(
+    name="aid",
+    summary="Adam with activation by interval-wise dropout: by chance either the positive or the negative part passes",
+    reference="Park et al. 2025, algorithm 2",
+    network={"activation": "aid"},
+)

@@ -16,7 +16,7 @@ from pliant.networks._layer_activation import LayerActivation, NextKey, activati
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
 from pliant.networks._wiring import activation_for, multiplied, owned, require_sizes
-from pliant.types import Features, Feed, HiddenLayer, Key, Network, Role, Slot, Wiring
+from pliant.types import Features, Feed, HiddenLayer, Key, Method, Network, Role, Slot, Wiring
 
 
 class MoEMLP(nnx.Module):
@@ -266,3 +266,11 @@ def _check(norm: str, num_experts: int, top_k: int) -> None:
     require_choice("norm", norm, "none", "layer")
     require_whole("num_experts", num_experts, 1, do="Use 4, for example.")
     require_whole("top_k", top_k, 1, num_experts, do="Leave it out for all experts.")
+
+
+MIXTURE_OF_EXPERTS = Method(
+    name="mixture-of-experts",
+    summary="Adam on an MLP with a soft mixture of four experts before its head",
+    reference="Obando-Ceron et al. 2024",
+    replaces={"mlp": "moe-mlp"},
+)

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from pliant.finite import keep_finite
+from pliant.types import Method
 from pliant.xla.rows import num_rows, spread, total
 
 
@@ -110,3 +111,11 @@ def _moments(x: Array) -> tuple[Array, Array, Array]:
     mean = total(x) / num_rows(x)
     centred = x + spread(-mean, x)
     return centred, mean, total(centred * centred) / num_rows(x)
+
+
+LAYERNORM = Method(
+    name="layernorm",
+    summary="Adam on a network with LayerNorm before every activation",
+    reference="Ba, Kiros and Hinton 2016, equation 4; Lyle et al. 2023, section 5",
+    network={"norm": "layer"},
+)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from pliant.types import Method
 from pliant.xla.rows import spread_number
 
 NUMERATOR = (0.033563435, 0.505, 1.653176166, 2.009367223, 0.931452523, 0.152325757)
@@ -60,3 +61,11 @@ def rational(
 
 def _spread(coefficients: Sequence[Array | float], x: Array) -> list[Array]:
     return [spread_number(jnp.asarray(c, jnp.result_type(c, x)), x) for c in coefficients]
+
+
+RATIONAL = Method(
+    name="rational",
+    summary="Adam on a network whose layers learn their activations: quotients of polynomials",
+    reference="Delfosse et al. 2024; Molina, Schramowski, Kersting 2020",
+    network={"activation": "rational"},
+)

@@ -14,7 +14,7 @@ from pliant.networks._layer_activation import LayerActivation, NextKey, activati
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
 from pliant.networks._wiring import activation_for, multiplied, owned, require_sizes
-from pliant.types import Features, HiddenLayer, Key, Network, Slot, Wiring
+from pliant.types import Features, HiddenLayer, Key, Method, Network, Slot, Wiring
 
 
 class ResidualBlock(nnx.Module):
@@ -225,3 +225,11 @@ def _check(
                 do=f"Leave {name} out.",
             )
     require_range("branch_gain", branch_gain, 0, do="Leave it out for one over the root of the number of blocks.")
+
+
+RESIDUAL = Method(
+    name="residual",
+    summary="Adam on a residual network in place of the MLP: a block for every hidden layer, added to a stream",
+    reference="He et al. 2016, equation 1; Lyle et al. 2023",
+    replaces={"mlp": "residual-mlp"},
+)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from pliant.isometry import matrix_view
 from pliant.networks._kernel_layer import KernelLayer
-from pliant.types import Scalar
+from pliant.types import Method, Scalar
 
 
 class SingularVector(nnx.Variable):
@@ -104,3 +104,11 @@ def _direction(vector: Array, former: Array) -> Array:
     """The unit vector, or the former one where there is none: for 0, and for what is not finite."""
     norm = jnp.linalg.norm(vector)
     return jnp.where((norm > 0) & jnp.isfinite(norm), vector / jnp.where(norm > 0, norm, 1.0), former)
+
+
+SPECTRAL_NORM_LAYER = Method(
+    name="spectral-norm-layer",
+    summary="Adam on a network whose first dense layer is divided by its spectral norm",
+    reference="Gogianu et al. 2021; Lyle et al. 2023, section 5.2",
+    network={"linear": "spectral-norm-first"},
+)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from pliant.networks._kernel_layer import KernelLayer
 from pliant.networks._orthogonal import orthogonal
-from pliant.types import Key
+from pliant.types import Key, Method
 
 
 class WeightNorm(KernelLayer):
@@ -136,3 +136,11 @@ def fresh_scale(gain: float, fan_in: int) -> Callable[[Key, tuple[int, ...], Any
         return jnp.full(shape, gain * min(1.0, fan_in / shape[-1]) ** 0.5, dtype)
 
     return initializer
+
+
+WEIGHT_NORM = Method(
+    name="weight-norm",
+    summary="Adam on a network with weight normalisation: direction and size of every unit's weights apart",
+    reference="Salimans and Kingma 2016, equation 2",
+    network={"linear": "weight-norm"},
+)

@@ -11,7 +11,7 @@ from pliant.errors import UserError, require_adam, require_range, require_whole
 from pliant.isometry import Rectangular, gram_deviation_gradient, require_rectangular
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask
-from pliant.types import Info, Number, Scalar, Schedule
+from pliant.types import Info, Method, Number, Part, Scalar, Schedule
 from pliant.xla.squares import total_norm
 
 
@@ -215,3 +215,19 @@ def adamo(
             step_size, every=isometry_every, gain=gain, rectangular=rectangular, mask=mask, output_axes=output_axes
         ),
     )
+
+
+ADAMO = Method(
+    name="adamo",
+    summary="Adam with a decoupled step of the hidden kernels towards isometry",
+    reference="Rosseau et al. 2026, equations 16–20",
+    optimizer=Part(adamo, roles=("matrix",)),
+    off={"isometry_strength": 0.0},
+    lowers="isometry_deviation",
+)
+ADAMO_MAXMIN = ADAMO._replace(
+    name="adamo-maxmin",
+    summary="AdamO on a network with MaxMin activations: isometric almost everywhere",
+    reference="Rosseau et al. 2026, sections 3.1 and 4.4",
+    network={"activation": "maxmin"},
+)

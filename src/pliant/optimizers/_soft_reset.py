@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from pliant.errors import UserError, require_choice, require_range
 from pliant.masks import Mask, select
-from pliant.types import Info, Number, Params, Schedule
+from pliant.types import ALL_BUT_NORMS, Info, Method, Number, Params, Part, Schedule
 from pliant.xla.squares import total_norm
 
 
@@ -112,3 +112,13 @@ def soft_reset(
         return updates, SoftResetState(state.start, optax.safe_increment(state.count), info)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+SOFT_RESET = Method(
+    name="soft-reset",
+    summary="SGD whose weights drift back to the start; experimental, the drift is fixed",
+    reference="Galashov et al. 2024, the drift model",
+    optimizer=Part(soft_reset, roles=ALL_BUT_NORMS),
+    off={"gamma": 1.0},
+    base="sgd",
+)

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from pliant.errors import require_range
-from pliant.types import Number, Schedule
+from pliant.types import Method, Number, Part, Schedule
 
 
 def task_schedule(*, warmup: Number = 0.1, floor: Number = 0.0) -> Schedule:
@@ -51,3 +51,21 @@ def task_schedule(*, warmup: Number = 0.1, floor: Number = 0.0) -> Schedule:
         return jnp.where(fraction < warmup, rising, falling)
 
     return factor
+
+
+CYCLIC_LR = Method(
+    name="cyclic-lr",
+    summary="Adam with a learning rate that warms up and falls along a cosine within each task",
+    reference="Loshchilov and Hutter 2017, equation 5",
+    schedule=task_schedule,
+    off={"warmup": 0.0, "floor": 1.0},
+    boundary_aware=True,
+)
+REWARMED_LR = Method(
+    name="rewarmed-lr",
+    summary="Adam with a learning rate that warms up at the start of each task, then stays",
+    reference="Gupta et al. 2023, section 3; Lee et al. 2024, a tenth of the task",
+    schedule=Part(task_schedule, fixed={"floor": 1.0}),
+    off={"warmup": 0.0},
+    boundary_aware=True,
+)

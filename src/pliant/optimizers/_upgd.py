@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from pliant.errors import UserError, require_adam, require_choice, require_range
 from pliant.isometry import split_axes
 from pliant.layouts import find_output_axes
-from pliant.types import Info, Number, Params, Scalar, Schedule, Slot, Wiring, by_path, leaf_path
+from pliant.types import Info, Method, Number, Params, Part, Scalar, Schedule, Slot, Wiring, by_path, leaf_path
 
 _TINY = 1e-12  # the least that utilities are divided by
 
@@ -260,3 +260,13 @@ def _check_units(wiring: Wiring | None) -> None:
             wanted="layers that multiply by their kernels, which tell what a unit contributes",
             do="Use utility='weight', or plain layers.",
         )
+
+
+UPGD = Method(
+    name="upgd",
+    summary="SGD that spares useful weights and perturbs useless ones",
+    reference="Elsayed and Mahmood 2024, algorithm 1",
+    optimizer=Part(upgd, fixed={"seed": 0}),
+    off={"protecting": False, "sigma": 0.0, "weight_decay": 0.0},
+    base="sgd",
+)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from pliant.errors import UserError, require_choice, require_range, require_whole
 from pliant.finite import all_finite
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Forward, Number, Params, Penalty, Scalar
+from pliant.types import Forward, Method, Number, Params, Penalty, Scalar
 
 Distance = Literal["squared", "kl"]
 
@@ -141,3 +141,13 @@ def _distance(distance: Distance, before: Array, now: Array) -> Scalar:
         )
     p, q = jax.nn.log_softmax(before), jax.nn.log_softmax(now)
     return (jnp.exp(p) * (p - q)).sum(axis=-1).mean()
+
+
+C_CHAIN = Method(
+    name="c-chain",
+    summary="Adam with a penalty on what an update changes of the outputs on other examples",
+    reference="Tang et al. 2025; Tang and Berseth 2024",
+    penalty=churn,
+    off={"strength": 0.0},
+    remembers="the last weights",
+)

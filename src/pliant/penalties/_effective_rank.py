@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.errors import require_range, unknown_name
+from pliant.errors import UserError, require_range, unknown_name
 from pliant.masks import Mask
 from pliant.penalties._l2 import l2
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Features, Forward, Number, Params, Penalty, Scalar, State, Wiring
+from pliant.types import Features, Forward, Method, Number, Params, Part, Penalty, Scalar, State, Wiring
 
 _ABSENT = 1e-5
 """Singular values below this much of the largest count as 0: in float32 their directions are noise."""
@@ -40,16 +40,19 @@ def effective_rank(
     Args:
       strength: λ ≥ 0. 0 does nothing.
       l2_strength: μ ≥ 0, the coupled form of weight decay. 0 does nothing.
-      layers: keys of the features; the mean is taken over them. By default the last two of the network, in its order.
+      layers: keys of the features; the mean is taken over them. By default what the head reads and the last hidden
+        layer in front of it; without a wiring the last two of the network, in its order.
       mask: True at the parameters that the second term is about: a pytree of booleans or a function of the parameters
         that makes one; by default all.
-      wiring: the network's layer graph, which says where features have their units if that is not the last axis.
+      wiring: the network's layer graph, which says what the head reads, and where features have their units if that
+        is not the last axis.
 
     Returns:
       A stateless `Penalty`, whose `loss` needs the features of the `Forward`.
 
     Raises:
-      UserError: for numbers out of range, a mask that selects nothing, and a layer that the features do not have.
+      UserError: for numbers out of range, a mask that selects nothing, a layer that the features do not have, and a
+        network without hidden layers.
 
     Example:
       >>> features = {"dense_0": jnp.eye(4), "dense_1": jnp.diag(jnp.array([3.0, 1.0]))}
@@ -73,6 +76,7 @@ def effective_rank(
     require_range("strength", strength, 0, do="Use 0 to switch the reward of high ranks off.")
     require_range("l2_strength", l2_strength, 0, do="Use 0 to switch the penalty of the weights off.")
     decay = l2(l2_strength, mask=mask)
+    layers = layers or (_last_two(wiring) if wiring else ())
 
     def loss(params: Params, state: State, forward: Forward) -> tuple[Scalar, State]:
         found = _of(forward.features, layers)
@@ -82,6 +86,18 @@ def effective_rank(
         return small - scaled(strength, jnp.stack(ranks).mean()), state
 
     return Penalty(decay.init, loss)
+
+
+def _last_two(wiring: Wiring) -> tuple[str, ...]:
+    """What the head reads, and the last hidden layer in front of it."""
+    if wiring.head_input is None:
+        raise UserError(
+            got="the effective rank of features on a network without hidden layers",
+            wanted="at least one hidden layer",
+            do="Choose a network with hidden layers.",
+        )
+    before = [layer.name for layer in wiring.layers if layer.name != wiring.head_input]
+    return (*before[-1:], wiring.head_input)
 
 
 def _of(features: Features, layers: Sequence[str]) -> Features:
@@ -115,3 +131,13 @@ def _right_singular_vectors(tall: Float[Array, "rows columns"]) -> Float[Array, 
 
     result: Array = jax.custom_batching.sequential_vmap(decompose)(tall)
     return result
+
+
+EFFECTIVE_RANK = Method(
+    name="effective-rank",
+    summary="Adam with a reward for last features of high effective rank, and L2 (L2-ER)",
+    reference="He, Guo et al. 2025, L2-ER",
+    penalty=Part(effective_rank, roles=("matrix", "head"), fixed={"layers": ()}),
+    off={"strength": 0.0, "l2_strength": 0.0},
+    lowers="penalty",
+)

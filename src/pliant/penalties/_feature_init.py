@@ -6,7 +6,7 @@ from jaxtyping import Array
 
 from pliant.errors import UserError, require_range
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Features, Forward, Number, Params, Penalty, Scalar, State, Wiring
+from pliant.types import Features, Forward, Method, Number, Params, Penalty, Scalar, State, Wiring
 
 
 def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
@@ -68,3 +68,14 @@ def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
         return scaled(strength, jnp.mean(jnp.sum(moved**2, axis=-1))), state
 
     return Penalty(init, loss)
+
+
+FEATURE_INIT = Method(
+    name="feature-init",
+    summary="Adam with a penalty on the distance of the last hidden features from their initial values",
+    reference="Lyle et al. 2022, a variant",
+    penalty=feature_init,
+    off={"strength": 0.0},
+    lowers="penalty",
+    remembers="the initial features",
+)

@@ -7,7 +7,7 @@ from pliant.isometry import Rectangular, gram_deviation, require_rectangular
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Forward, Number, Params, Penalty, Scalar, State
+from pliant.types import Forward, Method, Number, Params, Part, Penalty, Scalar, State
 
 
 def gram(
@@ -68,3 +68,13 @@ def gram(
         return scaled(strength, sum(deviations)), state
 
     return Penalty(init, loss)
+
+
+GRAM_PENALTY = Method(
+    name="gram-penalty",
+    summary="Adam with the Gram deviation of the hidden kernels in the loss: AdamO's coupled form",
+    reference="Rosseau et al. 2026, equation 18",
+    penalty=Part(gram, roles=("matrix",)),
+    off={"strength": 0.0},
+    lowers="isometry_deviation",
+)

@@ -18,6 +18,7 @@ from pliant.types import (
     HiddenLayer,
     Inputs,
     Key,
+    Method,
     Network,
     Number,
     Params,
@@ -192,3 +193,15 @@ def _wired(wiring: Wiring, heads: set[str]) -> Wiring:
         return layer._replace(readers=(*layer.readers, *more))
 
     return wiring._replace(layers=tuple(map(with_heads, wiring.layers)), roles=roles)
+
+
+INFER = Method(
+    name="infer",
+    summary="Adam with linear functions of the features held at a multiple of their initial values (InFeR)",
+    reference="Lyle et al. 2022, section 4",
+    penalty=infer,
+    wrap=with_auxiliary_heads,
+    off={"strength": 0.0},
+    lowers="penalty",
+    remembers="the initial features",
+)

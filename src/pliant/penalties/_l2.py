@@ -1,16 +1,25 @@
 """L2 regularisation: weight decay through the loss."""
 
-import jax
-from jaxtyping import Array
+import functools
+from typing import Literal
 
-from pliant.errors import require_range
+import jax
+from jaxtyping import Array, PyTree
+
+from pliant.errors import require_choice, require_range
 from pliant.masks import Mask, select
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Forward, Number, Params, Penalty, Scalar, State
+from pliant.types import Forward, Method, Number, Params, Penalty, Scalar, State, Wiring
 from pliant.xla.squares import sum_of_squares
 
 
-def l2(strength: Number = 1e-3, *, mask: Mask = None) -> Penalty:
+def l2(
+    strength: Number = 1e-3,
+    *,
+    parameters: Literal["kernels", "all"] = "kernels",
+    wiring: Wiring | None = None,
+    mask: Mask = None,
+) -> Penalty:
     r"""Pulls parameters towards zero, through the loss and so through the optimizer's moments.
 
     .. math:: \frac{\lambda}{2} \sum_l \lVert \theta_l \rVert^2, \qquad \text{gradient } \lambda \theta
@@ -21,8 +30,10 @@ def l2(strength: Number = 1e-3, *, mask: Mask = None) -> Penalty:
 
     Args:
       strength: λ ≥ 0, in units of 1/weight². 0 does nothing.
+      parameters: "kernels" (hidden, head, embeddings), or "all", as PyTorch's Adam with `weight_decay`.
+      wiring: the network's layer graph, which says which parameters are kernels. Without it only the mask selects.
       mask: True at the parameters to pull: a pytree of booleans or a function of the parameters that makes one; by
-        default all.
+        default what the wiring says, or all.
 
     Returns:
       A stateless `Penalty`.
@@ -43,6 +54,9 @@ def l2(strength: Number = 1e-3, *, mask: Mask = None) -> Penalty:
       large for the same pull.
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
+    require_choice("parameters", parameters, "kernels", "all")
+    if wiring is not None and mask is None and parameters == "kernels":
+        mask = functools.partial(_kernels, wiring)
 
     def init(params: Params) -> State:
         select(mask, params)
@@ -59,3 +73,17 @@ def l2(strength: Number = 1e-3, *, mask: Mask = None) -> Penalty:
         return scaled(strength * 0.5, sum(jax.tree.leaves(squares))), state
 
     return Penalty(init, loss)
+
+
+def _kernels(wiring: Wiring, params: Params) -> PyTree[bool]:
+    return wiring.mask(params, "matrix", "head", "embed")
+
+
+L2 = Method(
+    name="l2",
+    summary="Adam with the squared norm of the kernels in the loss: weight decay through the moments",
+    reference="Loshchilov and Hutter 2019, algorithm 2, the L2 form",
+    penalty=l2,
+    off={"strength": 0.0},
+    lowers="weight_norm",
+)

@@ -9,7 +9,7 @@ from jaxtyping import Array
 from pliant.errors import require_choice, require_range
 from pliant.masks import Mask, select
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Forward, Number, Params, Penalty, Scalar, State
+from pliant.types import ALL_BUT_NORMS, Forward, Method, Number, Params, Part, Penalty, Scalar, State
 from pliant.xla.squares import sum_of_squares
 
 
@@ -75,3 +75,14 @@ def l2_init(strength: Number = 1e-2, *, norm: Literal["l2", "l1"] = "l2", mask: 
         return scaled(strength, sum(jax.tree.leaves(distances))), state
 
     return Penalty(init, loss)
+
+
+L2_INIT = Method(
+    name="l2-init",
+    summary="Adam with a penalty on the squared distance from the initial weights",
+    reference="Kumar et al. 2023, section 4",
+    penalty=Part(l2_init, roles=ALL_BUT_NORMS),
+    off={"strength": 0.0},
+    lowers="distance_from_init",
+    remembers="the initial weights",
+)

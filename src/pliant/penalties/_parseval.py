@@ -9,7 +9,7 @@ from pliant.isometry import gram_deviation, matrix_view
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Forward, Number, Params, Penalty, Scalar, State
+from pliant.types import Forward, Method, Number, Params, Part, Penalty, Scalar, State
 
 _PUBLISHED_WIDTH = 64
 
@@ -107,3 +107,13 @@ def _check_groups(groups: int, num_units: int) -> None:
             wanted="a divisor of the number of units",
             do="Use 1 for all units together.",
         )
+
+
+PARSEVAL = Method(
+    name="parseval",
+    summary="Adam with a penalty that keeps the units of every hidden layer orthogonal",
+    reference="Chung et al. 2024, Parseval regularisation",
+    penalty=Part(parseval, roles=("matrix",)),
+    off={"strength": 0.0},
+    lowers="penalty",
+)

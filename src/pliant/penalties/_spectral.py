@@ -11,7 +11,7 @@ from pliant.isometry import matrix_view
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask, select
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Forward, Number, Params, Penalty, Scalar
+from pliant.types import Forward, Method, Number, Params, Part, Penalty, Role, Scalar, Wiring
 
 
 class SpectralState(NamedTuple):
@@ -31,6 +31,10 @@ def spectral(
     exponent: int = 2,
     gain: Number = 1.0,
     target: Literal["gain", "start"] = "gain",
+    include_head: bool = True,
+    include_bias: bool = True,
+    pull_to_one: bool = False,
+    wiring: Wiring | None = None,
     mask: Mask = None,
     bias_mask: Mask = None,
     norm_mask: Mask = None,
@@ -56,10 +60,15 @@ def spectral(
       target: "gain" aims at s for all kernels; "start" for each at the spectral norm that it started with, at s if that
         was 0. That target is exact, but the estimate begins below it: u is not a singular vector yet, so the penalty of
         weights that stay starts above 0 and falls to 0 in the first updates.
+      include_head: whether the output layer's kernel is among them.
+      include_bias: whether the norms of biases are pulled to 0.
+      pull_to_one: whether the scales of norms are pulled to 1, where they start, and their offsets to 0.
+      wiring: the network's layer graph, by which the three options above select hidden kernels, the output layer's,
+        biases and norms. Without it they say nothing: only masks select.
       mask: True at the kernels to penalise: a pytree of booleans or a function of the parameters that makes one. By
-        default all leaves with two or more axes. The method `spectral` leaves embeddings out.
-      bias_mask: True at the biases to penalise; by default none.
-      norm_mask: True at the scales and offsets of norms to pull to their start γ₀, which for scales is 1; by default
+        default what the wiring says; without a wiring all leaves with two or more axes.
+      bias_mask: True at the biases to penalise; by default what the wiring says, or none.
+      norm_mask: True at the scales and offsets of norms to pull to their start γ₀; by default what the wiring says, or
         none.
       output_axes: the axes of kernels that index outputs, see `pliant.optimizers.add_isometry_step`.
 
@@ -93,6 +102,11 @@ def spectral(
     require_range("gain", gain, 1e-12, do="Use 1, as published, or √2 for the gain of ReLU networks.")
     require_choice("target", target, "gain", "start")
 
+    if wiring is not None:
+        own = _masks(wiring, include_head, include_bias, pull_to_one)
+        masks = zip((mask, bias_mask, norm_mask), own, strict=True)
+        mask, bias_mask, norm_mask = (of_roles if given is None else given for given, of_roles in masks)
+
     def kernels(params: Params) -> list[Array]:
         found = zip(jax.tree.leaves(params), select_kernels(mask, params, output_axes), strict=True)
         return [_wide(matrix_view(kernel, axes)) for kernel, axes in found if axes is not None]
@@ -120,6 +134,18 @@ def spectral(
         return scaled(strength, sum(terms)), state._replace(u=tuple(u for _, u in found))
 
     return Penalty(init, loss)
+
+
+def _masks(wiring: Wiring, include_head: bool, include_bias: bool, pull_to_one: bool) -> tuple[Mask, Mask, Mask]:
+    """True at kernels, at biases and at norms; None where there are none, or none are wanted."""
+    kernels: tuple[Role, ...] = ("matrix", "head") if include_head else ("matrix",)
+    wanted = {"bias": include_bias, "norm": pull_to_one}
+    present = {role for role in wiring.roles.values() if wanted.get(role)}
+    return (
+        lambda params: wiring.mask(params, *kernels),
+        (lambda params: wiring.mask(params, "bias")) if "bias" in present else None,
+        (lambda params: wiring.mask(params, "norm")) if "norm" in present else None,
+    )
 
 
 def _chosen(selected: Params, params: Params) -> list[Array]:
@@ -153,3 +179,13 @@ def _direction(vector: Float[Array, " size"]) -> Float[Array, " size"]:
     """The vector over its length; 0 stays 0."""
     norm = jnp.linalg.norm(vector)
     return vector / jnp.where(norm > 0, norm, 1.0)
+
+
+SPECTRAL = Method(
+    name="spectral",
+    summary="Adam with a penalty on spectral norms other than 1, and on long biases",
+    reference="Lewandowski et al. 2025, section 4",
+    penalty=Part(spectral, fixed={"bias_mask": None, "norm_mask": None}),
+    off={"strength": 0.0},
+    lowers="penalty",
+)

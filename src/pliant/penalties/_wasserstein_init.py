@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from pliant.errors import require_choice, require_range, require_whole
 from pliant.masks import Mask, select
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Forward, Number, Params, Penalty, Scalar, State
+from pliant.types import ALL_BUT_NORMS, Forward, Method, Number, Params, Part, Penalty, Scalar, State
 from pliant.xla.branches import anywhere
 
 
@@ -111,3 +111,14 @@ def _at_ranks(ordered: Float[Array, " entries"], leaf: Float[Array, "..."]) -> F
     """The smallest of the ordered entries at the smallest of the leaf's, and so on."""
     order = jnp.argsort(leaf, axis=None)
     return jnp.zeros_like(ordered).at[order].set(ordered, unique_indices=True).reshape(leaf.shape)
+
+
+WASSERSTEIN_INIT = Method(
+    name="wasserstein-init",
+    summary="Adam with a penalty on the distance of the weights' distribution from the initial one",
+    reference="Lewandowski et al. 2023 (arXiv 2312.00246)",
+    penalty=Part(wasserstein_init, roles=ALL_BUT_NORMS),
+    off={"strength": 0.0},
+    lowers="penalty",
+    remembers="the initial weights",
+)

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from pliant.errors import require_adam
-from pliant.types import Number
+from pliant.types import Method, Number, Schedule
 
 
 class ScaleByAdamPerWeightState(NamedTuple):
@@ -99,9 +99,55 @@ def scale_by_adam_per_weight(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def adam_per_weight(
+    learning_rate: Number | Schedule, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adam with moments that count the updates of each weight, so that a weight which is reset starts like a new one.
+
+    Use it together with methods that reset units or weights: the command line combines them, as in
+    `redo+adam-per-weight`.
+
+    Args:
+      learning_rate: step size, ≥ 0, or an optax schedule.
+      b1: decay rate of the first moment, in [0, 1).
+      b2: decay rate of the second moment, in [0, 1).
+      eps: ≥ 0, outside the root.
+
+    Returns:
+      `scale_by_adam_per_weight` with a learning rate.
+
+    Raises:
+      UserError: for numbers out of range.
+
+    Example:
+      >>> tx = adam_per_weight(0.1)
+      >>> updates, _ = tx.update(jnp.array([3.0, -2.0]), tx.init(jnp.zeros(2)))
+      >>> [round(float(u), 4) for u in updates]
+      [-0.1, 0.1]
+
+    References:
+      See `scale_by_adam_per_weight`.
+
+    Differs from:
+      See `scale_by_adam_per_weight`.
+    """
+    require_adam(learning_rate, b1, b2, eps)
+    return optax.with_extra_args_support(
+        optax.chain(scale_by_adam_per_weight(b1, b2, eps), optax.scale_by_learning_rate(learning_rate))
+    )
+
+
 def _wide(tree: optax.Updates) -> optax.Updates:
     return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), tree)
 
 
 def _grown(masses: PyTree[Float[Array, "..."]], decay: Number) -> PyTree[Float[Array, "..."]]:
     return jax.tree.map(lambda mass: (decay * mass + (1 - decay)).astype(jnp.float32), masses)
+
+
+ADAM_PER_WEIGHT = Method(
+    name="adam-per-weight",
+    summary="Adam with a bias correction for every weight: one that is reset starts like a new one; add it to resets",
+    reference="Dohare et al. 2024, AdamGnT of their code",
+    optimizer=adam_per_weight,
+)

@@ -1,0 +1,121 @@
+"""From a method and a network to what training needs: an optimizer, a penalty, an intervention."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import optax
+
+from pliant.errors import UserError
+from pliant.interventions import keep_frozen
+from pliant.methods._parts import make
+from pliant.optimizers import adam, hold_frozen
+from pliant.types import Intervention, Method, Network, Penalty, Stream, Wiring
+
+
+class Parts(NamedTuple):
+    """A method's parts, built for one network."""
+
+    optimizer: optax.GradientTransformationExtraArgs
+    penalty: Penalty | None
+    intervention: Intervention | None
+
+
+def build(method: Method, wiring: Wiring, values: Mapping[str, Any], *, rate: Any = None, fraction: Any = 0.0) -> Parts:
+    """Builds the method's parts, each with the hyperparameters that it names.
+
+    Args:
+      method: the recipe.
+      wiring: the layer graph of the network, with the method's network changes already made.
+      values: all hyperparameters, numbers or traced scalars.
+      rate: what the learning rate is multiplied by, if anything.
+      fraction: of the task's updates that are done, for methods with a schedule.
+
+    Returns:
+      The optimizer, and the penalty and the intervention or None. None of them changes what the wiring calls frozen.
+
+    Raises:
+      UserError: from the parts, for numbers out of range and for networks that the method cannot work on.
+
+    Example:
+      >>> from pliant.methods import METHODS, defaults
+      >>> from pliant.networks import mlp
+      >>> method, network = METHODS["l2-init"], mlp((2,), 1, widths=(3,))
+      >>> parts = build(method, network.wiring, {**defaults(method), "strength": 0.5})
+      >>> params, _ = network.init(jax.random.key(0))
+      >>> moved = jax.tree.map(lambda leaf: leaf + 1.0, params)
+      >>> value, _ = parts.penalty.loss(moved, parts.penalty.init(params), None)
+      >>> round(float(value), 4), parts.intervention
+      (6.5, None)
+    """
+
+    def made(part: Any) -> Any:
+        return make(part, values, wiring=wiring, output_axes=wiring) if part else None
+
+    factors = [rate] if rate is not None else []
+    if method.schedule:
+        factors.append(made(method.schedule)(fraction))
+    for factor in factors if "learning_rate" in values else []:
+        values = {**values, "learning_rate": values["learning_rate"] * factor}
+    intervention = made(method.intervention)
+    return Parts(
+        hold_frozen(made(method.optimizer or adam), wiring),
+        made(method.penalty),
+        intervention and keep_frozen(intervention, wiring),
+    )
+
+
+def retarget(method: Method, stream: Stream, values: Mapping[str, Any]) -> Stream:
+    """The stream as the method poses it: unchanged, or with other outputs and another loss.
+
+    Args:
+      method: the recipe.
+      stream: the stream as it is.
+      values: the hyperparameters; only static ones are read.
+
+    Returns:
+      The stream; the same object for most methods.
+
+    Raises:
+      UserError: from the method, for streams that it does not suit and numbers out of range.
+
+    Example:
+      >>> from pliant.methods import METHODS, defaults
+      >>> from pliant.streams import slowly_changing_regression
+      >>> method, stream = METHODS["hl-gauss"], slowly_changing_regression()
+      >>> stream.num_outputs, retarget(method, stream, defaults(method)).num_outputs
+      (1, 51)
+    """
+    if not method.targets:
+        return stream
+    pose = make(method.targets, values)
+    try:
+        posed = pose(stream.objective, stream.num_outputs)
+    except UserError as error:
+        got = f"the method {method.name!r} on {stream.name!r}: {error.got}"
+        raise UserError(got=got, wanted=error.wanted, do=error.do) from error
+    return stream._replace(**posed._asdict())
+
+
+def wrapped(method: Method, network: Network, values: Mapping[str, Any]) -> Network:
+    """The network with what the method adds, if it does.
+
+    Args:
+      method: the recipe.
+      network: as it is built.
+      values: the hyperparameters; only static ones are read.
+
+    Returns:
+      The network; the same object for most methods.
+
+    Raises:
+      UserError: from the method, for networks that it cannot work on and numbers out of range.
+
+    Example:
+      >>> from pliant.methods import METHODS, defaults
+      >>> from pliant.networks import mlp
+      >>> method = METHODS["infer"]
+      >>> network = wrapped(method, mlp((2,), 1, widths=(3,)), defaults(method))
+      >>> sorted(network.init(jax.random.key(0))[0])
+      ['dense_0', 'head', 'infer']
+    """
+    return make(method.wrap, values, network=network) if method.wrap else network
