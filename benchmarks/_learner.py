@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from pliant.methods import METHODS, as_arrays, split_static, with_settings, wrapped
-from pliant.training import MethodPlan, Pace, make_learner
+from pliant.supervised import RunConfig, source_of
+from pliant.training import Begun, MethodPlan, Pace, Shared, make_learner
 from pliant.types import Network, Stream
 
 
@@ -25,14 +26,13 @@ def chunk(
     recipe = METHODS[method]
     made = network(stream.input_shape, stream.num_outputs, **recipe.network)
     static, traced = split_static(recipe, with_settings(recipe, settings or {}, learning_rate=1e-3))
-    plan = MethodPlan(recipe, method, static, traced, "", {}, wrapped(recipe, made, static), stream)
+    source = source_of(stream, RunConfig(steps=num_steps, batch_size=batch_size, tasks=1, probe_size=1))
+    plan = MethodPlan(recipe, method, static, traced, "", {}, wrapped(recipe, made, static), source)
     learner = make_learner(plan, num_seeds)
     axis = learner.axis
-    numbers = as_arrays(traced)
-    num_train = stream.train.num(0)
-    shared = axis.share((numbers, stream.data, Pace.steady(num_steps, num_train)))
-    state, keys = learner.init(axis.put((np.arange(num_seeds, dtype=np.int32), {})), numbers)
-    task = learner.make_task(keys, np.int32(0))
-    shape = (num_seeds, num_steps, batch_size)
-    indices = axis.put(np.random.default_rng(0).integers(0, num_train, shape, dtype=np.int32))
-    return lambda: jax.block_until_ready(learner.train((state, keys, task, indices), shared))
+    fed = source.feed(range(num_seeds), 0, 0, num_steps)
+    facts, pace = source.facts(0), Pace.steady(num_steps)
+    shared = axis.share(Shared(as_arrays(traced), source.data, facts, pace=pace, fed=fed.shared))
+    carry, slot = learner.init(axis.put((np.arange(num_seeds, dtype=np.int32), {})), shared)
+    begun = Begun(carry, slot, learner.make_task(slot, np.int32(0)), axis.put(fed.own))
+    return lambda: jax.block_until_ready(learner.train(((), begun), shared))

@@ -15,7 +15,7 @@ from _timing import alternate, arguments, report
 from pliant.networks import mlp
 from pliant.results import summarize_run
 from pliant.streams import load_dataset, random_labels
-from pliant.training import RunConfig, run
+from pliant.supervised import RunConfig, run
 from pliant.xla import guard
 
 STEPS, SEEDS = 1000, 2

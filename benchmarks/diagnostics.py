@@ -29,7 +29,7 @@ from _timing import options, report
 from pliant.diagnostics import DIAGNOSTICS, _excess_loss, _hessian_density, _probe_plasticity, one_blas_thread
 from pliant.errors import UserError
 from pliant.networks import cnn, mlp, resnet18
-from pliant.training._pace import followed_weights
+from pliant.training import sampled_weights
 from pliant.types import Batch, Network, Rule, Subject, Update
 from pliant.xla import guard
 
@@ -127,7 +127,7 @@ def measure_updates(name: str, subject: Subject, repeats: int) -> dict[str, Any]
     """All updates of a task that such a diagnostic looks at."""
     follow, losses = DIAGNOSTICS[name].follow, subject.losses
     assert follow is not None
-    number = np.count_nonzero(followed_weights(_UPDATES))
+    number = np.count_nonzero(sampled_weights(_UPDATES))
 
     def device(params: Any, change: Any, state: Any, batch: Batch, key: Any) -> Any:
         def loss(params: Any) -> Any:
@@ -135,7 +135,7 @@ def measure_updates(name: str, subject: Subject, repeats: int) -> dict[str, Any]
             return losses(output, batch.targets).mean()
 
         after = jax.tree.map(jnp.add, params, change)
-        return follow(Update(params, change, jnp.float32(0), lambda: loss(after)))
+        return follow((), Update(subject.key, params, change, change, jnp.float32(0), lambda: loss(after)))[1]
 
     change = jax.tree.map(lambda leaf: 1e-3 * leaf, subject.params)
     batch = jax.tree.map(lambda leaf: leaf[:_BATCH], subject.probe)

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 
 from _timing import arguments, report
-from pliant.training import RunConfig, run
+from pliant.supervised import RunConfig, run
 from pliant.xla import guard
 
 RATES, STRENGTHS = ("3e-4", "1e-3", "3e-3"), ("0.01", "0.1", "1.0")

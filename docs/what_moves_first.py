@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pliant.training import RunConfig, run
+from pliant.supervised import RunConfig, run
 from pliant.xla import guard
 
 LAST = 5

@@ -244,9 +244,14 @@ def read(folder: Path) -> Results:
     leaves = Counter(
         content(np.asarray(leaf))
         for step in newest.values()
-        for leaf in jax.tree.leaves(ocp.StandardCheckpointer().restore((step / "default").absolute()))
+        for leaf in jax.tree.leaves(ocp.StandardCheckpointer().restore(_learner(step)))
     )
     return Results(metrics_by_key(run.metrics), arrays, leaves)
+
+
+def _learner(checkpoint: Path) -> Path:
+    """Where a checkpoint has what the learner carries; earlier versions had all in one item."""
+    return next(checkpoint / name for name in ("learner", "default") if (checkpoint / name).exists()).absolute()
 
 
 def command_line(*arguments: str) -> None:

@@ -105,12 +105,13 @@ MUTATIONS = {
     ),
     "padding-counts": Mutation("streams/_objectives.py", "real = targets != 0", "real = targets >= 0"),
     "one-order-for-all-epochs": Mutation(
-        "training/_order.py", "default_rng((seed, task, epoch))", "default_rng((seed, task))"
+        "supervised/_order.py", "default_rng((seed, task, epoch))", "default_rng((seed, task))"
     ),
     "resumed-with-other-keys": Mutation(
         "training/_run.py",
-        "learner.init(axis.put((seeds, own)), traced)",
-        "learner.init(axis.put((seeds + np.int32(first > 0), own)), traced)",
+        "_Trainer(plan, method, seeds, programs)",
+        "_Trainer(plan, method, [seed + (first > 0) for seed in seeds], programs)",
+        "tests/supervised/test_run.py",
     ),
     "restores-the-oldest": Mutation(
         "training/_checkpoint.py",

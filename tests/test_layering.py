@@ -9,7 +9,7 @@ import pliant
 
 ROOT = Path(pliant.__file__).parent
 LAYERS = [
-    {"errors", "xla", "sampling", "finite"},
+    {"errors", "keys", "xla", "sampling", "finite"},
     {"types", "settings", "specs"},
     {"isometry", "masks", "targets"},
     {"layouts"},
@@ -17,6 +17,7 @@ LAYERS = [
     {"_diagnose", "interventions"},
     {"methods"},
     {"training"},
+    {"supervised"},
     {"presets"},
     {"cli"},
     {"__main__"},
@@ -80,3 +81,10 @@ def test_packages_are_entered_by_their_list(path):
 def test_what_is_about_xla_alone_knows_nothing_of_ours_but_errors(path):
     ours = {name for name in _imports(path) if name.startswith("pliant.")}
     assert all(name == "pliant.errors" or name.startswith("pliant.xla") for name in ours)
+
+
+@pytest.mark.parametrize("name", ["step", "chunk", "switch", "observe", "checkpoint", "record", "state", "seeds"])
+def test_the_engine_knows_sources_and_no_problems(name):
+    """Words of supervised problems are left to those who make sources."""
+    text = (ROOT / "training" / f"_{name}.py").read_text().lower()
+    assert not [word for word in ("dataset", "data set", "epoch", "label") if word in text]

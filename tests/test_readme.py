@@ -13,7 +13,7 @@ import pytest
 from pliant import cli, training
 from pliant.errors import UserError
 from pliant.methods import find
-from pliant.training import RunConfig
+from pliant.supervised import RunConfig
 from pliant.types import Network
 
 ROOT = Path(__file__).parents[1]

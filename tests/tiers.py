@@ -23,6 +23,7 @@ FIRST_AND_LAST = (
     "tests/optimizers/",
     "tests/penalties/",
     "tests/presets/",
+    "tests/supervised/",
     "tests/training/",
     "tests/xla/test_convolution.py",
     "tests/xla/test_rows.py",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         presets,
         results,
         streams,
+        supervised,
         training,
         types,
     )
@@ -43,6 +44,7 @@ __all__ = [
     "presets",
     "results",
     "streams",
+    "supervised",
     "training",
     "types",
 ]

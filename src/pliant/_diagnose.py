@@ -28,7 +28,7 @@ _NEEDS = {
     "initial": "the parameters that training began with: give initial=",
     "previous": "the parameters of an earlier moment: give previous=",
     "rule": "an optimizer: give optimizer=, and init= for new networks of the same kind",
-    "twin": "a run that takes random steps beside the optimizer's: `pliant run --diagnostics brownian-twin`",
+    "followed": "to see every update of a run: `pliant run --diagnostics brownian-twin`",
 }
 
 

@@ -7,7 +7,7 @@ Conventions. `step` counts optimizer updates from 1 and is the same for all seed
 `step % x_every == 0`. Keys are typed (`jax.random.key`). Dense kernels are (in, out), images are NHWC.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 import jax
@@ -21,8 +21,22 @@ Key: TypeAlias = PRNGKeyArray
 Scalar: TypeAlias = Float[Array, ""]
 Params: TypeAlias = PyTree
 State: TypeAlias = PyTree
-Info: TypeAlias = Mapping[str, Shaped[Array, ""]]
-"""What a method reports of one step: named scalars. Counts are summed over a task, the rest are averaged."""
+
+
+class Mean(NamedTuple):
+    """A mean over something other than updates, such as finished episodes.
+
+    Both are summed over a task, then divided; the mean of nothing is NaN.
+    """
+
+    total: Shaped[Array, ""]
+    number: Int[Array, ""]
+    """Of what `total` is the sum of."""
+
+
+Info: TypeAlias = Mapping[str, Shaped[Array, ""] | Mean]
+"""What is reported of one update: named scalars. Integers are summed over a task, a `Mean` is one over the task, and
+other numbers are averaged over its updates."""
 Features: TypeAlias = Mapping[str, Float[Array, "batch ..."]]
 """Post-activation arrays by hidden layer; units along the last axis unless the layer's `axis` says otherwise."""
 Number: TypeAlias = Shaped[Array, ""] | np.number[Any] | float | int
@@ -461,6 +475,13 @@ class Split(NamedTuple):
     """`batch(data, task, indices) -> Batch`, of the examples with these numbers; traced and vmapped."""
 
 
+def shape_of(inputs: PyTree[jax.ShapeDtypeStruct]) -> "tuple[int, ...] | TextLengths":
+    """The shape of one example, as network factories take it."""
+    if isinstance(inputs, Text):
+        return TextLengths(*(each.shape[0] for each in inputs))
+    return tuple(inputs.shape)
+
+
 class Stream(NamedTuple):
     """A sequence of tasks: task t is a function of (key, t) alone, whether or not the earlier ones were made.
 
@@ -506,9 +527,7 @@ class Stream(NamedTuple):
           >>> random_teacher().input_shape
           (32,)
         """
-        if isinstance(self.inputs, Text):
-            return TextLengths(*(each.shape[0] for each in self.inputs))
-        return tuple(self.inputs.shape)
+        return shape_of(self.inputs)
 
 
 class Rule(NamedTuple):
@@ -534,17 +553,23 @@ class Subject(NamedTuple):
     previous: tuple[Params, State] | None = None
     """The network one measurement ago: at the end of the task before."""
     rule: Rule | None = None
-    twin: Params | None = None
-    """Parameters that took steps as long as the network's, in random directions."""
+    followed: Mapping[str, State] | None = None
+    """By name, the states of the diagnostics that have followed training, see `Diagnostic.init`."""
+    output: str | None = None
+    """Which of several named outputs is measured; None for a network with one output."""
 
 
 class Update(NamedTuple):
     """One update of training, as the diagnostics that follow it see it."""
 
+    key: Key
+    """Of this update, for diagnostics that draw."""
     params: Params
     """Before it."""
+    step: Params
+    """The optimizer's step, before it is added."""
     change: Params
-    """What the optimizer added to them."""
+    """What the step changed: it is rounded when it is added."""
     loss: Scalar
     """Of the batch before the update, without penalties."""
     loss_after: Callable[[], Scalar]
@@ -576,7 +601,101 @@ class Diagnostic(NamedTuple):
     numbers there."""
     summarize: Callable[[PyTree[np.ndarray]], Measured] | None = None
     """From the arrays of one seed, in float64."""
-    needs: tuple[Literal["initial", "previous", "rule", "twin"], ...] = ()
+    needs: tuple[Literal["initial", "previous", "rule", "followed"], ...] = ()
     """Fields of the subject that must be there."""
-    follow: Callable[[Update], Info] | None = None
-    """Scalars of an update; in a run the mean over 16 updates of each task, evenly spaced."""
+    init: Callable[[Params], State] | None = None
+    """The diagnostic's own state before the first update, which `follow` carries from update to update."""
+    follow: Callable[[State, Update], tuple[State, Info]] | None = None
+    """`follow(state, update) -> (state, info)`. A diagnostic with `init` sees every update. Without it the state is (),
+    and it sees 16 updates of each task, evenly spaced; its numbers are means over these."""
+
+
+class Fed(NamedTuple):
+    """What the host prepares for a run of updates."""
+
+    own: PyTree[np.ndarray]
+    """Arrays with a seed axis, then a step axis, such as the indices of examples."""
+    shared: PyTree[np.ndarray]
+    """Arrays with a step axis that are the same for all seeds."""
+
+
+class Now(NamedTuple):
+    """Where a learner is, for its source."""
+
+    key: Key
+    """Of this seed and update, for what the source draws."""
+    step: Int[Array, ""]
+    data: PyTree[Array]
+    """The source's `data`, as an argument of the compiled program."""
+    task: PyTree[Array]
+    facts: PyTree[Array]
+    """The source's `facts` of the task, the same for all seeds."""
+    fed: Fed
+    """What the host prepared for this update."""
+
+
+class Lesson(NamedTuple):
+    """What one update learns from."""
+
+    batch: Batch
+    task: PyTree[Array]
+    """The task at this update, which the objective is told."""
+    examples: Callable[[Key, int], Batch]
+    """`examples(key, num_examples)`: examples of the task, sampled with replacement: for penalties and probes."""
+
+
+class Selection(NamedTuple):
+    """How the best weights of a task are found, for sources that choose among those it passed."""
+
+    after: Callable[[int], list[int]]
+    """`after(index)`: the numbers of updates after which task number `index` compares; the last is its end."""
+    score: Callable[[Network, tuple[Params, State], PyTree[Array], PyTree[Array], PyTree[Array]], Scalar]
+    """`score(network, (params, statistics), data, task, facts)`: the highest wins, the first of equals."""
+    metric: str
+    """What the best score is recorded as."""
+
+
+class Source(NamedTuple):
+    """Where batches come from: all that training knows of a problem.
+
+    A task is a block of updates in which nothing else switches. Functions of a seed are pure and traced, with `data`,
+    tasks and facts as arguments; nothing recompiles between tasks. `num_updates`, `facts`, `feed` and `summarize` run
+    on the host.
+    """
+
+    inputs: PyTree[jax.ShapeDtypeStruct]
+    """Of one example."""
+    num_outputs: int
+    objective: Objective
+    progress: str
+    """The metric that is shown while training goes on."""
+    data: PyTree[Array]
+    """What all tasks and seeds share."""
+    task: Callable[[Key, Any], PyTree[Array]]
+    """`task(key, index)`: the arrays that make task number `index`."""
+    num_updates: Callable[[int], int]
+    """Updates in task number `index`."""
+    facts: Callable[[int], PyTree[np.ndarray]]
+    """`facts(index)`: numbers of task `index` that the host knows, of the same shapes for all tasks: sizes, indices."""
+    feed: Callable[[Sequence[int], int, int, int], Fed]
+    """`feed(seeds, index, start, stop)`: what updates `start` to `stop` − 1 of task `index` are fed."""
+    draw: Callable[[Now, State, "Learned"], tuple[State, Lesson, Info]]
+    """`draw(now, state, learned) -> (state, lesson, info)`, before every update."""
+    probe: Callable[[PyTree[Array], State, PyTree[Array], PyTree[Array]], Batch]
+    """`probe(data, state, task, facts)`: the examples that diagnostics look at at the end of a task."""
+    evaluate: Callable[[Network, tuple[Params, State], PyTree[Array], State, PyTree[Array], PyTree[Array]], PyTree]
+    """`evaluate(network, (params, statistics), data, state, task, facts)`: arrays at the end of a task."""
+    summarize: Callable[[PyTree[np.ndarray]], dict[str, float]]
+    """Named numbers of one seed from what `evaluate` returned."""
+    selection: Selection | None = None
+    """None if a task ends with its last weights."""
+    init: Callable[[Key, PyTree[Array], PyTree[Array], PyTree[Array]], State] | None = None
+    """`init(key, data, task, facts)`: the state before the first task: environments, a replay. None for no state. The
+    state is donated to the compiled program: a replay is never copied."""
+    switch: Callable[[Key, PyTree[Array], State, "Learned", PyTree[Array], PyTree[Array]], State] | None = None
+    """`switch(key, data, state, learned, task, facts) -> state`, before each task but the first; None for no change."""
+
+    @property
+    def input_shape(self) -> "tuple[int, ...] | TextLengths":
+        """The shape of one example, as network factories take it."""
+        return shape_of(self.inputs)

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from pliant.diagnostics import distance, dormant, isometry_deviation, weight_norm
+from pliant.keys import SeedKeys, seed_keys
 from pliant.methods import (
     METHODS,
     as_arrays,
@@ -26,9 +27,8 @@ from pliant.methods import (
 )
 from pliant.networks import NETWORKS
 from pliant.streams import CLASSIFICATION, REGRESSION
-from pliant.training import SeedKeys, TrainState, init_state, seed_keys, train_step
-from pliant.training._switch import switch_task
-from pliant.types import Batch, Forward, Method, Network, Objective, Split, Stream, leaf_path
+from pliant.training import TrainState, init_state, switch_task, train_step
+from pliant.types import Batch, Forward, Lesson, Method, Network, Objective, Split, Stream, leaf_path
 
 NUM_STEPS, TASK_STEPS = 24, 12
 LEARNING_RATE = 1e-2
@@ -151,13 +151,13 @@ def run_steps(
     def parts(i: Any) -> Any:
         return build(method, network.wiring, static | traced, fraction=i % TASK_STEPS / TASK_STEPS)
 
-    def probe_batch(key: Any, num_examples: int) -> Batch:
+    def examples(key: Any, num_examples: int) -> Batch:
         return stream.train.batch((), (), jax.random.randint(key, (num_examples,), 0, len(TARGETS)))
 
     def body(i: Any, state: TrainState) -> TrainState:
         batch = stream.train.batch((), (), (i * 16 + jnp.arange(16)) % len(TARGETS))
         step = jnp.int32(i + 1)
-        return train_step(network, parts(i), stream.objective, state, batch, (), step, keys, probe_batch)[0]
+        return train_step(network, parts(i), stream.objective, state, Lesson(batch, (), examples), step, keys).state
 
     def switched(index: Any, state: TrainState) -> TrainState:
         return switch_task(network, parts(0), state, keys, jnp.int32(index))[0]
@@ -404,13 +404,13 @@ def moved_without_a_gradient(method: Method) -> set[str]:
     if method.name == "c-chain":
         state = state._replace(penalty=state.penalty._replace(updates=jnp.ones_like(state.penalty.updates)))
 
-    def probe_batch(key: Any, num_examples: int) -> Batch:
+    def examples(key: Any, num_examples: int) -> Batch:
         return stream.train.batch((), (), jax.random.randint(key, (num_examples,), 0, len(TARGETS)))
 
     @jax.jit
     def step_on(state: TrainState, step: Any) -> TrainState:
         batch = stream.train.batch((), (), (step * 16 + jnp.arange(16)) % len(TARGETS))
-        return train_step(network, parts, stream.objective, state, batch, (), step, keys, probe_batch)[0]
+        return train_step(network, parts, stream.objective, state, Lesson(batch, (), examples), step, keys).state
 
     for step in range(1, 13):
         if step == 4:

@@ -8,9 +8,8 @@ import pytest
 
 from contracts import method_checks as checks
 from pliant.methods import METHODS, build, find
-from pliant.training import train_step
-from pliant.training._switch import switch_task
-from pliant.types import Intervention
+from pliant.training import switch_task, train_step
+from pliant.types import Intervention, Lesson
 
 NUM_STEPS = 16
 BAD = (8, 14)
@@ -37,7 +36,7 @@ def train(method, bad=BAD):
             batch = stream.train.batch((), (), indices)
             return batch._replace(inputs=batch.inputs * factor)
 
-        def probe_batch(key, num_examples):
+        def examples(key, num_examples):
             return batch_of(jax.random.randint(key, (num_examples,), 0, len(checks.TARGETS)))
 
         def switched(state):
@@ -45,7 +44,7 @@ def train(method, bad=BAD):
 
         state = jax.lax.cond(i == checks.TASK_STEPS, switched, lambda state: state, state)
         batch = batch_of((i * 16 + jnp.arange(16)) % len(checks.TARGETS))
-        return train_step(network, parts(i), stream.objective, state, batch, (), step, keys, probe_batch)[0]
+        return train_step(network, parts(i), stream.objective, state, Lesson(batch, (), examples), step, keys).state
 
     state, keys = checks.start(method, values, 0)
     state = state._replace(optimizer=parts(0).optimizer.init(state.params))

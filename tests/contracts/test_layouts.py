@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from contracts.method_checks import load_stream
+from pliant.keys import seed_keys
 from pliant.methods import build, defaults, find, wrapped
 from pliant.streams import CLASSIFICATION
-from pliant.training import init_state, seed_keys, train_step
-from pliant.training._switch import switch_task
-from pliant.types import Batch, Feed, HiddenLayer, Network, Slot, Wiring
+from pliant.training import init_state, switch_task, train_step
+from pliant.types import Batch, Feed, HiddenLayer, Lesson, Network, Slot, Wiring
 
 draw = np.random.default_rng(0)
 INPUTS = draw.normal(size=(16, 4, 4, 2)).astype(np.float32)
@@ -110,7 +110,8 @@ def trained(name, *, channels_first):
 
     @jax.jit
     def step_on(state, step):
-        return train_step(own, parts, stream.objective, state, batch, (), step, keys, lambda key, number: batch)
+        lesson = Lesson(batch, (), lambda key, number: batch)
+        return train_step(own, parts, stream.objective, state, lesson, step, keys)[:2]
 
     state, told = init_state(own, parts, keys.network), []
     state, _ = jax.jit(lambda state: switch_task(own, parts, state, keys, jnp.int32(1)))(state)

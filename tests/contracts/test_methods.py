@@ -6,7 +6,7 @@ from contracts import method_checks as checks
 from pliant.interventions import redo
 from pliant.methods import METHODS, find
 from pliant.optimizers import adam, add_isometry_step
-from pliant.training._checkpoint import Checkpoints
+from pliant.training import Checkpoints
 from pliant.types import Intervention
 from tiers import REPRESENTATIVES
 
@@ -103,7 +103,7 @@ def test_state_survives_a_checkpoint(name, tmp_path):
     with Checkpoints(tmp_path / name, num_tasks_stored=1) as checkpoints:
         checkpoints.save(1, state)
     with Checkpoints(tmp_path / name, num_tasks_stored=1) as checkpoints:
-        restored = checkpoints.restore(state)
+        restored, _ = checkpoints.restore(state)
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     assert checks.equal(restored, state)
 

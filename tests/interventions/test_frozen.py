@@ -6,11 +6,11 @@ import pytest
 from contracts import method_checks as checks
 from pliant.errors import UserError
 from pliant.interventions import continual_backprop, hare_tortoise, keep_frozen, nap, redo, snr, weight_clipping
+from pliant.keys import seed_keys
 from pliant.methods import METHODS, build, defaults, find, wrapped
 from pliant.networks import mlp
-from pliant.training import init_state, seed_keys, train_step
-from pliant.training._switch import switch_task
-from pliant.types import Fresh, Learned, Signals, by_path
+from pliant.training import init_state, switch_task, train_step
+from pliant.types import Fresh, Learned, Lesson, Signals, by_path
 
 NETWORK = mlp((6,), 3, widths=(4, 4, 4), norm="layer", use_bias=False)
 
@@ -39,9 +39,8 @@ def test_frozen_parameters_stay_through_training_and_a_switch(name):
     def through(state):
         state, _ = switch_task(network, parts, state, keys, jnp.int32(1), head="fresh")
         for step in (1, 2):
-            state, _ = train_step(
-                network, parts, stream.objective, state, batch, (), jnp.int32(step), keys, lambda key, number: batch
-            )
+            lesson = Lesson(batch, (), lambda key, number: batch)
+            state = train_step(network, parts, stream.objective, state, lesson, jnp.int32(step), keys).state
         return state
 
     state = init_state(network, parts, keys.network)

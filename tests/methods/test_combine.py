@@ -7,7 +7,7 @@ from pliant.errors import UserError
 from pliant.methods import METHODS, build, combine, defaults, find, split_spec, split_static, wrapped
 from pliant.networks import mlp
 from pliant.optimizers import adamo
-from pliant.training import RunConfig, make_plan
+from pliant.supervised import RunConfig, make_plan
 from pliant.types import Intervention, Learned, Method, Penalty
 
 NETWORK = mlp((3,), 2, widths=(4, 4))

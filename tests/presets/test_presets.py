@@ -6,8 +6,7 @@ import pytest
 
 from pliant.presets import PRESETS, SCALES
 from pliant.streams import load_dataset, random_labels
-from pliant.training import make_plan, num_steps, run, settings_in_use
-from pliant.training._pace import micro_steps
+from pliant.supervised import make_plan, make_stream, micro_steps, run, settings_in_use
 
 # name: stream, data set, training images, batch, epochs (or updates) a task, tasks, seeds, learning rate, network
 PUBLISHED = {
@@ -129,7 +128,7 @@ def test_smoke_configurations_make_sense(name):
     config = PRESETS[name].configs["smoke"]
     used = dataclasses.replace(config, settings=settings_in_use(config.settings, config))
     plan = make_plan(used)
-    total = sum(num_steps(used, plan.stream, index) for index in range(used.tasks))
+    total = sum(map(plan.methods[0].source.num_updates, range(used.tasks)))
     assert used.tasks >= 2
     assert 1 <= total * used.seeds * len(used.methods) <= 100_000
 
@@ -145,7 +144,7 @@ def test_transitions_have_updates_for_every_micro_step(name, scale):
         train = stream.train._replace(num=lambda _: num_train)
         stream = stream._replace(train=train, micro_steps=config.micro_steps)
     else:
-        stream = make_plan(dataclasses.replace(config, settings=settings_in_use(config.settings, config))).stream
+        stream, _ = make_stream(config, None, {})
     assert set(micro_steps(config, stream, 1)) == set(range(1, config.micro_steps + 1))
 
 

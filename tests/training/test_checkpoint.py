@@ -46,7 +46,7 @@ def test_a_write_that_fails(tmp_path, monkeypatch, failure, reason):
     assert logging.getLogger("absl").level == level
     with Checkpoints(tmp_path / "all", 9) as checkpoints:
         assert checkpoints.kept() == [1]
-        np.testing.assert_array_equal(checkpoints.restore(_state(0.0))["a"], np.ones(3))
+        np.testing.assert_array_equal(checkpoints.restore(_state(0.0))[0]["a"], np.ones(3))
 
 
 def test_late_complaints_of_a_failed_write_are_passed_over(tmp_path, monkeypatch):
@@ -64,5 +64,5 @@ def test_the_newest_is_restored_unless_another_is_named(tmp_path):
     with Checkpoints(tmp_path / "all", 2, keep="all") as checkpoints:
         checkpoints.save(1, _state(1.0))
         checkpoints.save(2, _state(2.0))
-        np.testing.assert_array_equal(checkpoints.restore(_state(0.0))["a"], [2, 2, 2])
-        np.testing.assert_array_equal(checkpoints.restore(_state(0.0), 1)["a"], [1, 1, 1])
+        np.testing.assert_array_equal(checkpoints.restore(_state(0.0))[0]["a"], [2, 2, 2])
+        np.testing.assert_array_equal(checkpoints.restore(_state(0.0), num_tasks_done=1)[0]["a"], [1, 1, 1])

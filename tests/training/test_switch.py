@@ -4,10 +4,10 @@ import numpy as np
 import optax
 import pytest
 
+from pliant.keys import seed_keys
 from pliant.methods import build, defaults, find
 from pliant.networks import mlp, t5
-from pliant.training import init_state, seed_keys
-from pliant.training._switch import switch_task
+from pliant.training import init_state, switch_task
 from pliant.types import leaf_path
 
 NETWORK = mlp((3,), 4, widths=(5, 6), norm="layer")

@@ -12,14 +12,14 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column
 from tyro.conf import Positional, UseAppendAction, arg
 
-from pliant import training
+from pliant import supervised, training
 from pliant.cli._plot import draw_figure
 from pliant.cli._show import print_run
 from pliant.cli._terminal import is_terminal, new_console, print_line
 from pliant.errors import unknown_name
 from pliant.methods import METHODS
 from pliant.presets import PRESETS, Scale
-from pliant.training import RunConfig
+from pliant.supervised import RunConfig
 
 _ALL = ("all",)
 _WIDE = 100  # there is room for a bar
@@ -46,13 +46,15 @@ class Run(RunConfig):
 
     def __call__(self) -> None:
         """Trains, then prints the table and where the figure is."""
-        config = self._config()
+        config, left_out = self._config(), dict[str, str]()
         if self.methods == _ALL:
-            config, left_out = training.fitting(config, self.data_dir)
-            for name, reason in left_out.items():
-                print_line(f"without {name}: {reason}")
+            plan, left_out = supervised.plan_suited(config, self.data_dir)
+        else:
+            plan = supervised.make_plan(config, self.data_dir)
+        for name, reason in left_out.items():
+            print_line(f"without {name}: {reason}")
         with _reporting(config.tasks) as report:
-            folder = training.run(config, self.out, name=self._name(), data_dir=self.data_dir, report=report)
+            folder = training.train(plan, supervised.run_folder(plan, self.out, self._name()), report)
         print_run(folder)
         draw_figure([folder])
 
@@ -75,7 +77,7 @@ class Run(RunConfig):
         preset = PRESETS[self.stream].configs[self.scale]
         config = dataclasses.replace(config, stream=preset.stream)
         return dataclasses.replace(
-            config, settings=(*training.settings_in_use(preset.settings, config), *config.settings)
+            config, settings=(*supervised.settings_in_use(preset.settings, config), *config.settings)
         )
 
     def _name(self) -> str | None:
@@ -91,7 +93,7 @@ def _reporting(num_tasks: int) -> Iterator[Callable[[training.Progress], None]]:
     bar = progress.add_task("", total=1.0, method="", task="", score="")
 
     def report(now: training.Progress) -> None:
-        score = f"online {now.score_name.replace('_', ' ')} {now.score:.3g}"
+        score = f"{now.metric.replace('_', ' ')} {now.value:.3g}"
         if has_bar:
             progress.start()  # the first report starts it: errors of the configuration come before
             progress.update(

@@ -1,16 +1,14 @@
 """`pliant show`: a run's table again, or what is behind a name."""
 
-import ast
 import dataclasses
 import difflib
 import inspect
-import itertools
 import os
 import re
-import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import docstring_parser
 from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
@@ -27,7 +25,7 @@ from pliant.presets import PRESETS, SCALES
 from pliant.results import RunFolder
 from pliant.settings import meanings, options, plain_text
 from pliant.streams import DATASETS, STREAMS, TRANSITIONS
-from pliant.training import RunConfig
+from pliant.supervised import RunConfig
 
 _FLAGS = {"num_tasks": "tasks", "micro_steps": "micro_steps", "widths": "widths", "use_bias": "use_bias"}
 """Options of factories that are options of a run."""
@@ -214,16 +212,9 @@ def _description(documented: Any) -> list[str]:
 
 
 def _field_meanings(kind: type) -> dict[str, str]:
-    """The texts below the fields of a dataclass."""
-    (body,) = (node.body for node in ast.parse(textwrap.dedent(inspect.getsource(kind))).body if hasattr(node, "body"))
-    return {
-        field.target.id: plain_text(str(text.value.value))
-        for field, text in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-    }
+    """The texts below the fields of a dataclass and of those that it extends."""
+    parsed = [docstring_parser.parse_from_object(each) for each in reversed(kind.__mro__) if each is not object]
+    return {each.arg_name: plain_text(each.description or "") for one in parsed for each in one.params}
 
 
 def _pairs(values: dict[str, Any]) -> str:

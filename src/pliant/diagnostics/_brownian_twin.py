@@ -14,7 +14,10 @@ from pliant.diagnostics._gradient_cosine import gradient_cosine, gradient_gram, 
 from pliant.diagnostics._hessian import probe_targets, top_eigenvalues, top_tridiagonal
 from pliant.diagnostics._subject import outputs_in_blocks
 from pliant.errors import UserError
-from pliant.types import Batch, Diagnostic, Key, Measured, Number, Params, Scalar, Subject
+from pliant.types import Batch, Diagnostic, Info, Key, Measured, Number, Params, Scalar, Subject, Update
+from pliant.xla.squares import total_norm
+
+_NAME = "brownian-twin"
 
 
 def random_step(key: Key, params: Params, length: Number) -> Params:
@@ -89,13 +92,14 @@ def _measure(subject: Subject) -> tuple[Mapping[str, Scalar], Mapping[str, _Land
 
     Both are measured under a loss of the same kind: those that they were and were not trained on differ trivially.
     """
-    assert subject.twin is not None
+    assert subject.followed is not None
+    twin = subject.followed[_NAME]
     assert subject.initial is not None
     scalars = {
-        "twin_distance_from_init": distance(subject.twin, subject.initial[0]).total,
-        "twin_weight_norm": optax.tree.norm(subject.twin),
+        "twin_distance_from_init": distance(twin, subject.initial[0]).total,
+        "twin_weight_norm": optax.tree.norm(twin),
     }
-    networks = {"probe": subject.params, "twin": subject.twin}
+    networks = {"probe": subject.params, "twin": twin}
     return scalars, {name: _landscape(subject, params) for name, params in networks.items()}
 
 
@@ -114,11 +118,17 @@ def _summarize(arrays: tuple[Mapping[str, np.ndarray], Mapping[str, _Landscape]]
     return Measured(numbers)
 
 
+def _follow(twin: Params, update: Update) -> tuple[Params, Info]:
+    return random_step(update.key, twin, total_norm(update.step)), {}
+
+
 BROWNIAN_TWIN = Diagnostic(
-    name="brownian-twin",
+    name=_NAME,
     summary="curvature and gradient cosines of a probe loss, beside those after random steps of equal length",
     cost="rare",
     measure=_measure,
     summarize=_summarize,
-    needs=("twin", "initial"),
+    needs=("followed", "initial"),
+    init=lambda params: params,
+    follow=_follow,
 )

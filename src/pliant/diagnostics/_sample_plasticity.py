@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from pliant.errors import require_range
-from pliant.types import Diagnostic, Info, Number, Scalar, Update
+from pliant.types import Diagnostic, Info, Number, Scalar, State, Update
 
 
 def sample_plasticity(loss_before: Scalar, loss_after: Scalar, eps: Number = 1e-8) -> Scalar:
@@ -40,8 +40,8 @@ def sample_plasticity(loss_before: Scalar, loss_after: Scalar, eps: Number = 1e-
     return jnp.clip(1.0 - loss_after / jnp.maximum(loss_before, eps), 0.0, 1.0)
 
 
-def _follow(update: Update) -> Info:
-    return {"sample_plasticity": sample_plasticity(update.loss, update.loss_after())}
+def _follow(state: State, update: Update) -> tuple[State, Info]:
+    return state, {"sample_plasticity": sample_plasticity(update.loss, update.loss_after())}
 
 
 SAMPLE_PLASTICITY = Diagnostic(

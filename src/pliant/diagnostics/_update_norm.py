@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from pliant.diagnostics._tree_norms import require_same, widened
-from pliant.types import Diagnostic, Info, Params, Scalar, Update
+from pliant.types import Diagnostic, Info, Params, Scalar, State, Update
 from pliant.xla.squares import total_norm
 
 
@@ -55,9 +55,9 @@ def update_norm(change: Params, params: Params) -> UpdateNorm:
     return UpdateNorm(norm, jnp.where(length == 0, jnp.nan, norm / length))
 
 
-def _follow(update: Update) -> Info:
+def _follow(state: State, update: Update) -> tuple[State, Info]:
     found = update_norm(update.change, update.params)
-    return {"update_norm": found.norm, "effective_learning_rate": found.effective_learning_rate}
+    return state, {"update_norm": found.norm, "effective_learning_rate": found.effective_learning_rate}
 
 
 UPDATE_NORM = Diagnostic(

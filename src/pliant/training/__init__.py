@@ -1,47 +1,82 @@
-"""The supervised loop: one step, a chunk of steps, a run; checkpoint and resume."""
+"""The engine: one update, a chunk of updates, a run of many methods; checkpoints. It knows sources, not problems."""
 
-from pliant.training._config import RunConfig
-from pliant.training._diagnose_run import Diagnosis, diagnose_run
-from pliant.training._learner import Learner, make_learner
-from pliant.training._pace import num_steps
-from pliant.training._plan import MethodPlan, Plan, fitting, make_plan, settings_in_use
-from pliant.training._record import fingerprint, record
-from pliant.training._run import Progress, run
+from typing import NoReturn
+
+from pliant.errors import UserError
+from pliant.training._background_writer import BackgroundWriter
+from pliant.training._checkpoint import Checkpoints
+from pliant.training._chunk import Pace, Setting, train_chunk
+from pliant.training._diagnose import due
+from pliant.training._diagnose_run import Diagnosis, diagnose_plan
+from pliant.training._learner import Begun, Learner, make_learner
+from pliant.training._observe import Observed, Shared
+from pliant.training._pace import rates, sampled_weights
+from pliant.training._plan import MethodPlan, Plan, plan_method
+from pliant.training._protocol import Protocol
+from pliant.training._record import fingerprint
+from pliant.training._run import Progress, train
 from pliant.training._seeds import SeedAxis, choose_batching, seed_axis
-from pliant.training._step import (
-    Pace,
-    SeedKeys,
-    TrainState,
-    init_state,
-    seed_keys,
-    train_chunk,
-    train_step,
-)
+from pliant.training._selection import Best, better, no_best
+from pliant.training._settings import check_names, parse_grid, parse_settings, with_options
+from pliant.training._state import Carry, TrainState, init_carry, init_state
+from pliant.training._step import Stepped, train_step
+from pliant.training._sums import Sums
+from pliant.training._switch import switch_task
 
 __all__ = [
+    "BackgroundWriter",
+    "Begun",
+    "Best",
+    "Carry",
+    "Checkpoints",
     "Diagnosis",
     "Learner",
     "MethodPlan",
+    "Observed",
     "Pace",
     "Plan",
     "Progress",
-    "RunConfig",
+    "Protocol",
     "SeedAxis",
-    "SeedKeys",
+    "Setting",
+    "Shared",
+    "Stepped",
+    "Sums",
     "TrainState",
+    "better",
+    "check_names",
     "choose_batching",
-    "diagnose_run",
+    "diagnose_plan",
+    "due",
     "fingerprint",
-    "fitting",
+    "init_carry",
     "init_state",
     "make_learner",
-    "make_plan",
-    "num_steps",
-    "record",
-    "run",
+    "no_best",
+    "parse_grid",
+    "parse_settings",
+    "plan_method",
+    "rates",
+    "sampled_weights",
     "seed_axis",
-    "seed_keys",
-    "settings_in_use",
+    "switch_task",
+    "train",
     "train_chunk",
     "train_step",
+    "with_options",
 ]
+
+_MOVED = {
+    **{name: f"pliant.supervised.{name}" for name in ("RunConfig", "diagnose_run", "make_plan", "num_steps", "run")},
+    **{name: f"pliant.supervised.{name}" for name in ("record", "settings_in_use")},
+    "fitting": "pliant.supervised.plan_suited",
+    **{name: f"pliant.keys.{name}" for name in ("SeedKeys", "seed_keys")},
+    **{name: f"pliant.streams.{name}" for name in ("beam_search", "greedy")},
+}
+
+
+def __getattr__(name: str) -> NoReturn:
+    """Says where a name is that was here once."""
+    if name in _MOVED:
+        raise UserError(got=f"pliant.training.{name}", wanted=_MOVED[name], do="Import it from there: it has moved.")
+    raise AttributeError(f"module 'pliant.training' has no attribute {name!r}")

@@ -38,15 +38,21 @@ class Checkpoints:
         """How many tasks the newest checkpoint has behind it; 0 without one."""
         return self._manager.latest_step() or 0
 
-    def save(self, num_tasks_done: int, state: PyTree[np.ndarray]) -> None:
+    def save(self, num_tasks_done: int, state: PyTree[np.ndarray], source: PyTree[np.ndarray] = ()) -> None:
         """Writes a checkpoint, then removes the older one.
+
+        Args:
+          num_tasks_done: its number.
+          state: what the learner carries.
+          source: the state of where its batches come from, stored apart.
 
         Raises:
           UserError: if it cannot be written; the older one stays.
         """
         told, sys.unraisablehook = sys.unraisablehook, lambda _: None  # its threads complain when one of them fails
+        parts = {name: ocp.args.StandardSave(tree) for name, tree in _stored(state, source).items()}
         try:
-            self._manager.save(num_tasks_done, args=ocp.args.StandardSave(state))
+            self._manager.save(num_tasks_done, args=ocp.args.Composite(**parts))
             self._manager.wait_until_finished()
         except Exception as error:  # many kinds: the system's errors come back wrapped by TensorStore and Orbax
             reason = _reason(error)
@@ -72,15 +78,27 @@ class Checkpoints:
         """The numbers of tasks that the checkpoints have behind them."""
         return sorted(self._manager.all_steps())
 
-    def restore(self, like: PyTree, num_tasks_done: int | None = None) -> PyTree[np.ndarray]:
-        """Reads a checkpoint, by default the newest; `like` has its structure, shapes and dtypes.
+    def restore(
+        self, like: PyTree, source_like: PyTree = (), num_tasks_done: int | None = None
+    ) -> tuple[PyTree[np.ndarray], PyTree[np.ndarray]]:
+        """Reads a checkpoint, by default the newest.
+
+        Args:
+          like: has the structure, shapes and types of what the learner carries.
+          source_like: those of its source's state.
+          num_tasks_done: the checkpoint's number.
+
+        Returns:
+          What the learner carries, and its source's state.
 
         Raises:
           UserError: if its files are damaged.
         """
-        shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+        shapes = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), (like, source_like))
+        parts = {name: ocp.args.StandardRestore(tree) for name, tree in _stored(*shapes).items()}
         try:
-            return self._manager.restore(num_tasks_done or self.num_tasks_done(), args=ocp.args.StandardRestore(shapes))
+            found = self._manager.restore(num_tasks_done or self.num_tasks_done(), args=ocp.args.Composite(**parts))
+            return found["learner"], found["source"] if "source" in parts else source_like
         except Exception as error:  # Orbax raises many kinds for what is missing, truncated or of another structure
             raise UserError(
                 got=f"a damaged checkpoint in {self._folder} ({type(error).__name__})",
@@ -100,6 +118,11 @@ class Checkpoints:
         if self._manager:
             self._manager.close()
         self._loud()
+
+
+def _stored(state: PyTree, source: PyTree) -> dict[str, PyTree]:
+    """What a checkpoint holds; a source without a state has no part in it."""
+    return {"learner": state} | ({"source": source} if jax.tree.leaves(source) else {})
 
 
 def _silenced() -> Callable[[], None]:

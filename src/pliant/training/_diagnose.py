@@ -6,44 +6,33 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int
 
-from pliant.diagnostics import DIAGNOSTICS, failure, measure, summarize
+from pliant.diagnostics import failure, measure, summarize
+from pliant.keys import seed_keys
 from pliant.methods import Parts
-from pliant.training._step import SeedKeys, TrainState, init_state, seed_keys
-from pliant.types import Batch, Diagnostic, Key, Measured, Network, Params, Rule, State, Stream, Subject
+from pliant.training._state import View, init_carry, view
+from pliant.types import Diagnostic, Key, Measured, Network, Rule, Source, State, Subject
 
-_PROBE_SEED = 0  # the probe examples are the same for all seeds, tasks and methods
 ALWAYS = ("cheap", "spectral")  # classes that are measured after every task
 
 
-def followed(names: Sequence[str]) -> tuple[Diagnostic, ...]:
-    """Those that look at every update."""
-    return tuple(DIAGNOSTICS[name] for name in names if DIAGNOSTICS[name].follow)
-
-
-def has_twin(names: Sequence[str]) -> bool:
-    """Whether training has to carry a Brownian twin."""
-    return any("twin" in DIAGNOSTICS[name].needs for name in names)
-
-
-def due(name: str, task: int, num_tasks: int, diagnose_after: Sequence[int] = ()) -> bool:
+def due(diagnostic: Diagnostic, task: int, num_tasks: int, diagnose_after: Sequence[int] = ()) -> bool:
     """Whether a diagnostic is measured at the end of a task.
 
     Cheap and spectral ones always are. The others are after the tasks in `diagnose_after`; without that, per-task ones
     after every task, and rare ones after tasks 1, 2, 5, 10, 20, 50, … and the last.
 
     Args:
-      name: of the diagnostic.
+      diagnostic: which.
       task: counted from 1.
       num_tasks: of the run.
       diagnose_after: tasks, counted from 1.
 
     Example:
-      >>> [task for task in range(1, 31) if due("brownian-twin", task, 30)]
+      >>> from pliant.diagnostics import DIAGNOSTICS
+      >>> [task for task in range(1, 31) if due(DIAGNOSTICS["brownian-twin"], task, 30)]
       [1, 2, 5, 10, 20, 30]
     """
-    diagnostic = DIAGNOSTICS[name]
     if diagnostic.measure is None:
         return False
     if diagnostic.cost in ALWAYS:
@@ -54,67 +43,57 @@ def due(name: str, task: int, num_tasks: int, diagnose_after: Sequence[int] = ()
     return diagnostic.cost == "per-task" or digits in ("1", "2", "5") or task == num_tasks
 
 
-def probe_indices(num_train: int, probe_size: int) -> Int[np.ndarray, " probe"]:
-    """The fixed training examples that diagnostics look at: `probe_size` of them, or all."""
-    order = np.random.default_rng(_PROBE_SEED).permutation(num_train)
-    return np.sort(order[:probe_size]).astype(np.int32)
+class Views(NamedTuple):
+    """The networks that a subject is made of."""
 
-
-class View(NamedTuple):
-    """What is measured of a learner: the network that the method reports."""
-
-    params: Params
-    state: State
-    twin: Params = ()
-    """See `TrainState`."""
-
-
-def view(parts: Parts, state: TrainState) -> View:
-    """The parameters and running statistics that a method is scored by."""
-    if parts.intervention and parts.intervention.reported:
-        return View(*parts.intervention.reported(state.learned(), state.intervention), state.twin)
-    return View(state.params, state.statistics, state.twin)
+    now: View
+    initial: View | None
+    """At the start of training, as the next at the end of the task before; None if no diagnostic compares with it."""
+    previous: View | None
+    followed: Mapping[str, State]
+    """By name, the states of the diagnostics that follow training."""
 
 
 def make_subject(
     network: Network,
-    stream: Stream,
-    views: tuple[View, View, View],
+    source: Source,
+    views: Views,
     key: Key,
     data: Any,
+    state: State,
     task: Any,
-    probe: Int[Array, " probe"],
+    facts: Any,
     rule: Rule | None = None,
 ) -> Subject:
-    """What diagnostics look at: a network on fixed training examples of a task.
+    """What diagnostics look at: a network on fixed examples of a task.
 
     Args:
       network: with the method's changes.
-      stream: the stream.
-      views: of it: now, at the start of training, and at the end of the task before.
+      source: of the examples.
+      views: of the network.
       key: for measurements.
-      data: the stream's.
+      data: the source's.
+      state: the source's.
       task: the current one.
-      probe: indices of the examples.
+      facts: of the task.
       rule: of training; for the diagnostics that need it.
     """
 
-    def losses(output: Array, targets: Any) -> Array:
-        return stream.objective.losses(output, targets, task)
+    def losses(output: Any, targets: Any) -> Any:
+        return source.objective.losses(output, targets, task)
 
-    now, initial, previous = views
-    batch: Batch = stream.train.batch(data, task, probe)
-    before = (initial.params, initial.state), (previous.params, previous.state)
-    return Subject(network, now.params, now.state, batch, losses, key, *before, rule, now.twin or None)
+    now, initial, previous, followed = views
+    batch = source.probe(data, state, task, facts)
+    return Subject(network, *now, batch, losses, key, initial, previous, rule, followed)
 
 
 def summarize_slots(
-    names: Sequence[str], measured: Mapping[str, Any], num_slots: int
+    diagnostics: Sequence[Diagnostic], measured: Mapping[str, Any], num_slots: int
 ) -> tuple[list[dict[str, Mapping[str, float]]], dict[str, np.ndarray]]:
     """Numbers of each slot by diagnostic and metric, and arrays by DIAGNOSTIC/ARRAY with a slot axis."""
 
     def of_slot(slot: int) -> dict[str, Measured]:
-        return summarize(names, jax.tree.map(lambda leaf: np.asarray(leaf[slot]), dict(measured)))
+        return summarize(diagnostics, jax.tree.map(lambda leaf: np.asarray(leaf[slot]), dict(measured)))
 
     found = list(map(of_slot, range(num_slots)))
     numbers = [{name: each.numbers for name, each in of_one.items()} for of_one in found]
@@ -126,22 +105,24 @@ def summarize_slots(
 
 
 def unmeasurable(
-    names: Sequence[str], network: Network, parts: Callable[[], Parts], stream: Stream, probe_size: int, batch_size: int
+    diagnostics: Sequence[Diagnostic], network: Network, parts: Callable[[], Parts], source: Source, batch_size: int
 ) -> dict[str, str]:
-    """Why diagnostics cannot measure a network on a stream; found by tracing them, nothing is computed."""
+    """Why diagnostics cannot measure a network on a source; found by tracing them, nothing is computed."""
     reasons = {}
 
-    def trace(probe: Array) -> None:
-        keys: SeedKeys = seed_keys(0)
-        state = init_state(network, parts(), keys.network, has_twin=has_twin(names))
-        task = stream.task(keys.tasks, 0)
-        made = parts()
-        rule, seen = Rule(made.optimizer, batch_size), view(made, state)
-        subject = make_subject(network, stream, (seen,) * 3, keys.probe, stream.data, task, probe, rule)
-        for name in names:
-            if DIAGNOSTICS[name].measure:
-                reason = failure(functools.partial(measure, subject, [name]))
-                reasons.update({} if reason is None else {name: reason})
+    def trace(facts: Any) -> None:
+        keys, made = seed_keys(0), parts()
+        carry = init_carry(network, made, keys.network, diagnostics)
+        task = source.task(keys.tasks, 0)
+        state = source.init(keys.noise, source.data, task, facts) if source.init else ()
+        seen = view(made, carry.learner)
+        rule = Rule(made.optimizer, batch_size)
+        views = Views(seen, seen, seen, carry.followed)
+        subject = make_subject(network, source, views, keys.probe, source.data, state, task, facts, rule)
+        for each in diagnostics:
+            if each.measure:
+                reason = failure(functools.partial(measure, subject, [each]))
+                reasons.update({} if reason is None else {each.name: reason})
 
-    jax.eval_shape(trace, jax.ShapeDtypeStruct((probe_size,), np.int32))
+    jax.eval_shape(trace, source.facts(0))
     return reasons

@@ -3,16 +3,27 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pliant.diagnostics import choose
+from pliant.keys import Draw, draw_key, seed_keys
 from pliant.methods import build
-from pliant.training._best import better, no_epoch
-from pliant.training._config import RunConfig
-from pliant.training._diagnose import followed, has_twin
-from pliant.training._observe import Program, observe
+from pliant.training._chunk import Setting, train_chunk
+from pliant.training._observe import Observers, Shared, observe
 from pliant.training._plan import MethodPlan
-from pliant.training._seeds import Batching, SeedAxis, seed_axis
-from pliant.training._step import SeedSlot, init_state, seed_keys, train_chunk
+from pliant.training._protocol import Protocol
+from pliant.training._seeds import Batching, Program, SeedAxis, seed_axis
+from pliant.training._selection import Best, better, no_best
+from pliant.training._state import Carry, SeedSlot, init_carry
 from pliant.training._switch import switch_task
+from pliant.types import Fed, State
+
+
+class Begun(NamedTuple):
+    """A learner in its task, with a slot axis."""
+
+    carry: Carry
+    slot: SeedSlot
+    task: Any
+    fed: Any = ()
+    """What each seed is fed."""
 
 
 class Learner(NamedTuple):
@@ -20,20 +31,22 @@ class Learner(NamedTuple):
 
     axis: SeedAxis
     init: Program
-    """((seeds, own hyperparameters), traced) -> state, slot"""
+    """((seeds, own hyperparameters), `Shared`) -> carry, slot"""
     make_task: Program
     """(slot, task index) -> task"""
+    init_source: Program | None
+    """((slot, task), `Shared`) -> the source's state"""
+    switch_source: Program | None
+    """((the source's state, `Begun`), `Shared`) -> the source's state, which is donated"""
     switch: Program
-    """((state, slot), (traced, task index)) -> state, what the method reports"""
+    """((carry, slot), `Shared`) -> carry, what the method reports"""
     train: Program
-    """((state, slot, task, indices), (traced, data, pace)) -> state, metrics of every step"""
-    no_epoch: Program
-    """(state, ()) -> best"""
+    """((the source's state, `Begun`), `Shared`) -> the source's state, which is donated, carry, info of every update"""
+    no_best: Program
+    """(carry, ()) -> `Best`"""
     better: Program
-    """((best, state, task), (data, number of validation examples)) -> best"""
-    evaluate: Program
-    """See `Observers`, as the next."""
-    measure: Mapping[tuple[str, ...], Program]
+    """((best, `Begun`), `Shared`) -> `Best`"""
+    observers: Observers
 
 
 def make_learner(
@@ -41,62 +54,78 @@ def make_learner(
     num_slots: int,
     batching: Batching | None = None,
     *,
-    config: RunConfig | None = None,
+    protocol: Protocol | None = None,
     programs: dict[Any, Program] | None = None,
 ) -> Learner:
     """Compiles (on first use) what one method needs. Hyperparameters are arguments, so other values reuse the programs.
 
     Args:
-      method: the method with its network and tasks.
+      method: the method with its network, source and diagnostics.
       num_slots: ≥ 1: seeds, or points of a grid with as many seeds each.
       batching: see `seed_axis`.
-      config: what happens when the task changes, by default nothing, and the size of a batch.
-      programs: those that depend on the network and the stream alone; methods that have these in common share them.
+      protocol: what happens when the task changes, by default nothing, and the size of a batch.
+      programs: those that depend on the network and the source alone; methods that have these in common share them.
     """
-    network, stream = method.network, method.stream
-    config = config or RunConfig()
+    network, source = method.network, method.source
+    protocol = protocol or Protocol()
+    following = [each for each in method.diagnostics if each.follow]
 
     def parts(traced: Any, **moment: Any) -> Any:
         return build(method.method, network.wiring, method.static | traced, **moment)
 
-    def init(item: Any, traced: Any) -> Any:
+    def init(item: tuple[Any, Mapping[str, Any]], shared: Shared) -> tuple[Carry, SeedSlot]:
         seed, own = item
         keys = seed_keys(seed)
-        return init_state(
-            network, parts(traced | own), keys.network, has_twin=has_twin(choose(config.diagnostics))
-        ), SeedSlot(keys, own)
+        return init_carry(network, parts(shared.traced | own), keys.network, following), SeedSlot(keys, dict(own))
 
-    def switch(item: Any, shared: Any) -> Any:
-        state, slot = item
-        traced, index = shared
-        now, optimizer, head = parts(traced | slot.own), config.optimizer_at_switch, config.head_at_switch
-        return switch_task(network, now, state, slot.keys, index, optimizer=optimizer, head=head)
+    def init_source(item: tuple[SeedSlot, Any], shared: Shared) -> State:
+        slot, task = item
+        return source.init and source.init(draw_key(slot.keys.noise, Draw.SOURCE, 0), shared.data, task, shared.facts)
 
-    def train(item: Any, shared: Any) -> Any:
-        state, slot, task, indices = item
-        traced, data, pace = shared
+    def switch_source(item: tuple[State, Begun], shared: Shared) -> State:
+        state, (carry, slot, task, _) = item
+        key = draw_key(slot.keys.noise, Draw.SOURCE, shared.index)
+        return source.switch and source.switch(key, shared.data, state, carry.learner.learned(), task, shared.facts)
+
+    def switch(item: tuple[Carry, SeedSlot], shared: Shared) -> Any:
+        carry, slot = item
+        learner, info = switch_task(
+            network,
+            parts(shared.traced | slot.own),
+            carry.learner,
+            slot.keys,
+            shared.index,
+            optimizer=protocol.optimizer_at_switch,
+            head=protocol.head_at_switch,
+        )
+        return carry._replace(learner=learner), info
+
+    def train(item: tuple[State, Begun], shared: Shared) -> Any:
+        state, begun = item
 
         def now(rate: Any, fraction: Any) -> Any:
-            return parts(traced | slot.own, rate=rate, fraction=fraction)
+            return parts(shared.traced | begun.slot.own, rate=rate, fraction=fraction)
 
-        return train_chunk(
-            network, now, stream, state, slot.keys, data, task, indices, pace, followed(method.diagnostics)
-        )
+        fed = Fed(begun.fed, shared.fed)
+        setting = Setting(begun.slot.keys, shared.data, begun.task, shared.facts, fed, shared.pace)
+        return train_chunk(network, now, source, begun.carry, state, setting, following)
 
-    def improve(item: Any, shared: Any) -> Any:
-        (best, state, task), (data, number) = item, shared
-        return better(network, stream, best, state, data, task, number)
+    def improve(item: tuple[Best, Begun], shared: Shared) -> Best:
+        best, begun = item
+        assert source.selection is not None
+        learner = begun.carry.learner
+        return better(network, source.selection, best, learner, shared.data, begun.task, shared.facts)
 
     axis = seed_axis(num_slots, network, batching)
-    observed = observe(method, axis, parts, config.batch_size, {} if programs is None else programs)
     return Learner(
         axis,
         init=axis.over_seeds(init),
-        make_task=axis.over_seeds(lambda slot, index: stream.task(slot.keys.tasks, index)),
+        make_task=axis.over_seeds(lambda slot, index: source.task(slot.keys.tasks, index)),
+        init_source=axis.over_seeds(init_source) if source.init else None,
+        switch_source=axis.over_seeds(switch_source, consumes=True) if source.switch else None,
         switch=axis.over_seeds(switch),
-        train=axis.over_seeds(train),
-        no_epoch=axis.over_seeds(lambda state, _: no_epoch(state)),
+        train=axis.over_seeds(train, consumes=True),
+        no_best=axis.over_seeds(lambda carry, _: no_best(carry.learner)),
         better=axis.over_seeds(improve),
-        evaluate=observed.evaluate,
-        measure=observed.measure,
+        observers=observe(method, axis, parts, protocol.batch_size, {} if programs is None else programs),
     )

@@ -1,33 +1,62 @@
 """What is seen of a learner at the end of a task: scores and diagnostics, over all seeds."""
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
-from pliant.diagnostics import DIAGNOSTICS, measure
+from pliant.diagnostics import measure
 from pliant.methods import Parts
-from pliant.training._diagnose import ALWAYS, View, make_subject, view
-from pliant.training._evaluate import evaluate
+from pliant.training._diagnose import ALWAYS, Views, make_subject
 from pliant.training._plan import MethodPlan
-from pliant.training._seeds import SeedAxis
-from pliant.training._step import SeedSlot, TrainState
-from pliant.types import Rule
+from pliant.training._seeds import Program, SeedAxis
+from pliant.training._state import SeedSlot, TrainState, View, view
+from pliant.types import Diagnostic, Rule, State
 
-Program: TypeAlias = Callable[[Any, Any], Any]
-"""A compiled function: its first argument has a slot axis, its second is shared by all slots."""
+
+class Shared(NamedTuple):
+    """What programs are given once for all slots."""
+
+    traced: Any
+    """Hyperparameters."""
+    data: Any
+    """The source's, as the next."""
+    facts: Any = ()
+    index: Any = 0
+    """Of the task."""
+    pace: Any = ()
+    fed: Any = ()
+    """What all seeds are fed."""
+
+
+class Observed(NamedTuple):
+    """What is looked at, with a slot axis."""
+
+    views: Any
+    """A `View`, or `Views` for diagnostics."""
+    slot: SeedSlot
+    source: State
+    task: Any
+
+
+class Group(NamedTuple):
+    """Diagnostics that are measured by one program."""
+
+    diagnostics: tuple[Diagnostic, ...]
+    program: Program
+    """(`Observed`, `Shared`) -> what they found, by name"""
 
 
 class Observers(NamedTuple):
     """Functions of states of training. What they compile knows the network that the method reports, not the method."""
 
+    look: Callable[[TrainState, SeedSlot, Any], View]
+    """(state, slot, traced) -> the network that the method reports; no program if nothing is to be computed"""
     evaluate: Program
-    """((state, slot, task), (traced, data, numbers of examples)) -> scores"""
-    measure: Mapping[tuple[str, ...], Program]
-    """((states, slot, task), (traced, data, probe indices, task index)) -> what diagnostics found: of those that are
-    measured after every task together, and of each other one; states are of now, of the start, and of the end of the
-    task before"""
+    """(`Observed`, `Shared`) -> scores"""
+    groups: Sequence[Group]
+    """Of the diagnostics that are measured after every task one, and one of each other"""
 
 
 def observe(
@@ -36,54 +65,66 @@ def observe(
     """Makes what looks at one method's learning.
 
     Args:
-      method: the method with its network, tasks and diagnostics.
+      method: the method with its network, source and diagnostics.
       axis: of its slots.
       parts: `parts(hyperparameters) -> the method, built`.
       batch_size: of training.
-      programs: those that earlier methods have compiled; where network and stream are the same they are used again.
+      programs: those that earlier methods have compiled; where network and source are the same they are used again.
     """
-    network, stream = method.network, method.stream
+    network, source = method.network, method.source
 
     def sharing(*names: str) -> Callable[[Program], Program]:
-        """Compiles a function of the network and the stream alone, if no earlier method has."""
-        return lambda f: programs.setdefault((names, id(network), id(stream), axis.num_slots), axis.over_seeds(f))
+        """Compiles a function of the network and the source alone, if no earlier method has."""
+
+        def compiled(f: Program) -> Program:
+            program = programs.setdefault((names, id(network), id(source), axis.num_slots), axis.over_seeds(f))
+            return lambda item, shared: program(item, shared._replace(traced=()))
+
+        return compiled
 
     reported = axis.over_seeds(lambda item, traced: view(parts(traced | item[1].own), item[0]))
-    score_view = sharing("evaluate")(
-        lambda item, shared: evaluate(stream, network, item[0][:2], shared[0], item[1], shared[1])
-    )
 
     def look(state: TrainState, slot: SeedSlot, traced: Any) -> View:
-        """Without a program if nothing is to be computed."""
         made = parts(method.traced)
         if made.intervention and made.intervention.reported:
             seen: View = reported((state, slot), traced)
             return seen
         return view(made, state)
 
-    def score(item: Any, shared: Any) -> Any:
-        (state, slot, task), (traced, *rest) = item, shared
-        return score_view((look(state, slot, traced)._replace(twin=()), task), rest)
+    def score(item: Observed, shared: Shared) -> Any:
+        return source.evaluate(network, item.views, shared.data, item.source, item.task, shared.facts)
 
-    def measure_views(group: tuple[str, ...], has_rule: bool, item: Any, shared: Any) -> Any:
-        (views, slot, task), (traced, data, probe, index) = item, shared
-        key = jax.random.fold_in(slot.keys.probe, index)
-        rule = Rule(parts(traced | slot.own).optimizer, batch_size) if has_rule else None
-        return measure(make_subject(network, stream, views, key, data, task, probe, rule), group)
+    def measure_views(group: Sequence[Diagnostic], has_rule: bool, item: Observed, shared: Shared) -> Any:
+        key = jax.random.fold_in(item.slot.keys.probe, shared.index)
+        rule = Rule(parts(shared.traced | item.slot.own).optimizer, batch_size) if has_rule else None
+        subject = make_subject(
+            network, source, item.views, key, shared.data, item.source, item.task, shared.facts, rule
+        )
+        return measure(subject, group)
 
-    def measuring(group: tuple[str, ...]) -> Program:
-        has_rule = any("rule" in DIAGNOSTICS[name].needs for name in group)
-        compiling = axis.over_seeds if has_rule else sharing(*group)
-        program = compiling(functools.partial(measure_views, group, has_rule))
+    def grouped(diagnostics: tuple[Diagnostic, ...]) -> Group:
+        has_rule = any("rule" in each.needs for each in diagnostics)
+        compiling = axis.over_seeds if has_rule else sharing(*(each.name for each in diagnostics))
+        return Group(diagnostics, compiling(functools.partial(measure_views, diagnostics, has_rule)))
 
-        def measure_states(item: Any, shared: Any) -> Any:
-            (states, slot, task), (traced, *rest) = item, shared
-            views = tuple(look(state, slot, traced) for state in states)
-            return program((views, slot, task), (traced if has_rule else {}, *rest))
+    measured = [each for each in method.diagnostics if each.measure]
+    always = tuple(each for each in measured if each.cost in ALWAYS)
+    groups = [*([always] if always else []), *((each,) for each in measured if each.cost not in ALWAYS)]
+    return Observers(look, sharing("evaluate")(score), [grouped(group) for group in groups])
 
-        return measure_states
 
-    measured = [name for name in method.diagnostics if DIAGNOSTICS[name].measure]
-    always = tuple(name for name in measured if DIAGNOSTICS[name].cost in ALWAYS)
-    groups = [*([always] if always else []), *((name,) for name in measured if name not in always)]
-    return Observers(score, {group: measuring(group) for group in groups})
+def needs(diagnostics: Sequence[Diagnostic], field: str) -> bool:
+    """Whether any of them compares with that moment of training."""
+    return any(field in each.needs for each in diagnostics)
+
+
+def views_of(
+    diagnostics: Sequence[Diagnostic], now: View, initial: View, previous: View, followed: Mapping[str, State]
+) -> Views:
+    """What those diagnostics look at."""
+    return Views(
+        now,
+        initial if needs(diagnostics, "initial") else None,
+        previous if needs(diagnostics, "previous") else None,
+        followed,
+    )

@@ -1,99 +1,34 @@
-"""How many updates a task gets, and what the host decides for each of them: all in integers."""
-
-import itertools
+"""How the learning rate changes within a task, and which updates diagnostics sample."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from pliant.errors import UserError
 from pliant.sampling import evenly
-from pliant.training._config import RunConfig
-from pliant.types import Stream
+from pliant.training._protocol import Protocol
 
-_FOLLOWED = 16  # updates of a task: norms of all parameters at each of them cost a small network half its training
-
-
-def num_steps(config: RunConfig, stream: Stream, index: int) -> int:
-    """Updates in task number `index`: `steps`, or all whole batches of its epochs; as many for each micro-task if the
-    budget says so.
-
-    Example:
-      >>> from pliant.streams import load_dataset, random_labels
-      >>> num_steps(RunConfig(epochs=2, batch_size=100), random_labels(load_dataset("digits")), 0)
-      32
-    """
-    whole = config.steps or config.epochs * stream.train.num(index) // config.batch_size
-    return whole * (stream.micro_steps if _is_long(config, index) else 1)
+_SAMPLED = 16  # updates of a task: norms of all parameters at each of them cost a small network half its training
 
 
-def epoch_ends(config: RunConfig, stream: Stream, index: int) -> list[int]:
-    """After which updates of task number `index` an epoch ends; the last is the end of the task.
-
-    Example:
-      >>> from pliant.streams import load_dataset, random_labels
-      >>> epoch_ends(RunConfig(epochs=3, batch_size=100), random_labels(load_dataset("digits")), 0)
-      [16, 32, 48]
-    """
-    total, num_train = num_steps(config, stream, index), stream.train.num(index)
-    ends = (epoch * num_train // config.batch_size for epoch in itertools.count(1))
-    return [*itertools.takewhile(lambda end: end < total, ends), total]
-
-
-def micro_steps(config: RunConfig, stream: Stream, index: int) -> Int[np.ndarray, " step"]:
-    """The micro-step m of M of every update in task number `index`; the first task is pure throughout.
-
-    With equal updates the transition's share of them is divided among the micro-steps 1 to M − 1, as evenly as
-    integers allow, and the rest is the pure task, at least one update; with a budget per micro-task each m gets as many
-    as an abrupt task.
-
-    Raises:
-      UserError: if the transition has fewer updates than micro-steps.
-
-    Example:
-      >>> from pliant.streams import load_dataset, output_interpolation, random_labels
-      >>> stream = output_interpolation(random_labels(load_dataset("digits")), micro_steps=3)
-      >>> micro_steps(RunConfig(steps=8), stream, 1).tolist()
-      [1, 1, 2, 2, 3, 3, 3, 3]
-    """
-    last, total = stream.micro_steps, num_steps(config, stream, index)
-    steps = np.arange(total)
-    if _is_long(config, index):
-        return 1 + steps * last // total
-    share = config.transition_share if index and last > 1 else 0
-    num_between = min(round(share * total), total - 1)
-    if share and num_between < last - 1:
-        raise UserError(
-            got=f"{last} micro-steps in {total} updates, {num_between} of them before the last micro-step",
-            wanted="at least one update for each",
-            do="Use fewer micro-steps, more epochs, or --budget per-micro-task.",
-        )
-    return np.where(steps < num_between, 1 + steps * (last - 1) // max(num_between, 1), last)
-
-
-def rates(config: RunConfig, total: int) -> Float[np.ndarray, " step"]:
+def rates(protocol: Protocol, total: int) -> Float[np.ndarray, " step"]:
     """What the learning rate of every update of a task is multiplied by: it drops after the fractions in `rate_drops`.
 
     Example:
-      >>> rates(RunConfig(rate_drops=(0.5,), rate_drop_factor=0.1), 4).tolist()
+      >>> rates(Protocol(rate_drops=(0.5,), rate_drop_factor=0.1), 4).tolist()
       [1.0, 1.0, 0.1, 0.1]
     """
-    drops = np.sort(np.asarray(config.rate_drops, float))
-    return config.rate_drop_factor ** np.searchsorted(drops, np.arange(total) / total, side="right")
+    drops = np.sort(np.asarray(protocol.rate_drops, float))
+    return protocol.rate_drop_factor ** np.searchsorted(drops, np.arange(total) / total, side="right")
 
 
-def followed_weights(total: int) -> Float[np.ndarray, " step"]:
-    """The weight of every update of a task in means over those that diagnostics follow: 16, evenly spaced, or all.
+def sampled_weights(total: int) -> Float[np.ndarray, " step"]:
+    """The weight of every update of a task in means over those that diagnostics sample: 16, evenly spaced, or all.
 
-    The sum over the task divided by `total` is the mean over those followed.
+    The sum over the task divided by `total` is the mean over those sampled.
 
     Example:
-      >>> followed_weights(46).nonzero()[0].tolist()
+      >>> sampled_weights(46).nonzero()[0].tolist()
       [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36, 39, 42, 45]
     """
     weights = np.zeros(total)
-    weights[evenly(total, _FOLLOWED)] = total / min(total, _FOLLOWED)
+    weights[evenly(total, _SAMPLED)] = total / min(total, _SAMPLED)
     return weights
-
-
-def _is_long(config: RunConfig, index: int) -> bool:
-    return config.budget == "per-micro-task" and index > 0

@@ -1,10 +1,9 @@
-"""A run: every method learns the stream, task by task; the host has control between chunks of steps."""
+"""The loop: every method learns its tasks, one after the other; the host has control between chunks of updates."""
 
 import functools
 import itertools
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,21 +15,21 @@ from jaxtyping import Int
 from pliant.diagnostics import one_blas_thread
 from pliant.methods import as_arrays, users_code
 from pliant.results import COLUMNS, RunFolder, environment, summarize_run
+from pliant.training._background_writer import BackgroundWriter
 from pliant.training._checkpoint import Checkpoints
-from pliant.training._config import RunConfig
-from pliant.training._diagnose import due, probe_indices, summarize_slots
-from pliant.training._evaluate import Sizes, scores
-from pliant.training._learner import Learner, make_learner
-from pliant.training._meanwhile import Meanwhile
-from pliant.training._observe import Program
-from pliant.training._order import batch_indices
-from pliant.training._pace import epoch_ends, followed_weights, micro_steps, num_steps, rates
-from pliant.training._plan import MethodPlan, Plan, make_plan, probe_size
-from pliant.training._record import fingerprint, record
-from pliant.training._step import Pace
-from pliant.types import Stream
+from pliant.training._chunk import Pace
+from pliant.training._diagnose import due, summarize_slots
+from pliant.training._learner import Begun, make_learner
+from pliant.training._observe import Group, Observed, Shared, views_of
+from pliant.training._pace import rates, sampled_weights
+from pliant.training._plan import MethodPlan, Plan
+from pliant.training._record import fingerprint
+from pliant.training._seeds import Program
+from pliant.training._state import Carry, SeedSlot, View
+from pliant.training._sums import Sums
+from pliant.types import Diagnostic, State
 
-_CHUNK = 128  # steps at most in a compiled call: long against its overhead, short against a user's patience
+_CHUNK = 128  # updates at most in a compiled call: long against its overhead, short against a user's patience
 
 
 class Progress(NamedTuple):
@@ -43,68 +42,43 @@ class Progress(NamedTuple):
     """Fraction of the task, in [0, 1]; every task is reported with 1.0 once, at its end."""
     done: float
     """Fraction of the whole run, in [0, 1]."""
-    score_name: str
-    score: float
-    """The online score so far in this task, mean over seeds."""
+    metric: str
+    """What `value` is of."""
+    value: float
+    """So far in this task, mean over seeds."""
 
 
-def run(
-    config: RunConfig,
-    out: str | Path | None = None,
-    *,
-    name: str | None = None,
-    data_dir: str | None = None,
-    report: Callable[[Progress], None] = lambda _: None,
-) -> RunFolder:
-    """Trains every method of a configuration and writes the run folder; continues an interrupted run.
+def train(plan: Plan, path: Path, report: Callable[[Progress], None] = lambda _: None) -> RunFolder:
+    """Trains every method of a plan and writes the run folder; continues an interrupted run.
 
-    After every task the metrics are stored and a checkpoint is written. A run that is killed at any moment goes on
-    from the last whole checkpoint when it is called again, and ends with the same numbers, to the bit on the same
-    machine and packages. A seed that diverges is recorded (`diverged`, accuracies of 0) and does not touch the
-    others.
+    After every task the metrics are stored and a checkpoint is written. A run that is killed at any moment continues
+    from the last whole checkpoint when it is started again, and ends with the same numbers, to the bit on the same
+    machine and packages. A seed that diverges is recorded (`diverged`, accuracies of 0) and does not touch the others.
 
     Args:
-      config: what to run.
-      out: the run folder; by default runs/NAME-ID.
-      name: by default STREAM-DATASET.
-      data_dir: see `pliant.streams.load_dataset`.
-      report: called with the progress after every chunk of steps.
+      plan: what to run.
+      path: the run folder.
+      report: called with the progress after every chunk of updates.
 
     Returns:
       The finished run folder.
 
     Raises:
-      UserError: see `make_plan` and `RunFolder`.
-
-    Example:
-      >>> import tempfile
-      >>> config = RunConfig(methods=("adam",), seeds=1, tasks=1, epochs=1, widths=(16,))
-      >>> with tempfile.TemporaryDirectory() as out:
-      ...     folder = run(config, out)
-      >>> sorted(folder.metrics.metric)[:3]
-      ['diverged', 'dormant_exact_fraction', 'dormant_fraction']
+      UserError: see `RunFolder`.
     """
-    plan = make_plan(config, data_dir)
-    configuration = record(plan)
-    identity = fingerprint(configuration)
-    name = name or f"{config.stream}-{plan.stream.dataset}"
-    path = Path(os.path.expanduser(out)) if out is not None else Path("runs") / f"{name}-{identity}"
-    with (
-        RunFolder.opened(path, configuration, identity) as folder,
-        one_blas_thread(),
-    ):
+    with RunFolder.opened(path, plan.configuration, fingerprint(plan.configuration)) as folder, one_blas_thread():
         folder.record_environment(environment())
         folder.log(f"start: {folder.title}")
         programs: dict[Any, Program] = {}
         for number, method in enumerate(plan.methods):
-            with users_code(method.source):
-                _run_method(plan, method, folder, report, number / len(plan.methods), programs)
+            with users_code(method.spec):
+                _train_method(plan, method, folder, report, number / len(plan.methods), programs)
         summarize_run(folder.metrics, folder.headline).to_csv(folder.path / "summary.csv", index=False)
         folder.log("done")
     return folder
 
 
-def _run_method(
+def _train_method(
     plan: Plan,
     method: MethodPlan,
     folder: RunFolder,
@@ -113,88 +87,157 @@ def _run_method(
     programs: dict[Any, Program],
 ) -> None:
     """Trains one method on all tasks that are still to do."""
-    config, stream, name = plan.config, method.stream, method.method.name
+    protocol, name, seeds = plan.protocol, method.method.name, range(plan.protocol.seeds)
     stored = folder.num_tasks_stored(method.labels[0])
     with (
-        Checkpoints(folder.checkpoints(name), stored, keep=config.checkpoints) as checkpoints,
-        Meanwhile() as meanwhile,
+        Checkpoints(folder.checkpoints(name), stored, keep=protocol.checkpoints) as checkpoints,
+        BackgroundWriter() as writer,
     ):
         first = checkpoints.num_tasks_done()
-        if first >= config.tasks:
+        if first >= protocol.tasks:
             return
         started = time.perf_counter()
-        seeds, own = slots(config, method)
         for diagnostic, reason in method.unmeasured.items():
             folder.log(f"{name}: without {diagnostic}: {reason}")
-        learner = make_learner(method, len(seeds), config=config, programs=programs)
-        axis = learner.axis
-        traced = axis.share(as_arrays(method.traced))
-        shared = (traced, axis.share(stream.data))
-        state, slot = learner.init(axis.put((seeds, own)), traced)
-        initial = state
+        trainer = _Trainer(plan, method, seeds, programs)
         if first:
-            state = axis.put(checkpoints.restore(axis.get(state)))
-            folder.log(f"{name}: continues after task {first} of {config.tasks}")
-        chunk = _Chunk()
-        for index in range(first, config.tasks):
-            told: dict[str, np.ndarray] = {}
-            previous = state
-            if index and _switches(plan, method):
-                state, info = learner.switch((state, slot), (traced, np.int32(index)))
-                told = axis.get(info)
-            task = learner.make_task(slot, np.int32(index))
+            trainer.restore(checkpoints)
+            folder.log(f"{name}: continues after task {first} of {protocol.tasks}")
+        for index in range(first, protocol.tasks):
 
-            def progress(fraction: float, score: float, index: int = index) -> None:
-                whole = done + (index + fraction) / config.tasks / len(plan.methods)
-                report(Progress(name, index + 1, fraction, whole, stream.objective.score, score))
+            def progress(fraction: float, value: float, index: int = index) -> None:
+                whole = done + (index + fraction) / protocol.tasks / len(plan.methods)
+                report(Progress(name, index + 1, fraction, whole, method.source.progress, value))
 
-            state, means = _run_task(
-                config, stream, learner, seeds, (state, slot, task), shared, index, chunk, progress
-            )
-            sizes = Sizes(np.int32(stream.train.num(index)), np.int32(stream.test.num(index) if stream.test else 0))
-            probe = probe_indices(stream.train.num(index), probe_size(config, plan.stream))
-            results = learner.evaluate((state, slot, task), (*shared, sizes))
-            item = ((state, initial, previous), slot, task)
-            names = _due(learner, config, index)
-            measured = _measure(learner, names, item, (*shared, probe, np.int32(index)))
-            results, measured = axis.get((results, measured))
+            learned = trainer.learn(index, progress)
             now = time.perf_counter()
-            learned = _Learned(index, means | told, results, measured, names, state, now - started)
+            store = functools.partial(_store, plan, method, seeds, folder, checkpoints, learned, now - started)
             started = now
-            meanwhile.do(functools.partial(_store, plan, method, learner, folder, checkpoints, learned))
-            del learned, measured, results  # so that what one task leaves is gone before the next one's is fetched
+            writer.submit(store)
+            del learned, store  # so that what one task leaves is gone before the next one's is fetched
 
 
 class _Learned(NamedTuple):
-    """A task that has been learned."""
+    """A task that has been learned, with a slot axis, on the host but for the learner."""
 
     task_index: int
     """Counted from 0."""
-    means: dict[str, np.ndarray]
+    numbers: Mapping[str, np.ndarray]
     scored: Any
-    measured: dict[str, Any]
-    names: list[str]
-    """Of the diagnostics that were measured."""
-    state: Any
-    """At its end; it stays as it is while training goes on from it, since nothing is donated."""
-    seconds: float
+    measured: Mapping[str, Any]
+    diagnostics: Sequence[Diagnostic]
+    """Those that were measured."""
+    carry: Callable[[], tuple[Any, Any]]
+    """Fetches what goes into the checkpoint."""
 
 
-def _store(
-    plan: Plan, method: MethodPlan, learner: Learner, folder: RunFolder, checkpoints: Checkpoints, learned: _Learned
-) -> None:
-    """Summarises and writes a task; the checkpoint comes last, so that every checkpoint has its metrics."""
-    index, name = learned.task_index, method.method.name
-    found, arrays = _summarize(method.stream, learned, learner.axis.num_seeds)
-    rows = _rows(plan, method, index, learned.means, found)
-    folder.record_arrays(name, index + 1, arrays)
-    folder.record_task(index + 1, rows, learned.seconds)
-    checkpoints.save(index + 1, learner.axis.get(learned.state))
-    folder.log(f"{name}: task {index + 1} of {plan.config.tasks}, {_headline(rows, plan):.3f}")
+class _Trainer:
+    """The state of one method's learning between tasks, and how it goes on."""
+
+    def __init__(self, plan: Plan, method: MethodPlan, seeds: Sequence[int], programs: dict[Any, Any]):
+        """Initialises the learner of every slot."""
+        self._plan, self._method, self._seeds = plan, method, seeds
+        of_slot, own = slots(seeds, method)
+        self._place = np.tile(np.arange(len(seeds)), len(method.points))  # of each slot's seed among the seeds
+        learner = make_learner(method, len(of_slot), protocol=plan.protocol, programs=programs)
+        self._learner, axis = learner, learner.axis
+        placed = programs.setdefault(("data", id(method.source.data), axis.mesh), axis.share(method.source.data))
+        self._shared = Shared(axis.share(as_arrays(method.traced)), placed, facts=method.source.facts(0))
+        self._carry: Carry
+        self._slot: SeedSlot
+        self._carry, self._slot = learner.init(axis.put((of_slot, own)), self._shared)
+        self._initial = self._previous = self._look()
+        self._source: State = ()
+        if learner.init_source:
+            self._source = learner.init_source((self._slot, learner.make_task(self._slot, np.int32(0))), self._shared)
+        self._chunk = _Chunk()
+
+    def restore(self, checkpoints: Checkpoints) -> None:
+        """Goes back to where the newest checkpoint was."""
+        axis = self._learner.axis
+        like = axis.get((self._carry, self._source))
+        self._carry, self._source = axis.put(checkpoints.restore(*like))
+        self._previous = self._look()
+
+    def learn(self, index: int, progress: Callable[[float, float], None]) -> _Learned:
+        """Trains on a task and observes what was learned."""
+        learner, axis, source = self._learner, self._learner.axis, self._method.source
+        shared = self._shared._replace(facts=source.facts(index), index=np.int32(index))
+        told: dict[str, np.ndarray] = {}
+        if index and _switches(self._plan, self._method):
+            self._carry, info = learner.switch((self._carry, self._slot), shared)
+            told = axis.get(info)
+        task = learner.make_task(self._slot, np.int32(index))
+        if index and learner.switch_source:
+            self._source = learner.switch_source((self._source, Begun(self._carry, self._slot, task)), shared)
+        numbers = self._train(index, task, shared, progress)
+        now = self._look()
+        observed = Observed(now, self._slot, self._source, task)
+        scored = learner.observers.evaluate(observed, shared)
+        groups = _due(learner.observers.groups, self._plan, index)
+        measured: dict[str, Any] = {}
+        for group in groups:
+            views = views_of(group.diagnostics, now, self._initial, self._previous, self._carry.followed)
+            measured |= group.program(observed._replace(views=views), shared)
+        scored, measured = axis.get((scored, measured))
+        self._previous = now
+        names = [each for group in groups for each in group.diagnostics]
+        kept = (self._carry, axis.get(self._source))  # the source's state is donated to the next chunk
+        return _Learned(index, numbers | told, scored, measured, names, lambda: axis.get(kept))
+
+    def _look(self) -> View:
+        return self._learner.observers.look(self._carry.learner, self._slot, self._shared.traced)
+
+    def _train(
+        self, index: int, task: Any, shared: Shared, progress: Callable[[float, float], None]
+    ) -> dict[str, np.ndarray]:
+        """Trains on one task; returns its numbers, one entry a slot: means over updates, and sums of counts."""
+        learner, axis, source = self._learner, self._learner.axis, self._method.source
+        total = source.num_updates(index)
+        factors, weights = rates(self._plan.protocol, total), sampled_weights(total)
+        before = sum(map(source.num_updates, range(index)))
+        selection = source.selection
+        ends = selection.after(index) if selection else [total]
+        best = learner.no_best(self._carry, ()) if selection else None
+        sums = Sums()
+        start = 0
+        while start < total:
+            began, stop = time.perf_counter(), min(start + self._chunk.size, *(end for end in ends if end > start))
+            fed = source.feed(self._seeds, index, start, stop)
+            own = jax.tree.map(lambda leaf: _padded(leaf, axis=1)[self._place], fed.own)
+            pace = Pace(
+                _padded(factors[start:stop].astype(np.float32)),
+                _padded((np.arange(start, stop) / total).astype(np.float32)),
+                _padded(weights[start:stop].astype(np.float32)),
+                np.int32(before + start),
+                np.int32(stop - start),
+            )
+            begun = Begun(self._carry, self._slot, task, axis.put(own))
+            of_chunk = shared._replace(pace=pace, fed=jax.tree.map(_padded, fed.shared))
+            self._source, self._carry, info = learner.train((self._source, begun), of_chunk)
+            sums.add(axis.get(info), stop - start)
+            if best is not None and stop in ends:
+                best = learner.better((best, begun._replace(carry=self._carry, fed=())), shared)
+            start = stop
+            self._chunk.took(time.perf_counter() - began)
+            progress(stop / total, sums.mean(source.progress, stop))
+        numbers = sums.numbers(total)
+        if best is not None:
+            assert selection is not None
+            best_learner = self._carry.learner._replace(params=best.params, statistics=best.statistics)
+            self._carry = self._carry._replace(learner=best_learner)
+            numbers[selection.metric] = axis.get(best.score)
+        return numbers
+
+
+def _padded(values: np.ndarray, axis: int = 0) -> np.ndarray:
+    """An array as long as a chunk may be."""
+    missing = [(0, _CHUNK - size if place == axis else 0) for place, size in enumerate(values.shape)]
+    return np.pad(values, missing, mode="edge")
 
 
 class _Chunk:
-    """How many steps a compiled call runs: twice as many as before while that takes less than a second."""
+    """How many updates a compiled call runs: twice as many as before while that takes less than a second."""
 
     def __init__(self) -> None:
         self.size = 4
@@ -204,129 +247,68 @@ class _Chunk:
             self.size = min(2 * self.size, _CHUNK)
 
 
-def slots(config: RunConfig, method: MethodPlan) -> tuple[Int[np.ndarray, " slot"], dict[str, np.ndarray]]:
+def slots(seeds: Sequence[int], method: MethodPlan) -> tuple[Int[np.ndarray, " slot"], dict[str, np.ndarray]]:
     """The seed of every slot, and its values of what a grid varies: all seeds of the first point, then of the next."""
-    seeds = np.tile(np.arange(config.seeds, dtype=np.int32), len(method.points))
+    of_slot = np.tile(np.array(seeds, np.int32), len(method.points))
     own = {
-        name: np.repeat(np.stack([as_arrays(point)[name] for point in method.points]), config.seeds)
+        name: np.repeat(np.stack([as_arrays(point)[name] for point in method.points]), len(seeds))
         for name in method.points[0]
     }
-    return seeds, own
+    return of_slot, own
 
 
 def _switches(plan: Plan, method: MethodPlan) -> bool:
-    """Whether anything is to be done when the task changes."""
-    kept = (plan.config.optimizer_at_switch, plan.config.head_at_switch) == ("keep", "keep")
+    """Whether anything is done to the learner when the task changes."""
+    kept = (plan.protocol.optimizer_at_switch, plan.protocol.head_at_switch) == ("keep", "keep")
     return method.method.boundary_aware or not kept
 
 
-def _run_task(
-    config: RunConfig,
-    stream: Stream,
-    learner: Learner,
-    seeds: Int[np.ndarray, " slot"],
-    carry: tuple[Any, Any, Any],
-    arguments: tuple[Any, Any],
-    index: int,
-    chunk: _Chunk,
-    progress: Callable[[float, float], None],
-) -> tuple[Any, dict[str, np.ndarray]]:
-    """Trains on one task; also returns its metrics: means over steps, and sums of counts, one entry a slot."""
-    axis = learner.axis
-    total, num_train = num_steps(config, stream, index), stream.train.num(index)
-    moments, factors = micro_steps(config, stream, index), rates(config, total)
-    weights = followed_weights(total)
-    before = sum(num_steps(config, stream, earlier) for earlier in range(index))
-    sums: dict[str, np.ndarray] = {}
-    state, slot, task = carry
-    is_selecting = config.weights_at_end == "best-validation"
-    ends = epoch_ends(config, stream, index) if is_selecting else [total]
-    best = learner.no_epoch(state, ()) if is_selecting else None
-    start = 0
-    while start < total:
-        began, stop = time.perf_counter(), min(start + chunk.size, *(end for end in ends if end > start))
-        order = np.zeros((config.seeds, _CHUNK, config.batch_size), np.int32)
-        for seed in range(config.seeds):
-            order[seed, : stop - start] = batch_indices(
-                seed, index, start, stop, num_examples=num_train, batch_size=config.batch_size
-            )
-        pace = Pace(
-            _padded(moments[start:stop], np.int32),
-            _padded(factors[start:stop], np.float32),
-            _padded(np.arange(start, stop) / total, np.float32),
-            _padded(weights[start:stop], np.float32),
-            np.int32(before + start),
-            np.int32(stop - start),
-            np.int32(num_train),
-        )
-        state, metrics = learner.train((state, slot, task, axis.put(order[seeds])), (*arguments, pace))
-        for name, values in axis.get(metrics).items():
-            kind = np.int64 if values.dtype.kind == "i" else np.float64
-            sums[name] = _added(sums.get(name, np.zeros(len(seeds), kind)), values[:, : stop - start])
-        if is_selecting and stop in ends:
-            assert stream.validation is not None
-            held_out = (arguments[1], np.int32(stream.validation.num(index)))
-            best = learner.better((best, state, task), held_out)
-        start = stop
-        chunk.took(time.perf_counter() - began)
-        progress(stop / total, float(sums[f"online_{stream.objective.score}"].mean() / stop))
-    means = {name: each if each.dtype.kind == "i" else each / total for name, each in sums.items()}
-    if best is not None:
-        state = state._replace(params=best.params, statistics=best.statistics)
-        means[f"validation_{stream.objective.score}"] = axis.get(best.score)
-    return state, means
-
-
-def _added(totals: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The totals of the seeds after more steps, added one by one: chunks, which go by the clock, change no bit."""
-    return np.column_stack([totals, values]).cumsum(axis=1)[:, -1]
-
-
-def _padded(values: np.ndarray, kind: type) -> np.ndarray:
-    """An array as long as a chunk may be."""
-    return np.resize(values.astype(kind), _CHUNK)
-
-
-def _rows(
-    plan: Plan, method: MethodPlan, index: int, means: dict[str, np.ndarray], found: Sequence[dict[str, float]]
-) -> pd.DataFrame:
-    """The metrics of one task in long form."""
-    config = plan.config
-    step = sum(num_steps(config, method.stream, earlier) for earlier in range(index + 1))
-    rows = []
-    for slot, (label, seed) in enumerate(itertools.product(method.labels, range(config.seeds))):
-        metrics = {name: float(values[slot]) for name, values in means.items()} | found[slot]
-        common = (plan.stream.name, label, config.network, plan.stream.dataset, seed, index + 1, step)
-        rows += [(*common, name, value) for name, value in sorted(metrics.items())]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _due(learner: Learner, config: RunConfig, index: int) -> list[str]:
+def _due(groups: Sequence[Group], plan: Plan, index: int) -> list[Group]:
     """The diagnostics that are measured at the end of a task; of a group all are, or none."""
-    groups = (group for group in learner.measure if due(group[0], index + 1, config.tasks, config.diagnose_after))
-    return [name for group in groups for name in group]
+    protocol = plan.protocol
+    return [group for group in groups if due(group.diagnostics[0], index + 1, protocol.tasks, protocol.diagnose_after)]
 
 
-def _measure(learner: Learner, names: Sequence[str], item: Any, shared: Any) -> dict[str, Any]:
-    """What those diagnostics find, of every slot."""
-    measured: dict[str, Any] = {}
-    for group, of_group in learner.measure.items():
-        if group[0] in names:
-            measured |= of_group(item, shared)
-    return measured
+def _store(
+    plan: Plan,
+    method: MethodPlan,
+    seeds: Sequence[int],
+    folder: RunFolder,
+    checkpoints: Checkpoints,
+    learned: _Learned,
+    seconds: float,
+) -> None:
+    """Summarises and writes a task; the checkpoint comes last, so that every checkpoint has its metrics."""
+    task, name = learned.task_index + 1, method.method.name
+    found, arrays = _summarize(method, learned, len(seeds) * len(method.points))
+    rows = _rows(plan, method, seeds, learned, found)
+    folder.record_arrays(name, task, arrays)
+    folder.record_task(task, rows, seconds)
+    checkpoints.save(task, *learned.carry())
+    headline = rows.loc[rows["metric"] == plan.headline, "value"].mean()
+    folder.log(f"{name}: task {task} of {plan.protocol.tasks}, {headline:.3f}")
 
 
 def _summarize(
-    stream: Stream, learned: _Learned, num_slots: int
+    method: MethodPlan, learned: _Learned, num_slots: int
 ) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
     """Scores and diagnostics at the end of a task: numbers of each slot, and arrays with a slot axis."""
-    numbers, arrays = summarize_slots(learned.names, learned.measured, num_slots)
+    numbers, arrays = summarize_slots(learned.diagnostics, learned.measured, num_slots)
     found = []
     for slot, of_slot in enumerate(numbers):
-        scored = scores(stream, jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), learned.scored))
+        scored = method.source.summarize(jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), learned.scored))
         found.append(scored | {metric: value for each in of_slot.values() for metric, value in each.items()})
     return found, arrays
 
 
-def _headline(rows: pd.DataFrame, plan: Plan) -> float:
-    return float(rows.loc[rows["metric"] == plan.stream.headline, "value"].mean())
+def _rows(
+    plan: Plan, method: MethodPlan, seeds: Sequence[int], learned: _Learned, found: Sequence[dict[str, float]]
+) -> pd.DataFrame:
+    """The metrics of one task in long form."""
+    step = sum(map(method.source.num_updates, range(learned.task_index + 1)))
+    rows = []
+    for slot, (label, seed) in enumerate(itertools.product(method.labels, seeds)):
+        metrics = {name: float(values[slot]) for name, values in learned.numbers.items()} | found[slot]
+        common = (plan.problem, label, plan.protocol.network, plan.dataset, seed, learned.task_index + 1, step)
+        rows += [(*common, name, value) for name, value in sorted(metrics.items())]
+    return pd.DataFrame(rows, columns=list(COLUMNS))

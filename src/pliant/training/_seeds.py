@@ -11,6 +11,8 @@ from jaxtyping import PyTree
 from pliant.types import Network
 
 Batching: TypeAlias = Literal["vmap", "map"]
+Program: TypeAlias = Callable[[Any, Any], Any]
+"""A compiled function: its first argument has a slot axis, its second is shared by all slots."""
 _SMALL_WIDTH = 64
 
 
@@ -42,28 +44,31 @@ class SeedAxis(NamedTuple):
     mesh: Mesh
     batching: Batching
 
-    def over_seeds(self, f: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def over_seeds(self, f: Callable[[Any, Any], Any], *, consumes: bool = False) -> Program:
         """Compiles a function of one seed for all slots.
 
         Args:
           f: `f(item of one seed, shared)`, pure.
+          consumes: whether items are pairs whose first part is donated: it is gone after the call, and its memory
+            holds the results. Nothing else is donated: a chunk of updates is long against one copy of a learner.
 
         Returns:
-          `(items with a leading slot axis, shared) -> results with a slot axis`. Nothing is donated: a chunk of steps
-          is long against one copy of the state.
+          `(items with a leading slot axis, shared) -> results with a slot axis`.
         """
 
-        def on_one_device(mapped: Any, shared: Any) -> Any:
-            def one(item: Any) -> Any:
-                return f(item, shared)
+        def on_one_device(donated: Any, kept: Any, shared: Any) -> Any:
+            def one(parts: tuple[Any, Any]) -> Any:
+                return f(parts if consumes else parts[1], shared)
 
+            mapped = donated, kept
             return jax.vmap(one)(mapped) if self.batching == "vmap" else jax.lax.map(one, mapped)
 
         seeds, everywhere = PartitionSpec("seed"), PartitionSpec()
         spread = jax.shard_map(
-            on_one_device, mesh=self.mesh, in_specs=(seeds, everywhere), out_specs=seeds, check_vma=False
+            on_one_device, mesh=self.mesh, in_specs=(seeds, seeds, everywhere), out_specs=seeds, check_vma=False
         )
-        return jax.jit(spread)
+        compiled = jax.jit(spread, donate_argnums=0)
+        return lambda items, shared: compiled(*(items if consumes else ((), items)), shared)
 
     def put(self, tree: PyTree) -> PyTree:
         """Fills the slots of arrays with one entry a seed, and places them on their devices."""

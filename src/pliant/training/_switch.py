@@ -5,11 +5,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from pliant.keys import Draw, SeedKeys, draw_key
 from pliant.methods import Parts
-from pliant.training._step import SeedKeys, TrainState
+from pliant.training._state import TrainState
 from pliant.types import Fresh, Info, Network, leaf_path
-
-_HEADS, _SWITCHES = 2**32 - 2, 2**32 - 5  # apart from the steps in the stream of method noise: they are int32
 
 
 def switch_task(
@@ -22,11 +21,11 @@ def switch_task(
     optimizer: Literal["keep", "reset"] = "keep",
     head: Literal["keep", "zero", "fresh"] = "keep",
 ) -> tuple[TrainState, Info]:
-    """Tells the method that task number `index` begins, then resets the optimizer's state or the output layer.
+    """Tells the method that task number `index` begins, then resets the optimizer's state or the heads.
 
-    First the penalty, which may look back at the old parameters, then the intervention, then what the protocol wants.
-    The output layer is the parameters of role "head" and what lies beside them (its bias); "zero" makes them 0, "fresh"
-    draws them anew. What the optimizer remembers of them stays unless it is reset too.
+    First the penalty, which may look back at the old parameters, then the intervention, then what the protocol asks
+    for. "zero" makes the parameters of all heads 0, "fresh" initialises them again. What the optimizer remembers of
+    them stays unless it is reset too.
 
     Returns:
       The state, and what the intervention reports.
@@ -35,12 +34,12 @@ def switch_task(
     if parts.penalty and parts.penalty.switch:
         state = state._replace(penalty=parts.penalty.switch(state.params, state.penalty))
     if parts.intervention and parts.intervention.switch:
-        key = jax.random.fold_in(jax.random.fold_in(keys.method, _SWITCHES), index)
+        key = draw_key(keys.method, Draw.SWITCH, index)
         fresh = Fresh(network.init, parts.optimizer.init)
         learned, intervention, info = parts.intervention.switch(key, index, state.learned(), state.intervention, fresh)
-        state = TrainState(*learned, state.penalty, intervention, state.twin)
+        state = TrainState(*learned, state.penalty, intervention)
     if head != "keep":
-        draw = jax.random.fold_in(jax.random.fold_in(keys.method, _HEADS), index)
+        draw = draw_key(keys.method, Draw.HEAD, index)
         new = network.init(draw)[0] if head == "fresh" else jax.tree.map(jnp.zeros_like, state.params)
         is_head = network.wiring.head(state.params)
         state = state._replace(

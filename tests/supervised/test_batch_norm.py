@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from pliant.training import RunConfig, run
+from pliant.supervised import RunConfig, run
 
 CONFIG = RunConfig(
     stream="permuted-pixels",

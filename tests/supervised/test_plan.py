@@ -6,8 +6,9 @@ import pytest
 
 from parquet_files import write_both
 from pliant.errors import UserError
-from pliant.streams import load_dataset
-from pliant.training import RunConfig, fingerprint, fitting, make_plan, record
+from pliant.streams import load_dataset, random_labels
+from pliant.supervised import RunConfig, make_plan, plan_suited, record
+from pliant.training import fingerprint
 
 OWN_METHOD = """
 import optax
@@ -40,7 +41,7 @@ def test_defaults_are_the_main_job():
     assert (config.stream, config.dataset, config.seeds, config.tasks) == ("random-labels", None, 4, 20)
     assert (config.epochs, config.batch_size, config.learning_rate) == (15, 32, 1e-3)
     plan = make_plan(config)
-    assert plan.stream.dataset == "digits"
+    assert plan.dataset == "digits"
     assert plan.methods[0].network_options["widths"] == (128,) * 4
 
 
@@ -52,7 +53,7 @@ def test_settings_reach_methods_stream_and_network():
     adamo, redo = plan.methods
     assert adamo.traced["isometry_strength"] == 0.03
     assert redo.static == {"num_examples": 8, "source": "fresh", "relative": True}
-    assert plan.stream_options == {"labels": "iid"}
+    assert plan.configuration["stream"]["options"] == {"labels": "iid"}
     assert adamo.network_options["norm"] == "layer"
     assert "norm_0" in adamo.network.init(_key())[0]
 
@@ -74,7 +75,7 @@ def test_multipliers_of_widths_multiply():
 
 
 def test_the_record_is_whole_and_json():
-    recorded = record(_plan(methods=("adamo",)))
+    recorded = _plan(methods=("adamo",)).configuration
     assert json.loads(json.dumps(recorded)) == recorded
     assert recorded["methods"]["adamo"]["hyperparameters"]["isometry_every"] == 16
     assert recorded["config"]["widths"] == [8]
@@ -96,8 +97,8 @@ def test_the_record_is_whole_and_json():
 )
 def test_every_change_changes_the_id(change):
     base = {"methods": ("adam",)}
-    assert fingerprint(record(_plan(**base))) == fingerprint(record(_plan(**base)))
-    assert fingerprint(record(_plan(**base))) != fingerprint(record(_plan(**base | change)))
+    assert fingerprint(_plan(**base).configuration) == fingerprint(_plan(**base).configuration)
+    assert fingerprint(_plan(**base).configuration) != fingerprint(_plan(**base | change).configuration)
 
 
 def test_a_users_own_method(tmp_path):
@@ -106,9 +107,9 @@ def test_a_users_own_method(tmp_path):
     source = f"{file}:mine"
     plan = _plan(methods=(source,), settings=("mine.momentum=0.9",))
     assert plan.methods[0].traced == {"learning_rate": 1e-3, "momentum": 0.9}
-    before = fingerprint(record(plan))
+    before = fingerprint(plan.configuration)
     file.write_text(OWN_METHOD + "\n# edited\n")
-    assert fingerprint(record(_plan(methods=(source,), settings=("mine.momentum=0.9",)))) != before
+    assert fingerprint(_plan(methods=(source,), settings=("mine.momentum=0.9",)).configuration) != before
 
 
 @pytest.mark.parametrize(
@@ -144,10 +145,11 @@ def test_postponed_annotations_are_understood(tmp_path):
     assert _plan(methods=(f"{tmp_path}/own.py:mine",)).methods[0].static == {"momentum": 3}
 
 
-def test_other_data_of_the_same_name_are_another_run(tmp_path):
-    plan = _plan(methods=("adam",))
-    flipped = plan.stream._replace(data=plan.stream.data._replace(mean=plan.stream.data.mean + 1))
-    assert fingerprint(record(plan)) != fingerprint(record(plan._replace(stream=flipped)))
+def test_other_data_of_the_same_name_are_another_run():
+    stream = random_labels(load_dataset("digits", train_size=100))
+    flipped = stream._replace(data=stream.data._replace(mean=stream.data.mean + 1))
+    recorded = [record(RunConfig(), each, {}, None, ()) for each in (stream, stream, flipped)]
+    assert recorded[0] == recorded[1] != recorded[2]
 
 
 @pytest.mark.parametrize("name", ["../../escape", "a/b", "", ".hidden", "mlp", "random-labels"])
@@ -303,10 +305,10 @@ def test_a_tied_head_may_be_untied():
 
 def test_the_plan_has_the_transition_and_the_headline():
     plan = _plan(transition="task-sampling", micro_steps=3, headline="online_accuracy", stream="label-shuffle")
-    assert (plan.stream.micro_steps, plan.stream.headline) == (3, "online_accuracy")
-    assert plan.stream.at is not None
-    assert _plan(augment="crop-flip").stream.augment is not None
-    assert _plan().stream.headline == "train_accuracy"
+    assert plan.headline == "online_accuracy"
+    moments = plan.methods[0].source.feed([0], 1, 0, plan.methods[0].source.num_updates(1)).shared
+    assert sorted(set(moments.tolist())) == [1, 2, 3]
+    assert _plan().headline == "train_accuracy"
 
 
 def test_a_network_without_biases_to_leave_out_takes_no_notice():
@@ -315,11 +317,11 @@ def test_a_network_without_biases_to_leave_out_takes_no_notice():
 
 
 def test_the_record_says_how_many_updates_and_examples_each_task_has():
-    growing = record(_plan(stream="warm-start", tasks=3, epochs=2))
+    growing = _plan(stream="warm-start", tasks=3, epochs=2).configuration
     sizes = growing["stream"]["num_train"]
     assert sizes == sorted(set(sizes))
     assert growing["protocol"]["updates_in_each_task"] == [2 * size // 10 for size in sizes]
-    long = record(_plan(transition="task-sampling", micro_steps=3, budget="per-micro-task", tasks=3, epochs=1))
+    long = _plan(transition="task-sampling", micro_steps=3, budget="per-micro-task", tasks=3, epochs=1).configuration
     assert long["stream"]["num_train"] == 100
     assert long["protocol"]["updates_in_each_task"] == [10, 30, 30]
 
@@ -354,12 +356,12 @@ def test_methods_that_do_not_fit_are_left_out():
     config = RunConfig(
         methods=("adam", "adamo-maxmin", "redo"), train_size=100, widths=(9,), batch_size=10, settings=("redo.every=5",)
     )
-    fits, reasons = fitting(config)
-    assert fits.methods == ("adam", "redo")
+    fits, reasons = plan_suited(config)
+    assert fits.protocol.methods == ("adam", "redo")
     assert list(reasons) == ["adamo-maxmin"]
     assert "wanted widths that are multiples of 2" in reasons["adamo-maxmin"]
     with pytest.raises(UserError, match="batch_size=0"):
-        fitting(dataclasses.replace(config, batch_size=0))
+        plan_suited(dataclasses.replace(config, batch_size=0))
 
 
 @pytest.mark.parametrize(
@@ -378,16 +380,16 @@ def test_a_folder_that_nothing_is_read_from(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         make_plan(config, str(tmp_path))
     with pytest.raises(UserError, match=message):
-        fitting(config, str(tmp_path))
+        plan_suited(config, str(tmp_path))
 
 
 def test_data_of_ones_own_are_recorded_under_their_name_with_their_classes(tmp_path):
     write_both(tmp_path, labels=["cat", "owl"] * 4)
     config = RunConfig(dataset="pets", methods=("adam",), widths=(8,), batch_size=4, tasks=1, epochs=1, probe_size=4)
-    recorded = record(make_plan(config, str(tmp_path)))["stream"]
+    recorded = make_plan(config, str(tmp_path)).configuration["stream"]
     assert (recorded["dataset"], recorded["classes"], recorded["chance"]) == ("pets", ["cat", "owl"], 0.5)
     write_both(tmp_path, labels=[0, 1] * 4)
-    assert "classes" not in record(make_plan(config, str(tmp_path)))["stream"]
+    assert "classes" not in make_plan(config, str(tmp_path)).configuration["stream"]
 
 
 def test_data_are_read_once_for_all_methods(tmp_path, monkeypatch):
@@ -398,9 +400,9 @@ def test_data_are_read_once_for_all_methods(tmp_path, monkeypatch):
         read.append(1)
         return load_dataset(*args, **options)
 
-    monkeypatch.setattr("pliant.training._plan.load_dataset", counted)
+    monkeypatch.setattr("pliant.supervised._plan.load_dataset", counted)
     config = RunConfig(dataset="mine", methods=("adam", "sgd"), widths=(8,), batch_size=4, tasks=1, epochs=1)
-    assert fitting(config, str(tmp_path))[0].methods == ("adam", "sgd")
+    assert plan_suited(config, str(tmp_path))[0].protocol.methods == ("adam", "sgd")
     assert read == [1]
 
 
@@ -414,8 +416,8 @@ def test_a_grid_for_all_methods():
     config = RunConfig(methods=("adam", "sgd"), train_size=100, widths=(8,), batch_size=10, grid=("b1=0.8,0.9",))
     with pytest.raises(UserError, match="got the hyperparameter of 'sgd' 'b1'"):
         make_plan(config)
-    fitted, reasons = fitting(config)
-    assert fitted.methods == ("adam",)
+    fitted, reasons = plan_suited(config)
+    assert fitted.protocol.methods == ("adam",)
     assert list(reasons) == ["sgd"]
 
 
@@ -468,7 +470,7 @@ def test_numbers_of_numpy_and_lists_are_taken():
 def test_a_users_own_method_in_his_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "own.py").write_text(OWN_METHOD)
-    at_home, whole = (record(_plan(methods=(f"{place}/own.py:mine",))) for place in ("~", tmp_path))
+    at_home, whole = (_plan(methods=(f"{place}/own.py:mine",)).configuration for place in ("~", tmp_path))
     assert at_home["methods"]["mine"]["source_sha256"] == whole["methods"]["mine"]["source_sha256"]
     (tmp_path / "own.py").write_text("1 / 0")
     with pytest.raises(UserError, match=rf"got ZeroDivisionError in '{tmp_path}/own.py', line 1"):

@@ -14,8 +14,8 @@ import pliant.training._run as run_module
 from pliant.errors import UserError
 from pliant.methods import as_arrays
 from pliant.results import COLUMNS
-from pliant.training import Pace, RunConfig, make_learner, make_plan, run
-from pliant.training._order import batch_indices
+from pliant.supervised import RunConfig, make_plan, run
+from pliant.training import Begun, Pace, Shared, make_learner
 from pliant.types import leaf_path
 
 SMALL = RunConfig(
@@ -206,7 +206,7 @@ def test_a_damaged_checkpoint_says_what_to_do(finished, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(SMALL, tmp_path / "run", report=interrupt)
     checkpoints = tmp_path / "run" / "checkpoints" / "adamo"
-    for file in checkpoints.glob("*/default/_METADATA"):
+    for file in checkpoints.glob("*/learner/_METADATA"):
         file.write_text("{")
     with pytest.raises(UserError, match=r"got a damaged checkpoint in .*adamo.*Remove that folder"):
         run(SMALL, tmp_path / "run")
@@ -219,9 +219,9 @@ def test_a_seed_that_diverges_does_not_touch_the_others(finished, tmp_path, monk
         learner = make_learner(method, num_seeds, **options)
 
         def init(seeds, shared):
-            state, keys = learner.init(seeds, shared)
-            params = jax.tree.map(lambda leaf: leaf.at[1].set(np.nan), state.params)
-            return state._replace(params=params), keys
+            carry, slot = learner.init(seeds, shared)
+            params = jax.tree.map(lambda leaf: leaf.at[1].set(np.nan), carry.learner.params)
+            return carry._replace(learner=carry.learner._replace(params=params)), slot
 
         return learner._replace(init=init)
 
@@ -274,18 +274,19 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 
 def test_hyperparameters_are_arguments_of_the_program(compilations):
     plan = make_plan(SMALL)
-    learner = make_learner(plan.methods[1], 3)
+    learner, source = make_learner(plan.methods[1], 3), plan.methods[1].source
     axis = learner.axis
-    data = axis.share(plan.stream.data)
-    indices = axis.put(np.zeros((3, 4, 20), np.int32))
+    data = axis.share(source.data)
+    fed = source.feed([0, 1, 2], 0, 0, 4)
     finals, counts = [], []
     for strength in (0.0, 0.1, 10.0):
         values = plan.methods[1].traced | {"isometry_strength": strength, "isometry_every": 2}
         traced = as_arrays(values)
-        state, keys = learner.init(axis.put((np.arange(3, dtype=np.int32), {})), traced)
-        task = learner.make_task(keys, np.int32(0))
-        state, _ = learner.train((state, keys, task, indices), (traced, data, Pace.steady(4, 100)))
-        finals.append(np.asarray(state.params["dense_0"]["kernel"]))
+        shared = Shared(traced, data, source.facts(0), pace=Pace.steady(4), fed=fed.shared)
+        carry, slot = learner.init(axis.put((np.arange(3, dtype=np.int32), {})), shared)
+        begun = Begun(carry, slot, learner.make_task(slot, np.int32(0)), axis.put(fed.own))
+        _, carry, _ = learner.train(((), begun), shared)
+        finals.append(np.asarray(carry.learner.params["dense_0"]["kernel"]))
         counts.append(len(compilations))
     assert counts[0] == counts[1] == counts[2] > 0
     assert (finals[0] != finals[1]).any()
@@ -301,7 +302,7 @@ class Watched(NamedTuple):
     """What the learners of a run are handed."""
 
     states: list
-    """At the end of every task."""
+    """At the start, and at the end of every task."""
     batches: list
     """Indices of every chunk, (seed, step, batch)."""
     paces: list
@@ -314,16 +315,16 @@ def _watched(monkeypatch):
     def watching(method, num_seeds, **options):
         learner = make_learner(method, num_seeds, **options)
 
-        def evaluate(item, shared):
-            watched.states.append(learner.axis.get(item[0]))
-            return learner.evaluate(item, shared)
+        def look(state, slot, traced):
+            watched.states.append(learner.axis.get(state))
+            return learner.observers.look(state, slot, traced)
 
         def train(item, shared):
-            watched.paces.append(shared[2])
-            watched.batches.append(learner.axis.get(item[3])[:, : int(shared[2].num_steps)])
+            watched.paces.append(shared.pace)
+            watched.batches.append(learner.axis.get(item[1].fed)[:, : int(shared.pace.num_steps)])
             return learner.train(item, shared)
 
-        return learner._replace(evaluate=evaluate, train=train)
+        return learner._replace(observers=learner.observers._replace(look=look), train=train)
 
     monkeypatch.setattr(run_module, "make_learner", watching)
     return watched
@@ -371,22 +372,6 @@ def test_a_budget_for_each_micro_task(tmp_path):
     assert config["protocol"]["updates_in_each_task"] == [20, 60, 60]
 
 
-def test_means_do_not_depend_on_chunks():
-    """Which go by the clock, while an interrupted run must end with the same bits."""
-    exponents = np.random.default_rng(0).uniform(-8, 1, (3, 1000))
-    values = (10**exponents).astype(np.float32)
-    totals = []
-    for size in (1, 7, 128, 1000):
-        total = np.zeros(3)
-        for start in range(0, 1000, size):
-            total = run_module._added(total, values[:, start : start + size])
-        totals.append(total.tobytes())
-    assert len(set(totals)) == 1
-    np.testing.assert_allclose(np.frombuffer(totals[0]), values.sum(axis=1, dtype=np.float64), rtol=1e-12)
-    counts = run_module._added(np.array([5], np.int64), np.array([[2**31 - 1, 1]], np.int32))
-    assert counts.tolist() == [2**31 + 5]
-
-
 def test_steps_in_place_of_epochs(tmp_path, monkeypatch):
     """They are counted on from task to task: what is periodic or drawn for a step depends on it."""
     paces = _watched(monkeypatch).paces
@@ -409,24 +394,25 @@ def test_every_example_streams_by_once(tmp_path, monkeypatch):
 
 def test_the_learning_rate_drops(tmp_path, monkeypatch):
     """As if the learner had been trained by hand with one learning rate and then with another."""
-    states = _watched(monkeypatch).states
+    watched = _watched(monkeypatch)
     changes = {"tasks": 2, "steps": 10, "learning_rate": 0.01, "rate_drops": (0.3,), "rate_drop_factor": 0.1}
     config = dataclasses.replace(ONE, **changes)
     run(config, tmp_path / "run")
-    plan = make_plan(config)
-    learner = make_learner(plan.methods[0], 2)
-    axis, data = learner.axis, learner.axis.share(plan.stream.data)
-    traced = as_arrays(plan.methods[0].traced)
+    (method,) = make_plan(config).methods
+    learner, source = make_learner(method, 2), method.source
+    axis, data = learner.axis, learner.axis.share(source.data)
+    traced = as_arrays(method.traced)
     rates = np.float32(0.01), np.float32(0.01) * np.float32(0.1)
-    state, keys = learner.init(axis.put((np.arange(2, dtype=np.int32), {})), traced)
+    carry, slot = learner.init(axis.put((np.arange(2, dtype=np.int32), {})), Shared(traced, data))
     for index in range(2):
-        task = learner.make_task(keys, np.int32(index))
+        task = learner.make_task(slot, np.int32(index))
         for (start, stop), rate in zip([(0, 3), (3, 10)], rates, strict=True):
-            order = [batch_indices(seed, index, start, stop, num_examples=200, batch_size=20) for seed in range(2)]
-            pace = Pace.steady(stop - start, 200)._replace(first_step=np.int32(10 * index + start))
-            shared = traced | {"learning_rate": rate}, data, pace
-            state, _ = learner.train((state, keys, task, axis.put(np.stack(order))), shared)
-        assert not _changed(states[index], axis.get(state))
+            fed = source.feed([0, 1], index, start, stop)
+            pace = Pace.steady(stop - start)._replace(first_step=np.int32(10 * index + start))
+            changed = traced | {"learning_rate": rate}
+            shared = Shared(changed, data, source.facts(index), pace=pace, fed=fed.shared)
+            _, carry, _ = learner.train(((), Begun(carry, slot, task, axis.put(fed.own))), shared)
+        assert not _changed(watched.states[index + 1], axis.get(carry.learner))
 
 
 @pytest.mark.parametrize("head", ["zero", "fresh"])
@@ -434,6 +420,7 @@ def test_the_head_changes_at_a_switch_and_nothing_else(head, tmp_path, monkeypat
     """Seen with a learning rate of 0."""
     states = _watched(monkeypatch).states
     _one(tmp_path, learning_rate=0.0, head_at_switch=head, use_bias=True)
+    del states[0]
     assert _changed(states[0].params, states[1].params) >= {"head/kernel"}
     assert _changed(states[0].params, states[1].params) <= {"head/kernel", "head/bias"}
     kernels = [state.params["head"]["kernel"] for state in states]
@@ -449,6 +436,7 @@ def test_the_optimizer_is_kept_or_starts_anew(tmp_path, monkeypatch):
     states = _watched(monkeypatch).states
     kept = _one(tmp_path, "kept")
     reset = _one(tmp_path, "reset", optimizer_at_switch="reset")
+    states = [*states[1:4], *states[5:]]
     counts = [[leaf for name, leaf in _leaves(state.optimizer).items() if name.endswith("count")] for state in states]
     assert [np.unique(count).tolist() for count in counts] == [[20], [40], [60], [20], [20], [20]]
     first, second = ([_value(folder, task=task, metric="loss") for folder in (kept, reset)] for task in (1, 2))

@@ -1,13 +1,12 @@
 """What a configuration says, checked before anything that it names is made."""
 
 import dataclasses
-import re
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pliant.errors import UserError, require_range, unknown_name
 from pliant.networks import NETWORKS
 from pliant.streams import STREAMS
-from pliant.training._config import RunConfig
+from pliant.supervised._config import RunConfig
 
 _HINTS = get_type_hints(RunConfig)
 _WANTED = {
@@ -69,54 +68,3 @@ def _is_of(hint: Any, value: Any) -> bool:
     if hint is bool or not isinstance(value, bool):
         return isinstance(value, int | float if hint is float else hint)
     return False
-
-
-def check_names(config: RunConfig, names: list[str]) -> None:
-    """Names of methods are folders, and what settings go by."""
-    if len(set(names)) < len(names):
-        raise UserError(
-            got=f"methods {' '.join(names)}", wanted="every name once", do="Rename or drop the repeated one."
-        )
-    for name in names:
-        if not re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*", name) or name in (config.stream, config.network):
-            raise UserError(
-                got=f"a method named {name!r}",
-                wanted="letters, digits and _.+- (it names a folder), other than the stream and the network",
-                do="Rename the method.",
-            )
-
-
-def parse_settings(config: RunConfig, methods: list[str]) -> dict[str, dict[str, str]]:
-    """Settings by the name of what they set."""
-    known = [*methods, config.stream, config.network]
-    parsed: dict[str, dict[str, str]] = {name: {} for name in known}
-    for setting in config.settings:
-        target, _, value = setting.partition("=")
-        name, _, option = target.rpartition(".")
-        if not (name and option and value):
-            raise UserError(
-                got=f"--set {setting}",
-                wanted="NAME.OPTION=VALUE",
-                do="For example adamo.isometry_strength=0.03.",
-            )
-        if name not in parsed:
-            do = "Set options of the methods, the stream and the network of this run."
-            raise unknown_name("name", name, known, do)
-        parsed[name][option] = value
-    return parsed
-
-
-def parse_grid(config: RunConfig, methods: list[str]) -> dict[str, dict[str, str]]:
-    """Values to try, with commas between, by method and option; what a method is given wins over what all are."""
-    of_all: dict[str, str] = {}
-    of_one: dict[str, dict[str, str]] = {name: {} for name in methods}
-    for entry in config.grid:
-        target, _, values = entry.partition("=")
-        name, dot, option = target.rpartition(".")
-        if not (option and values) or (dot and not name):
-            do = "For example adamo.isometry_strength=0.01,0.1,1, or learning_rate=1e-4,1e-3 for all methods."
-            raise UserError(got=f"--grid {entry}", wanted="METHOD.OPTION=VALUE,VALUE,… or OPTION=VALUE,VALUE,…", do=do)
-        if dot and name not in of_one:
-            raise unknown_name("method", name, methods, do="Give options of the methods of this run.")
-        (of_one[name] if dot else of_all)[option] = values
-    return {name: of_all | own for name, own in of_one.items()}

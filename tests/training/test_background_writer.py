@@ -3,15 +3,14 @@ import threading
 import pytest
 
 from pliant.results import RunFolder
-from pliant.training import RunConfig, run
-from pliant.training._checkpoint import Checkpoints
-from pliant.training._meanwhile import Meanwhile
+from pliant.supervised import RunConfig, run
+from pliant.training import BackgroundWriter, Checkpoints
 
 
 def test_goes_on_while_work_is_done():
     may_end = threading.Event()
-    with Meanwhile() as meanwhile:
-        meanwhile.do(lambda: None if may_end.wait(60) else pytest.fail("was waited for"))
+    with BackgroundWriter() as writer:
+        writer.submit(lambda: None if may_end.wait(60) else pytest.fail("was waited for"))
         may_end.set()
 
 
@@ -26,9 +25,9 @@ def test_errors_are_raised(which):
         done.append(number)
 
     def do_both():
-        with Meanwhile() as meanwhile:
+        with BackgroundWriter() as writer:
             for number in (0, 1):
-                meanwhile.do(lambda number=number: work(number))
+                writer.submit(lambda number=number: work(number))
 
     with pytest.raises(OSError, match="disk full"):
         do_both()
@@ -42,13 +41,13 @@ def test_no_error_is_lost():
         raise OSError("disk full")
 
     def fail_twice():
-        with Meanwhile() as meanwhile:
-            meanwhile.do(fail)
+        with BackgroundWriter() as writer:
+            writer.submit(fail)
             raise ValueError("diverged")
 
     with pytest.raises(ValueError, match="diverged") as caught:
         fail_twice()
-    assert caught.value.__notes__ == ["Before that, what was done meanwhile failed: OSError: disk full"]
+    assert caught.value.__notes__ == ["Before that, writing in the background failed: OSError: disk full"]
 
 
 @pytest.mark.parametrize("task", [1, 2])

@@ -1,21 +1,15 @@
-"""What to run."""
+"""How methods are trained and compared, whatever the problem."""
 
 import dataclasses
 from typing import Any, Literal
 
 import numpy as np
 
-Transition = Literal["abrupt", "output-interpolation", "input-interpolation", "task-sampling"]
-Budget = Literal["equal-updates", "per-micro-task"]
-
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """A supervised run: methods that learn the same stream of tasks, each with several seeds."""
+class Protocol:
+    """Methods that learn the same sequence of tasks, each with several seeds."""
 
-    dataset: str | None = None
-    """Data set; see `pliant list datasets`, or a name of your own with --data-dir. By default digits; streams that are
-    generated have none."""
     methods: tuple[str, ...] = ("adam", "l2-init", "redo", "adamo", "adamo-maxmin")
     """Methods; see `pliant list methods`. Several as one: redo+layernorm. Your own is path/to/file.py:name. On the
     command line "all" stands for every one that suits the run."""
@@ -23,12 +17,8 @@ class RunConfig:
     """Number of seeds: 0, 1, 2, …"""
     tasks: int = 20
     """Number of tasks."""
-    epochs: int = 15
-    """Passes over the training data in each task."""
-    steps: int | None = None
-    """Updates in each task, in place of epochs."""
     batch_size: int = 32
-    """Examples in a batch. With --batch-size 1 --epochs 1 every example streams by once."""
+    """Examples in a batch."""
     network: str = "mlp"
     """Network; see `pliant list networks`."""
     widths: tuple[int, ...] | None = None
@@ -44,41 +34,19 @@ class RunConfig:
     optimizer_at_switch: Literal["keep", "reset"] = "keep"
     """What becomes of the optimizer's state when the task changes."""
     head_at_switch: Literal["keep", "zero", "fresh"] = "keep"
-    """What becomes of the output layer when the task changes: kept, zero, or drawn anew."""
-    weights_at_end: Literal["last", "best-validation"] = "last"
-    """Which weights each task ends with, and the next begins with: the last, or those with the highest validation score
-    at the end of an epoch or of the task. Only of streams that hold out examples, such as
-    class-incremental.validation_per_class=50. What the optimizer and the method remember stays as it is."""
-    transition: Transition = "abrupt"
-    """How one task changes into the next."""
-    micro_steps: int = 1
-    """Granularity of a gradual transition: the number of equal steps from one task to the next."""
-    budget: Budget = "equal-updates"
-    """What a gradual task costs: as many updates in all as an abrupt one, or as many in every micro-task."""
-    transition_share: float = 0.5
-    """Share of a gradual task's updates that the transition takes, when the budget is equal-updates."""
-    train_size: int | None = None
-    """Balanced subset of the training images."""
-    test_size: int | None = None
-    """Balanced subset of the test images."""
-    standardize: Literal["default", "channel", "pixel", "half"] = "default"
-    """Mean 0 and variance 1 of each channel or pixel, or (x − ½)/½ of images in [0, 1]; by default the data set's."""
-    augment: Literal["none", "crop-flip", "crop-flip-rotate"] = "none"
-    """Random changes of training images."""
+    """What becomes of the output layer when the task changes: kept, zero, or initialised again."""
     probe_size: int = 512
     """Training examples on which dormant units and ranks are measured at the end of a task."""
     diagnostics: tuple[str, ...] = ("basic",)
-    """What else is measured: basic, standard, full, or names; see `pliant list diagnostics`. Numbers go to
-    metrics.parquet, spectra and matrices to arrays/."""
+    """What else is measured: basic, standard, full, or names; see `pliant list diagnostics`. Numbers go to the metrics,
+    spectra and matrices to the arrays."""
     diagnose_after: tuple[int, ...] = ()
     """Tasks, counted from 1, after which diagnostics of the classes per-task and rare are measured; by default the
     former after all, the latter after 1, 2, 5, 10, 20, 50, … and the last."""
     checkpoints: Literal["last", "all"] = "last"
     """Which are kept when a task is finished: the newest, or one of every task, for `pliant diagnose`."""
     headline: str | None = None
-    """Metric of the table and the figure, such as online_accuracy; by default the stream's own."""
-    stream: str = "random-labels"
-    """Stream of tasks; see `pliant list streams`."""
+    """Metric of the table and the figure, such as online_accuracy; by default the problem's own."""
     settings: tuple[str, ...] = ()
     """NAME.OPTION=VALUE for any option of a method, of the stream or of the network, such as
     adamo.isometry_strength=0.03, random-labels.labels=iid or mlp.norm=layer."""
@@ -87,7 +55,7 @@ class RunConfig:
     such as adamo.isometry_strength=0.01,0.1,1. Without METHOD. for all methods: learning_rate=1e-4,1e-3."""
 
     def __post_init__(self) -> None:
-        """Makes Python's numbers of NumPy's, alone or in a list: a configuration is stored as text."""
+        """Turns NumPy's numbers into Python's, alone or in a list: a configuration is stored as text."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, tuple | list):

@@ -1,18 +1,18 @@
-"""What the host has to do with a task is done while the next one is learned."""
+"""Writes results in the background while training goes on."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 
-class Meanwhile:
+class BackgroundWriter:
     """Runs submitted work in order on a background thread; leaving the context waits for it.
 
     Example:
       >>> done = []
-      >>> with Meanwhile() as meanwhile:
-      ...     meanwhile.do(lambda: done.append(1))
-      ...     meanwhile.do(lambda: done.append(2))
+      >>> with BackgroundWriter() as writer:
+      ...     writer.submit(lambda: done.append(1))
+      ...     writer.submit(lambda: done.append(2))
       >>> done
       [1, 2]
     """
@@ -21,8 +21,8 @@ class Meanwhile:
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._last: Future[None] | None = None
 
-    def do(self, work: Callable[[], None]) -> None:
-        """Waits until the work before is done, and begins this one; if that one failed, raises its error instead."""
+    def submit(self, work: Callable[[], None]) -> None:
+        """Waits for the work before, then starts this one; if that one failed, raises its error instead."""
         self._finish()
         self._last = self._pool.submit(work)
 
@@ -31,7 +31,7 @@ class Meanwhile:
         if last is not None:
             last.result()
 
-    def __enter__(self) -> "Meanwhile":
+    def __enter__(self) -> "BackgroundWriter":
         return self
 
     def __exit__(
@@ -44,4 +44,4 @@ class Meanwhile:
         except Exception as failed:
             if error is None:
                 raise
-            error.add_note(f"Before that, what was done meanwhile failed: {type(failed).__name__}: {failed}")
+            error.add_note(f"Before that, writing in the background failed: {type(failed).__name__}: {failed}")

@@ -9,9 +9,8 @@ import pliant.training._run as run_module
 from pliant.errors import UserError
 from pliant.networks import mlp
 from pliant.streams import class_incremental, load_dataset
-from pliant.training import RunConfig, make_learner, make_plan, run
-from pliant.training._best import better, no_epoch
-from pliant.training._step import TrainState
+from pliant.supervised import RunConfig, make_plan, run, source_of
+from pliant.training import TrainState, better, make_learner, no_best
 
 STREAM = class_incremental(load_dataset("digits"), num_tasks=3, classes_per_task=3, validation_per_class=10)
 CONFIG = RunConfig(
@@ -48,8 +47,9 @@ def test_the_held_out_images_are_in_neither_training_nor_test(key):
 
 def test_the_better_score_stays_and_the_first_of_two_equals(key):
     network, task = mlp((8, 8, 1), 10, widths=(16,)), STREAM.task(key, 2)
-    number = np.int32(STREAM.validation.num(2))
-    batch = STREAM.validation.batch(STREAM.data, task, jnp.arange(number))
+    source = source_of(STREAM, CONFIG)
+    facts = source.facts(2)
+    batch = STREAM.validation.batch(STREAM.data, task, jnp.arange(facts.num_validation))
 
     def accuracy(state):
         output = network.apply(state.params, state.statistics, batch.inputs, train=False, key=None)[0]
@@ -58,14 +58,14 @@ def test_the_better_score_stays_and_the_first_of_two_equals(key):
     states = [_state(network, jax.random.key(seed)) for seed in range(4)]
     scores = [accuracy(state) for state in states]
     assert len(set(scores)) > 1
-    best = no_epoch(states[0])
+    best = no_best(states[0])
     for state in states:
-        best = better(network, STREAM, best, state, STREAM.data, task, number)
+        best = better(network, source.selection, best, state, STREAM.data, task, facts)
     assert float(best.score) == pytest.approx(max(scores))
     winner = states[int(np.argmax(scores))]
     jax.tree.map(np.testing.assert_array_equal, best.params, winner.params)
     doubled = _state(network, jax.random.key(int(np.argmax(scores))), factor=2.0)  # answers the same
-    again = better(network, STREAM, best, doubled, STREAM.data, task, number)
+    again = better(network, source.selection, best, doubled, STREAM.data, task, facts)
     jax.tree.map(np.testing.assert_array_equal, again.params, winner.params)
 
 
@@ -90,16 +90,16 @@ def test_the_next_task_begins_with_them(tmp_path, monkeypatch):
         learner = make_learner(method, num_seeds, **options)
 
         def evaluate(item, shared):
-            ended[len(ended)] = item[0].params
-            return learner.evaluate(item, shared)
+            ended[len(ended)] = item.views.params
+            return learner.observers.evaluate(item, shared)
 
         def train(item, shared):
-            begun.setdefault(len(ended), item[0].params)
+            begun.setdefault(len(ended), item[1].carry.learner.params)
             trained = learner.train(item, shared)
-            last[len(ended)] = trained[0].params
+            last[len(ended)] = trained[1].learner.params
             return trained
 
-        return learner._replace(evaluate=evaluate, train=train)
+        return learner._replace(observers=learner.observers._replace(evaluate=evaluate), train=train)
 
     monkeypatch.setattr(run_module, "make_learner", watching)
     run(dataclasses.replace(CONFIG, epochs=6, learning_rate=0.3), tmp_path / "run")

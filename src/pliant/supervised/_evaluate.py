@@ -1,7 +1,7 @@
 """What is scored at the end of a task."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +13,14 @@ from pliant.types import Inputs, Network, Params, Scalar, Split, State, Stream, 
 _BLOCK = 1000  # examples evaluated at once
 
 
-class Sizes(NamedTuple):
-    """Examples of a task."""
-
-    num_train: Int[Array, ""] | np.int32
-    num_test: Int[Array, ""] | np.int32
-    """0 without a test."""
-
-
 def evaluate(
-    stream: Stream, network: Network, weights: tuple[Params, State], data: Any, task: Any, sizes: Sizes
+    stream: Stream,
+    network: Network,
+    weights: tuple[Params, State],
+    data: Any,
+    task: Any,
+    num_train: Int[Array, ""] | np.int32,
+    num_test: Int[Array, ""] | np.int32,
 ) -> dict[str, Any]:
     """Scores over all examples of the task with parameters and running statistics; for one seed, pure.
 
@@ -32,9 +30,9 @@ def evaluate(
     def apply(inputs: Inputs) -> Array:
         return network.apply(*weights, inputs, train=False, key=None)[0]
 
-    splits = {"train": (stream.train, sizes.num_train)}
+    splits = {"train": (stream.train, num_train)}
     if stream.test is not None:
-        splits["test"] = (stream.test, sizes.num_test)
+        splits["test"] = (stream.test, num_test)
     results: dict[str, Any] = {}
     for name, (split, number) in splits.items():
         results[f"{name}_{stream.objective.score}"] = mean_score(stream, apply, split, number, data, task)
@@ -46,7 +44,7 @@ def evaluate(
     return results
 
 
-def scores(stream: Stream, results: dict[str, Any]) -> dict[str, float]:
+def numbers(stream: Stream, results: dict[str, Any]) -> dict[str, float]:
     """Named numbers of one seed from its part of `evaluate`'s arrays."""
     written = results.pop("written", {})
     metrics = {name: float(value) for name, value in results.items()}

@@ -9,8 +9,8 @@ import pytest
 from pliant import cli
 from pliant.diagnostics import DIAGNOSTICS, SETS
 from pliant.errors import UserError
-from pliant.training import RunConfig, diagnose_run, make_plan, run
-from pliant.training._diagnose import due
+from pliant.supervised import RunConfig, diagnose_run, make_plan, run
+from pliant.training import due
 from pliant.types import Diagnostic, Measured
 
 SMALL = RunConfig(methods=("adam", "hare-tortoise"), seeds=2, tasks=3, steps=6, widths=(8,), train_size=100)
@@ -49,7 +49,10 @@ def extra(monkeypatch):
             "follows",
             "",
             "cheap",
-            follow=lambda update: {"loss_drop": update.loss - update.loss_after(), "loss_seen": update.loss},
+            follow=lambda state, update: (
+                state,
+                {"loss_drop": update.loss - update.loss_after(), "loss_seen": update.loss},
+            ),
         ),
     ]
     for diagnostic in added:
@@ -167,15 +170,15 @@ def test_what_several_share_is_measured_once(monkeypatch, tmp_path):
         ("rare", (2, 30), [2, 30]),
     ],
 )
-def test_periods(cost, diagnose_after, wanted, monkeypatch):
-    monkeypatch.setitem(DIAGNOSTICS, "some", Diagnostic("some", "", cost, lambda s: 0.0, lambda v: Measured({})))
-    assert [task for task in range(1, 61) if due("some", task, 60, diagnose_after)] == list(wanted)
+def test_periods(cost, diagnose_after, wanted):
+    some = Diagnostic("some", "", cost, lambda s: 0.0, lambda v: Measured({}))
+    assert [task for task in range(1, 61) if due(some, task, 60, diagnose_after)] == list(wanted)
 
 
 def test_what_cannot_be_measured_is_left_out_of_a_set_and_refused_by_name(extra, monkeypatch):
     monkeypatch.setitem(SETS, "full", ("dormant", "refuses"))
     (plan,) = make_plan(_change(methods=("adam",), diagnostics=("full",))).methods
-    assert plan.diagnostics == ("dormant",)
+    assert [each.name for each in plan.diagnostics] == ["dormant"]
     assert plan.unmeasured["refuses"].startswith("got this network")
     with pytest.raises(UserError, match=r"got the diagnostic 'refuses' for 'adam'; .*Leave it out: got this network"):
         make_plan(_change(diagnostics=("dormant,refuses",)))

@@ -3,8 +3,8 @@ import pytest
 
 from pliant.errors import UserError
 from pliant.streams import load_dataset, output_interpolation, random_labels, task_sampling, warm_start
-from pliant.training import RunConfig, num_steps
-from pliant.training._pace import epoch_ends, followed_weights, micro_steps, rates
+from pliant.supervised import RunConfig, epoch_ends, micro_steps, num_steps
+from pliant.training import rates, sampled_weights
 
 DIGITS = load_dataset("digits", train_size=100)
 ABRUPT = random_labels(DIGITS)
@@ -148,7 +148,7 @@ def test_fractions_are_exact(total):
 
 @pytest.mark.parametrize("total", [1, 15, 16, 17, 500])
 def test_followed_updates_weigh_as_much_as_all(total):
-    weights = followed_weights(total)
+    weights = sampled_weights(total)
     (chosen,) = weights.nonzero()
     assert len(weights) == total
     assert len(chosen) == min(total, 16)

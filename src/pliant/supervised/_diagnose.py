@@ -1,0 +1,61 @@
+"""Diagnostics of a supervised run, from its folder."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pliant.errors import UserError
+from pliant.results import RunFolder
+from pliant.supervised._config import RunConfig
+from pliant.supervised._plan import make_plan
+from pliant.training import Diagnosis, Plan, diagnose_plan, fingerprint
+
+
+def diagnose_run(
+    path: str | Path,
+    task: int | None = None,
+    diagnostics: str | Sequence[str] = ("full",),
+    methods: str | Sequence[str] = (),
+    data_dir: str | None = None,
+) -> list[Diagnosis]:
+    """Measures the networks of a run as they were at the end of a task, from its checkpoints.
+
+    The spectra, matrices and curves go to the run's arrays, beside those of the run itself; its metrics stay as they
+    are. Numbers are those that the run would have recorded with the same diagnostics.
+
+    Args:
+      path: the run folder.
+      task: counted from 1; by default the last of each method that has a checkpoint. Others than the last have one if
+        the run was made with `checkpoints="all"`.
+      diagnostics: names or sets. Those that compare with the task before require its checkpoint too.
+      methods: names; by default all of the run.
+      data_dir: see `pliant.streams.load_dataset`.
+
+    Returns:
+      What was found, by method and point of the grid; without methods that have no checkpoint yet.
+
+    Raises:
+      UserError: if the folder is no run, was made with other data or another version, or has no such checkpoint or
+        method.
+    """
+    folder = RunFolder(path)
+    diagnostics, methods = ((each,) if isinstance(each, str) else each for each in (diagnostics, methods))
+    return diagnose_plan(folder, _plan(folder, data_dir), task, diagnostics, methods)
+
+
+def _plan(folder: RunFolder, data_dir: str | None) -> Plan:
+    """The plan that the run was made with, made again."""
+    stored = folder.configuration["config"]
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+    }
+    known = {field.name for field in dataclasses.fields(RunConfig)}
+    plan = make_plan(RunConfig(**values), data_dir) if set(values) == known else None
+    if plan is None or fingerprint(plan.configuration) != fingerprint(folder.configuration):
+        raise UserError(
+            got=f"{folder.path}, which was made with other data, another version or other files of yours",
+            wanted="a run that this version would make in the same way",
+            do="Give the --data-dir of the run, or diagnose it with the version that made it.",
+        )
+    return plan

@@ -1,0 +1,181 @@
+"""From a configuration to a plan: data set, stream, transition, and the source of every method."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pliant.errors import UserError, unknown_name
+from pliant.methods import find, retarget
+from pliant.networks import NETWORKS, takes_texts
+from pliant.settings import Value, options
+from pliant.streams import STREAMS, TRANSITIONS, Dataset, augmented, load_dataset
+from pliant.supervised._check import check
+from pliant.supervised._config import RunConfig
+from pliant.supervised._pace import micro_steps
+from pliant.supervised._record import record
+from pliant.supervised._source import source_of
+from pliant.training import MethodPlan, Plan, check_names, parse_grid, parse_settings, plan_method, with_options
+from pliant.types import Method, Source, Stream, Text
+
+
+def make_plan(config: RunConfig, data_dir: str | None = None) -> Plan:
+    """Checks a configuration and makes what it names; nothing is trained.
+
+    Args:
+      config: what to run.
+      data_dir: see `pliant.streams.load_dataset`.
+
+    Raises:
+      UserError: for unknown names, numbers out of range, and combinations that make no sense.
+    """
+    plan, _ = _make_plan(config, data_dir, is_strict=True)
+    return plan
+
+
+def plan_suited(config: RunConfig, data_dir: str | None = None) -> tuple[Plan, dict[str, str]]:
+    """Makes the plan of those methods that can do a configuration's run.
+
+    Args:
+      config: what to run.
+      data_dir: see `make_plan`.
+
+    Returns:
+      The plan, and for every method left out the reason.
+
+    Raises:
+      UserError: as `make_plan` if no method suits: the reason of the last.
+    """
+    return _make_plan(config, data_dir, is_strict=False)
+
+
+def _make_plan(config: RunConfig, data_dir: str | None, *, is_strict: bool) -> tuple[Plan, dict[str, str]]:
+    """Data are loaded, once, when the rest of the configuration has been checked."""
+    check(config)
+    methods = [find(spec) for spec in config.methods]
+    names = [method.name for method in methods]
+    check_names(names, (config.stream, config.network))
+    settings = parse_settings(config, [*names, config.stream, config.network])
+    grid = parse_grid(config, names)
+    dataset = _dataset(config, data_dir)
+    stream, stream_options = make_stream(config, dataset, settings[config.stream])
+    sources: dict[int, tuple[Stream, Source]] = {}
+
+    def pose(method: Method, static: Mapping[str, Any]) -> Source:
+        posed = retarget(method, stream, static)
+        return sources.setdefault(id(posed), (posed, source_of(posed, config)))[1]
+
+    plans: list[MethodPlan] = []
+    reasons: dict[str, str] = {}
+    for spec, method in zip(config.methods, methods, strict=True):
+        try:
+            plans.append(plan_method(config, spec, method, pose, settings, grid[method.name], plans))
+        except UserError as error:
+            reasons[spec] = str(error)
+            if is_strict or len(reasons) == len(methods):
+                raise
+    config = dataclasses.replace(config, methods=tuple(each.spec for each in plans))
+    config = config if is_strict else _in_use(config)
+    recorded = record(config, stream, stream_options, dataset, plans)
+    return Plan(config, stream.name, stream.dataset, stream.headline, tuple(plans), recorded), reasons
+
+
+def _in_use(config: RunConfig) -> RunConfig:
+    """Without the settings and grids of methods that are left out."""
+    settings, grid = (settings_in_use(given, config) for given in (config.settings, config.grid))
+    return dataclasses.replace(config, settings=settings, grid=grid)
+
+
+def settings_in_use(settings: Sequence[str], config: RunConfig) -> tuple[str, ...]:
+    """Those settings that are of a method, the stream or the network of a configuration, or of all methods.
+
+    Example:
+      >>> settings_in_use(("redo.every=9", "adam.b1=0.8", "b2=0.9"), RunConfig(methods=("adam",)))
+      ('adam.b1=0.8', 'b2=0.9')
+    """
+    used = {find(spec).name for spec in config.methods} | {config.stream, config.network, ""}
+    return tuple(setting for setting in settings if setting.partition("=")[0].rpartition(".")[0] in used)
+
+
+def make_stream(
+    config: RunConfig, dataset: Dataset | None, settings: Mapping[str, str]
+) -> tuple[Stream, dict[str, Value]]:
+    """The stream of a configuration with its transition, and the options that it was made with."""
+    factory = STREAMS[config.stream]
+    chosen = with_options(factory, config.stream, settings, skip=("num_tasks",))
+    data = [] if dataset is None else [dataset]
+    stream = factory(*data, num_tasks=config.tasks, **chosen)
+    stream = TRANSITIONS[config.transition](stream, micro_steps=config.micro_steps)
+    if config.transition != "abrupt" and config.micro_steps == 1:
+        raise UserError(
+            got=f"the transition {config.transition!r} in one micro-step, which is an abrupt change",
+            wanted="at least 2 micro-steps",
+            do="Add for example --micro-steps 20.",
+        )
+    stream = augmented(stream, config.augment)
+    stream = stream._replace(headline=_headline(config, stream))
+    smallest = min(map(stream.train.num, range(config.tasks)))
+    if config.batch_size > smallest:
+        raise UserError(
+            got=f"batch_size={config.batch_size}",
+            wanted=f"at most the {smallest} training examples of a task",
+            do="Choose a smaller batch.",
+        )
+    for index in range(config.tasks):
+        micro_steps(config, stream, index)
+    if config.weights_at_end == "best-validation" and stream.validation is None:
+        raise UserError(
+            got=f"weights_at_end='best-validation' for {stream.name!r}, which holds out no examples",
+            wanted="a stream with validation examples",
+            do="Use class-incremental with --set class-incremental.validation_per_class=50, or leave it out.",
+        )
+    _check_inputs(config, stream)
+    return stream, chosen
+
+
+def _headline(config: RunConfig, stream: Stream) -> str:
+    """The metric asked for, if the stream has it."""
+    score = stream.objective.score
+    known = {stream.headline, f"online_{score}", f"train_{score}"} | ({f"test_{score}"} if stream.test else set())
+    if config.headline is not None and config.headline not in known:
+        raise unknown_name(f"headline of {stream.name}", config.headline, known, do=f"By default {stream.headline}.")
+    return config.headline or stream.headline
+
+
+def _check_inputs(config: RunConfig, stream: Stream) -> None:
+    """Texts and arrays require different networks."""
+    is_text = isinstance(stream.inputs, Text)
+    if is_text != takes_texts(NETWORKS[config.network]):
+        suited = sorted(name for name, factory in NETWORKS.items() if takes_texts(factory) == is_text)
+        raise UserError(
+            got=f"the network {config.network!r} for {stream.name}",
+            wanted=f"one of {', '.join(suited)}",
+            do=f"Add --network {suited[0]}.",
+        )
+
+
+def _dataset(config: RunConfig, data_dir: str | None) -> Dataset | None:
+    """Loads the data set, if the stream has one."""
+    factory = STREAMS[config.stream]
+    if "dataset" not in inspect.signature(factory).parameters:
+        if (config.dataset, config.train_size, config.test_size) != (None, None, None):
+            known = ", ".join(name for name in options(factory) if name != "num_tasks")
+            raise UserError(
+                got=f"a data set or its size for {config.stream!r}, whose data are generated",
+                wanted="none",
+                do=f"Leave --dataset, --train-size and --test-size out; {config.stream} has {known} (--set).",
+            )
+        if data_dir is not None:
+            raise UserError(
+                got=f"the data folder {data_dir!r} for {config.stream!r}, whose data are generated",
+                wanted="a stream with a data set",
+                do="Leave --data-dir out, or see `pliant list streams`.",
+            )
+        return None
+    return load_dataset(
+        "digits" if config.dataset is None else config.dataset,
+        data_dir=data_dir,
+        train_size=config.train_size,
+        test_size=config.test_size,
+        standardize=config.standardize,
+    )

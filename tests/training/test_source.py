@@ -1,0 +1,165 @@
+"""The engine on a source that is no stream: its own state, regression to a target that moves, episodes that end."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pliant.methods import METHODS, defaults, split_static
+from pliant.networks import mlp
+from pliant.streams import REGRESSION
+from pliant.training import Checkpoints, MethodPlan, Plan, Protocol, train
+from pliant.types import Batch, Diagnostic, Fed, Lesson, Mean, Measured, Source
+
+REPLAY = 4096  # entries of the state
+
+
+def _source(**changes):
+    """Draws inputs itself, keeps them in a replay, and ends an episode every third update."""
+
+    def init(key, data, task, facts):
+        return {"replay": jnp.zeros(REPLAY), "num_drawn": jnp.int32(0), "bias": jax.random.normal(key)}
+
+    def draw(now, state, learned):
+        x = jax.random.normal(now.key, (8, 3))
+        targets = x.sum(axis=1, keepdims=True) + now.task + now.fed.own + now.fed.shared
+        replay = state["replay"].at[state["num_drawn"] % REPLAY].set(x[0, 0])
+        state = {**state, "replay": replay, "num_drawn": state["num_drawn"] + 1}
+        has_ended = state["num_drawn"] % 3 == 0
+        info = {"episode_return": Mean(jnp.where(has_ended, now.step * 1.0, 0.0), has_ended.astype(jnp.int32))}
+        return state, Lesson(Batch(x, targets), now.task, lambda key, number: Batch(x[:number], targets[:number])), info
+
+    def evaluate(network, weights, data, state, task, facts):
+        output = network.apply(*weights, jnp.ones((1, 3)), train=False, key=None)[0]
+        return {"output": output[0, 0], "num_drawn": state["num_drawn"], "replay_sum": state["replay"].sum()}
+
+    def feed(seeds, index, start, stop):
+        own = np.array([[0.1 * seed] * (stop - start) for seed in seeds], np.float32)
+        return Fed(own, np.zeros(stop - start, np.float32))
+
+    made = Source(
+        inputs=jax.ShapeDtypeStruct((3,), jnp.float32),
+        num_outputs=1,
+        objective=REGRESSION,
+        progress="episode_return",
+        data=(),
+        task=lambda key, index: jnp.float32(index),
+        num_updates=lambda index: 10 + index,
+        facts=lambda index: np.int32(index),
+        feed=feed,
+        draw=draw,
+        probe=lambda data, state, task, facts: Batch(jnp.eye(3), jnp.ones((3, 1)) * facts),
+        evaluate=evaluate,
+        summarize=lambda found: {name: float(value) for name, value in found.items()},
+        init=init,
+        switch=lambda key, data, state, learned, task, facts: state | {"replay": state["replay"] + 1.0},
+    )
+    return made._replace(**changes)
+
+
+def _plan(source, *, tasks=3, seeds=2, diagnostics=(), name="adam"):
+    method = METHODS[name]
+    static, traced = split_static(method, defaults(method, 1e-2))
+    network = mlp((3,), 1, widths=(8,))
+    planned = MethodPlan(method, name, static, traced, "mlp", {}, network, source, diagnostics=tuple(diagnostics))
+    protocol = Protocol(methods=(name,), seeds=seeds, tasks=tasks)
+    configuration = {
+        "config": {"network": "mlp", "seeds": seeds},
+        "stream": {"name": "toy", "dataset": "generated", "headline": "output", "chance": None},
+    }
+    return Plan(protocol, "toy", "generated", "output", (planned,), configuration)
+
+
+def _values(folder):
+    return folder.metrics.pivot_table(index=["task", "seed"], columns="metric", values="value")
+
+
+def test_a_source_keeps_its_state_and_reports_means_of_its_own(tmp_path):
+    values = _values(train(_plan(_source()), tmp_path / "run"))
+    assert values.loc[1, "num_drawn"].tolist() == [10, 10]
+    assert values.loc[3, "num_drawn"].tolist() == [33, 33]
+    assert values.loc[1, "episode_return"].tolist() == [6.0, 6.0]  # of updates 3, 6 and 9
+    assert values.loc[2, "episode_return"].tolist() == [16.5, 16.5]  # of 12, 15, 18 and 21
+    assert (values["replay_sum"].xs(2, level="task") > REPLAY / 2).all()  # the switch has added 1 to each
+    outputs = values["output"].xs(3, level="task")
+    assert outputs[0] != outputs[1]
+
+
+def test_the_sources_state_is_donated(tmp_path, monkeypatch):
+    """The replay that a chunk was given is gone after it; the learner that it was given is not."""
+    import pliant.training._run as run_module
+
+    make, given = run_module.make_learner, []
+
+    def watching(*arguments, **options):
+        learner = make(*arguments, **options)
+
+        def watched(item, shared):
+            given.append((item[0]["replay"], jax.tree.leaves(item[1].carry.learner.params)[0]))
+            return learner.train(item, shared)
+
+        return learner._replace(train=watched)
+
+    monkeypatch.setattr(run_module, "make_learner", watching)
+    train(_plan(_source(), tasks=1), tmp_path / "run")
+    assert given
+    assert all(replay.is_deleted() and not params.is_deleted() for replay, params in given)
+
+
+@pytest.mark.parametrize("task", [2, 3])
+def test_an_interrupted_run_goes_on_with_the_sources_state(task, tmp_path):
+    diagnostics = (_steps_seen(),)
+    whole = train(_plan(_source(), diagnostics=diagnostics), tmp_path / "whole")
+
+    def interrupt(now):
+        if now.task == task:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(_plan(_source(), diagnostics=diagnostics), tmp_path / "run", interrupt)
+    again = train(_plan(_source(), diagnostics=diagnostics), tmp_path / "run")
+    np.testing.assert_array_equal(_values(again), _values(whole))
+
+
+def test_the_sources_state_is_stored_apart(tmp_path):
+    state, source = {"w": np.ones(2, np.float32)}, {"replay": np.arange(3, dtype=np.float32)}
+    with Checkpoints(tmp_path / "both", 1) as checkpoints:
+        checkpoints.save(1, state, source)
+        found = checkpoints.restore(state, source)
+        np.testing.assert_array_equal(found[1]["replay"], [0, 1, 2])
+    assert {file.name for file in (tmp_path / "both" / "1").iterdir()} >= {"learner", "source"}
+    with Checkpoints(tmp_path / "without", 1) as checkpoints:
+        checkpoints.save(1, state)
+        assert checkpoints.restore(state)[1] == ()
+    assert not (tmp_path / "without" / "1" / "source").exists()
+
+
+def _steps_seen():
+    """Counts the updates that it sees, and adds up their lengths."""
+
+    def follow(state, update):
+        length = jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(update.step)))
+        return {"number": state["number"] + 1, "length": state["length"] + length}, {"number_now": state["number"]}
+
+    return Diagnostic(
+        "steps-seen",
+        "",
+        "cheap",
+        measure=lambda subject: subject.followed["steps-seen"],
+        summarize=lambda found: Measured({f"steps_{name}": float(value) for name, value in found.items()}),
+        needs=("followed",),
+        init=lambda params: {"number": jnp.int32(0), "length": jnp.float32(0)},
+        follow=follow,
+    )
+
+
+def test_a_diagnostic_with_a_state_sees_every_update(tmp_path):
+    values = _values(train(_plan(_source(), diagnostics=(_steps_seen(),)), tmp_path / "run"))
+    assert values["steps_number"].tolist() == [10, 10, 21, 21, 33, 33]
+    assert (np.diff(values["steps_length"].xs(0, level="seed")) > 0).all()
+
+
+def test_sources_with_and_without_what_follows_train_the_same(tmp_path):
+    with_it = _values(train(_plan(_source(), diagnostics=(_steps_seen(),)), tmp_path / "a"))
+    without = _values(train(_plan(_source()), tmp_path / "b"))
+    np.testing.assert_array_equal(with_it[without.columns], without)
