@@ -5,10 +5,10 @@ import pytest
 
 from pliant.errors import UserError
 from pliant.interventions._at_switch import at_switch, drawn, norm_moved
+from pliant.keys import seed_keys
 from pliant.methods import METHODS, build, defaults
 from pliant.networks import mlp
-from pliant.training import init_state, seed_keys
-from pliant.training._switch import switch_task
+from pliant.training import init_state, switch_task
 from pliant.types import Fresh, Learned, leaf_path
 
 START = Learned({"w": jnp.array([3.0, 4.0])}, {}, ())

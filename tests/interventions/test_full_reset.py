@@ -8,10 +8,10 @@ import pytest
 
 from pliant.errors import UserError
 from pliant.interventions import full_reset
+from pliant.keys import seed_keys
 from pliant.methods import METHODS, build, defaults
 from pliant.networks import mlp, resnet18
-from pliant.training import init_state, seed_keys
-from pliant.training._switch import switch_task
+from pliant.training import init_state, switch_task
 from pliant.types import Fresh, Learned
 
 NETWORK = resnet18((4, 4, 1), 2, width=2, num_blocks=(1,), norm="batch")

@@ -7,7 +7,7 @@ from pliant.errors import UserError
 from pliant.methods import METHODS, build, defaults, find, retarget
 from pliant.networks import mlp
 from pliant.streams import load_dataset, random_labels, random_seq2seq, slowly_changing_regression
-from pliant.training import RunConfig, make_plan
+from pliant.supervised import RunConfig, make_plan
 
 WIRING = mlp((2,), 1, widths=(3,)).wiring
 

@@ -6,7 +6,7 @@ import pytest
 from pliant.errors import UserError
 from pliant.networks import cnn, mlp
 from pliant.penalties import feature_init
-from pliant.training import RunConfig, make_plan
+from pliant.supervised import RunConfig, make_plan
 from pliant.types import Forward, Wiring
 
 X = jax.random.normal(jax.random.key(1), (6, 3))

@@ -8,7 +8,7 @@ from pliant.errors import UserError
 from pliant.methods import build, defaults, find, wrapped
 from pliant.networks import cnn, mlp, t5
 from pliant.penalties import infer, with_auxiliary_heads
-from pliant.training import RunConfig, make_plan
+from pliant.supervised import RunConfig, make_plan
 from pliant.types import Forward, Fresh, Learned, Signals
 
 PLAIN = mlp((3,), 2, widths=(5, 4))
