@@ -1,4 +1,4 @@
-r"""Values as distributions over bins: what a network learns by cross-entropy in the place of a squared error."""
+r"""Values as distributions over bins: a network learns them by cross-entropy instead of a squared error."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -47,7 +47,7 @@ Schedule: TypeAlias = Callable[[Any], Any]
 Role: TypeAlias = Literal["matrix", "head", "bias", "norm", "embed", "other"]
 ROLES: tuple[Role, ...] = ("matrix", "head", "bias", "norm", "embed", "other")
 ALL_BUT_NORMS: tuple[Role, ...] = ("matrix", "head", "bias", "embed", "other")
-"""What methods pull or shrink that would do harm to the scales of norms."""
+"""The roles that most methods pull or shrink: norms are left out, since their scales start at 1 and must not vanish."""
 
 
 def leaf_path(path: Any) -> str:
@@ -367,19 +367,18 @@ class Posed(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A recipe: the only thing that the command line names.
+    """A way to train: an optimizer, a penalty, an intervention, changes to the network, or several of these.
 
-    Each part is a `Part`, or a plain function, which is the same as a `Part` of that function alone. A hyperparameter
-    that is annotated `int` or `bool`, or whose default is a text, shapes the compiled program; all others are traced
-    numbers, so that a sweep over them compiles once.
+    Each part is a function that makes it, or a `Part`. A hyperparameter that is annotated `int` or `bool`, or whose
+    default is a text, shapes the compiled program; all others are traced numbers, so a sweep over them compiles once.
     """
 
     name: str
     summary: str
-    """One line: what it does against the loss of plasticity."""
+    """One line: what the method does against the loss of plasticity."""
     reference: str
     optimizer: Callable[..., optax.GradientTransformationExtraArgs] | Part | None = None
-    """`optimizer(learning_rate, ...)`; None is `pliant.optimizers.adam`. Its update is handed `step` and `key`."""
+    """`optimizer(learning_rate, ...)`; None is `pliant.optimizers.adam`. Its `update` gets `step` and `key`."""
     penalty: Callable[..., Penalty] | Part | None = None
     intervention: Callable[..., Intervention] | Part | None = None
     schedule: Callable[..., Callable[[Any], Any]] | Part | None = None
@@ -390,8 +389,8 @@ class Method(NamedTuple):
     replaces: Mapping[str, str] = {}
     """Networks that the method replaces by another of the registry, by name."""
     wrap: Callable[..., Network] | Part | None = None
-    """`wrap(network, ...) -> network` with what the method adds: parameters (auxiliary heads), state (frozen ones),
-    another start. Its hyperparameters shape the program."""
+    """`wrap(network, ...) -> network` with what the method adds: parameters (auxiliary heads), state (frozen heads),
+    another initialisation. Its hyperparameters shape the program."""
     targets: Callable[..., Any] | Part | None = None
     """`targets(...) -> pose`, where `pose(objective, num_outputs) -> Posed` poses the same tasks with another loss and
     another output, for streams and value functions alike. Its hyperparameters shape the program."""
@@ -400,15 +399,15 @@ class Method(NamedTuple):
     base: str = "adam"
     """Name of the method that is left, on the same network, when the mechanism is off."""
     lowers: str | None = None
-    """The diagnostic, or "penalty", that the mechanism pushes down; the contract tests see to it that it does."""
+    """The diagnostic, or "penalty", that the mechanism lowers; the contract tests check it."""
     boundary_aware: bool = False
     """True if the method must be told when the task changes."""
     redraws: bool = False
     """True if the whole network is drawn anew when the task changes."""
     remembers: str = ""
-    """What it keeps of the network from before, which means nothing for one that is drawn anew."""
+    """What the method keeps of earlier weights, which is useless once the whole network is drawn anew; or empty."""
     alone: str = ""
-    """Why it cannot go together with what rewrites or remembers weights; empty if it can."""
+    """Why the method cannot be combined with those that rewrite or remember weights; empty if it can."""
 
 
 class Text(NamedTuple):

@@ -482,7 +482,7 @@ def test_unknown_layers_are_refused(key):
     learned = Learned(conv_params(key), {}, ())
     with pytest.raises(UserError, match=r"got the hidden layer 'convv'; wanted one of conv\. Did you mean 'conv'"):
         reset_units(key, learned, CONV_WIRING, {"convv": jnp.ones(3, bool)})
-    with pytest.raises(UserError, match="got parameters without 'bias', which the wiring speaks of"):
+    with pytest.raises(UserError, match="got parameters without 'bias', which the wiring names"):
         reset_units(
             key, learned._replace(params={"head": jnp.zeros((12, 5))}), CONV_WIRING, {"conv": jnp.ones(3, bool)}
         )

@@ -73,7 +73,7 @@ def test_weights_begin_again_behind_sorted_outputs():
 
 @pytest.mark.parametrize("name", [*UNITS, "selective-weight-reinit"])
 def test_all_go_together_with_other_optimizers(name):
-    """A recipe with plain Adam may be joined with AdamO, and with Adam per weight."""
+    """A method with plain Adam may be combined with AdamO, and with Adam per weight."""
     assert METHODS[name].optimizer is None
     for other in ("adamo", "adam-per-weight"):
         assert find(f"{name}+{other}").optimizer is METHODS[other].optimizer

@@ -1,4 +1,4 @@
-"""Rewrites of weights and optimizer statistics, and the surgery that they share."""
+"""Methods that rewrite weights and optimizer statistics, and the surgery that they share."""
 
 from pliant.interventions._continual_backprop import CONTINUAL_BACKPROP, ContinualBackpropState, continual_backprop
 from pliant.interventions._dash import DASH, DashState, dash

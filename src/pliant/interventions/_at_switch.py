@@ -1,4 +1,4 @@
-"""Acting when the task changes: at every n-th switch, or never."""
+"""Interventions that act when the task changes: at every n-th change, or never."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -62,7 +62,7 @@ def norm_moved(before: Params, after: Params) -> Scalar:
 
 
 def drawn(key: Key, params: Params, fresh: Fresh) -> tuple[Params, State]:
-    """A new draw of everything, with the types of `params`, and the network's state at the start.
+    """Draws new parameters with the types of `params`, and returns them with the initial running statistics.
 
     Example:
       >>> fresh = Fresh(lambda key: (jax.random.normal(key, (2,)), {}), lambda params: ())

@@ -1,4 +1,4 @@
-"""Continual backprop: replacing the least useful units, a few at a time."""
+"""Continual backprop: replaces the least useful units, a few at a time."""
 
 import math
 from collections.abc import Mapping
@@ -68,6 +68,8 @@ def continual_backprop(
 ) -> Intervention:
     r"""Replaces the least useful mature units, a small fraction of them at every update (continual backprop).
 
+    Use it on streams whose task changes are not known, over many updates.
+
     After every update, for each unit i of a hidden layer with outputs h on the training batch,
 
     .. math:: a &\leftarrow a + 1, \qquad f \leftarrow \eta f + (1 - \eta)\, \mathbb E_x h(x), \qquad
@@ -78,13 +80,13 @@ def continual_backprop(
 
     and of the units older than the maturity m the n with the lowest û are replaced, where n is the whole part of ρ
     times the number of such units, added up over the updates since the last replacement; the fraction is kept. A
-    replaced unit is made as by `pliant.interventions.reset_units`, what is read of its mean output moves into the
-    biases behind,
+    replaced unit is reset as by `pliant.interventions.reset_units`, and its mean output moves into the biases of the
+    next layer,
 
     .. math:: b_k \leftarrow b_k + \sum_i w^{out}_{ik} \hat f_i
 
-    so that a unit which hardly varies goes unnoticed, and a, f, u are 0 again. It is safe from replacement until it is
-    mature. The expectations of a channel are over all positions, the mean over its outgoing weights is over all that
+    so that replacing a unit that hardly varies changes little, and a, f, u restart at 0. It cannot be replaced until it
+    is mature. The expectations of a channel are over all positions, the mean over its outgoing weights is over all that
     read it, at all positions behind a flatten. A batch in which a unit's numbers are not finite changes nothing of the
     unit's a, f and u.
 
@@ -92,7 +94,7 @@ def continual_backprop(
       wiring: the network's layer graph.
       replacement_rate: ρ in [0, 1], units per mature unit and update; 0 replaces none.
       maturity: m ≥ 0, in updates.
-      decay: η in [0, 1), of the running means; 0 goes by the last batch alone.
+      decay: η in [0, 1), of the running means; with 0 only the last batch counts.
       utility: "adaptable" is y as above; "zero-contribution" leaves out the denominator, "contribution" f̂ as well.
       transfer_mean: whether mean outputs move into biases. Where what reads a unit has no bias, nothing moves. Behind
         a convolution with padding the borders get too much: one bias serves all positions.
@@ -165,7 +167,7 @@ def continual_backprop(
         if utility == "adaptable":
             y = y / jnp.maximum(_incoming(layer, wiring, leaves), 1e-12)
         running = decay * now.utility + (1.0 - decay) * y
-        is_seen = jnp.isfinite(h.mean(axis=0)).all(axis=0) & jnp.isfinite(y)  # else the batch says nothing of the unit
+        is_seen = jnp.isfinite(h.mean(axis=0)).all(axis=0) & jnp.isfinite(y)  # else it tells nothing about the unit
         state = now._replace(
             age=jnp.where(is_seen, age, now.age),
             utility=jnp.where(is_seen, running, now.utility),

@@ -1,4 +1,4 @@
-"""DASH: weights that the new task does not want are shrunk."""
+"""DASH: shrinks weights that do not serve the new task."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -23,7 +23,7 @@ class DashState(NamedTuple):
     """State of `dash`."""
 
     missing: Int[Array, ""]
-    """Gradients of the new task to come before weights are shrunk; 0 between whiles."""
+    """Gradients of the new task still to come before weights are shrunk; 0 if none are awaited."""
     gradient: Params
     """Their running mean so far, in float32; a 0 at parameters that are left alone."""
 
@@ -38,22 +38,24 @@ def dash(
     mask: Mask = None,
     output_axes: OutputAxes = None,
 ) -> Intervention:
-    r"""Shrinks weights that do not point where the new task wants them, soon after the task changed (DASH).
+    r"""Shrinks weights that do not point along the new task's negative gradient, soon after a task change (DASH).
+
+    Use it for a warm start on more data, if you know when the data change.
 
     .. math:: w \leftarrow s\, w, \qquad s = \min\big(1, \max(\lambda, \cos(-G, w))\big), \qquad
               G \leftarrow (1 - \alpha) G + \alpha g
 
     once a task, for the weights w that feed one unit (a column of a dense kernel, a filter of a convolution) and for
-    each bias as a whole. G starts at 0 and takes in the gradients g of the first n updates of the new task; weights are
+    each bias as a whole. G starts at 0 and averages the gradients g of the first n updates of the new task; weights are
     shrunk after the n-th. A gradient that is not finite is not counted. A cosine with 0 counts as 0.
 
-    The gradient of a new task is known from its first update on, so the task is learned meanwhile: the authors'
-    measure G on the frozen network. A larger n makes G less noisy, a smaller one comes nearer to that.
+    The new task is learned while G is measured; the authors measure G on the frozen network. A larger n makes G less
+    noisy, a smaller one is closer to theirs.
 
-    What the optimizer remembers stays, as in the authors' code, but theirs is SGD. Adam's second moment remembers the
-    larger gradients of the larger weights for some 1/(1 − b2) updates, in which little is learned: where a task is
-    hardly longer than that and nothing of the last one can be kept, such as random labels, weights may shrink to
-    nothing from task to task. `reset_moments` forgets the moments of the weights that were shrunk.
+    The optimizer's state is kept, as in the authors' code, but theirs is SGD. Adam's second moment remembers the larger
+    gradients of the larger weights for about 1/(1 − b2) updates, in which little is learned. If a task is hardly longer
+    than that and shares nothing with the last one (random labels), weights may shrink to nothing from task to task.
+    `reset_moments` clears the moments of the weights that were shrunk.
 
     Args:
       min_scale: λ in [0, 1], the least that is left of a weight; 1 does nothing.
@@ -176,7 +178,7 @@ def _axes(shape: tuple[int, ...], output_axes: tuple[int, ...], per: Per) -> tup
 
 
 def _scale(gradient: Array, weights: Array, axes: tuple[int, ...] | None, min_scale: Number) -> Float[Array, "..."]:
-    """What each vector of weights is multiplied by; axes of size 1 in the place of its own."""
+    """What each vector of weights is multiplied by; its own axes have size 1."""
 
     def direction(vectors: Array) -> Array:
         vectors = vectors.astype(jnp.float32)

@@ -25,7 +25,9 @@ def fire(
     mask: Mask = None,
     output_axes: OutputAxes = None,
 ) -> Intervention:
-    r"""Replaces kernels by isometries close to them when the task changes (Frobenius-isometry reinitialisation, FIRE).
+    r"""Replaces kernels by nearby isometries when the task changes (Frobenius-isometry reinitialisation, FIRE).
+
+    Use it when you know when the task changes and want to keep the directions of what was learned.
 
     .. math:: W \leftarrow \alpha \sqrt{\tfrac{d_{out}}{d_{in}}}\; Q(W) + (1 - \alpha)\, W, \qquad
               Q(W) = \mathrm{NS}(W / \lVert W \rVert_F)

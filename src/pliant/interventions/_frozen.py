@@ -1,4 +1,4 @@
-"""Frozen parameters: what no intervention may change."""
+"""Frozen parameters, which no intervention may change."""
 
 from typing import Any
 
@@ -8,7 +8,9 @@ from pliant.types import Info, Intervention, Key, Learned, Params, State, Wiring
 
 
 def keep_frozen(intervention: Intervention, wiring: Wiring) -> Intervention:
-    """Puts the parameters that a wiring calls frozen back after whatever an intervention does.
+    """Restores a wiring's frozen parameters after an intervention.
+
+    Use it around an intervention when part of a network must not change.
 
     Args:
       intervention: any.
@@ -65,7 +67,7 @@ def keep_frozen(intervention: Intervention, wiring: Wiring) -> Intervention:
 
 
 def resettable(wiring: Wiring) -> Wiring:
-    """The wiring without the layers that a frozen parameter feeds or reads: their units cannot begin again.
+    """Returns the wiring without the layers that a frozen parameter feeds or reads: their units cannot be reset.
 
     Example:
       >>> from pliant.networks import mlp

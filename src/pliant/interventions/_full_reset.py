@@ -1,4 +1,4 @@
-"""Full reset: beginning again when the task changes."""
+"""Full reset: a new network when the task changes."""
 
 from pliant.interventions._at_switch import at_switch, drawn
 from pliant.penalties import distillation
@@ -6,12 +6,14 @@ from pliant.types import Fresh, Intervention, Key, Learned, Method, Number, Stat
 
 
 def full_reset(*, every_tasks: Number = 1) -> Intervention:
-    r"""Draws the whole network anew when the task changes, and starts its optimizer anew.
+    r"""Draws the whole network anew when the task changes, and restarts its optimizer.
+
+    Use it as the reference: what a fresh network learns in the same updates.
 
     .. math:: \theta \leftarrow \theta_0' \sim p_{init}, \qquad (m, v, t) \leftarrow 0
 
-    Running statistics start again as well. Nothing is left of the tasks before, so this is the reference of what a
-    fresh network learns in the same updates; methods that keep plasticity should reach it.
+    Running statistics restart as well. Nothing is left of earlier tasks, so methods that keep plasticity should learn
+    each task at least as well.
 
     Args:
       every_tasks: n ≥ 1, reset after tasks n, 2n, …; 0 never resets.

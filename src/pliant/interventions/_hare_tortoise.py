@@ -1,4 +1,4 @@
-"""Hare and Tortoise: a network that learns fast, and its slow average, to which it returns."""
+"""Hare and Tortoise: a network that learns fast, and its slow average, to which it is set back."""
 
 from typing import Any, NamedTuple
 
@@ -24,12 +24,14 @@ class HareTortoiseState(NamedTuple):
 def hare_tortoise(*, momentum: Number = 0.999, reset_every: Number = 2000) -> Intervention:
     r"""Averages the network over its updates, and sets it back to the average at intervals (Hare & Tortoise).
 
+    Use it when the evaluated network should change slowly.
+
     .. math:: \tau \leftarrow m\,\tau + (1 - m)\,\theta \quad \text{after every update}, \qquad
               \theta \leftarrow \tau \quad \text{at updates } R, 2R, \dots
 
-    The hare θ is trained; the tortoise τ, which starts equal to it, is what is evaluated. Running statistics are
-    averaged like parameters; what of the network's state is no floating-point number is the hare's. Where the hare is
-    not finite, the tortoise stays. The optimizer's state stays as it is.
+    The hare θ is trained; the tortoise τ, which starts equal to it, is evaluated. Running statistics are averaged like
+    parameters; state that is not floating-point is the hare's. If the hare is not finite, the tortoise stays. The
+    optimizer's state is not changed.
 
     Args:
       momentum: m, in [0, 1); 0 makes the tortoise the hare itself, and so does nothing.
@@ -60,8 +62,8 @@ def hare_tortoise(*, momentum: Number = 0.999, reset_every: Number = 2000) -> In
     Differs from:
       The authors' code, which also sets back at epoch 0, builds a new optimizer for every task (choose
       optimizer_at_switch="reset"), and after a reset shares the memory of both networks for one step, so that the
-      tortoise takes the hare's next update in full. What a protocol does to the hare's head when the task changes,
-      the tortoise does not see. The paper evaluates both; here the tortoise alone is.
+      tortoise takes the hare's next update in full. The protocol choice `head_at_switch` changes the hare's head only.
+      The paper evaluates both; here only the tortoise is evaluated.
     """
     require_range("momentum", momentum, 0, 0.999999, do="0.999 is usual; 0 does nothing.")
     require_whole("reset_every", reset_every, 1, do="Use a period in updates, such as those of 10 epochs.")

@@ -1,4 +1,4 @@
-"""Layer reset: the output layer and the hidden layers in front of it begin again."""
+"""Layer reset: the output layer and the last hidden layers are drawn anew."""
 
 from typing import Any
 
@@ -27,14 +27,15 @@ from pliant.types import (
 
 
 def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1) -> Intervention:
-    r"""Draws the last k layers anew when the task changes, and forgets their moments.
+    r"""Resets the last k layers when the task changes, and clears their moments.
+
+    Use it when classes change their meaning (k = 1), or to find out which layers lose plasticity.
 
     .. math:: \theta_l \leftarrow \theta_{l,0}' \sim p_{init}, \quad (m_l, v_l) \leftarrow 0
               \qquad \text{for the head and the last } k - 1 \text{ hidden layers}
 
-    What belongs to the units of a hidden layer goes with it: kernels that feed them, biases, norms, and what the
-    network's state keeps beside those, such as running statistics. All else is left as it is, bit by bit. Adam's count
-    is shared by all weights and stays.
+    Everything that belongs to the units of a hidden layer is reset with it: kernels that feed them, biases, norms and
+    running statistics. All else is left as it is, to the bit. Adam's count is shared by all weights and stays.
 
     Args:
       wiring: the network's layer graph.
@@ -65,7 +66,7 @@ def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1)
 
     Differs from:
       The protocol choice `head_at_switch`, which leaves the head's moments. In residual networks the hidden layers
-      of the wiring are the insides of the blocks: what they write to the stream is nobody's and stays.
+      of the wiring are the insides of the blocks: the kernels that write to the stream belong to no layer and stay.
     """
     _check(wiring, num_layers)
     last = wiring.layers[len(wiring.layers) - int(num_layers) + 1 :]

@@ -1,4 +1,4 @@
-"""What optimizers remember: the one walk through their states, by field name."""
+"""Clearing of optimizer statistics, found in any optimizer's state by field name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ MOMENTS = (
 MASSES = ("mu_mass", "nu_mass")
 """Field names of states by which each weight's moments are divided to correct their bias, see
 `pliant.optimizers.scale_by_adam_per_weight`."""
-_ITERATE = "z"  # of schedule-free optimizers: parameters that updates move, and that the network's average
+_ITERATE = "z"  # of schedule-free optimizers: the parameters that updates move, whose average the network uses
 _KEPT = (
     *("acc_grads", "grad_acc", "avg_grad"),  # gradients that wait for their update
     *(_ITERATE, "x0", "params0", "init_params", "params", "start"),  # copies of parameters
@@ -39,17 +39,19 @@ def clear_moments(
 ) -> optax.OptState:
     """Zeroes an optimizer's gradient statistics at chosen weights, and nothing else.
 
+    Use it after you rewrite weights: the statistics belong to the old ones.
+
     Statistics are found by field name (`MOMENTS`, and `MASSES` for a weight's bias correction) and by the path of their
     parameter, wherever they sit: in chains, masks, partitions, `MultiSteps`, `inject_hyperparams`, schedule-free.
     Counts that weights share, accumulated gradients and stored copies of parameters are left alone. Schedule-free's `z`
-    is such a copy, not a moment, and its average follows it: where weights were rewritten and z was not, later updates
-    bring the old weights back, half of the way in as many updates as there were before. So it takes the new weights.
+    is such a copy, not a moment. The averaged weights follow it: if only they were rewritten, later updates would bring
+    the old ones back. So z takes the new weights.
 
     Args:
       opt_state: an optax state.
-      where: by the parameter's `leaf_path`, True at the entries to forget.
-      units: by the name of the hidden layer, True at the units whose statistics are to be forgotten where these are
-        kept by unit, such as the utilities of `pliant.optimizers.upgd`.
+      where: by the parameter's `leaf_path`, True at the entries to clear.
+      units: by the name of the hidden layer, True at the units whose own statistics are to be cleared, such as the
+        utilities of `pliant.optimizers.upgd`.
       params: the parameters after they were rewritten, which `z` takes where `where` is True; None leaves it alone.
 
     Returns:
@@ -58,7 +60,7 @@ def clear_moments(
     Raises:
       UserError: for statistics that several weights share (Adafactor, SM3, NovoGrad, GaLore, LBFGS, `optax.flatten`),
         and for fields of parameters that are not known to be statistics or copies. Of states that are plain
-        dictionaries only keys in `MOMENTS` are looked into.
+        dictionaries only keys in `MOMENTS` are looked at.
 
     Example:
       >>> tx = optax.chain(optax.clip(1.0), optax.adam(0.1))
@@ -106,7 +108,9 @@ def clear_moments(
 
 
 def reset_counts(opt_state: optax.OptState) -> optax.OptState:
-    """Sets to 0 what corrects the bias of Adam's moments, in every state that has these and counts its updates.
+    """Resets the counts by which Adam and its relatives correct the bias of their moments.
+
+    Use it to let an optimizer start again without losing its moments.
 
     Counts of learning-rate schedules stay.
 
@@ -143,7 +147,7 @@ def _counters(node: Any) -> list[str]:
 
 
 def _fields(path: Any) -> list[str | None]:
-    """The names of fields on the way to a leaf; of states made of dictionaries alone, the texts among their keys."""
+    """The names of the fields that lead to a leaf; for states made of dictionaries, their keys that are texts."""
     if any(hasattr(entry, "name") for entry in path):
         return [getattr(entry, "name", None) for entry in path]
     keys = [getattr(entry, "key", None) for entry in path]

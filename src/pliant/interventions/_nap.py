@@ -31,7 +31,7 @@ from pliant.types import (
 
 
 class NaPState(NamedTuple):
-    """State of `nap`: what is brought back, of the start."""
+    """State of `nap`: the initial norms and norm parameters."""
 
     radii: dict[str, Scalar]
     """By path: the Frobenius norm of every matrix; of a scale and of an offset that learn, that of both together."""
@@ -42,21 +42,23 @@ class NaPState(NamedTuple):
 def nap(
     wiring: Wiring, *, every: Number = 1000, strength: Number = 1.0, norms: Literal["fixed", "learned"] = "fixed"
 ) -> Intervention:
-    r"""Projects weights to their initial norms, behind which a layer norm makes up for it (Normalize-and-Project).
+    r"""Projects weights to their initial norms; layer norms make up for it (Normalize-and-Project).
+
+    Use it when you may change the network and want effective learning rates that do not decay.
 
     .. math:: W_l \leftarrow \rho_l \frac{W_l}{\lVert W_l \rVert_F}, \qquad \rho_l = \lVert W_l(0) \rVert_F
 
-    at updates K, 2K, … for every hidden matrix; the head stays as it is, since nothing makes up for it. The norm behind
-    a matrix does, whatever ρ is: the projection changes no output (but for the norms' ε, where variances are as small),
-    only the gradient, which it multiplies by ‖W‖/ρ. That undoes the slow fall of the effective learning rate as weights
-    grow. Scales γ and offsets β of the norms, which could grow in the weights' place, are
+    at updates K, 2K, … for every hidden matrix. The head stays as it is, since no norm follows it. The norm behind a
+    matrix cancels its scale: the projection changes no output (except for the norms' ε, if variances are that small),
+    only the gradient, which it multiplies by ‖W‖/ρ. That undoes the slow decay of the effective learning rate as
+    weights grow. Scales γ and offsets β of the norms could grow instead of the weights. They are
 
     * "fixed": after every update they go back to where they started, 1 and 0;
     * "learned": they are projected as the matrices are, those of a layer together,
       :math:`(\gamma, \beta) \leftarrow r\, (\gamma, \beta) / \lVert (\gamma, \beta) \rVert` with r their norm at the
       start. Behind ReLU that multiplies all units of the layer alike: the next norm undoes it, the head sees it.
 
-    A matrix of zeros stays. The optimizer's state is kept: its moments are of the gradients before.
+    A matrix of zeros stays. The optimizer's state is kept.
 
     Args:
       wiring: the network's layer graph, with a norm in front of every activation and no biases before it.

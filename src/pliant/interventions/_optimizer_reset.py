@@ -1,4 +1,4 @@
-"""Optimizer reset: its statistics begin again, the weights do not."""
+"""Optimizer reset: its statistics restart, the weights stay."""
 
 from pliant.errors import UserError
 from pliant.interventions._at_switch import at_switch
@@ -7,7 +7,9 @@ from pliant.types import Fresh, Intervention, Key, Learned, Method, Number, Stat
 
 
 def optimizer_reset(*, keep_moments: bool = False, every_tasks: Number = 1) -> Intervention:
-    r"""Starts the optimizer anew when the task changes; the parameters stay.
+    r"""Resets the optimizer's state when the task changes; the parameters stay.
+
+    Use it to find out whether stale moments cause the loss of plasticity.
 
     .. math:: (m, v, t) \leftarrow 0, \qquad \text{or with } \texttt{keep\_moments} \text{ only } t \leftarrow 0
 
@@ -25,7 +27,7 @@ def optimizer_reset(*, keep_moments: bool = False, every_tasks: Number = 1) -> I
       A stateless `Intervention`; `info` has `norm_moved`, which is 0: no weight moves.
 
     Raises:
-      UserError: if `every_tasks` is negative, or if `keep_moments` is asked of an optimizer that has no such count.
+      UserError: if `every_tasks` is negative, or if `keep_moments` is used with an optimizer that has no such count.
 
     Example:
       >>> tx = optax.adam(0.1)

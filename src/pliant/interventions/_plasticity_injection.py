@@ -1,4 +1,4 @@
-"""Plasticity injection: once, the head is frozen and a fresh one learns what it does not."""
+"""Plasticity injection: the head is frozen once, and a fresh one learns the correction to it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,7 +34,9 @@ _ADDED, _SUBTRACTED = "added", "subtracted"
 
 
 def with_injection(network: Network) -> Network:
-    r"""Lets a network have two frozen heads beside the one that learns, which say nothing until plasticity is injected.
+    r"""Adds two frozen heads to a network, which cancel each other until plasticity is injected.
+
+    Use it to prepare a network for `plasticity_injection`.
 
     .. math:: f(x) = h_\theta(z) + h_{\theta_1}(z) - h_{\theta_2}(z) = h_{\theta + (\theta_1 - \theta_2)}(z)
 
@@ -98,15 +100,17 @@ def with_injection(network: Network) -> Network:
 
 
 def plasticity_injection(wiring: Wiring, *, at_task: Number = 1) -> Intervention:
-    r"""Freezes the head when a certain task begins, and has a fresh one learn the correction to it.
+    r"""Freezes the head when a certain task begins; a fresh head learns the correction to it.
+
+    Use it as a probe: does a fresh head learn what the old one cannot?
 
     .. math:: h_\theta(z) \;\to\; h_\theta(z) + h_{\theta_1}(z) - h_{\theta_2}(z),
               \qquad \theta_1 = \theta_2 \sim p_{init}
 
-    The network's output is the same before and after, to the bit. From then on θ and θ₂ are frozen; θ₁ learns, its
-    moments begin at 0, and so do the features learn, through all three heads.
+    The network's output is the same before and after, to the bit. From then on θ and θ₂ are frozen; θ₁ is trained, with
+    moments that start at 0, and so are the features, through all three heads.
 
-    It happens once, so that a network which then learns better had lost plasticity in its head: as its authors say, a
+    It happens once. A network that learns better afterwards had lost plasticity in its head: as its authors say, a
     diagnosis as much as a remedy.
 
     Args:
@@ -139,8 +143,8 @@ def plasticity_injection(wiring: Wiring, *, at_task: Number = 1) -> Intervention
 
     Differs from:
       The paper, where the head is all that follows the convolutions; here it is the output layer. Plasticine, which
-      keeps the optimizer as it is, so that the old heads go on learning. What rewrites or remembers the head's
-      parameters would act on θ₁ alone, so the method is refused beside other interventions, and beside what remembers.
+      keeps the optimizer as it is, so that the old heads go on learning. Methods that rewrite or remember the head's
+      parameters would act on θ₁ alone, so combinations with them are refused.
     """
     require_whole("at_task", at_task, 0, do="Use the number of a task, from 1; 0 never injects.")
 

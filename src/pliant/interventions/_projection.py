@@ -1,4 +1,4 @@
-"""What projections share: moving parameters a share of the way."""
+"""Projections of parameters: moving them towards a goal."""
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -7,7 +7,7 @@ from pliant.types import Number
 
 
 def toward(leaf: Array, goal: Array, strength: Number) -> Array:
-    """Moves a parameter towards its goal by a share of the way, 0 ≤ `strength` ≤ 1; keeps its type.
+    """Moves a parameter towards its goal by a share, 0 ≤ `strength` ≤ 1; keeps its type.
 
     With 1 it is the goal, with 0 it is the parameter, both to the bit and whatever the other is.
 
@@ -20,7 +20,7 @@ def toward(leaf: Array, goal: Array, strength: Number) -> Array:
 
 
 def wide(leaf: Array) -> Array:
-    """The same numbers in float32, or in their own type if that is wider.
+    """Returns the same numbers in float32, or in their own type if that is wider.
 
     Example:
       >>> wide(jnp.ones(2, jnp.bfloat16)).dtype.name

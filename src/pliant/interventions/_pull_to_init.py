@@ -1,4 +1,4 @@
-"""L2 Init decoupled from the optimizer: a pull towards the start after every update."""
+"""Decoupled L2 Init: a pull towards the initial parameters after every update."""
 
 from typing import Any
 
@@ -15,11 +15,13 @@ from pliant.xla.squares import total_norm
 def pull_to_init(*, learning_rate: Number, strength: Number = 0.1, mask: Mask = None) -> Intervention:
     r"""Pulls parameters back towards their initial values after every update, past the optimizer's moments.
 
+    Use it when the penalty `pliant.penalties.l2_init` is distorted by Adam's moments.
+
     .. math:: \theta \leftarrow \theta - 2 \eta \lambda (\theta - \theta_0)
 
     It is to `pliant.penalties.l2_init` what AdamW is to L2: the pull is not divided by the root of the second moment,
-    so it is the same share of the distance for all weights, whatever their gradients. It goes behind any optimizer, and
-    θ₀ is no part of the optimizer's state: it stays where it is when that is reset.
+    so it is the same share of the distance for all weights, whatever their gradients. It works with any optimizer.
+    θ₀ is no part of the optimizer's state, so it survives a reset of that.
 
     Args:
       learning_rate: η ≥ 0.

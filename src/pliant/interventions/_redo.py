@@ -35,12 +35,14 @@ def redo(
 ) -> Intervention:
     r"""Resets dormant units at regular intervals (ReDo).
 
+    Use it when units of ReLU networks go dormant.
+
     At updates F, 2F, … a unit i of a hidden layer is reset (see `pliant.interventions.reset_units`) if
 
     .. math:: s_i = \frac{\mathbb E_x |h_i(x)|}{\frac1N \sum_k \mathbb E_x |h_k(x)| + 10^{-9}} \le \tau
 
-    on examples drawn for the purpose, all layers being scored before any is reset. A layer that has scores which are
-    not finite is left alone.
+    on examples sampled for this. All layers are scored before any is reset. A layer with scores that are not finite is
+    left alone.
 
     Args:
       wiring: the network's layer graph.
@@ -116,6 +118,8 @@ def scheduled_redo(
 ) -> Intervention:
     r"""Resets the least active units at regular intervals, fewer and fewer of them.
 
+    Use it to compare with the scheduled recycler of the authors' code.
+
     At updates t = F, 2F, … the n units of each hidden layer with the lowest scores of `redo` are reset,
 
     .. math:: n = \big\lfloor f \cos\!\big(\tfrac{\pi t}{2 T}\big) N \big\rfloor
@@ -176,7 +180,7 @@ def scheduled_redo(
 def recycling(
     wiring: Wiring, choose: Callable[[Key, Any, Learned, Signals], Units], *, every: Number, source: str = "fresh"
 ) -> Intervention:
-    """Chooses units at every F-th update and resets them: the frame of ReDo and its relatives.
+    """Resets the units that a function chooses, at every F-th update: the frame of ReDo and its relatives.
 
     Args:
       wiring: the network's layer graph.

@@ -15,15 +15,16 @@ from pliant.types import Intervention, Key, Learned, Method, Number, Signals, Wi
 def regrama(wiring: Wiring, *, threshold: Number = 0.01, every: Number = 1000) -> Intervention:
     r"""Resets units whose incoming weights get almost no gradient, at regular intervals (ReGraMa).
 
+    Use it in place of `redo` when activations do not show which units are idle.
+
     At updates F, 2F, … a unit i of a hidden layer is reset (see `pliant.interventions.reset_units`) if
 
     .. math:: s_i = \frac{g_i}{\frac1N \sum_k g_k} \le \tau, \qquad
               g_i = \operatorname{mean}_j \Big| \frac{\partial L}{\partial W_{ji}} \Big|
 
-    with the gradient of the batch at hand, before the optimizer has made anything of it, and the mean over the unit's
-    slice of the kernel (`pliant.diagnostics.gradient_scores`). The score has no scale, so loss scaling and clipping by
-    norm leave it alone. A layer in which no weight has a gradient is left alone too, and so is one with gradients that
-    are not finite: they say nothing of its units.
+    with the gradient of the current batch, before the optimizer transforms it, and the mean over the unit's slice of
+    the kernel (`pliant.diagnostics.gradient_scores`). The score has no scale, so loss scaling and clipping by norm do
+    not change it. A layer without any gradient is left alone, and so is one with gradients that are not finite.
 
     Args:
       wiring: the network's layer graph.

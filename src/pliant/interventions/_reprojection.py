@@ -1,4 +1,4 @@
-"""Reprojection: the weights behind Newton–Schulz layers become orthogonal again."""
+"""Reprojection: the weights of Newton–Schulz layers become orthogonal again."""
 
 from typing import Any
 
@@ -26,9 +26,12 @@ def reprojection(
 ) -> Intervention:
     r"""Replaces kernels by their orthogonalised values at regular intervals.
 
+    Use it with layers that orthogonalise their weights (`linear="newton-schulz"`), to keep their gradients well
+    conditioned.
+
     .. math:: W \leftarrow Q(W) \qquad \text{at updates } F, 2F, \dots
 
-    with Q the Newton–Schulz iteration, see `pliant.networks.reproject`. Layers that apply Q(W) in the place of W (the
+    with Q the Newton–Schulz iteration, see `pliant.networks.reproject`. Layers that apply Q(W) instead of W (the
     network's option `linear="newton-schulz"`) go on computing what they did, but the gradients that reach W are well
     conditioned again: they grow as 1/σ where a singular value σ of W has become small. For plain layers it is a
     projection onto the isometries, which changes what they compute.
@@ -60,7 +63,7 @@ def reprojection(
       <https://arxiv.org/abs/2606.09762>`_, 2026. Appendix B: every 10,000 updates.
 
     Differs from:
-      The paper says nothing of the moments; they are kept by default.
+      The paper does not mention the moments; they are kept by default.
     """
     require_whole("every", every, 0, do="Use the period in updates, 10,000 by default; 0 never replaces anything.")
     iterations = require_whole("iterations", iterations, 0, do="Use 20.")

@@ -1,4 +1,4 @@
-"""Selective weight reinitialization: beginning again with the least useful weights."""
+"""Selective weight reinitialisation: the least useful weights are drawn anew."""
 
 from typing import Any
 
@@ -34,13 +34,15 @@ def selective_reinit(
     source: str = "fresh",
     mask: Mask = None,
 ) -> Intervention:
-    r"""Begins again with the least useful weights of every kernel, at regular intervals.
+    r"""Reinitialises the least useful weights of every kernel, at regular intervals.
+
+    Use it when single weights rather than whole units are idle, or when layers have norms.
 
     At updates F, 2F, … the n weights with the lowest utility are drawn anew in every selected kernel,
 
     .. math:: u_i = |w_i| \quad \text{or} \quad u_i = |w_i\, g_i|, \qquad n = \lfloor f N + U \rfloor
 
-    of its N weights, where g is the gradient on the batch at hand and U is uniform in [0, 1), so that small kernels
+    of its N weights, where g is the gradient on the current batch and U is uniform in [0, 1), so that small kernels
     lose the fraction f on average. Chance decides between equal ones: the weights of silent units all have the utility
     0, before and after they are redrawn. A weight whose utility is not finite stays. Weights do not belong to units
     here, so this works behind every activation and norm.
@@ -72,11 +74,11 @@ def selective_reinit(
       networks <https://arxiv.org/abs/2508.00212>`_, 2025.
 
     Differs from:
-      The authors' code, which draws each weight by itself from a normal or uniform distribution (here orthogonal
-      kernels give weights of the same size, not independent ones), can average utilities over updates, and can go by a
-      threshold in the place of a number; there the order of memory may decide between equal utilities. Ours are the
-      defaults of f and F (with F = 1000 nothing is gained on random labels), the choice of kernels without biases and
-      norms, and that Adam's moments of the weights are cleared, as in `pliant.interventions.reset_units`.
+      The authors' code, which draws each weight independently from a normal or uniform distribution (here orthogonal
+      kernels give weights of the same size that are not independent), can average utilities over updates, and can use a
+      threshold instead of a number; there the order in memory may decide between equal utilities. The defaults of f and
+      F are ours (with F = 1000 nothing is gained on random labels). So are the choice of kernels without biases and
+      norms, and the clearing of Adam's moments, as in `pliant.interventions.reset_units`.
     """
     require_range("fraction", fraction, 0, 1, do="Use 0.01, or 0 for none.")
     require_whole("every", every, 1, do="Use the period in updates, 100 by default.")

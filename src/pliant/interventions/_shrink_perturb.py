@@ -1,4 +1,4 @@
-"""Shrink and perturb: old weights made smaller, plus new ones."""
+"""Shrink and perturb: old weights are made smaller, and new ones added."""
 
 from typing import Any, Literal, get_args
 
@@ -36,11 +36,13 @@ def shrink_perturb(
     every_tasks: Number = 1,
     mask: Mask = None,
 ) -> Intervention:
-    r"""Shrinks weights and adds others to them (Shrink & Perturb).
+    r"""Shrinks weights and adds new ones to them (Shrink & Perturb).
+
+    Use it for a warm start on more data.
 
     .. math:: \theta \leftarrow a\,\theta + p\,\xi
 
-    The literature has four of them under one name. `mode` says what ξ is, and when it is added:
+    Four methods of the literature have this name. `mode` says what ξ is, and when it is added:
 
     - "fresh-init": ξ is a new draw of the network, at the switch of tasks. As proposed.
     - "to-init": ξ is the θ₀ that training began with, at the switch of tasks; a = 1 − c, p = c, both to be given.

@@ -1,4 +1,4 @@
-"""Self-normalized resets: recycling units that are silent for longer than they ever are."""
+"""Self-normalized resets: resets units that are silent for longer than is usual for them."""
 
 from typing import Any, NamedTuple
 
@@ -32,6 +32,8 @@ def snr(
     max_silence: int = 200,
 ) -> Intervention:
     r"""Resets units that have been silent for longer than is usual for them (self-normalized resets).
+
+    Use it when units die and no single threshold suits all of them.
 
     After every update, for each hidden unit: it fires if its output is above 0 for any example, at any position, of the
     training batch. If it does, its silence A enters its histogram H and is 0 again, otherwise A grows by one. At
@@ -80,8 +82,8 @@ def snr(
 
     Differs from:
       The authors' code: silences are in updates, not in examples, and go by the batches as they are, while the code has
-      100 as the least threshold whatever the batch; thresholds follow every 1000 updates, not every 16 tasks, so nobody
-      has to tell when a task ends; a unit with an empty histogram, which fires all the time or never, gets a longer
+      100 as the least threshold whatever the batch; thresholds follow every 1000 updates, not every 16 tasks, so task
+      changes need not be known; a unit with an empty histogram, which fires all the time or never, gets a longer
       threshold, where 0/0 gave it the shortest. The output is looked at, not what is before the activation: the same
       for ReLU, while units that are positive whatever they are fed (a sigmoid) never count as silent.
     """
@@ -162,7 +164,7 @@ def _with(histogram: Array, silence: Array, units: Bool[Array, " width"]) -> Int
 
 
 def _quantile(histogram: Array, quantile: Number) -> Float[Array, " width"]:
-    """By unit the least silence, not 0, that so many are not above; infinite where there are none."""
+    """For each unit the quantile of its silences, 0 left out; infinite if it has none."""
     below = jnp.cumsum(histogram[:, 1:], axis=1)
     total = below[:, -1:]
     reached = below >= quantile * total * (1.0 - 1e-6)

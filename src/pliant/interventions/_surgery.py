@@ -1,4 +1,4 @@
-"""Surgery on units: which entries of the parameters are theirs, and how weights and optimizer statistics are reset.
+"""Surgery on units: which entries of the parameters belong to them, and how these and the moments are reset.
 
 Every intervention that resets units goes through `reset_units`, so the index arithmetic exists once.
 """
@@ -22,7 +22,9 @@ Units: TypeAlias = Mapping[str, Bool[Array, " width"]]
 
 
 def slot_mask(slot: Slot, units: Bool[Array, " width"], leaf: Array) -> Bool[Array, "..."]:
-    """True at the entries of `leaf` that belong to `units`.
+    """Returns True at the entries of `leaf` that belong to `units`.
+
+    Use it in interventions that act on single units.
 
     Args:
       slot: where the units live in the leaf; several tiles repeat the units, unit index fastest.
@@ -40,17 +42,19 @@ def slot_mask(slot: Slot, units: Bool[Array, " width"], leaf: Array) -> Bool[Arr
 def reset_units(
     key: Key, learned: Learned, wiring: Wiring, units: Units, *, start: Mapping[str, Array] | None = None
 ) -> Learned:
-    """Draws units anew: what feeds them is fresh, what reads them is zero, their moments are forgotten.
+    """Resets units: what feeds them is drawn anew, what reads them becomes 0, and their moments are cleared.
+
+    Use it to write an intervention that resets units of your choice.
 
     First every feed of a selected unit (incoming kernel slice, bias, its norm's scale and offset) is drawn from
     that parameter's own initialiser; then the kernel rows that read it are set to 0, so an entry that is both ends
-    at 0. The output of the network stays what it was if the unit was silent, and if weights are applied as they are and
-    no norm mixes the layer's units: with weight or spectral norm, or orthogonalised, the other weights are scaled anew,
-    and a LayerNorm sees another mean and variance.
+    at 0. The network's output does not change if the unit was silent, its weights are applied as they are, and no norm
+    mixes the layer's units. Weight norm, spectral norm and orthogonalisation rescale the other weights, and a LayerNorm
+    sees another mean and variance.
 
     Adam's `mu` and `nu` (and relatives, see `MOMENTS`) become 0 at the same entries. Adam's count is shared by all
     weights and stays: a reset weight's first update is up to (1 − b1)/√(1 − b2) ≈ 3.2 learning rates for the usual
-    decay rates. An optimizer with a bias correction of every weight's own
+    decay rates. An optimizer with a bias correction for every weight
     (`pliant.optimizers.scale_by_adam_per_weight`) makes it one learning rate.
 
     Args:
@@ -59,7 +63,7 @@ def reset_units(
       wiring: the network's layer graph.
       units: True at the units to reset, by layer; layers may be missing. No True is a bitwise no-op, and so are units
         that frozen parameters feed or read.
-      start: feeds to go back to, by the parameter's `leaf_path`, in the place of fresh draws.
+      start: values to restore in place of fresh draws, by the parameter's `leaf_path`.
 
     Returns:
       The same with new parameters and optimizer state.
@@ -120,7 +124,7 @@ def require_owned_outputs(wiring: Wiring, method: str) -> Wiring:
 
     Args:
       wiring: the network's layer graph.
-      method: what wants to work on units, for the message.
+      method: its name, for the message.
 
     Returns:
       The wiring without the layers whose units cannot be reset, since some of their parameters are frozen.
@@ -219,7 +223,7 @@ def _require_known(wiring: Wiring, units: Units, leaves: Mapping[str, Array]) ->
     missing = sorted({slot.path for slot in slots} - set(leaves))
     if missing:
         raise UserError(
-            got=f"parameters without {missing[0]!r}, which the wiring speaks of",
+            got=f"parameters without {missing[0]!r}, which the wiring names",
             wanted=f"all of its parameters; there are {', '.join(leaves)}",
             do="Pass the wiring of this network.",
         )

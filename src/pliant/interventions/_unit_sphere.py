@@ -14,14 +14,16 @@ from pliant.types import Info, Intervention, Key, Learned, Method, Number, Signa
 
 
 def unit_sphere(wiring: Wiring, *, strength: Number = 1.0) -> Intervention:
-    r"""Projects every unit's incoming weights to norm 1, after every update; a learned scale behind makes up for it.
+    r"""Projects every unit's incoming weights to norm 1 after every update; a learned scale makes up for it.
+
+    Use it when the growth of weights must be ruled out.
 
     .. math:: w_j \leftarrow w_j / \lVert w_j \rVert_2, \qquad y_j = s_j\, x\, w_j + b_j
 
-    with w_j all weights into unit j of a hidden layer (of all its matrices separately, if there are several). Updates
-    then turn the weights, by an angle that does not shrink as training goes on. Nothing bounds the scales: features may
-    grow, unless the network has norms (`norm="layer"`). Weights that are all 0 stay. The head and the optimizer's state
-    stay as they are.
+    with w_j all weights into unit j of a hidden layer (for each of its matrices, if there are several). Updates then
+    rotate the weights, by an angle that does not shrink during training. The scales are not bounded: features may grow,
+    unless the network has norms (`norm="layer"`). Weights that are all 0 stay. The head and the optimizer's state stay
+    as they are.
 
     Args:
       wiring: the network's layer graph, with a scale for every unit: `linear="scaled"`, or "weight-norm", where the

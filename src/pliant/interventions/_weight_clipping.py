@@ -34,6 +34,8 @@ _NONE = 1e30
 def weight_clipping(wiring: Wiring, *, kappa: Number = 2.0, include_head: bool = True) -> Intervention:
     r"""Clips weights and biases to a multiple of their layer's initial bound, after every update.
 
+    Use it when weights must be bounded at no cost.
+
     .. math:: \theta \leftarrow \min(\max(\theta, -\kappa s_l), \kappa s_l), \qquad s_l = 1/\sqrt{\text{fan-in}_l}
 
     s is the bound of PyTorch's uniform initialisation of layer l. The fan-in is the number of weights into a unit; a

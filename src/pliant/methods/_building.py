@@ -21,10 +21,10 @@ class Parts(NamedTuple):
 
 
 def build(method: Method, wiring: Wiring, values: Mapping[str, Any], *, rate: Any = None, fraction: Any = 0.0) -> Parts:
-    """Builds the method's parts, each with the hyperparameters that it names.
+    """Builds the method's parts, each with the hyperparameters that it has.
 
     Args:
-      method: the recipe.
+      method: from the registry, or of your own.
       wiring: the layer graph of the network, with the method's network changes already made.
       values: all hyperparameters, numbers or traced scalars.
       rate: what the learning rate is multiplied by, if anything.
@@ -65,10 +65,10 @@ def build(method: Method, wiring: Wiring, values: Mapping[str, Any], *, rate: An
 
 
 def retarget(method: Method, stream: Stream, values: Mapping[str, Any]) -> Stream:
-    """The stream as the method poses it: unchanged, or with other outputs and another loss.
+    """Returns the stream with the method's targets: unchanged, or with other outputs and another loss.
 
     Args:
-      method: the recipe.
+      method: from the registry, or of your own.
       stream: the stream as it is.
       values: the hyperparameters; only static ones are read.
 
@@ -97,10 +97,10 @@ def retarget(method: Method, stream: Stream, values: Mapping[str, Any]) -> Strea
 
 
 def wrapped(method: Method, network: Network, values: Mapping[str, Any]) -> Network:
-    """The network with what the method adds, if it does.
+    """Returns the network with what the method adds to it, if anything.
 
     Args:
-      method: the recipe.
+      method: from the registry, or of your own.
       network: as it is built.
       values: the hyperparameters; only static ones are read.
 

@@ -1,4 +1,4 @@
-"""Several methods as one: `redo+layernorm`, `adamo+l2-init`."""
+"""Combinations of methods, such as `redo+layernorm` and `adamo+l2-init`."""
 
 import functools
 import operator
@@ -17,7 +17,9 @@ _RATE = "learning_rate"  # one for all parts that ask for it
 
 
 def combine(*methods: Method) -> Method:
-    """Makes one method of several: their changes to the network, penalties, optimizer and interventions together.
+    """Combines several methods into one: their network changes, penalties, optimizer and interventions.
+
+    Use it through names joined by "+" on the command line, or directly for methods of your own.
 
     Penalties are added up; interventions run one after the other, in the order given; schedules multiply. At most one
     of the methods may bring an optimizer of its own, the others' is Adam. Hyperparameters keep their names; those that
@@ -31,8 +33,8 @@ def combine(*methods: Method) -> Method:
 
     Raises:
       UserError: for methods that cannot go together: a name twice, two optimizers, two values for one option of the
-        network, two that pose the tasks anew, two that are evaluated by another network than the trained one, one that
-        draws the network anew beside one that remembers something of the old one, and for hyperparameters that would
+        network, two that change the targets, two that are evaluated by another network than the trained one, one that
+        draws a new network beside one that remembers something of the old one, and for hyperparameters that would
         have one name.
 
     Example:
@@ -86,7 +88,7 @@ def _check(methods: Sequence[Method]) -> None:
             own[f"{option} of the network"] = [method.name for method in having]
     wanted = {
         "optimizer": "at most one with an optimizer of its own",
-        "targets": "at most one that poses the tasks anew",
+        "targets": "at most one that changes them",
         "replaces": "at most one that replaces the network",
         "name": "every method once",
     }

@@ -12,11 +12,11 @@ from pliant.types import Method
 
 
 def defaults(method: Method, learning_rate: float = 1e-3) -> dict[str, Value]:
-    """The method's hyperparameters by name, with their defaults.
+    """Returns the method's hyperparameters by name, with their defaults.
 
     Args:
-      method: the recipe.
-      learning_rate: the default of `learning_rate`, which no recipe sets.
+      method: from the registry, or of your own.
+      learning_rate: the default of `learning_rate`, which no method sets.
 
     Example:
       >>> from pliant.methods import METHODS
@@ -38,7 +38,7 @@ def defaults(method: Method, learning_rate: float = 1e-3) -> dict[str, Value]:
 
 
 def option_meanings(method: Method) -> dict[str, str]:
-    """What the method's hyperparameters mean, by name, as the documentation of its parts says.
+    """Returns what the method's hyperparameters mean, by name, from the docstrings of its parts.
 
     Example:
       >>> from pliant.methods import METHODS
@@ -50,7 +50,7 @@ def option_meanings(method: Method) -> dict[str, str]:
 
 
 def as_arrays(values: Mapping[str, Value]) -> dict[str, np.ndarray]:
-    """Traced hyperparameters as the arrays that a compiled program takes: whole numbers int32, others float32.
+    """Converts hyperparameters to the arrays that a compiled program takes: whole numbers int32, others float32.
 
     Example:
       >>> as_arrays({"every": 16, "strength": 0.1})["every"].dtype
@@ -62,7 +62,7 @@ def as_arrays(values: Mapping[str, Value]) -> dict[str, np.ndarray]:
 
 
 def with_settings(method: Method, settings: Mapping[str, Value], learning_rate: float) -> dict[str, Value]:
-    """The defaults with some values replaced, each checked against the method's parameters.
+    """Returns the defaults with some values replaced, each checked against the method's parameters.
 
     Raises:
       UserError: for a name that the method does not have or a value of the wrong type.
@@ -82,7 +82,7 @@ def with_settings(method: Method, settings: Mapping[str, Value], learning_rate: 
 
 
 def split_static(method: Method, values: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, Value]]:
-    """Parts hyperparameters into those that shape the program and those that are traced.
+    """Splits hyperparameters into those that shape the program and those that are traced.
 
     Returns:
       (static, traced): static ones are texts, or annotated `int` or `bool` in the factory.

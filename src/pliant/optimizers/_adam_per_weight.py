@@ -1,4 +1,4 @@
-"""Adam with a bias correction of every weight's own, so that a weight which is reset starts like a new one."""
+"""Adam with a bias correction for every weight, so that a weight that is reset starts like a new one."""
 
 from typing import Any, NamedTuple
 
@@ -26,14 +26,16 @@ class ScaleByAdamPerWeightState(NamedTuple):
 def scale_by_adam_per_weight(
     b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Rescales gradients as Adam does, with a bias correction for every weight.
+    r"""Rescales gradients as Adam does, with a separate bias correction for every weight.
+
+    Use it in place of `optax.scale_by_adam` when units or weights are reset during training.
 
     .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \qquad
               c_i \leftarrow \beta_i c_i + (1 - \beta_i), \qquad
               u = \frac{m / c_1}{\sqrt{v / c_2} + \epsilon}
 
-    where m, v and both c belong to a single weight, so that :math:`c_i = 1 - \beta_i^a` after a updates. Whoever resets
-    weights sets all four to 0, as `pliant.interventions.clear_moments` does; from then on the weight is updated as by
+    where m, v and both c belong to a single weight, so that :math:`c_i = 1 - \beta_i^a` after a updates. A reset of a
+    weight sets all four to 0, as `pliant.interventions.clear_moments` does; from then on the weight is updated as by
     an Adam that begins with it, first by one learning rate. Adam has one count for all weights: there the first update
     after a reset is up to (1 − b1)/√(1 − b2) ≈ 3.2 learning rates, for the usual decay rates. As long as nothing is
     reset both are the same, but for rounding.
@@ -102,10 +104,9 @@ def scale_by_adam_per_weight(
 def adam_per_weight(
     learning_rate: Number | Schedule, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adam with moments that count the updates of each weight, so that a weight which is reset starts like a new one.
+    r"""Adam that counts the updates of each weight, so that a weight that is reset starts like a new one.
 
-    Use it together with methods that reset units or weights: the command line combines them, as in
-    `redo+adam-per-weight`.
+    Use it together with resets; on the command line as in `redo+adam-per-weight`.
 
     Args:
       learning_rate: step size, ≥ 0, or an optax schedule.

@@ -33,7 +33,9 @@ def add_isometry_step(
     mask: Mask = None,
     output_axes: OutputAxes = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Moves kernels towards isometry: a stable gradient step on their Gram deviation, every k-th update.
+    r"""Moves kernels towards isometry, by a stable gradient step on their Gram deviation at every k-th update.
+
+    Use it to add AdamO's isometry step to any other optimizer.
 
     To finished updates (already scaled by minus the learning rate) of each selected kernel W it adds
 
@@ -50,9 +52,9 @@ def add_isometry_step(
     exactly. B is s² at the target; far from it B − s² is up to √n times the largest |σ² − s²|, for n the smaller side
     of A: so there the cap can bind although kη is stable, and the step is shorter than the published one.
 
-    **Lazy isometry.** The flow is slow against training, so k small Euler steps and one of k times the size are the
-    same, and the cost, several times that of Adam on a CPU if paid at every update, falls to a few per cent. k = 1
-    is the paper.
+    **Lazy isometry.** The flow is slow compared with training, so k small Euler steps are about the same as one of k
+    times the size. The cost, several times that of Adam on a CPU if paid at every update, falls to a few per cent. k =
+    1 is the paper's.
 
     Args:
       step_size: η ≥ 0 per update, in units of 1/σ², or an optax schedule (evaluated at the number of updates so far).
@@ -65,7 +67,7 @@ def add_isometry_step(
         that are no biases, which includes an output layer and embeddings: mask those out.
       output_axes: the axes of kernels that index outputs: (0,) for (out, in, height, width), (-2, -1) for attention
         kernels (in, heads, size), a mapping from paths to such tuples, or a wiring. By default the last one, and the
-        first one inside Equinox modules; where a shape leaves room for doubt it has to be given.
+        first one inside Equinox modules; if a shape leaves this open, they must be given.
 
     Returns:
       A transformation to chain *after* the learning rate. `update` needs `params`. The state's `info` has the
@@ -155,7 +157,9 @@ def adamo(
     mask: Mask = None,
     output_axes: OutputAxes = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adam that keeps kernels near isometry, and with it the network able to learn.
+    r"""Adam with a decoupled step that keeps kernels near isometry (AdamO).
+
+    Use it first when an MLP or CNN trained with Adam loses plasticity; it costs a few per cent of a step.
 
     .. math:: \theta_{t+1} = \theta_t - \eta \frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon}
               - \eta \lambda \nabla \textstyle\sum_l R(W_l)

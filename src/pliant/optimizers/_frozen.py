@@ -1,4 +1,4 @@
-"""Frozen parameters: what an optimizer leaves where it is."""
+"""Frozen parameters, which no optimizer may change."""
 
 from typing import Any
 
@@ -12,7 +12,9 @@ from pliant.types import Params, Wiring, leaf_path
 def hold_frozen(
     optimizer: optax.GradientTransformationExtraArgs, wiring: Wiring
 ) -> optax.GradientTransformationExtraArgs:
-    """Makes the updates of the parameters that a wiring calls frozen 0.
+    """Sets the updates of a wiring's frozen parameters to 0.
+
+    Use it around the optimizer when part of a network must not be trained.
 
     Args:
       optimizer: a whole optimizer, with its learning rate.

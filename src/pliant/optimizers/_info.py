@@ -1,4 +1,4 @@
-"""What optimizers tell about their last update."""
+"""What optimizers report about their last update."""
 
 from collections import Counter
 
@@ -10,7 +10,9 @@ from pliant.types import Info
 
 
 def optimizer_info(opt_state: optax.OptState) -> Info:
-    """The named scalars in an optimizer's state that say what the last update did.
+    """Collects the named scalars in an optimizer's state that describe its last update.
+
+    Use it in your own training loop to log what an optimizer of this package did.
 
     They are found by the name of their field, `info`, a dict, wherever the state that has it sits: in chains, masks,
     `MultiSteps`, `inject_hyperparams`. A run stores them among its metrics, averaged over each task.

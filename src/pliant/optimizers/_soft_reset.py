@@ -1,4 +1,4 @@
-"""Soft resets: SGD from a point on the way back to the start."""
+"""Soft resets: SGD with a drift back to the initial parameters."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -32,19 +32,21 @@ def soft_reset(
     toward: Literal["start", "zero"] = "start",
     mask: Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGD that lets parameters drift back to where they started, and steps further the more they do. Experimental.
+    r"""SGD whose parameters drift back to their initial values, with larger steps the faster they drift.
+
+    Use it to compare with a drift towards the start under plain SGD. It is experimental: the drift rate is fixed.
 
     .. math:: \theta \leftarrow \gamma\theta + (1 - \gamma)\mu_0
               - \eta \Big(\gamma^2 + \frac{1 - \gamma^2}{s^2}\Big) g
 
-    Tasks that change are modelled as a drift of the best parameters: with the mean the deviation of the belief in
-    them grows too, from σ = s σ₀ to √(γ²σ² + (1 − γ²)σ₀²), and the learning rate with its square.
+    Changes of the task are modelled as a drift of the best parameters. The drift widens the belief in them from the
+    deviation σ = s σ₀ to √(γ²σ² + (1 − γ²)σ₀²), and the learning rate grows with its square.
 
     Args:
       learning_rate: η ≥ 0, or an optax schedule.
       gamma: γ in [0, 1], a fixed number; 1 is plain SGD, 0 forgets all but the last gradient.
-      spread: s in (0, 1], the deviation of the belief in units of that at the start; 1 leaves the learning rate.
-      toward: μ₀, the parameters at the start, or "zero", the mean that they are drawn with.
+      spread: s in (0, 1], the deviation of the belief relative to the initial one; 1 keeps the learning rate.
+      toward: μ₀: "start" for the initial parameters, or "zero" for the mean of their distribution.
       mask: True at the parameters that drift: a pytree of booleans or a function of the parameters that makes one; by
         default all. Others get plain SGD. The method `soft-reset` leaves norms out.
 

@@ -1,4 +1,4 @@
-"""A schedule of the learning rate that begins anew with every task."""
+"""A learning rate schedule that restarts with every task."""
 
 from typing import Any
 
@@ -10,6 +10,8 @@ from pliant.types import Method, Number, Part, Schedule
 
 def task_schedule(*, warmup: Number = 0.1, floor: Number = 0.0) -> Schedule:
     r"""Warms the learning rate up from 0, then lets it fall along half a cosine, within each task.
+
+    Use it when you know when the task changes and want to change nothing but the learning rate.
 
     .. math:: f(t) = \frac tw \quad (t < w), \qquad
               f(t) = c + (1 - c)\, \tfrac12 \Big(1 + \cos \pi \frac{t - w}{1 - w}\Big) \quad (t \ge w)
@@ -40,7 +42,7 @@ def task_schedule(*, warmup: Number = 0.1, floor: Number = 0.0) -> Schedule:
       Steady Wins the Race <https://arxiv.org/abs/2406.02596>`_, 2024: a tenth of the task to warm up.
 
     Differs from:
-      SGDR, whose cycles grow and take no notice of tasks. `optax.warmup_cosine_decay_schedule`, which counts updates.
+      SGDR, whose cycles grow and do not depend on tasks. `optax.warmup_cosine_decay_schedule`, which counts updates.
     """
     require_range("warmup", warmup, 0, 0.999999, do="0.1 is usual, 0 switches the warm-up off.")
     require_range("floor", floor, 0, 1, do="Use 0 to fall to nothing, 1 not to fall.")

@@ -1,4 +1,4 @@
-"""UPGD: gradient descent that spares useful weights and perturbs useless ones."""
+"""UPGD, utility-based perturbed gradient descent: useful weights are spared, useless ones perturbed."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +25,7 @@ class UPGDState(NamedTuple):
     base: optax.OptState
     """Adam's moments, in float32 or wider; empty for SGD."""
     seed: Int[Array, ""]
-    """Of the noise where `update` is not handed a key."""
+    """Seed of the noise if `update` gets no key."""
     info: Info
     """`mean_utility`: the mean of Û over all weights or units."""
 
@@ -46,7 +46,9 @@ def upgd(
     wiring: Wiring | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Gradient descent that spares useful weights and perturbs useless ones: utility-based perturbed gradient descent.
+    r"""Gradient descent that spares useful weights and adds noise to useless ones (UPGD).
+
+    Use it on streams of single examples, where useful weights must not be forgotten.
 
     .. math:: w \leftarrow (1 - \alpha \lambda)\, w - \alpha\, (d + \xi)(1 - S), \qquad
               S = \mathrm{sigmoid}\Big(\frac{\hat U}{\eta}\Big), \qquad
@@ -83,7 +85,7 @@ def upgd(
       eps: ϵ > 0 of Adam, outside the root.
       wiring: the network's layer graph; needed for utility "feature". With the scope "local" it says which axes of
         kernels are outputs; without it they are found as in `pliant.layouts.select_kernels`.
-      seed: of the noise where `update` is not handed a `key`.
+      seed: of the noise if `update` gets no `key`.
 
     Returns:
       An optimizer whose `update` needs `params`, and takes the noise from `key` if there is one. Memory: one float32

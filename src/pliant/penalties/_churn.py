@@ -1,4 +1,4 @@
-"""Churn reduction: outputs elsewhere stay, while the batch is learned."""
+"""Churn reduction (C-CHAIN): learning a batch must not change the outputs on other examples."""
 
 from typing import Literal, NamedTuple
 
@@ -35,22 +35,24 @@ def churn(
     lag: int = 1,
     num_examples: int = 32,
 ) -> Penalty:
-    r"""Holds the outputs on other examples where they were an update ago (C-CHAIN).
+    r"""Keeps the outputs on other examples close to what they were one update ago (C-CHAIN).
+
+    Use it when updates on one batch change the answers on other examples, as in reinforcement learning.
 
     .. math:: c\, D, \qquad D = \mathbb E_x\, d\big(f_{\theta_{t-k}}(x), f_{\theta_t}(x)\big), \qquad
               c = \lambda\, \frac{\overline{|L|}}{\overline D + 10^{-8}}
 
-    over reference examples x that are drawn from the current task for every update, independently of the batch. The
-    bars are running means over updates, the present one included, corrected for their start; a loss or a churn that is
-    not finite does not enter them. No gradient flows through them nor through the earlier outputs. So the term is about
-    λ times the loss, however much the network churns. d is
+    over reference examples x, sampled from the current task at every update, independently of the batch. The bars are
+    running means over updates, including the current one, corrected for their start at 0; values that are not finite
+    are left out. No gradient flows through them or through the earlier outputs. So the term is about λ times the loss,
+    however much the network churns. d is
 
     * "squared": the mean squared difference of the outputs;
     * "kl": :math:`\sum_c p_c \log (p_c / q_c)` with p the earlier and q the present softmax.
 
-    Until there are parameters k updates old the term and its gradient are exactly 0. As D is quadratic in what an
-    update moves, the gradient of the term is about 2λ |L| over the size of an update: small steps make it large. Where
-    the loss stays far from 0 the published λ may outweigh the task.
+    In the first k updates the term and its gradient are exactly 0. D is quadratic in the size of an update, so the
+    gradient of the term is about 2λ |L| divided by that size: small steps make it large. If the loss stays far from 0,
+    the published λ may outweigh the task.
 
     Args:
       strength: λ ≥ 0, the size of the term in units of the loss. 0 does nothing.

@@ -1,4 +1,4 @@
-"""Distillation: a fresh network is taught by the one before it."""
+"""Distillation: the network before a task change teaches the one after it."""
 
 from typing import Literal, NamedTuple
 
@@ -30,7 +30,9 @@ class DistillationState(NamedTuple):
 def distillation(
     strength: Number = 1.0, *, distill_steps: Number = 500, distance: Distance = "kl", every_tasks: Number = 1
 ) -> Penalty:
-    r"""Pulls the network's outputs to those that it had when the task changed (kickstarting), for a while.
+    r"""Pulls the outputs towards those of the network before the task changed, for some updates (kickstarting).
+
+    Use it with a reset of the network, as in `reset-distill`: the old network teaches the new one.
 
     .. math:: \lambda \max\!\Big(0,\, 1 - \frac{n}{N}\Big)\; \mathbb E_x\, D\big(f_{\theta_T}(x), f_\theta(x)\big)
 
@@ -40,10 +42,9 @@ def distillation(
     - "kl": :math:`D = \sum_c p_c \log (p_c / q_c)`, with p and q the softmax of teacher and student;
     - "squared": the mean squared difference of the outputs.
 
-    Before the first switch, and from N updates after each on, the penalty and its gradient are exactly 0. Parameters
-    that are not all finite never become the teacher. Together
-    with a reset of the network at the switch this is `reset-distill`: a fresh network learns the new task and what the
-    old network does.
+    The penalty and its gradient are exactly 0 before the first switch, and from N updates after each switch on.
+    Parameters that are not all finite never become the teacher. With a reset of the network at the switch this is the
+    method `reset-distill`.
 
     Args:
       strength: λ ≥ 0, the weight at the switch; 0 does nothing.
@@ -53,7 +54,8 @@ def distillation(
 
     Returns:
       A `Penalty` with a `switch`. Its `loss` needs the `Forward`. The state is a `DistillationState`; memory: one copy
-      of the parameters. The teacher's pass is made only while it counts; of vmapped seeds, while it counts for any.
+      of the parameters. The teacher's forward pass is computed only while it counts; for vmapped seeds, while it counts
+      for any of them.
 
     Raises:
       UserError: for numbers out of range, an unknown distance, and for "kl" between outputs of size 1, which is 0.
@@ -79,9 +81,9 @@ def distillation(
 
     Differs from:
       Kickstarting, which has the cross-entropy (the gradients are the same) and tunes the weight by a population. ITER,
-      which teaches a student beside the teacher and then swaps them. The teacher runs in eval mode with the running
-      statistics that the student has now, since a penalty does not see those of the past: with BatchNorm, and after a
-      reset of everything, it is not quite the network that it was.
+      which teaches a student beside the teacher and then swaps them. The teacher runs in evaluation mode with the
+      student's current running statistics, since a penalty does not see earlier ones. With BatchNorm and a full reset
+      it is therefore not exactly the old network.
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
     require_whole("distill_steps", distill_steps, 1, do="Use the number of updates that the teacher is listened to.")

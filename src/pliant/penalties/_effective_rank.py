@@ -1,4 +1,4 @@
-"""L2-ER: features of high effective rank, and small weights."""
+"""L2-ER: last features of high effective rank, and small weights."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,9 @@ def effective_rank(
     mask: Mask = None,
     wiring: Wiring | None = None,
 ) -> Penalty:
-    r"""Rewards a high effective rank of the last two layers' features, and penalises weights (L2-ER).
+    r"""Rewards a high effective rank of the last two layers' features, and penalises large weights (L2-ER).
+
+    Use it when the rank of the last features collapses.
 
     .. math:: \frac\mu2 \lVert \theta \rVert^2 - \frac\lambda2 \sum_{l} \mathrm{erank}(H_l), \qquad
               \mathrm{erank}(H) = \exp\Big(-\sum_i p_i \ln p_i\Big), \quad p_i = \sigma_i / \textstyle\sum_j \sigma_j
@@ -32,10 +34,10 @@ def effective_rank(
     with σ the singular values of the features :math:`H_l` of the training batch, (examples, width), not centred;
     positions of texts and images are examples too.
 
-    **The gradient.** The singular vectors v are constants to it, and :math:`\sigma_i = \lVert H v_i \rVert`, so that
+    **The gradient.** It treats the singular vectors v as constants, and :math:`\sigma_i = \lVert H v_i \rVert`, so that
     :math:`\partial\sigma_i / \partial H = u_i v_i^\top`. That is exact, and finite for equal singular values, where
-    derivatives of singular vectors are not. A direction that is not there has an infinite slope; those with
-    :math:`\sigma_i \le 10^{-5} \sigma_{\max}` count as absent, and have none. Second derivatives are not right.
+    derivatives of singular vectors are not. A missing direction has an infinite slope; directions with
+    :math:`\sigma_i \le 10^{-5} \sigma_{\max}` count as missing, and get no gradient. Second derivatives are wrong.
 
     Args:
       strength: λ ≥ 0. 0 does nothing.
@@ -68,10 +70,10 @@ def effective_rank(
       <https://ieeexplore.ieee.org/document/7098875>`_, 2007. Definition 1.
 
     Differs from:
-      The authors' code (lop-jax), which takes steps of plain gradient ascent of their own on the rank, once in several
-      batches and on the examples of all of them, and adds 10⁻⁸ inside the logarithm. Its decay is that of all
-      parameters; the method `effective-rank` leaves biases and norms out. The default μ is the largest of the authors'
-      grid; λ is ours, since their step size is of another update.
+      The authors' code (lop-jax), which takes separate steps of plain gradient ascent on the rank, once in several
+      batches and on all their examples, and adds 10⁻⁸ inside the logarithm. It decays all parameters; the method
+      `effective-rank` leaves biases and norms out. The default μ is the largest of the authors' grid; λ is ours, since
+      their step size belongs to another update.
     """
     require_range("strength", strength, 0, do="Use 0 to switch the reward of high ranks off.")
     require_range("l2_strength", l2_strength, 0, do="Use 0 to switch the penalty of the weights off.")

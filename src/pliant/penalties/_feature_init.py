@@ -1,4 +1,4 @@
-"""Features kept near those of the network at the start."""
+"""A penalty on the distance of features from those of the initial network."""
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +10,22 @@ from pliant.types import Features, Forward, Method, Number, Params, Penalty, Sca
 
 
 def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
-    r"""Pulls what the head reads back to what it read from the network at the start.
+    r"""Penalises the distance of the last hidden features from those of the initial network.
+
+    Use it when weights may move freely as long as the features of the initial network stay reachable.
 
     .. math:: \alpha\, \mathbb E_x \lVert \phi_\theta(x) - \phi_{\theta_0}(x) \rVert^2
 
-    on the inputs of the batch. The norm is over units (channels), the mean over examples, and over positions where
-    there are any. Weights may move as they like, as long as the features stay.
+    on the inputs of the batch. The norm is over units (channels), the mean over examples and positions.
 
     Args:
       wiring: the network's layer graph; φ is the feature `head_input`.
       strength: α ≥ 0, in units of 1/feature². 0 does nothing.
 
     Returns:
-      A `Penalty` whose `loss` needs the `Forward`; its state is the copy θ₀ made by `init` and must be
-      checkpointed. Costs a forward pass of θ₀ an update, in eval mode (without dropout); running statistics, if there
-      are any, are those of now.
+      A `Penalty` whose `loss` needs the `Forward`; its state is the copy θ₀ made by `init` and must be checkpointed.
+      Costs a forward pass of θ₀ an update, in evaluation mode (without dropout), with the current running statistics if
+      there are any.
 
     Raises:
       UserError: if `strength` is negative, and for networks without hidden features.

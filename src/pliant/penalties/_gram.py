@@ -1,4 +1,4 @@
-"""The coupled Gram penalty: AdamO's term, put into the loss."""
+"""The Gram penalty: AdamO's term as part of the loss."""
 
 import jax
 
@@ -18,7 +18,9 @@ def gram(
     mask: Mask = None,
     output_axes: OutputAxes = None,
 ) -> Penalty:
-    r"""Penalises the Gram deviation of kernels, through the loss and so through the optimizer's moments.
+    r"""Penalises the Gram deviation of kernels in the loss: the coupled form of AdamO.
+
+    Use it to compare AdamO with its coupled form; for best results use `pliant.optimizers.adamo`.
 
     .. math:: \lambda \sum_l R(W_l), \qquad R(W) = \lVert A^\top A - s^2 I \rVert_F^2
 

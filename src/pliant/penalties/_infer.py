@@ -1,4 +1,4 @@
-"""InFeR: a few projections of the features kept at what they were at the start."""
+"""InFeR: random projections of the features are kept at their initial values."""
 
 import math
 from collections.abc import Mapping
@@ -35,7 +35,9 @@ _DRAW = 2**32 - 1  # apart from the draws of the network, which are numbered fro
 
 
 def with_auxiliary_heads(network: Network, *, num_heads: int = 10) -> Network:
-    r"""Adds linear heads to a network, beside the one that gives its output.
+    r"""Adds auxiliary linear heads to a network, which do not change its output.
+
+    Use it to prepare a network for `infer`.
 
     .. math:: g_i(\phi(x)) = w_i^\top \phi(x), \qquad i = 1, \dots, k
 
@@ -85,14 +87,16 @@ def with_auxiliary_heads(network: Network, *, num_heads: int = 10) -> Network:
 
 
 def infer(wiring: Wiring, *, strength: Number = 0.1, scale: Number = 100.0) -> Penalty:
-    r"""Keeps linear functions of the features at a multiple of what they were at the start (InFeR).
+    r"""Keeps random linear functions of the features at a multiple of their initial values (InFeR).
+
+    Use it to compare with InFeR; it was made for value functions.
 
     .. math:: \alpha \, \frac1k \sum_{i=1}^k \mathbb E_x
               \big( g_i(\phi_\theta(x)) - \beta\, g_i^0(\phi_{\theta_0}(x)) \big)^2
 
     on the inputs of the batch. φ is what the head reads, g the auxiliary heads of `with_auxiliary_heads`. θ₀ and g⁰ are
-    frozen copies of the start; g starts as g⁰ and learns along, through the optimizer like everything else. With β = 1
-    the loss is 0 at the start; the authors' large β makes the features work for it.
+    frozen copies of the initial parameters; g starts as g⁰ and is trained like all parameters. With β = 1 the loss is 0
+    at the start; the authors' large β forces the features to grow.
 
     Args:
       wiring: of a network made by `with_auxiliary_heads`.
@@ -101,8 +105,8 @@ def infer(wiring: Wiring, *, strength: Number = 0.1, scale: Number = 100.0) -> P
 
     Returns:
       A `Penalty` whose `loss` needs the `Forward`; its state is the copy of θ₀ and g⁰ made by `init` and must be
-      checkpointed. Costs a forward pass of θ₀ an update, in eval mode (without dropout); running statistics, if there
-      are any, are those of now.
+      checkpointed. Costs a forward pass of θ₀ an update, in evaluation mode (without dropout), with the current running
+      statistics if there are any.
 
     Raises:
       UserError: for numbers out of range, and for networks without auxiliary heads.

@@ -20,13 +20,15 @@ def l2(
     wiring: Wiring | None = None,
     mask: Mask = None,
 ) -> Penalty:
-    r"""Pulls parameters towards zero, through the loss and so through the optimizer's moments.
+    r"""Pulls parameters towards zero through the loss, and so through the optimizer's moments.
+
+    Use it to compare coupled with decoupled weight decay (`pliant.optimizers.adamw`).
 
     .. math:: \frac{\lambda}{2} \sum_l \lVert \theta_l \rVert^2, \qquad \text{gradient } \lambda \theta
 
     Under SGD this is weight decay. Under Adam it is not: the pull is divided by the root of the second moment, so a
-    weight of large gradients is hardly pulled at all, and one without any moves by a whole learning rate. The decoupled
-    form is `optax.adamw`, the methods `adamw` and `weight-decay`.
+    weight with large gradients is hardly pulled at all, and one without gradients moves by a full learning rate. The
+    decoupled form is `optax.adamw`, the methods `adamw` and `weight-decay`.
 
     Args:
       strength: λ ≥ 0, in units of 1/weight². 0 does nothing.

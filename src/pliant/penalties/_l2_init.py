@@ -1,4 +1,4 @@
-"""L2 Init: regenerative regularisation."""
+"""L2 Init, also called regenerative regularisation: a pull towards the initial parameters."""
 
 from typing import Literal
 
@@ -14,7 +14,9 @@ from pliant.xla.squares import sum_of_squares
 
 
 def l2_init(strength: Number = 1e-2, *, norm: Literal["l2", "l1"] = "l2", mask: Mask = None) -> Penalty:
-    r"""Pulls parameters back towards their initial values.
+    r"""Pulls parameters back towards their initial values (L2 Init).
+
+    Use it as the simplest regulariser that keeps plasticity; it costs next to nothing.
 
     .. math:: \lambda \sum_l \lVert \theta_l - \theta_{l,0} \rVert^2, \qquad
               \text{gradient } 2 \lambda (\theta - \theta_0)

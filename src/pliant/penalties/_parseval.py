@@ -1,4 +1,4 @@
-"""Parseval regularisation: the units of a layer are kept orthogonal."""
+"""Parseval regularisation: keeps the units of a layer orthogonal."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,9 @@ def parseval(
     mask: Mask = None,
     output_axes: OutputAxes = None,
 ) -> Penalty:
-    r"""Penalises what keeps the weights of a layer's units from being orthogonal and of one length.
+    r"""Penalises deviations of a layer's units from being orthogonal and of equal length (Parseval).
+
+    Use it to compare AdamO with orthogonality by a penalty; it costs more.
 
     .. math:: \lambda \sum_l \Big(\frac{64}{n_l}\Big)^2 \sum_{g} \lVert W_{lg}^\top W_{lg} - s^2 I \rVert_F^2
 

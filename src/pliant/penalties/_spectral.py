@@ -1,4 +1,4 @@
-"""Spectral regularisation: the largest singular value of every kernel is pulled to one."""
+"""Spectral regularisation: pulls the largest singular value of every kernel to one."""
 
 from typing import Literal, NamedTuple
 
@@ -40,7 +40,9 @@ def spectral(
     norm_mask: Mask = None,
     output_axes: OutputAxes = None,
 ) -> Penalty:
-    r"""Penalises kernels whose spectral norm is not the gain, and long biases.
+    r"""Penalises kernels whose spectral norm differs from the gain, and long biases.
+
+    Use it when spectral norms grow from task to task and an orthogonal network is too strict.
 
     .. math:: \lambda \Big( \sum_{W} \big(\hat\sigma(W)^k - s^k\big)^2 + \sum_{b} \lVert b \rVert^{2k}
               + \sum_{\gamma} \lVert \gamma - \gamma_0 \rVert^2 \Big), \qquad \hat\sigma(W) = u^\top A v
@@ -50,8 +52,8 @@ def spectral(
 
     .. math:: v \leftarrow A^\top u / \lVert A^\top u \rVert, \qquad u \leftarrow A v / \lVert A v \rVert.
 
-    Both are constants to the gradient, so that :math:`\partial\hat\sigma / \partial A = u v^\top`. All in float32 or
-    wider. The estimate is from below, and as good as the weights are slow.
+    The gradient treats both as constants, so that :math:`\partial\hat\sigma / \partial A = u v^\top`. All in float32 or
+    wider. The estimate is too small, by less the slower the weights move.
 
     Args:
       strength: λ ≥ 0. 0 does nothing.
@@ -64,7 +66,7 @@ def spectral(
       include_bias: whether the norms of biases are pulled to 0.
       pull_to_one: whether the scales of norms are pulled to 1, where they start, and their offsets to 0.
       wiring: the network's layer graph, by which the three options above select hidden kernels, the output layer's,
-        biases and norms. Without it they say nothing: only masks select.
+        biases and norms. Without it these options do nothing, and only masks select.
       mask: True at the kernels to penalise: a pytree of booleans or a function of the parameters that makes one. By
         default what the wiring says; without a wiring all leaves with two or more axes.
       bias_mask: True at the biases to penalise; by default what the wiring says, or none.

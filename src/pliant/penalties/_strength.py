@@ -1,4 +1,4 @@
-"""Strength 0 is no penalty, whatever the weights and features: 0 · ∞ would be NaN."""
+"""Multiplication by a strength that is exactly 0 for strength 0, whatever the weights are: 0 · ∞ would be NaN."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from pliant.types import Number, Scalar
 
 
 def heard(strength: Number, tree: PyTree) -> PyTree:
-    """The same arrays; the gradient that goes back to them is exactly 0 where the strength is.
+    """Returns the same arrays; their gradient is exactly 0 if the strength is 0.
 
     Example:
       >>> gradient = jax.grad(lambda x: 0.0 * 1 / heard(0.0, x))
@@ -22,7 +22,7 @@ def heard(strength: Number, tree: PyTree) -> PyTree:
 
 
 def scaled(strength: Number, value: Scalar | float) -> Scalar:
-    """The strength times a value; exactly 0 where the strength is.
+    """Returns the strength times a value, exactly 0 if the strength is 0.
 
     Example:
       >>> [float(scaled(strength, jnp.inf)) for strength in (0.0, 1.0)]
