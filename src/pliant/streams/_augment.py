@@ -1,4 +1,4 @@
-"""Random changes of training images."""
+"""Data augmentation of training images."""
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,13 @@ KINDS = ("none", "crop-flip", "crop-flip-rotate")
 
 
 def augmented(stream: Stream, kind: str) -> Stream:
-    """Changes training images at random before every update; evaluation sees them as they are.
+    """Augments the training images of a stream at random in every update; evaluation uses them unchanged.
 
-    "crop-flip" pads by 4 mirrored pixels, cuts the old size out anywhere, and mirrors left and right with probability
-    ½; "crop-flip-rotate" then turns by 0 to 15 degrees about the centre (bilinear, zeros from outside).
+    "crop-flip" pads by 4 reflected pixels, crops to the old size at random, and flips left and right with probability
+    ½; "crop-flip-rotate" also rotates by 0 to 15 degrees about the centre (bilinear, zeros from outside).
 
     Args:
-      stream: its inputs are images.
+      stream: one whose inputs are images.
       kind: "none", "crop-flip" or "crop-flip-rotate".
 
     Returns:
@@ -38,7 +38,7 @@ def augmented(stream: Stream, kind: str) -> Stream:
       Dohare et al. 2024, class-incremental CIFAR-100: flip, crop with 4 reflected pixels, rotation by 0–15 degrees.
 
     Differs from:
-      torchvision's transforms, whose rotation takes the nearest pixel.
+      torchvision's transforms, whose rotation takes the nearest pixel by default.
     """
     if kind not in KINDS:
         raise UserError(got=f"augment={kind!r}", wanted=f"one of {', '.join(KINDS)}", do="Leave it out for 'none'.")

@@ -1,4 +1,4 @@
-"""Texts to encipher: a rule over pairs of letters, a new one in every task."""
+"""Bigram cipher: the same texts with a new rule over pairs of letters in every task."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ _START = 0  # the letter before the first is an a
 
 
 class CipherData(NamedTuple):
-    """Texts to read, as letters; int8 (examples, words, letters)."""
+    """Source texts as letters, int8."""
 
     train: Int[np.ndarray | Array, "texts words letters"]
     test: Int[np.ndarray | Array, "texts words letters"]
@@ -33,27 +33,27 @@ def bigram_cipher(
     word_length: int = 5,
     num_beams: int = 1,
 ) -> Stream:
-    r"""Enciphering texts by pairs of letters: the same texts to read, a new cipher in every task.
+    r"""Enciphering texts by pairs of letters: the source texts stay the same, and every task has a new cipher.
 
     .. math:: y_t = (\pi(x_t) + \pi(x_{t-1})) \bmod 26
 
-    over the letters of a text, spaces skipped and kept in place; π is the task's random permutation of the alphabet,
-    and the letter before the first is an a. The rule can be learned, so BLEU-2 on test texts at the end of a task
-    counts.
+    over the letters of a text; spaces are skipped and stay in place. π is the task's random permutation of the
+    alphabet, and the letter before the first is an a. The rule can be learned: the headline is BLEU-2 on test texts at
+    the end of a task.
 
     Args:
       num_tasks: ≥ 1.
       num_train: training texts, ≥ 1.
       num_test: test texts, ≥ 1; none of them is a training text.
-      num_words: words in a text, ≥ 2, since BLEU-2 counts pairs of words.
-      word_length: letters in a word, ≥ 1.
-      num_beams: width of the beam that writes, ≥ 1; 1 is greedy.
+      num_words: words of a text, ≥ 2, since BLEU-2 counts pairs of words.
+      word_length: letters of a word, ≥ 1.
+      num_beams: beam width at evaluation, ≥ 1; 1 is greedy.
 
     Returns:
       A `Stream`; a task is π, int32 (26,).
 
     Raises:
-      UserError: for numbers that are too small, and if there are too few texts of that length to have disjoint ones.
+      UserError: for numbers that are too small, or if there are too few different texts of that length.
 
     Example:
       >>> encipher(jnp.array([[[1, 2], [0, 1]]]), jnp.arange(26)).tolist()  # "bc ab" with the identity for π
@@ -118,16 +118,16 @@ def encipher(
 
 
 def _disjoint(num_train: int, num_test: int, num_words: int, word_length: int) -> CipherData:
-    """Draws texts that are all different: what is drawn twice is left out."""
+    """Samples texts that are all different: repeated ones are left out."""
     wanted = num_train + num_test
     if wanted > NUM_LETTERS ** (num_words * word_length) // 2:
         raise UserError(
             got=f"{wanted} different texts of {num_words} × {word_length} letters",
-            wanted="at most half of all that there are",
+            wanted="at most half of all possible texts",
             do="Use longer texts or fewer.",
         )
     drawn = np.asarray(random_letters(jax.random.key(_DATA_SEED), 4 * wanted, num_words, word_length), np.int8)
     _, first = np.unique(drawn.reshape(len(drawn), -1), axis=0, return_index=True)
     texts = drawn[np.sort(first)[:wanted]]
-    assert len(texts) == wanted, "too few different texts were drawn"
+    assert len(texts) == wanted, "too few different texts were sampled"
     return CipherData(texts[:num_train], texts[num_train:])

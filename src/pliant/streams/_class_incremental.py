@@ -1,4 +1,4 @@
-"""More and more classes: every task adds some to those that it keeps."""
+"""Class-incremental learning: every task adds classes to those of the tasks before."""
 
 from typing import Literal, NamedTuple
 
@@ -8,18 +8,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from pliant.errors import UserError, require_choice, require_range
-from pliant.streams._datasets import Dataset, Images
-from pliant.streams._images import ImageData, image_data, image_inputs, normalized
+from pliant.streams._datasets import Dataset
+from pliant.streams._images import ImageData, image_data, image_inputs, labelled
 from pliant.streams._objectives import masked_classification
 from pliant.types import Batch, Key, Split, Stream
 
 
 class ClassData(NamedTuple):
-    """Images, and where those of each class are."""
+    """Images, and the indices of the images of each class."""
 
     images: ImageData
     train: Int[np.ndarray | Array, "classes train"]
-    """Positions of training images by class, as many of each."""
+    """Indices of training images by class, equally many of each."""
     test: Int[np.ndarray | Array, "classes test"]
 
 
@@ -27,9 +27,9 @@ class SeenClasses(NamedTuple):
     """A task of `class_incremental`."""
 
     order: Int[Array, " classes"]
-    """All classes in the order in which they come; the same in all tasks."""
+    """All classes in the order in which tasks add them; the same in all tasks."""
     seen: Bool[Array, " classes"]
-    """True for a class that has come."""
+    """True for the classes that have been added."""
 
 
 def class_incremental(
@@ -40,24 +40,26 @@ def class_incremental(
     order: Literal["random", "natural"] = "random",
     validation_per_class: int = 0,
 ) -> Stream:
-    """Classification among more and more classes: task t = 1, 2, … has all images of the first t·`classes_per_task`.
+    """Classification among a growing set of classes; task t = 1, 2, … has all images of the first t·`classes_per_task`.
 
-    The network has an output for every class; those of classes that have not come are neither trained nor an answer.
-    The test images are those of the classes that have come, so chance falls from task to task.
+    The network has an output for every class. Outputs of classes that have not been added are neither trained nor
+    counted as answers. The headline is the accuracy on the test images of the classes so far; chance level falls from
+    task to task.
 
     Args:
-      dataset: the images. Every class counts with as many as the smallest has, the first ones.
+      dataset: the images. Every class has as many as the smallest one, the first ones of the data set.
       num_tasks: ≥ 1.
       classes_per_task: classes that a task adds, ≥ 1; `num_tasks`·`classes_per_task` is at most the number of classes.
-      order: "random" draws the order of the classes for each seed; "natural" is that of their numbers.
-      validation_per_class: training images of every class, the last ones, that are held out for `weights_at_end` of a
-        run, ≥ 0 and fewer than there are.
+      order: "random" shuffles the classes for each seed; "natural" takes them by their numbers.
+      validation_per_class: training images of every class, the last ones, that are held out as validation examples (see
+        `--weights-at-end`), ≥ 0 and fewer than there are.
 
     Returns:
       A `Stream`; a task is `SeenClasses`.
 
     Raises:
-      UserError: for an unknown order, numbers below 1, too few classes, a class without images, or too many held out.
+      UserError: for an unknown order, numbers below 1, too few classes, a class without images, or too many held-out
+        images.
 
     Example:
       >>> from pliant.streams import load_dataset
@@ -72,7 +74,7 @@ def class_incremental(
       <https://www.nature.com/articles/s41586-024-07711-7>`_, 2024, class-incremental CIFAR-100.
 
     Differs from:
-      Nothing known; Dohare et al. hold out 50 of the 500 training images of a class.
+      Nothing known. Dohare et al. hold out 50 of the 500 training images of a class.
     """
     require_choice("order", order, "random", "natural")
     require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")
@@ -81,7 +83,7 @@ def class_incremental(
     if num_tasks * classes_per_task > num_classes:
         raise UserError(
             got=f"{num_tasks} tasks of {classes_per_task} new classes each from {dataset.name!r}",
-            wanted=f"at most its {num_classes} classes together",
+            wanted=f"at most its {num_classes} classes in total",
             do="Lower --tasks, or set class-incremental.classes_per_task.",
         )
     data = class_data(dataset)
@@ -99,25 +101,21 @@ def class_incremental(
             classes = jax.random.permutation(jax.random.fold_in(key, 0), classes)
         return SeenClasses(classes, jnp.argsort(classes) < (index + 1) * classes_per_task)
 
-    def train_batch(data: ClassData, task: SeenClasses, indices: Int[Array, " batch"]) -> Batch:
-        return class_batch(data.images, data.images.train, data.train[:, :num_kept], task.order, indices)
+    def split(part: Literal["train", "test"], columns: slice, per_class: int) -> Split:
+        def batch(data: ClassData, task: SeenClasses, indices: Int[Array, " batch"]) -> Batch:
+            return class_batch(data, part, task.order, indices, columns)
 
-    def validation_batch(data: ClassData, task: SeenClasses, indices: Int[Array, " batch"]) -> Batch:
-        return class_batch(data.images, data.images.train, data.train[:, num_kept:], task.order, indices)
+        return Split(lambda index: (index + 1) * classes_per_task * per_class, batch)
 
-    def test_batch(data: ClassData, task: SeenClasses, indices: Int[Array, " batch"]) -> Batch:
-        return class_batch(data.images, data.images.test, data.test, task.order, indices)
-
-    validation = Split(lambda index: (index + 1) * classes_per_task * validation_per_class, validation_batch)
     return Stream(
         name="class-incremental",
         dataset=dataset.name,
         num_tasks=num_tasks,
         num_outputs=num_classes,
         inputs=image_inputs(dataset),
-        train=Split(lambda index: (index + 1) * classes_per_task * num_kept, train_batch),
-        test=Split(lambda index: (index + 1) * classes_per_task * data.test.shape[1], test_batch),
-        validation=validation if validation_per_class else None,
+        train=split("train", slice(num_kept), num_kept),
+        test=split("test", slice(None), data.test.shape[1]),
+        validation=split("train", slice(num_kept, None), validation_per_class) if validation_per_class else None,
         objective=masked_classification(lambda task: task.seen),
         headline="test_accuracy",
         chance=None,
@@ -127,23 +125,24 @@ def class_incremental(
 
 
 def class_data(dataset: Dataset, train_per_class: int = 0, test_per_class: int = 0) -> ClassData:
-    """Finds the images of every class; 0 stands for as many as the smallest class has."""
+    """Finds the images of every class; 0 means as many as the smallest class has."""
     images = image_data(dataset)
     train = _positions(dataset, dataset.train.labels, train_per_class, "training")
     return ClassData(images, train, _positions(dataset, dataset.test.labels, test_per_class, "test"))
 
 
 def class_batch(
-    data: ImageData,
-    split: Images,
-    positions: Int[np.ndarray | Array, "classes images"],
+    data: ClassData,
+    part: Literal["train", "test"],
     chosen: Int[Array, " chosen"],
     indices: Int[Array, " batch"],
+    columns: slice = slice(None),
 ) -> Batch:
-    """Examples number `indices` of a task that has the images of one class after the other."""
+    """Examples number `indices` of a task that has the images of the chosen classes, one class after the other."""
+    positions = getattr(data, part)[:, columns]
     per_class = positions.shape[1]
     places = jnp.asarray(positions)[chosen[indices // per_class], indices % per_class]
-    return Batch(normalized(data, split, places), jnp.asarray(split.labels)[places])
+    return labelled(data.images, getattr(data.images, part), (), places)
 
 
 def _positions(
@@ -161,7 +160,7 @@ def _positions(
         raise UserError(
             got=f"{per_class} {what} images of every class of {dataset.name!r}",
             wanted=f"1 to {smallest}, as many as its smallest class has",
-            do="Leave it out, or 0, for as many as there are.",
+            do="Leave it out, or set it to 0, for as many as there are.",
         )
     rows = [np.flatnonzero(labels == label)[: per_class or smallest] for label in range(dataset.num_classes)]
     return np.stack(rows).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Two classes to tell apart: a new pair in every task."""
+"""Pairs of classes: every task is to tell two classes apart."""
 
 from typing import Literal
 
@@ -22,18 +22,18 @@ def class_pairs(
     test_per_class: int = 0,
     rounds: Literal["repeat", "redraw"] = "repeat",
 ) -> Stream:
-    """Telling two classes apart, labelled 0 and 1: Continual ImageNet, over any data set of many classes.
+    """Classification of two classes, labelled 0 and 1, a new pair in every task: Continual ImageNet for any data set.
 
-    The classes come in pairs, in a random order that each seed draws; when all have come, the next round begins. With
-    an odd number of classes the last of the order is left out.
+    Each seed pairs the classes at random. When all pairs have been used, the next round begins. With an odd number of
+    classes, one is left out. The headline is the test accuracy at the end of a task.
 
     Args:
       dataset: the images, of 2 classes or more.
       num_tasks: ≥ 1.
-      train_per_class: training images of each class, the first ones; 0 for as many as the smallest class has. 600 for
+      train_per_class: training images of each class, the first ones; 0 means as many as the smallest class has. 600 in
         Continual ImageNet.
-      test_per_class: the same for test images; 100 for Continual ImageNet.
-      rounds: "repeat" has the same pairs in every round; "redraw" a new order.
+      test_per_class: the same for test images; 100 in Continual ImageNet.
+      rounds: "repeat" has the same pairs in every round; "redraw" pairs the classes again.
 
     Returns:
       A `Stream`; a task is its two classes, int32 (2,).
@@ -56,9 +56,9 @@ def class_pairs(
       <https://www.nature.com/articles/s41586-024-07711-7>`_, 2024, Continual ImageNet.
 
     Differs from:
-      Dohare et al. set the output layer to zero in each task, which here is the run's choice (--head-at-switch zero).
-      Kumar et al. 2023 draw a new order in every round ("redraw") and report the online accuracy, which every run has
-      too; here the headline is the test accuracy.
+      Dohare et al., who set the output layer to zero in each task; here that is an option of the run (`--head-at-switch
+      zero`). Kumar et al. 2023, who pair classes again in every round ("redraw") and report the online accuracy, which
+      every run records too.
     """
     require_choice("rounds", rounds, "repeat", "redraw")
     require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")
@@ -75,13 +75,13 @@ def class_pairs(
         order = jax.random.permutation(jax.random.fold_in(key, number), num_classes)
         return order[2 * (index % pairs_per_round) + jnp.arange(2)]
 
-    def train_batch(data: ClassData, task: Int[Array, " 2"], indices: Int[Array, " batch"]) -> Batch:
-        batch = class_batch(data.images, data.images.train, data.train, task, indices)
-        return batch._replace(targets=indices // data.train.shape[1])
+    def split(part: Literal["train", "test"]) -> Split:
+        per_class = getattr(data, part).shape[1]
 
-    def test_batch(data: ClassData, task: Int[Array, " 2"], indices: Int[Array, " batch"]) -> Batch:
-        batch = class_batch(data.images, data.images.test, data.test, task, indices)
-        return batch._replace(targets=indices // data.test.shape[1])
+        def batch(data: ClassData, task: Int[Array, " 2"], indices: Int[Array, " batch"]) -> Batch:
+            return class_batch(data, part, task, indices)._replace(targets=indices // per_class)
+
+        return Split(lambda _: 2 * per_class, batch)
 
     return Stream(
         name="class-pairs",
@@ -89,8 +89,8 @@ def class_pairs(
         num_tasks=num_tasks,
         num_outputs=2,
         inputs=image_inputs(dataset),
-        train=Split(lambda _: 2 * data.train.shape[1], train_batch),
-        test=Split(lambda _: 2 * data.test.shape[1], test_batch),
+        train=split("train"),
+        test=split("test"),
         objective=CLASSIFICATION,
         headline="test_accuracy",
         chance=0.5,

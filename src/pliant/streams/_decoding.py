@@ -1,4 +1,4 @@
-"""Writing texts with an encoder-decoder: greedily, or with a beam."""
+"""Decoding of texts with an encoder-decoder: greedy or with a beam."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +15,7 @@ Logits = Callable[[Text], Float[Array, "batch target vocabulary"]]
 
 
 def writing(num_beams: int) -> Writing:
-    """How an encoder-decoder writes the answers to what it reads, and how these are scored.
-
-    Args:
-      num_beams: width of the beam, ≥ 1; 1 is greedy.
-    """
+    """How texts are written at evaluation, with a beam of this width (1 is greedy), and scored."""
 
     def write(logits: Logits, batch: Batch) -> Int[Array, "batch target"]:
         assert isinstance(batch.inputs, Text)
@@ -32,19 +28,22 @@ def writing(num_beams: int) -> Writing:
 
 
 def greedy(logits: Logits, source: Int[Array, "batch source"], length: int) -> Int[Array, "batch target"]:
-    """Writes the most likely token, one after the other, to `length` tokens; what follows the end token is padding.
+    """Writes the most likely token at every position; after the end token comes padding.
 
-    All positions are written at once, again and again until nothing changes. A position is right as soon as those
-    before it are, so the fixed point is what writing one by one gives, and a model that knows its task is there after
-    a few passes instead of `length`.
+    All positions are rewritten at once until nothing changes. A position is correct as soon as those before it are, so
+    the fixed point is the same text as writing token by token. A trained network reaches it in a few passes instead of
+    `length`.
 
     Args:
-      logits: of a network, for teacher-forced inputs; causal in the decoder.
-      source: what to read.
+      logits: `logits(text)` of a network for teacher-forced inputs, causal in the decoder.
+      source: the source texts, as tokens.
       length: tokens to write, ≥ 1.
 
+    Returns:
+      The written tokens.
+
     Example:
-      >>> vocabulary = 6  # a network that writes the source's tokens plus one
+      >>> vocabulary = 6  # adds one to the tokens of the source
       >>> logits = lambda text: jax.nn.one_hot(text.source + 1, vocabulary)
       >>> greedy(logits, jnp.array([[2, 3, 0, 4]]), 4).tolist()
       [[3, 4, 1, 0]]
@@ -74,19 +73,22 @@ def greedy(logits: Logits, source: Int[Array, "batch source"], length: int) -> I
 def beam_search(
     logits: Logits, source: Int[Array, "batch source"], length: int, num_beams: int
 ) -> Int[Array, "batch target"]:
-    """Writes the text of the highest total log-probability among those that a beam of `num_beams` keeps.
+    """Writes the text with the highest total log-probability that beam search finds.
 
-    A text that has ended keeps its score and grows by padding; there is no length penalty.
+    A text that has ended keeps its score and is padded; there is no length penalty.
 
     Args:
       logits: as in `greedy`.
-      source: what to read.
+      source: the source texts, as tokens.
       length: tokens to write, ≥ 1.
       num_beams: texts kept for each source, ≥ 1; 1 is greedy.
 
+    Returns:
+      The written tokens.
+
     Example:
       >>> chances = jnp.log(jnp.array([[.001, .001, .6, .398], [.001, .001, .5, .498], [.001, .001, .001, .997]]))
-      >>> logits = lambda text: chances[jnp.maximum(text.decoder - 1, 0)]  # after 2 all is open, after 3 it is clear
+      >>> logits = lambda text: chances[jnp.maximum(text.decoder - 1, 0)]  # uncertain after 2, sure after 3
       >>> source = jnp.array([[2]])
       >>> greedy(logits, source, 2).tolist(), beam_search(logits, source, 2, num_beams=2).tolist()
       ([[2, 2]], [[3, 3]])
@@ -116,13 +118,13 @@ def beam_search(
         return written.at[:, :, t].set(token.astype(written.dtype)), scores, over
 
     written = jnp.zeros((batch, num_beams, length), source.dtype)
-    scores = jnp.where(jnp.arange(num_beams) == 0, 0.0, -jnp.inf)[None].repeat(batch, axis=0)  # all beams are one yet
+    scores = jnp.where(jnp.arange(num_beams) == 0, 0.0, -jnp.inf)[None].repeat(batch, axis=0)  # all beams are the same
     over = jnp.zeros((batch, num_beams), bool)
     written, _, _ = jax.lax.fori_loop(0, length, step, (written, scores, over))
     return _cut(written[:, 0])
 
 
 def _cut(written: Int[Array, "batch target"]) -> Int[Array, "batch target"]:
-    """Pads what follows the first end token."""
+    """Replaces what follows the first end token by padding."""
     ended = jnp.cumsum(written == END, axis=1) - (written == END)
     return jnp.where(ended > 0, 0, written)

@@ -1,4 +1,6 @@
-"""Five classes, then one: hard and easy tasks in turn, each with classes of its own."""
+"""5+1: tasks with five classes and tasks with a single class alternate."""
+
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +17,20 @@ _HARD, _EASY = 5, 1  # classes of a task
 
 
 def five_plus_one(dataset: Dataset, *, num_tasks: int = 30, images_per_class: int = 0) -> Stream:
-    """Classification of five classes and of a single one in turn; the first task has five.
+    """Hard tasks of five classes and easy tasks of a single class alternate; the first task is hard.
 
-    A network that has settled for the one answer of an easy task finds it hard to learn the next hard one. No class
-    comes twice until fewer than six are left; then a new order of all of them is drawn. The network has an output for
-    every class of the data set. What counts is the accuracy on each batch before it is learned, the mean over the task.
+    A network that has learned to give one answer in an easy task may find the next hard task difficult. Classes are
+    used once, in random order, until fewer than six are left; then all are shuffled again. The network has an output
+    for every class of the data set. The headline is the online accuracy: on each batch before its update, averaged over
+    the task.
 
     Args:
       dataset: the images, of 6 classes or more.
       num_tasks: ≥ 1; even ones (0, 2, …) are hard.
-      images_per_class: training images of each class, the first ones; 0 for as many as the smallest class has.
+      images_per_class: training images of each class, the first ones; 0 means as many as the smallest class has.
 
     Returns:
-      A `Stream`; a task is its classes, int32 (5,), of which an easy one has the same five times.
+      A `Stream`; a task is its classes, int32 (5,); an easy task repeats its class five times.
 
     Raises:
       UserError: for `num_tasks` < 1, fewer than 6 classes, or more images of a class than there are.
@@ -43,8 +46,8 @@ def five_plus_one(dataset: Dataset, *, num_tasks: int = 30, images_per_class: in
       <https://arxiv.org/abs/2308.11958>`_, 2023, 5+1 CIFAR.
 
     Differs from:
-      Kumar et al.: all tasks there have 780 batches of 32, whatever their size, which here is the run's choice
-      (--steps 780); their stream ends when the classes are used up.
+      Kumar et al., where all tasks have 780 batches of 32 whatever their size; here that is an option of the run
+      (`--steps 780`). Their stream ends when all classes have been used.
     """
     require_range("tasks", num_tasks, 1, do="Leave it out for the default of 30.")
     num_classes = dataset.num_classes
@@ -66,11 +69,11 @@ def five_plus_one(dataset: Dataset, *, num_tasks: int = 30, images_per_class: in
     def num_classes_of(index: int) -> int:
         return _EASY if index % 2 else _HARD
 
-    def train_batch(data: ClassData, task: Int[Array, " 5"], indices: Int[Array, " batch"]) -> Batch:
-        return class_batch(data.images, data.images.train, data.train, task, indices)
+    def split(part: Literal["train", "test"]) -> Split:
+        def batch(data: ClassData, task: Int[Array, " 5"], indices: Int[Array, " batch"]) -> Batch:
+            return class_batch(data, part, task, indices)
 
-    def test_batch(data: ClassData, task: Int[Array, " 5"], indices: Int[Array, " batch"]) -> Batch:
-        return class_batch(data.images, data.images.test, data.test, task, indices)
+        return Split(lambda index: num_classes_of(index) * getattr(data, part).shape[1], batch)
 
     return Stream(
         name="five-plus-one",
@@ -78,8 +81,8 @@ def five_plus_one(dataset: Dataset, *, num_tasks: int = 30, images_per_class: in
         num_tasks=num_tasks,
         num_outputs=num_classes,
         inputs=image_inputs(dataset),
-        train=Split(lambda index: num_classes_of(index) * data.train.shape[1], train_batch),
-        test=Split(lambda index: num_classes_of(index) * data.test.shape[1], test_batch),
+        train=split("train"),
+        test=split("test"),
         objective=CLASSIFICATION,
         headline="online_accuracy",
         chance=None,

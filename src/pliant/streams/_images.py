@@ -1,6 +1,7 @@
-"""What the streams over images share: the device arrays, and normalised batches."""
+"""What the streams of images share: arrays, splits and normalised batches."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from pliant.errors import UserError
 from pliant.streams._datasets import Dataset, Images
+from pliant.types import Batch, Split
 
 
 class ImageData(NamedTuple):
@@ -21,10 +23,10 @@ class ImageData(NamedTuple):
 
 
 def image_data(dataset: Dataset) -> ImageData:
-    """The arrays of a data set, without its name.
+    """The arrays of a data set.
 
     Raises:
-      UserError: if images or labels are not as `Dataset` says, or differ in kind between train and test.
+      UserError: if images or labels are not as `Dataset` says, or if train and test differ in kind.
     """
     for which, (images, labels) in (("train", dataset.train), ("test", dataset.test)):
         _require(
@@ -62,3 +64,17 @@ def normalized(
     """Gathers images as stored, then makes them float32 with mean 0 and variance 1 over the training set."""
     images: Shaped[Array, "batch height wide channels"] = jnp.asarray(split.images)[indices]
     return (images.astype(jnp.float32) - data.mean[None]) / data.std[None]
+
+
+def labelled(data: ImageData, images: Images, task: Any, indices: Int[Array, " batch"]) -> Batch:
+    """Images with their true labels."""
+    del task
+    return Batch(normalized(data, images, indices), jnp.asarray(images.labels)[indices])
+
+
+def all_images(
+    dataset: Dataset, part: Literal["train", "test"], batch: Callable[[ImageData, Images, Any, Array], Batch] = labelled
+) -> Split:
+    """All training or all test images, in every task: `batch(data, images, task, indices)`."""
+    size = len(getattr(dataset, part).labels)
+    return Split(lambda _: size, lambda data, task, indices: batch(data, getattr(data, part), task, indices))

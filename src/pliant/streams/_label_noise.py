@@ -1,4 +1,4 @@
-"""Labels that become clean: every task has less noise in them than the one before."""
+"""Label noise: every task has fewer wrong labels than the one before."""
 
 from typing import Literal, NamedTuple
 
@@ -8,7 +8,7 @@ from jaxtyping import Array, Int
 
 from pliant.errors import require_choice, require_range
 from pliant.streams._datasets import Dataset
-from pliant.streams._images import ImageData, image_data, image_inputs, normalized
+from pliant.streams._images import ImageData, all_images, image_data, image_inputs, normalized
 from pliant.streams._objectives import CLASSIFICATION
 from pliant.types import Batch, Key, Split, Stream
 
@@ -17,7 +17,7 @@ class NoisyChunk(NamedTuple):
     """A task of `label_noise`."""
 
     examples: Int[Array, " examples"]
-    """Positions of its training images."""
+    """Indices of its training images."""
     labels: Int[Array, " examples"]
 
 
@@ -29,20 +29,22 @@ def label_noise(
     last_noise: float = 0.0,
     chunks: Literal["disjoint", "cumulative", "all"] = "disjoint",
 ) -> Stream:
-    r"""Classification from noisy labels, whose noise changes in equal steps from the first task to the last.
+    r"""Classification from noisy labels; the noise changes in equal steps from the first task to the last.
 
     .. math:: p_t = p_0 + (p_{T-1} - p_0)\,\frac{t}{T-1}
 
-    A training label is a uniform draw among all classes with probability :math:`p_t`, and true otherwise. Test labels
-    are clean, so the test accuracy shows whether the network can still mend what the noise has taught it.
+    With probability :math:`p_t` a training label is sampled uniformly from all classes; otherwise it is true. Test
+    labels are clean, so the test accuracy, the headline, shows whether the network recovers from the noise of earlier
+    tasks.
 
     Args:
       dataset: the images.
       num_tasks: T ≥ 1.
       first_noise: p of the first task, in [0, 1].
       last_noise: p of the last task, in [0, 1].
-      chunks: "disjoint" splits the training images at random into T chunks of one size, one a task; "cumulative" also
-        keeps the chunks of earlier tasks; "all" has every image in every task. Noise is drawn anew in each task.
+      chunks: "disjoint" splits the training images at random into T chunks of equal size, one for each task;
+        "cumulative" also keeps the chunks of earlier tasks; "all" uses every image in every task. Every task samples
+        new noise.
 
     Returns:
       A `Stream`; a task is a `NoisyChunk`.
@@ -56,7 +58,7 @@ def label_noise(
       >>> stream = label_noise(digits, first_noise=1.0)
       >>> tasks = [stream.task(jax.random.key(0), index) for index in (0, 9)]
       >>> wrong = [float((task.labels != digits.train.labels[task.examples]).mean()) for task in tasks]
-      >>> [round(fraction, 1) for fraction in wrong]  # one draw in ten is right by chance
+      >>> [round(fraction, 1) for fraction in wrong]  # one random label in ten is right
       [0.9, 0.0]
 
     References:
@@ -64,8 +66,8 @@ def label_noise(
       <https://arxiv.org/abs/2406.02596>`_, 2024, the continual-learning experiment.
 
     Differs from:
-      Lee et al., whose code keeps earlier chunks ("cumulative"), gives an exact share of the images a label other than
-      the true one, and goes 0.5, 0.4, 0.4, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1, 0.
+      Lee et al., whose code keeps earlier chunks ("cumulative"), assigns a wrong label to an exact share of the images,
+      and uses the shares 0.5, 0.4, 0.4, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1, 0.
     """
     _check(dataset, num_tasks, first_noise, last_noise, chunks)
     true_labels = dataset.train.labels
@@ -86,10 +88,6 @@ def label_noise(
     def train_batch(data: ImageData, task: NoisyChunk, indices: Int[Array, " batch"]) -> Batch:
         return Batch(normalized(data, data.train, task.examples[indices]), task.labels[indices])
 
-    def test_batch(data: ImageData, task: NoisyChunk, indices: Int[Array, " batch"]) -> Batch:
-        del task
-        return Batch(normalized(data, data.test, indices), jnp.asarray(data.test.labels)[indices])
-
     return Stream(
         name="label-noise",
         dataset=dataset.name,
@@ -97,7 +95,7 @@ def label_noise(
         num_outputs=num_classes,
         inputs=image_inputs(dataset),
         train=Split(lambda index: (index + 1) * size if chunks == "cumulative" else size, train_batch),
-        test=Split(lambda _: len(dataset.test.labels), test_batch),
+        test=all_images(dataset, "test"),
         objective=CLASSIFICATION,
         headline="test_accuracy",
         chance=1 / num_classes,
@@ -112,4 +110,4 @@ def _check(dataset: Dataset, num_tasks: int, first_noise: float, last_noise: flo
     require_range("first_noise", first_noise, 0, 1, do="Leave it out for 0.5.")
     require_range("last_noise", last_noise, 0, 1, do="Leave it out for 0.")
     most = len(dataset.train.labels)
-    require_range("tasks", num_tasks, 1, most, do="Every task has a training image of its own.")
+    require_range("tasks", num_tasks, 1, most, do="Every task needs a training image of its own.")

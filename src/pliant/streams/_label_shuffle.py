@@ -1,4 +1,4 @@
-"""Shuffled classes: the same images in the same classes, which go by new numbers in every task."""
+"""Shuffled classes: the same images in the same classes, which are renumbered in every task."""
 
 import jax
 import jax.numpy as jnp
@@ -6,17 +6,18 @@ from jaxtyping import Array, Int
 
 from pliant.errors import require_range
 from pliant.streams._datasets import Dataset, Images
-from pliant.streams._images import ImageData, image_data, image_inputs, normalized
+from pliant.streams._images import ImageData, all_images, image_data, image_inputs, normalized
 from pliant.streams._objectives import CLASSIFICATION
-from pliant.types import Batch, Key, Split, Stream
+from pliant.types import Batch, Key, Stream
 
 
 def label_shuffle(dataset: Dataset, *, num_tasks: int = 20) -> Stream:
-    r"""Classification under a permutation π of the classes that is redrawn for every task, the first included.
+    r"""Classification under a new random permutation π of the class numbers in every task, the first included.
 
     .. math:: y_t = \pi_t(y)
 
-    for train and test images alike. Images of a class stay together, so a new output layer would be enough.
+    for training and test images alike. Images of a class stay together, so a new output layer alone could learn a task.
+    The headline is the test accuracy at the end of a task.
 
     Args:
       dataset: the images.
@@ -49,8 +50,8 @@ def label_shuffle(dataset: Dataset, *, num_tasks: int = 20) -> Stream:
     def task(key: Key, index: Int[Array, ""] | int) -> Int[Array, " classes"]:
         return jax.random.permutation(jax.random.fold_in(key, index), num_classes)
 
-    def batch(data: ImageData, split: Images, task: Int[Array, " classes"], indices: Int[Array, " batch"]) -> Batch:
-        return Batch(normalized(data, split, indices), task[jnp.asarray(split.labels)[indices]])
+    def batch(data: ImageData, images: Images, task: Int[Array, " classes"], indices: Int[Array, " batch"]) -> Batch:
+        return Batch(normalized(data, images, indices), task[jnp.asarray(images.labels)[indices]])
 
     return Stream(
         name="label-shuffle",
@@ -58,12 +59,8 @@ def label_shuffle(dataset: Dataset, *, num_tasks: int = 20) -> Stream:
         num_tasks=num_tasks,
         num_outputs=num_classes,
         inputs=image_inputs(dataset),
-        train=Split(
-            lambda _: len(dataset.train.labels), lambda data, task, indices: batch(data, data.train, task, indices)
-        ),
-        test=Split(
-            lambda _: len(dataset.test.labels), lambda data, task, indices: batch(data, data.test, task, indices)
-        ),
+        train=all_images(dataset, "train", batch),
+        test=all_images(dataset, "test", batch),
         objective=CLASSIFICATION,
         headline="test_accuracy",
         chance=1 / num_classes,

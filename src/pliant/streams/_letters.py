@@ -1,4 +1,4 @@
-"""Texts of words of letters, as tokens: the same vocabulary for every task."""
+"""Random texts as tokens: letters, spaces and the end token."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def text_length(num_words: int, word_length: int) -> int:
 
 
 def random_letters(key: Key, num_texts: int, num_words: int, word_length: int) -> Int[Array, "texts words letters"]:
-    """Draws letters 0 to 25, uniformly."""
+    """Samples letters 0 to 25 uniformly."""
     return jax.random.randint(key, (num_texts, num_words, word_length), 0, NUM_LETTERS, jnp.int32)
 
 
@@ -43,7 +43,7 @@ def as_tokens(letters: Int[Array, "texts words letters"]) -> Int[Array, "texts t
 
 
 def shifted(tokens: Int[Array, "texts tokens"]) -> Int[Array, "texts tokens"]:
-    """The decoder's inputs for teacher forcing: a 0, then all tokens but the last.
+    """The decoder's inputs for teacher forcing: 0, then all tokens but the last.
 
     Example:
       >>> shifted(jnp.array([[5, 6, 1]])).tolist()
@@ -53,7 +53,7 @@ def shifted(tokens: Int[Array, "texts tokens"]) -> Int[Array, "texts tokens"]:
 
 
 def spell(tokens: Int[np.ndarray, " tokens"] | Sequence[int]) -> str:
-    """The text of tokens up to the end token; padding is left out.
+    """The text of tokens before the end token, without padding.
 
     Example:
       >>> spell([3, 4, 2, 5, 28, 1, 0])

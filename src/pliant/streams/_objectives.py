@@ -1,4 +1,4 @@
-"""What can be learned: classes, values, texts; each a loss and a score."""
+"""Objectives for classes, values and texts: a loss and a score each."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from pliant.types import Objective
 
 
 def is_correct(output: Float[Array, "*batch classes"], targets: Int[Array, "*batch"]) -> Bool[Array, "*batch"]:
-    """True where the largest output is the target's; a network that has diverged is right nowhere.
+    """True where the target has the largest output; never for outputs that are not finite.
 
     Example:
       >>> is_correct(jnp.array([[0.1, 0.9], [0.1, jnp.nan]]), jnp.array([1, 1])).tolist()
@@ -23,7 +23,7 @@ def is_correct(output: Float[Array, "*batch classes"], targets: Int[Array, "*bat
       None: the definition of accuracy.
 
     Differs from:
-      A bare argmax, which calls NaN the largest.
+      A bare argmax, which takes NaN for the largest.
     """
     return (output.argmax(axis=-1) == targets) & jnp.isfinite(output).all(axis=-1)
 
@@ -55,29 +55,30 @@ def _tokens_correct(output: Array, targets: Array, task: Any) -> Array:
 
 
 def mean_over_tokens(values: Float[Array, "batch target"], targets: Int[Array, "batch target"]) -> Array:
-    """Per example, the mean over what is not padding."""
+    """The mean over the tokens of each example, without padding."""
     real = targets != 0
     return jnp.where(real, values, 0.0).sum(axis=-1) / jnp.maximum(real.sum(axis=-1), 1)
 
 
 def _wide(output: Array) -> Array:
-    """In float32 or wider: float16 overflows where errors are squared, and bfloat16 has two digits of a logarithm."""
+    """In float32 or wider: squared errors overflow in float16, and bfloat16 has two digits of a logarithm."""
     return output.astype(jnp.promote_types(output.dtype, jnp.float32))
 
 
 CLASSIFICATION = Objective("accuracy", _cross_entropies, _are_correct)
-"""Softmax cross-entropy against integer classes, and the fraction of right answers."""
+"""Softmax cross-entropy against integer classes, and accuracy."""
 REGRESSION = Objective("squared_error", _squared_errors, _squared_errors)
-"""The mean squared error, loss and score in one."""
+"""The mean squared error, as loss and as score."""
 
 
 def text_objective(*, num_beams: int = 1) -> Objective:
     """Cross-entropy and accuracy of the next token under teacher forcing, averaged over the tokens of each example.
 
-    At evaluation the network also writes texts, see `greedy` and `beam_search`, which `text_scores` scores.
+    Use it for streams of texts. At evaluation the network also writes texts (`greedy`, `beam_search`), and
+    `text_scores` compares them with the targets.
 
     Args:
-      num_beams: width of the beam that writes, ≥ 1; 1 is greedy.
+      num_beams: beam width at evaluation, ≥ 1; 1 is greedy.
 
     Returns:
       An `Objective`.
@@ -101,12 +102,16 @@ TEXT = text_objective()
 
 
 def masked_classification(allowed: Callable[[Any], Bool[Array, " classes"]]) -> Objective:
-    """Classification among the classes that a task allows; the logits of the others count as −∞.
+    """Classification among the classes that a task allows; the logits of all others are −∞.
 
-    Their gradient is exactly 0, and they are never an answer.
+    Use it where the output layer has units for classes that the current task does not have. Their gradient is exactly
+    0, and they are never the answer.
 
     Args:
-      allowed: `allowed(task) -> True at its classes`.
+      allowed: `allowed(task) -> mask`, True for the classes of the task.
+
+    Returns:
+      An `Objective`.
 
     Example:
       >>> objective = masked_classification(lambda num_seen: jnp.arange(3) < num_seen)

@@ -1,32 +1,32 @@
-"""Permuted pixels: the same images and labels, a new order of pixels in every task."""
+"""Permuted pixels: the same images and labels, with pixels in a new order in every task."""
 
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from pliant.errors import require_choice, require_range
 from pliant.streams._datasets import Dataset, Images
-from pliant.streams._images import ImageData, image_data, image_inputs, normalized
+from pliant.streams._images import ImageData, all_images, image_data, image_inputs, labelled
 from pliant.streams._objectives import CLASSIFICATION
-from pliant.types import Batch, Key, Split, Stream
+from pliant.types import Batch, Key, Stream
 
 
 def permuted_pixels(
     dataset: Dataset, *, num_tasks: int = 20, permute: Literal["spatial", "flat"] = "spatial"
 ) -> Stream:
-    """Classification under a pixel permutation that is redrawn for every task, the first included.
+    """Classification under a new random permutation of the pixels in every task, the first included.
 
-    Train and test images of a task are permuted alike, so the test accuracy at the end of a task is what counts.
+    All tasks are equally hard for a network that does not use the neighbourhood of pixels. Training and test images of
+    a task are permuted alike; the headline is the test accuracy at the end of a task.
 
     Args:
       dataset: the images.
       num_tasks: ≥ 1.
-      permute: "spatial" moves pixels with all their channels; "flat" permutes all values.
+      permute: "spatial" moves all channels of a pixel together; "flat" permutes all values.
 
     Returns:
-      A `Stream`; a task is its permutation, int32.
+      A `Stream`; a task is its permutation, int32 (values,).
 
     Raises:
       UserError: for an unknown kind of permutation or `num_tasks` < 1.
@@ -53,17 +53,9 @@ def permuted_pixels(
     def task(key: Key, index: Int[Array, ""] | int) -> Int[Array, " size"]:
         return jax.random.permutation(jax.random.fold_in(key, index), size)
 
-    def permuted(
-        data: ImageData, split: Images, task: Int[Array, " size"], indices: Int[Array, " batch"]
-    ) -> Float[Array, "batch height wide channels"]:
-        images = normalized(data, split, indices)
-        return images.reshape(len(indices), size, -1)[:, task].reshape(images.shape)
-
-    def train_batch(data: ImageData, task: Int[Array, " size"], indices: Int[Array, " batch"]) -> Batch:
-        return Batch(permuted(data, data.train, task, indices), jnp.asarray(data.train.labels)[indices])
-
-    def test_batch(data: ImageData, task: Int[Array, " size"], indices: Int[Array, " batch"]) -> Batch:
-        return Batch(permuted(data, data.test, task, indices), jnp.asarray(data.test.labels)[indices])
+    def batch(data: ImageData, images: Images, task: Int[Array, " size"], indices: Int[Array, " batch"]) -> Batch:
+        inputs, targets = labelled(data, images, task, indices)
+        return Batch(inputs.reshape(len(indices), size, -1)[:, task].reshape(inputs.shape), targets)
 
     return Stream(
         name="permuted-pixels",
@@ -71,8 +63,8 @@ def permuted_pixels(
         num_tasks=num_tasks,
         num_outputs=dataset.num_classes,
         inputs=image_inputs(dataset),
-        train=Split(lambda _: len(dataset.train.labels), train_batch),
-        test=Split(lambda _: len(dataset.test.labels), test_batch),
+        train=all_images(dataset, "train", batch),
+        test=all_images(dataset, "test", batch),
         objective=CLASSIFICATION,
         headline="test_accuracy",
         chance=1 / dataset.num_classes,

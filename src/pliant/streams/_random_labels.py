@@ -1,4 +1,4 @@
-"""Random labels: the same images, new meaningless labels in every task."""
+"""Random labels: the same images with new random labels in every task."""
 
 from typing import Literal
 
@@ -14,15 +14,15 @@ from pliant.types import Batch, Key, Split, Stream
 
 
 def random_labels(dataset: Dataset, *, num_tasks: int = 20, labels: Literal["permute", "iid"] = "permute") -> Stream:
-    """Memorising random labels: inputs stay, every task draws new labels, the first included.
+    """Memorising random labels: the images stay the same, and every task assigns new labels, the first included.
 
-    There is nothing to generalise, so the training accuracy at the end of a task is what shows plasticity.
+    It measures trainability alone: there is nothing to generalise, and all tasks are equally hard. The headline is the
+    training accuracy at the end of a task.
 
     Args:
       dataset: the images; only its training part is used.
       num_tasks: ≥ 1.
-      labels: "permute" shuffles the list of true labels, so classes keep their sizes exactly; "iid" draws each label
-        uniformly.
+      labels: "permute" shuffles the true labels, so that classes keep their sizes; "iid" samples each label uniformly.
 
     Returns:
       A `Stream`; a task is its labels, int32 (examples,).
@@ -42,7 +42,7 @@ def random_labels(dataset: Dataset, *, num_tasks: int = 20, labels: Literal["per
       Lyle et al. 2023 (arXiv 2303.01486), section 2; Rosseau et al. 2026 (arXiv 2606.09762), section 6.1.
 
     Differs from:
-      Kumar et al. 2023, who draw iid labels. "permute" is what the code of the gradual-change paper does.
+      Kumar et al. 2023, who sample iid labels. "permute" is what the code of the gradual-change paper does.
     """
     require_choice("labels", labels, "permute", "iid")
     require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")

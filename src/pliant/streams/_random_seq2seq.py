@@ -1,4 +1,4 @@
-"""Random texts to memorise: the same texts to read, new ones to write in every task."""
+"""Random seq2seq: the same source texts with new random target texts in every task."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from pliant.streams._letters import VOCABULARY, as_tokens, random_letters, shift
 from pliant.streams._objectives import text_objective
 from pliant.types import Batch, Key, Split, Stream, Text
 
-_DATA_SEED = 0  # the texts to read are the data set: the same for all seeds
+_DATA_SEED = 0  # the source texts are the data set: the same for all seeds
 
 
 def random_seq2seq(
@@ -21,17 +21,18 @@ def random_seq2seq(
     word_length: int = 5,
     num_beams: int = 1,
 ) -> Stream:
-    """Memorising random texts: every task asks for new ones in answer to the same.
+    """Memorising random texts: the source texts stay the same, and every task assigns new target texts.
 
-    There is nothing to generalise, so BLEU-2 on the training pairs at the end of a task is what counts.
+    It is `random_labels` for text networks: there is nothing to generalise. The headline is BLEU-2 on the training
+    pairs at the end of a task.
 
     Args:
       num_tasks: ≥ 1.
       num_examples: pairs of texts, ≥ 1.
-      source_words: words to read, ≥ 1.
-      target_words: words to write, ≥ 2, since BLEU-2 counts pairs of words.
-      word_length: letters in a word, ≥ 1.
-      num_beams: width of the beam that writes, ≥ 1; 1 is greedy.
+      source_words: words of a source text, ≥ 1.
+      target_words: words of a target text, ≥ 2, since BLEU-2 counts pairs of words.
+      word_length: letters of a word, ≥ 1.
+      num_beams: beam width at evaluation, ≥ 1; 1 is greedy.
 
     Returns:
       A `Stream`; a task is its target texts as tokens, int8 (examples, tokens).
@@ -49,8 +50,8 @@ def random_seq2seq(
       *Do Neural Networks Lose Plasticity in a Gradually Changing World?*, section 3, "Random Seq2Seq", appendix B.4.
 
     Differs from:
-      The authors' code, which tokenises with T5's vocabulary; here a token is a letter. Whether the texts to read
-      change from task to task is not stated in the paper: here they stay, as images do under random labels.
+      The authors' code, which tokenises with T5's vocabulary; here a token is a letter. The paper does not say whether
+      source texts change from task to task; here they stay the same, as images do under random labels.
     """
     require_positive(num_tasks=num_tasks, num_examples=num_examples, source_words=source_words, word_length=word_length)
     require_positive(num_beams=num_beams)
@@ -86,7 +87,7 @@ def text_inputs(source: int, target: int) -> PyTree[jax.ShapeDtypeStruct]:
 
 
 def text_batch(source: Int[Array, "batch source"], target: Int[Array, "batch target"]) -> Batch:
-    """A batch for teacher forcing: the decoder reads the target moved right by one."""
+    """A batch for teacher forcing: the decoder reads the target shifted right by one token."""
     return Batch(Text(source, shifted(target)), target)
 
 

@@ -1,4 +1,4 @@
-"""A random teacher: the same inputs, a new network to imitate in every task."""
+"""Random teacher: the same inputs with a new random network to imitate in every task."""
 
 from typing import Literal, NamedTuple
 
@@ -14,7 +14,7 @@ _DATA_SEED = 2  # the inputs are the data set: the same for all seeds
 
 
 class Parts(NamedTuple):
-    """Something of the training and of the test examples: inputs or targets."""
+    """Inputs or targets of the training and test examples."""
 
     train: Float[Array, "train size"]
     test: Float[Array, "test size"]
@@ -29,14 +29,14 @@ def random_teacher(
     width: int = 64,
     activation: Literal["tanh", "relu"] = "tanh",
 ) -> Stream:
-    r"""Regression on the outputs of a random network with one hidden layer, a new one for every task.
+    r"""Regression on the outputs of a new random network with one hidden layer in every task.
 
     .. math:: f_t(x) = v \cdot \phi(W x / \sqrt d + b), \qquad y = \frac{f_t(x) - m_t}{s_t}
 
-    with standard normal W, v, b and x, and mean :math:`m_t` and standard deviation :math:`s_t` over the training
-    examples. The inputs stay, so what counts is how well the next targets can be fitted: the squared error on the
-    training examples at the end of a task, 1 for predicting their mean. That on the test examples is measured too, but
-    is bounded by how much a thousand examples tell of a teacher.
+    with standard normal W, v, b and x; :math:`m_t` and :math:`s_t` are mean and standard deviation over the training
+    examples. Tasks are equally hard, and no data set is needed. The headline is the squared error on the training
+    examples at the end of a task; predicting their mean gives 1. The test error is recorded too; a thousand examples
+    determine a teacher only in part, which bounds it.
 
     Args:
       num_tasks: ≥ 1.
@@ -59,8 +59,7 @@ def random_teacher(
       (True, 1.0)
 
     References:
-      None: student and teacher networks are a common toy; this is the regression in which nothing but the targets
-      changes.
+      None: student and teacher networks are a common toy problem; here only the targets change.
 
     Differs from:
       Nothing known.
@@ -107,5 +106,5 @@ def random_teacher(
 
 
 def _exact(a: Float[Array, "rows inner"], b: Float[Array, "inner columns"]) -> Float[Array, "rows columns"]:
-    """A product in whole float32, so that a task is the same on every device but for the last bits."""
+    """A product in full float32, so that a task is the same on every device up to rounding."""
     return jnp.matmul(a, b, precision="highest")

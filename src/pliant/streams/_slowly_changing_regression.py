@@ -1,4 +1,4 @@
-"""Slowly changing regression: bits that flip seldom, and a target network of thresholds."""
+"""Slowly changing regression: bits that rarely flip, and a target network of threshold units."""
 
 from typing import Literal, NamedTuple
 
@@ -12,7 +12,7 @@ from pliant.types import Batch, Key, Split, Stream
 
 
 class LTUNetwork(NamedTuple):
-    """A network of linear threshold units; all numbers are −1 or 1."""
+    """A network of linear threshold units; all parameters are −1 or 1."""
 
     kernel: Float[Array, "bits width"]
     bias: Float[Array, " width"]
@@ -30,25 +30,25 @@ def slowly_changing_regression(
     width: int = 100,
     beta: float = 0.7,
 ) -> Stream:
-    r"""Regression on random bits, of which some change only from task to task: the bit-flipping problem.
+    r"""Regression on random bits, some of which change only from task to task: the bit-flipping problem.
 
-    The first `num_slow` bits of x are the same in all examples of a task, the others are drawn for every example. The
-    targets are those of a network of linear threshold units, drawn for each seed and the same in all tasks:
+    The first `num_slow` bits of x are the same in all examples of a task; the others are sampled for every example. The
+    targets are the outputs of a network of linear threshold units, sampled for each seed and the same in all tasks:
 
     .. math:: y = b + \sum_j v_j\,[\,w_j \cdot x + b_j > \tau_j\,], \qquad
               \tau_j = \beta (n + 1) - S_j, \qquad S_j = \tfrac12 (n - \textstyle\sum_i w_{ji} + b_j)
 
-    with n bits and all of w, v and b from {−1, 1}. A learner that is too small for the target must follow the bits.
-    What counts is the squared error on each batch before it is learned, the mean over the task.
+    with n bits and all of w, v and b from {−1, 1}. A network that is too small for the target must keep adapting to the
+    slow bits. The headline is the online squared error: on each batch before its update, averaged over the task.
 
     Args:
       num_tasks: ≥ 1.
       num_bits: n ≥ 1.
       num_slow: slow bits, 1 to `num_bits`.
-      num_examples: examples from one change to the next, ≥ 1: steps, where each is seen once in batches of 1.
-      change: what happens to the slow bits: "one" flips one of them, "all" draws all anew.
+      num_examples: examples from one change to the next, ≥ 1: the number of updates, with batches of 1 in one epoch.
+      change: what happens to the slow bits between tasks: "one" flips one of them, "all" samples all again.
       width: threshold units of the target network, ≥ 1.
-      beta: β, in [0, 1]: about the fraction of the bits that must be as a unit wants them (1 where w = 1, else 0).
+      beta: β, in [0, 1]: about the fraction of bits that must match the signs of a unit's weights for it to be active.
 
     Returns:
       A `Stream`; a task is the `Batch` of all its examples.
@@ -65,8 +65,8 @@ def slowly_changing_regression(
 
     References:
       Dohare et al., `Loss of plasticity in deep continual learning
-      <https://www.nature.com/articles/s41586-024-07711-7>`_, 2024, slowly changing regression; their code for S, in
-      which b has the sign that is given here. Sutton and Whitehead 1993, on the thresholds.
+      <https://www.nature.com/articles/s41586-024-07711-7>`_, 2024, slowly changing regression; S with the sign of b as
+      in their code. Sutton and Whitehead 1993, for the thresholds.
 
     Differs from:
       Nothing known.
@@ -102,7 +102,7 @@ def slowly_changing_regression(
 
 
 def ltu_output(network: LTUNetwork, inputs: Float[Array, "batch bits"], beta: float) -> Float[Array, " batch"]:
-    """The output of a network of threshold units, see `slowly_changing_regression`; exact, being sums of ±1."""
+    """The output of a network of threshold units, see `slowly_changing_regression`; exact, since it sums ±1."""
     num_bits = inputs.shape[1]
     threshold = beta * (num_bits + 1) - (num_bits - network.kernel.sum(axis=0) + network.bias) / 2
     active = inputs @ network.kernel + network.bias[None] > threshold[None]
@@ -119,7 +119,7 @@ def _random_network(key: Key, num_bits: int, width: int) -> LTUNetwork:
 def _slow_bits(
     key: Key, index: Int[Array, ""] | int, num_slow: int, num_tasks: int, change: str
 ) -> Bool[Array, " slow"]:
-    """The slow bits of a task: drawn anew, or those of the first task with all flips up to this one."""
+    """The slow bits of a task: sampled for it, or those of the first task with all flips up to this one."""
     start_key, flips_key = jax.random.split(key)
     if change == "all":
         return jax.random.bernoulli(jax.random.fold_in(start_key, index), shape=(num_slow,))

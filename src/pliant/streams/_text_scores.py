@@ -1,4 +1,4 @@
-"""How good written texts are: exact matches and BLEU-2."""
+"""Scores of written texts: BLEU-2 and exact matches."""
 
 import numpy as np
 from jaxtyping import Int
@@ -8,20 +8,20 @@ from pliant.streams._letters import spell
 
 
 def text_scores(written: Int[np.ndarray, "texts tokens"], wanted: Int[np.ndarray, "texts tokens"]) -> dict[str, float]:
-    r"""Compares texts word by word.
+    r"""BLEU-2 and the fraction of exact matches of texts.
 
     `bleu` is the corpus' BLEU-2, :math:`\mathrm{BP}\sqrt{p_1 p_2}` over words and pairs of words, in [0, 1], computed
-    by sacrebleu without smoothing or tokenisation; `exact_match` the fraction of texts that are right to the letter.
+    by sacrebleu without smoothing or tokenisation. `exact_match` is the fraction of texts without a wrong letter.
 
     Args:
       written: tokens, see `pliant.streams.spell`.
-      wanted: the one right text for each.
+      wanted: the reference for each text.
 
     Returns:
       The two numbers by name.
 
     Raises:
-      UserError: if there is no text, since nothing was measured.
+      UserError: for no texts.
 
     Example:
       >>> tokens = np.array([[3, 2, 4, 2, 5, 1]])  # "a b c"
@@ -32,9 +32,9 @@ def text_scores(written: Int[np.ndarray, "texts tokens"], wanted: Int[np.ndarray
       Papineni et al., `BLEU <https://aclanthology.org/P02-1040>`_, 2002. Post, sacrebleu, 2018.
 
     Differs from:
-      Scores of single sentences that are averaged, and smoothed scores.
+      Averages of sentence scores, and smoothed scores.
     """
-    import sacrebleu  # slow to import, and only texts need it
+    import sacrebleu  # slow to import, and only texts require it
 
     if len(written) == 0:
         raise UserError(got="no texts", wanted="at least one", do="Pass what the network wrote for the examples.")

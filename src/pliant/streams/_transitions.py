@@ -1,4 +1,4 @@
-"""A gradually changing world: each task changes into the next in equal small steps."""
+"""Gradual transitions: each task changes into the next in equal small steps."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,39 +13,40 @@ from pliant.types import Batch, Key, Split, Stream
 
 
 class Between(NamedTuple):
-    """A place between two tasks."""
+    """A point between two tasks."""
 
     old: PyTree[Array]
     new: PyTree[Array]
     micro_step: Int[Array, ""]
-    """m of M, 1 ≤ m ≤ M: the mixing weight of the new task is α = m/M. At M the task is purely the new one."""
+    """m of M, 1 ≤ m ≤ M: the mixing weight of the new task is α = m/M. At M the task is the new one alone."""
     subsets: PyTree[Array] = ()
-    """What a transition draws for the task."""
+    """What a transition samples for the task."""
 
 
 def output_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
-    r"""Fades the labels: the old ones into the uniform distribution, and that into the new ones.
+    r"""Fades the old labels into the uniform distribution, and that into the new labels.
 
     .. math:: y_\alpha = (1-2\alpha)\,\mathrm{onehot}(y_{old}) + 2\alpha/C \quad (\alpha \le \tfrac12), \qquad
               y_\alpha = (2\alpha-1)\,\mathrm{onehot}(y_{new}) + (2-2\alpha)/C \quad (\alpha \ge \tfrac12)
 
-    at α = m/M after micro-step m of M; the loss is the cross-entropy against y. Texts fade token by token. Scores are
-    against the hard labels that are nearer: the old ones before α = ½, then the new ones.
+    at α = m/M after micro-step m of M; the loss is the cross-entropy against y. Texts fade token by token. Scores
+    compare with the nearer hard labels: the old ones before α = ½, then the new ones. Use it to make a change of labels
+    gradual.
 
     Args:
-      stream: classification or text whose inputs stay from task to task.
+      stream: classification or text whose inputs stay the same from task to task.
       micro_steps: M ≥ 1; 1 is the abrupt stream itself.
 
     Returns:
       A `Stream` whose tasks are `Between` two tasks.
 
     Raises:
-      UserError: if the stream's inputs change, or its targets are values or a masked set of classes.
+      UserError: if the stream's inputs change, or its targets are values or a growing set of classes.
 
     Example:
       >>> from pliant.streams import load_dataset, random_labels
       >>> stream = output_interpolation(random_labels(load_dataset("digits")), micro_steps=4)
-      >>> task = stream.at(stream.task(jax.random.key(0), 1), 2)  # half way: uniform, whatever the output says
+      >>> task = stream.at(stream.task(jax.random.key(0), 1), 2)  # half way: the uniform distribution
       >>> batch = stream.train.batch(stream.data, task, jnp.arange(3))
       >>> losses = stream.objective.losses(jnp.zeros((3, 10)), batch.targets, task)
       >>> bool(jnp.allclose(losses, jnp.log(10.0)))
@@ -55,13 +56,14 @@ def output_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
       *Do Neural Networks Lose Plasticity in a Gradually Changing World?*, section 4, "Output Interpolation".
 
     Differs from:
-      The authors' code, which steps α by floats, trains on α = 0 once more, and so has one micro-task more at times.
+      The authors' code, which increments α as a float and also trains on α = 0, so that it sometimes has one micro-task
+      more.
     """
     if stream.keeps != "inputs" or stream.objective.score not in ("accuracy", "token_accuracy"):
         raise _refused(
             stream,
             "output interpolation",
-            "a stream whose inputs stay while their classes change, such as random-labels",
+            "a stream whose inputs stay the same while their classes change, such as random-labels",
         )
     if (same := _check(stream, micro_steps)) is not None:
         return same
@@ -85,17 +87,18 @@ def input_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
 
     .. math:: x_\alpha = (1-\alpha)\,x_{old} + \alpha\,x_{new}
 
-    at α = m/M after micro-step m of M, on inputs as the network gets them (normalised); targets stay.
+    at α = m/M after micro-step m of M, on normalised inputs; targets stay the same. Use it to make a change of inputs
+    gradual.
 
     Args:
-      stream: its targets stay from task to task, its inputs are arrays.
+      stream: one whose targets stay the same from task to task, and whose inputs are arrays.
       micro_steps: M ≥ 1; 1 is the abrupt stream itself.
 
     Returns:
       A `Stream` whose tasks are `Between` two tasks.
 
     Raises:
-      UserError: if example i of two tasks is not the same thing in another form.
+      UserError: if example i of a task is not the same thing in every task.
 
     Example:
       >>> from pliant.streams import load_dataset, permuted_pixels
@@ -109,7 +112,7 @@ def input_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
       *Do Neural Networks Lose Plasticity in a Gradually Changing World?*, section 4, "Input Interpolation".
 
     Differs from:
-      The authors' code, which steps α by floats and trains on α = 0 once more.
+      The authors' code, which increments α as a float and also trains on α = 0.
     """
     if stream.keeps != "targets":
         raise _refused(
@@ -130,13 +133,14 @@ def input_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
 
 
 def task_sampling(stream: Stream, *, micro_steps: int) -> Stream:
-    r"""Mixes examples of the old and the new task, more and more of the new.
+    r"""Mixes examples of the old and the new task, with a growing share of the new one.
 
-    The N examples after micro-step m of M are :math:`n = \lfloor (mN + M/2)/M \rfloor` of the new task and N − n of the
-    old, two independent random subsets, the first growing and the second shrinking.
+    After micro-step m of M, :math:`n = \lfloor (mN + M/2)/M \rfloor` of the N examples are of the new task and N − n of
+    the old one. They are two independent random subsets; the first grows and the second shrinks. Use it to make any
+    change gradual, without examples that belong to neither task.
 
     Args:
-      stream: any with training sets of one size.
+      stream: one whose tasks have training sets of equal size.
       micro_steps: M ≥ 1; 1 is the abrupt stream itself.
 
     Returns:
@@ -156,8 +160,8 @@ def task_sampling(stream: Stream, *, micro_steps: int) -> Stream:
       *Do Neural Networks Lose Plasticity in a Gradually Changing World?*, section 4, "Task Sampling".
 
     Differs from:
-      The authors' code for images, which takes the first examples of each task; its code for text draws the subsets
-      anew in every micro-task.
+      The authors' code for images, which takes the first examples of each task; its code for text samples new subsets
+      in every micro-task.
     """
     sizes = {stream.train.num(index) for index in range(stream.num_tasks)}
     if len(sizes) > 1:
@@ -171,7 +175,7 @@ def task_sampling(stream: Stream, *, micro_steps: int) -> Stream:
     (size,) = sizes
 
     def task(key: Key, index: Any) -> Between:
-        draws = jax.random.split(jax.random.fold_in(key, index + (1 << 20)))  # apart from what the tasks draw
+        draws = jax.random.split(jax.random.fold_in(key, index + (1 << 20)))  # apart from the keys of the tasks
         subsets = tuple(jax.random.permutation(draw, size) for draw in draws)
         return gradual.task(key, index)._replace(subsets=subsets)
 
@@ -192,13 +196,13 @@ def task_sampling(stream: Stream, *, micro_steps: int) -> Stream:
 
 
 def num_new(task: Between, size: int, micro_steps: int) -> Int[Array, ""]:
-    """Examples of the new task among `size`: exact in integers, all of them after the last micro-step."""
+    """Examples of the new task among `size`, in exact integer arithmetic; all of them after the last micro-step."""
     whole, rest = divmod(size, micro_steps)
     return task.micro_step * whole + (task.micro_step * rest + micro_steps // 2) // micro_steps
 
 
 def abrupt(stream: Stream, *, micro_steps: int) -> Stream:
-    """Changes tasks at once: the stream itself.
+    """Changes tasks abruptly: the stream itself.
 
     Raises:
       UserError: for more than one micro-step.
@@ -224,7 +228,7 @@ def abrupt(stream: Stream, *, micro_steps: int) -> Stream:
 
 
 def _between(stream: Stream, micro_steps: int, train_batch: Callable[[Any, Between, Array], Batch]) -> Stream:
-    """The stream whose tasks know their predecessor, with a transition's training batches."""
+    """The stream whose tasks hold the task before as well, with a transition's training batches."""
 
     def task(key: Key, index: Any) -> Between:
         old, new = (stream.task(key, i) for i in (jnp.maximum(index - 1, 0), index))
@@ -249,8 +253,8 @@ def _between(stream: Stream, micro_steps: int, train_batch: Callable[[Any, Betwe
 
 
 def _check(stream: Stream, micro_steps: int) -> Stream | None:
-    """Raises for a granularity that cannot be; returns the stream itself for one step."""
-    require_range("micro_steps", micro_steps, 1, 10_000, do="Use the number of steps between two tasks, such as 20.")
+    """Raises for a granularity out of range; returns the stream itself for one step."""
+    require_range("micro_steps", micro_steps, 1, 10_000, do="Use a number of steps between two tasks, such as 20.")
     return stream if micro_steps == 1 else None
 
 

@@ -1,4 +1,4 @@
-"""The mean of two inputs: which two, or with which sign, changes from task to task."""
+"""UPGD's toy problems: the mean of two inputs, whose indices or sign change from task to task."""
 
 from typing import Literal
 
@@ -21,13 +21,13 @@ def upgd_toy(
     .. math:: y = \tfrac12 (x_{2t} + x_{2t+1}) \quad \text{(indices modulo 16)}, \qquad \text{or} \qquad
               y = (-1)^t\,\tfrac12 (x_0 + x_1)
 
-    New indices want plasticity; a sign that flips wants what has just been learned to be undone. Examples are drawn
-    anew in every task. What counts is the squared error on each batch before it is learned, the mean over the task; it
-    is ½ for predicting 0.
+    New indices require plasticity; a flipped sign requires unlearning the task before. Every task samples new examples.
+    The headline is the online squared error: on each batch before its update, averaged over the task; predicting 0
+    gives ½.
 
     Args:
       num_tasks: ≥ 1.
-      num_examples: examples in a task, ≥ 1: steps, where each is seen once in batches of 1.
+      num_examples: examples of a task, ≥ 1: the number of updates, with batches of 1 in one epoch.
       changes: "indices", the first formula, or "sign", the second.
 
     Returns:
@@ -47,7 +47,7 @@ def upgd_toy(
       <https://arxiv.org/abs/2404.00781>`_, 2024, the two toy problems.
 
     Differs from:
-      The authors' code, which draws the two inputs whose sign flips, with replacement, and begins with the sign −1.
+      The authors' code, which samples the two inputs whose sign flips with replacement, and begins with the sign −1.
     """
     require_choice("changes", changes, "indices", "sign")
     require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")

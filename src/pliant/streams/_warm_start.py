@@ -1,4 +1,4 @@
-"""A part of the data, then all: does the early start help or harm?"""
+"""Warm start: part of the data first, then all of them."""
 
 import jax
 import jax.numpy as jnp
@@ -7,18 +7,19 @@ from jaxtyping import Array, Int
 
 from pliant.errors import require_range
 from pliant.streams._datasets import Dataset
-from pliant.streams._images import ImageData, image_data, image_inputs, normalized
+from pliant.streams._images import ImageData, all_images, image_data, image_inputs, labelled
 from pliant.streams._objectives import CLASSIFICATION
 from pliant.types import Batch, Key, Split, Stream
 
 
 def warm_start(dataset: Dataset, *, num_tasks: int = 2, first_fraction: float = 0.5) -> Stream:
-    r"""Classification from more and more of the same training images, in equal steps up to all of them.
+    r"""Classification from a growing part of the training images, which increases in equal steps up to all of them.
 
     .. math:: f_t = f_0 + (1 - f_0)\,\frac{t}{T-1}
 
-    is the fraction that task t has, all that earlier ones had included. Which images come first is random in each seed,
-    and the classes come as evenly as they are in the whole. The comparison is a fresh start on all data: one task.
+    is the fraction that task t has, including the images of all earlier tasks. The order of the images is random for
+    each seed, and classes are balanced as in the whole set. Compare it with a fresh start on all data: a single task.
+    The headline is the test accuracy at the end of a task.
 
     Args:
       dataset: the images.
@@ -26,11 +27,11 @@ def warm_start(dataset: Dataset, *, num_tasks: int = 2, first_fraction: float = 
       first_fraction: :math:`f_0`, in (0, 1].
 
     Returns:
-      A `Stream`; a task is the order in which the training images come, int32 (examples,), the same in all tasks; it
-      has the first `train.num` of them.
+      A `Stream`; a task is the order of the training images, int32 (examples,), the same in all tasks. Task number t
+      has the first `train.num(t)` of them.
 
     Raises:
-      UserError: for `num_tasks` < 1, or a first fraction without an image or above 1.
+      UserError: for `num_tasks` < 1, or a first fraction above 1 or too small for one image.
 
     Example:
       >>> from pliant.streams import load_dataset
@@ -43,8 +44,8 @@ def warm_start(dataset: Dataset, *, num_tasks: int = 2, first_fraction: float = 
       all. Lee et al. 2024 (Hare & Tortoise): a tenth, then all.
 
     Differs from:
-      Ash and Adams, who hold out a third of the training images to test on, and train until 99 % of the training images
-      are right. Lee et al., who also give half of the first images wrong labels. Neither draws subsets class by class.
+      Ash and Adams, who hold out a third of the training images for the test, and train to 99 % training accuracy. Lee
+      et al., who also assign wrong labels to half of the first images. Neither balances the classes of a subset.
     """
     true_labels = dataset.train.labels
     num_examples = len(true_labels)
@@ -59,11 +60,7 @@ def warm_start(dataset: Dataset, *, num_tasks: int = 2, first_fraction: float = 
         return by_class[slots]
 
     def train_batch(data: ImageData, task: Int[Array, " examples"], indices: Int[Array, " batch"]) -> Batch:
-        return Batch(normalized(data, data.train, task[indices]), jnp.asarray(data.train.labels)[task[indices]])
-
-    def test_batch(data: ImageData, task: Int[Array, " examples"], indices: Int[Array, " batch"]) -> Batch:
-        del task
-        return Batch(normalized(data, data.test, indices), jnp.asarray(data.test.labels)[indices])
+        return labelled(data, data.train, (), task[indices])
 
     def num_train(index: int) -> int:
         still_missing = (1 - first_fraction) * (num_tasks - 1 - index) / max(num_tasks - 1, 1)
@@ -76,7 +73,7 @@ def warm_start(dataset: Dataset, *, num_tasks: int = 2, first_fraction: float = 
         num_outputs=dataset.num_classes,
         inputs=image_inputs(dataset),
         train=Split(num_train, train_batch),
-        test=Split(lambda _: len(dataset.test.labels), test_batch),
+        test=all_images(dataset, "test"),
         objective=CLASSIFICATION,
         headline="test_accuracy",
         chance=1 / dataset.num_classes,
@@ -86,7 +83,7 @@ def warm_start(dataset: Dataset, *, num_tasks: int = 2, first_fraction: float = 
 
 
 def _even_slots(labels: Int[np.ndarray, " examples"]) -> Int[np.ndarray, " examples"]:
-    """Places in a list sorted by class, in an order in which every class comes at its own even pace."""
+    """Indices into a list sorted by class, in an order that spreads every class evenly."""
     counts = np.bincount(labels)
     rank = np.concatenate([np.arange(count) for count in counts])
     return np.argsort((rank + 0.5) / np.repeat(counts, counts), kind="stable")
