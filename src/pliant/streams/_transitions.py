@@ -24,14 +24,13 @@ class Between(NamedTuple):
 
 
 def output_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
-    r"""Fades the old labels into the uniform distribution, and that into the new labels.
+    r"""Makes a change of labels gradual: the old ones fade into the uniform distribution, and that into the new ones.
 
     .. math:: y_\alpha = (1-2\alpha)\,\mathrm{onehot}(y_{old}) + 2\alpha/C \quad (\alpha \le \tfrac12), \qquad
               y_\alpha = (2\alpha-1)\,\mathrm{onehot}(y_{new}) + (2-2\alpha)/C \quad (\alpha \ge \tfrac12)
 
     at α = m/M after micro-step m of M; the loss is the cross-entropy against y. Texts fade token by token. Scores
-    compare with the nearer hard labels: the old ones before α = ½, then the new ones. Use it to make a change of labels
-    gradual.
+    compare with the nearer hard labels: the old ones before α = ½, then the new ones.
 
     Args:
       stream: classification or text whose inputs stay the same from task to task.
@@ -83,12 +82,11 @@ def output_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
 
 
 def input_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
-    r"""Fades the inputs of one task into those of the next, example by example.
+    r"""Makes a change of inputs gradual: the inputs of a task fade into those of the next, example by example.
 
     .. math:: x_\alpha = (1-\alpha)\,x_{old} + \alpha\,x_{new}
 
-    at α = m/M after micro-step m of M, on normalised inputs; targets stay the same. Use it to make a change of inputs
-    gradual.
+    at α = m/M after micro-step m of M, on normalised inputs; targets stay the same.
 
     Args:
       stream: one whose targets stay the same from task to task, and whose inputs are arrays.
@@ -133,11 +131,10 @@ def input_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
 
 
 def task_sampling(stream: Stream, *, micro_steps: int) -> Stream:
-    r"""Mixes examples of the old and the new task, with a growing share of the new one.
+    r"""Makes any change gradual: mixes examples of the old and the new task, with a growing share of the new one.
 
     After micro-step m of M, :math:`n = \lfloor (mN + M/2)/M \rfloor` of the N examples are of the new task and N − n of
-    the old one. They are two independent random subsets; the first grows and the second shrinks. Use it to make any
-    change gradual, without examples that belong to neither task.
+    the old one. They are two independent random subsets; the first grows and the second shrinks. No example belongs to neither task.
 
     Args:
       stream: one whose tasks have training sets of equal size.
