@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import pytest
 
 from pliant.errors import UserError
-from pliant.settings import cast, options
+from pliant.settings import cast, description, meanings, options
 
 
 def test_options_are_the_keyword_only_parameters():
@@ -78,3 +78,65 @@ def test_cast_refuses_other_kinds(value, default, message):
     with pytest.raises(UserError) as caught:
         cast("name", value, default)
     assert str(caught.value) == message
+
+
+def test_meanings_are_the_entries_under_args():
+    def factory(data, *, b1, b2, rate, **options):
+        """Makes one.
+
+        A paragraph with Args: in it.
+
+        Args:
+          data: what is learned.
+          b1, b2: decay rates, in [0, 1): the first and the
+            second :math:`\\beta` of `adam`.
+          rate: a step size;
+            0.1: usual.
+          **options: others.
+
+        Returns:
+          that: one.
+
+        References:
+          None: a test.
+        """
+        return data, b1, b2, rate, options
+
+    decays = "decay rates, in [0, 1): the first and the second \\beta of adam"
+    assert meanings(factory) == {
+        "data": "what is learned",
+        "b1": decays,
+        "b2": decays,
+        "rate": "a step size; 0.1: usual",
+        "options": "others",
+    }
+    assert description(factory) == ["Makes one.", "A paragraph with Args: in it."]
+
+
+def test_formulas_and_sections_are_not_in_the_description():
+    def measure():
+        """Measures.
+
+        .. math:: x
+
+        A `unit`
+        is dead.
+
+        References:
+          None: a test.
+
+        Differs from:
+          Nothing known.
+        """
+
+    assert description(measure) == ["Measures.", "A unit is dead."]
+
+
+@pytest.mark.parametrize("text", [None, "", "Makes one.\n\nArgs:\n  no colon\n", "Raises:\n  ValueError\n"])
+def test_what_is_not_written_in_googles_style_has_no_meanings(text):
+    def factory():
+        return None
+
+    factory.__doc__ = text
+    assert meanings(factory) == {}
+    assert all(isinstance(each, str) for each in description(factory))

@@ -1,14 +1,18 @@
-"""Options of a factory, read off its signature and docstring, and the casting of text such as `0.03` to their types."""
+"""Options of a factory, read from its signature and docstring; casting of text such as `0.03` to their types."""
 
 import inspect
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, get_args, get_origin
+
+from docstring_parser import Docstring, ParseError
+from docstring_parser.google import DEFAULT_SECTIONS, GoogleParser, Section, SectionType
 
 from pliant.errors import UserError
 
 Value: TypeAlias = float | int | bool | str | tuple[int, ...] | None
+_OWN_SECTIONS = (Section(title, title.lower(), SectionType.SINGULAR) for title in ("References", "Differs from"))
+_GOOGLE = GoogleParser([*DEFAULT_SECTIONS, *_OWN_SECTIONS])
 _INT32_MAX = 2**31 - 1  # inside a compiled program whole numbers are int32
 
 
@@ -25,7 +29,7 @@ def options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def meanings(factory: Callable[..., Any]) -> dict[str, str]:
-    """What the parameters of a factory mean, as its docstring says under Args, or those of the functions that it calls.
+    """What the parameters of a factory mean, as its docstring says under Args.
 
     Example:
       >>> def factory(*, rate=0.1, kind="a"):
@@ -38,38 +42,38 @@ def meanings(factory: Callable[..., Any]) -> dict[str, str]:
       >>> meanings(factory)
       {'rate': '≥ 0', 'kind': '"a" or "b"'}
     """
-    found: dict[str, str] = {}
-    for each in (factory, *_called(factory)):
-        found = _arguments(inspect.getdoc(each) or "") | found
-    return found
+    texts = {each.arg_name: plain_text(each.description or "").removesuffix(".") for each in _parsed(factory).params}
+    return {name.strip(" *"): text for names, text in texts.items() for name in names.split(",")}
 
 
-def _called(factory: Callable[..., Any]) -> list[Callable[..., Any]]:
-    """The functions of ours that a function names in its code."""
-    factory = inspect.unwrap(factory)
-    code = getattr(factory, "__code__", None)
-    named = [getattr(factory, "__globals__", {}).get(name) for name in getattr(code, "co_names", ())]
-    return [each for each in named if inspect.isfunction(each) and each.__module__.startswith("pliant")]
+def description(documented: Any) -> list[str]:
+    """The paragraphs of a docstring before its sections, without formulas; the first is its first line.
+
+    Example:
+      >>> description(meanings)
+      ['What the parameters of a factory mean, as its docstring says under Args.']
+    """
+    parsed = _parsed(documented)
+    paragraphs = [parsed.short_description or "", *(parsed.long_description or "").split("\n\n")]
+    return [plain_text(each) for each in paragraphs if each.strip() and not each.lstrip().startswith("..")]
 
 
-def _arguments(text: str) -> dict[str, str]:
-    """The entries under Args of a docstring, each as one line without mark-up."""
-    section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)+)", text, flags=re.MULTILINE)
-    entries = re.findall(r"^  (\w[\w, *]*): (.*(?:\n   .*)*)", section.group(1) if section else "", flags=re.MULTILINE)
-    plain = {names: plain_text(meaning).removesuffix(".") for names, meaning in entries}
-    return {name: meaning for names, meaning in plain.items() for name in names.replace("*", "").split(", ")}
+def _parsed(documented: Any) -> Docstring:
+    """The parts of a docstring; none of one that is not written as Google's style says."""
+    try:
+        return _GOOGLE.parse(inspect.getdoc(documented))
+    except ParseError:
+        return Docstring()
 
 
 def plain_text(text: str) -> str:
-    """A piece of documentation as one line without mark-up.
+    """A piece of documentation as one line, without backticks and the names of roles.
 
     Example:
-      >>> plain_text("a :math:`p_t`  of `snr`, see `its paper <https://arxiv.org/>`_")
-      'a p_t of snr, see its paper'
+      >>> plain_text("a :math:`p_t`  of `snr`")
+      'a p_t of snr'
     """
-    text = re.sub(r"`([^`<]*?)\s*<[^`>]*>`_+", r"\1", text)
-    text = re.sub(r":\w+:`([^`]*)`|`+([^`]*)`+", lambda match: match.group(1) or match.group(2) or "", text)
-    return " ".join(text.split())
+    return " ".join(text.replace(":math:", "").replace("`", "").split())
 
 
 def cast(name: str, value: Any, default: Any, annotation: Any = float) -> Value:

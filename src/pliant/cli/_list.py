@@ -1,8 +1,6 @@
 """`pliant list`: what can be named in a run."""
 
 import dataclasses
-import inspect
-import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,7 +13,7 @@ from pliant.diagnostics import DIAGNOSTICS
 from pliant.methods import METHODS, defaults
 from pliant.networks import NETWORKS
 from pliant.presets import PRESETS, SCALES, Preset
-from pliant.settings import options
+from pliant.settings import description, meanings, options
 from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 
 
@@ -56,10 +54,9 @@ class List:
 
 
 def _factory_row(name: str, factory: Callable[..., Any]) -> tuple[str, str, str]:
-    first_line = (inspect.getdoc(factory) or "").splitlines()[0]
     own_flags = ("num_tasks", "widths", "use_bias")  # --tasks, --widths, --use-bias
     values = {key: option.default for key, option in options(factory).items() if key not in own_flags}
-    return name, first_line, _pairs(values)
+    return name, description(factory)[0], _pairs(values)
 
 
 def _sizes(preset: Preset) -> str:
@@ -68,9 +65,7 @@ def _sizes(preset: Preset) -> str:
 
 def _wants(transition: Callable[..., Any]) -> tuple[str, str]:
     """First line of a transition's documentation, and what it says of the stream."""
-    text = inspect.getdoc(transition) or ""
-    stream = re.search(r"stream: (.*)\.", text)
-    return text.splitlines()[0], stream.group(1) if stream else "all streams"
+    return description(transition)[0], meanings(transition).get("stream", "all streams")
 
 
 def _pairs(values: dict[str, Any]) -> str:

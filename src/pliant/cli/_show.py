@@ -2,9 +2,7 @@
 
 import dataclasses
 import difflib
-import inspect
 import os
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -23,7 +21,7 @@ from pliant.methods import METHODS, defaults, find, option_meanings, split_spec
 from pliant.networks import NETWORKS
 from pliant.presets import PRESETS, SCALES
 from pliant.results import RunFolder
-from pliant.settings import meanings, options, plain_text
+from pliant.settings import description, meanings, options, plain_text
 from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 from pliant.supervised import RunConfig
 
@@ -108,7 +106,7 @@ def _explain_method(name: str) -> None:
 def _explain_factory(kind: str, factories: Mapping[str, Callable[..., Any]]) -> Callable[[str], None]:
     def explain(name: str) -> None:
         factory = factories[name]
-        for text in _description(factory):
+        for text in description(factory):
             print_paragraph(text)
         _print_when(kind, name)
         values = {key: option.default for key, option in options(factory).items()}
@@ -128,7 +126,7 @@ def _explain_dataset(name: str) -> None:
 def _explain_diagnostic(name: str) -> None:
     diagnostic = DIAGNOSTICS[name]
     print_paragraph(diagnostic.summary)
-    for text in _description(diagnostic.measure or diagnostic.follow):
+    for text in description(diagnostic.measure or diagnostic.follow):
         print_paragraph(text)
     _print_when("diagnostic", name)
     print_paragraph(f"Cost: {_COSTS[diagnostic.cost]}.")
@@ -203,12 +201,6 @@ def _add_run_option(table: Table, name: str) -> None:
 def _text(value: Any) -> str:
     """A value as it is written on the command line."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _description(documented: Any) -> list[str]:
-    """The paragraphs in front of the arguments, without formulas."""
-    front = re.split(r"^\w[\w ]*:\n", inspect.getdoc(documented) or "", maxsplit=1, flags=re.MULTILINE)[0]
-    return [plain_text(each) for each in front.split("\n\n") if each.strip() and not each.lstrip().startswith("..")]
 
 
 def _field_meanings(kind: type) -> dict[str, str]:
