@@ -134,7 +134,8 @@ def task_sampling(stream: Stream, *, micro_steps: int) -> Stream:
     r"""Makes any change gradual: mixes examples of the old and the new task, with a growing share of the new one.
 
     After micro-step m of M, :math:`n = \lfloor (mN + M/2)/M \rfloor` of the N examples are of the new task and N − n of
-    the old one. They are two independent random subsets; the first grows and the second shrinks. No example belongs to neither task.
+    the old one. They are two independent random subsets; the first grows and the second shrinks. Every example belongs
+    to one of the two tasks.
 
     Args:
       stream: one whose tasks have training sets of equal size.
