@@ -92,7 +92,7 @@ def test_the_published_sizes():
 def test_errors():
     with pytest.raises(UserError, match="got order='sorted'; wanted 'random' or 'natural'"):
         unchecked(class_incremental)(MANY, num_tasks=4, classes_per_task=3, order="sorted")
-    message = r"got 20 tasks of 5 new classes each from 'many'; wanted at most its 12 classes together. Lower --tasks"
+    message = r"got 20 tasks of 5 new classes each from 'many'; wanted at most its 12 classes in total. Lower --tasks"
     with pytest.raises(UserError, match=message):
         class_incremental(MANY)
     with pytest.raises(UserError, match="got classes_per_task=0; wanted a finite number ≥ 1"):

@@ -180,7 +180,7 @@ def test_samples_of_both_tasks_sum_to_all_examples(micro_steps, key):
 
 def test_samples_are_random_subsets(key):
     """No prefixes; others for each task and seed; and those of the old and the new task are independent."""
-    stream = task_sampling(_numbered(400), micro_steps=2)
+    stream = task_sampling(_numbered(lambda index: 400), micro_steps=2)
 
     def subsets(key, index):
         batch = _batch(stream, _between(stream, key, index, 1), jnp.arange(400))
@@ -207,7 +207,7 @@ def test_sampled_texts_come_whole(key):
 
 @pytest.mark.parametrize(("size", "micro_steps"), [(1_000_000, 9_999), (5120, 20), (7, 3), (3, 7), (1, 2)])
 def test_numbers_of_samples_are_exact(size, micro_steps):
-    task = task_sampling(_numbered(2), micro_steps=2).task(jax.random.key(0), 1)
+    task = task_sampling(_numbered(lambda index: 2), micro_steps=2).task(jax.random.key(0), 1)
     for micro_step in {0, 1, micro_steps // 2, micro_steps - 1, micro_steps}:
         exact = (fractions.Fraction(micro_step * size, micro_steps) + fractions.Fraction(1, 2)).__floor__()
         assert int(num_new(task._replace(micro_step=jnp.int32(micro_step)), size, micro_steps)) == exact

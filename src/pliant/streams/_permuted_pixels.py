@@ -3,11 +3,12 @@
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from pliant.errors import require_choice, require_range
 from pliant.streams._datasets import Dataset, Images
-from pliant.streams._images import ImageData, all_images, image_data, image_inputs, labelled
+from pliant.streams._images import ImageData, all_images, image_data, image_inputs, normalized
 from pliant.streams._objectives import CLASSIFICATION
 from pliant.types import Batch, Key, Stream
 
@@ -54,8 +55,9 @@ def permuted_pixels(
         return jax.random.permutation(jax.random.fold_in(key, index), size)
 
     def batch(data: ImageData, images: Images, task: Int[Array, " size"], indices: Int[Array, " batch"]) -> Batch:
-        inputs, targets = labelled(data, images, task, indices)
-        return Batch(inputs.reshape(len(indices), size, -1)[:, task].reshape(inputs.shape), targets)
+        pixels = normalized(data, images, indices)
+        permuted = pixels.reshape(len(indices), size, -1)[:, task].reshape(pixels.shape)
+        return Batch(permuted, jnp.asarray(images.labels)[indices])
 
     return Stream(
         name="permuted-pixels",
