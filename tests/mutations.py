@@ -109,8 +109,8 @@ MUTATIONS = {
     ),
     "resumed-with-other-keys": Mutation(
         "training/_run.py",
-        "_Trainer(plan, method, seeds, programs)",
-        "_Trainer(plan, method, [seed + (first > 0) for seed in seeds], programs)",
+        "_Trainer(plan, method, seeds, reused)",
+        "_Trainer(plan, method, [seed + (first > 0) for seed in seeds], reused)",
         "tests/supervised/test_run.py",
     ),
     "restores-the-oldest": Mutation(

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from pliant import cli, training
+from pliant import cli, supervised
 from pliant.errors import UserError
 from pliant.methods import find
 from pliant.supervised import RunConfig
@@ -120,15 +120,15 @@ def test_commands_of_the_readme_exist(command):
 @pytest.mark.parametrize("words", [command for command in COMMANDS if command.values[0][0] == "run"])
 def test_every_run_is_understood(words, tmp_path, monkeypatch):
     """Its options are parsed and its run is planned, not trained; digits stand in for data that must be downloaded."""
-    planned = []
+    planned, make_plan = [], supervised.make_plan
 
-    def run(config, *arguments, **options):
-        planned.append(training.make_plan(dataclasses.replace(config, dataset=None, train_size=None, test_size=None)))
+    def plan(config, data_dir):
+        planned.append(make_plan(dataclasses.replace(config, dataset=None, train_size=None, test_size=None)))
         raise UserError(got="a plan", wanted="no training", do="Go on.")
 
     monkeypatch.chdir(tmp_path)
     Path("my_methods.py").write_text(_own_method())
-    monkeypatch.setattr(training, "run", run)
+    monkeypatch.setattr(supervised, "make_plan", plan)
     assert cli.main(words) == cli.USER_ERROR
     assert planned
 
@@ -140,7 +140,7 @@ def finished(tmp_path_factory):
     config = RunConfig(
         methods=("adam",), seeds=1, tasks=1, epochs=1, widths=(8,), diagnostics=("standard", "ntk"), checkpoints="all"
     )
-    training.run(config, folder / "runs" / "NAME")
+    supervised.run(config, folder / "runs" / "NAME")
     for name in ("abrupt", "forty", "four", "two"):
         shutil.copytree(folder / "runs" / "NAME", folder / name)
     return folder
@@ -150,7 +150,7 @@ def finished(tmp_path_factory):
 def test_every_other_command_works(words, finished, monkeypatch, capsys):
     """Each runs as it is written; only measurements are left out."""
     monkeypatch.chdir(finished)
-    monkeypatch.setattr(training, "diagnose_run", lambda *arguments, **options: [])
+    monkeypatch.setattr(supervised, "diagnose_run", lambda *arguments, **options: [])
     assert cli.main(words) == 0, capsys.readouterr().err
 
 

@@ -83,7 +83,7 @@ def _report(monkeypatch, out, errors):
     monkeypatch.setattr(sys, "stderr", errors())
     with _run._reporting(2) as report:
         for fraction in (0.5, 1.0):
-            report(Progress("adamo-maxmin", 1, fraction, fraction / 2, "token_accuracy", 0.25))
+            report(Progress("adamo-maxmin", 1, fraction, fraction / 2, "online_token_accuracy", 0.25))
     return sys.stdout.getvalue(), sys.stderr.getvalue()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pliant.presets import PRESETS, SCALES
 from pliant.streams import load_dataset, random_labels
-from pliant.supervised import make_plan, make_stream, micro_steps, run, settings_in_use
+from pliant.supervised import make_plan, micro_steps, run, settings_in_use
 
 # name: stream, data set, training images, batch, epochs (or updates) a task, tasks, seeds, learning rate, network
 PUBLISHED = {
@@ -142,10 +142,12 @@ def test_transitions_have_updates_for_every_micro_step(name, scale):
         num_train = config.train_size or ALL_IMAGES[config.dataset]
         stream = random_labels(load_dataset("digits"))
         train = stream.train._replace(num=lambda _: num_train)
-        stream = stream._replace(train=train, micro_steps=config.micro_steps)
+        moments = micro_steps(config, stream._replace(train=train, micro_steps=config.micro_steps), 1)
     else:
-        stream, _ = make_stream(config, None, {})
-    assert set(micro_steps(config, stream, 1)) == set(range(1, config.micro_steps + 1))
+        used = dataclasses.replace(config, settings=settings_in_use(config.settings, config))
+        source = make_plan(used).methods[0].source
+        moments = source.feed([0], 1, 0, source.num_updates(1)).shared
+    assert set(moments) == set(range(1, config.micro_steps + 1))
 
 
 @pytest.mark.parametrize("name", PRESETS)

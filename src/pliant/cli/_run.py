@@ -93,7 +93,7 @@ def _reporting(num_tasks: int) -> Iterator[Callable[[training.Progress], None]]:
     bar = progress.add_task("", total=1.0, method="", task="", score="")
 
     def report(now: training.Progress) -> None:
-        score = f"{now.metric.replace('_', ' ')} {now.value:.3g}"
+        score = f"{now.score_name.replace('_', ' ')} {now.score:.3g}"
         if has_bar:
             progress.start()  # the first report starts it: errors of the configuration come before
             progress.update(

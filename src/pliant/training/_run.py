@@ -24,7 +24,6 @@ from pliant.training._observe import Group, Observed, Shared, views_of
 from pliant.training._pace import rates, sampled_weights
 from pliant.training._plan import MethodPlan, Plan
 from pliant.training._record import fingerprint
-from pliant.training._seeds import Program
 from pliant.training._state import Carry, SeedSlot, View
 from pliant.training._sums import Sums
 from pliant.types import Diagnostic, State
@@ -42,10 +41,10 @@ class Progress(NamedTuple):
     """Fraction of the task, in [0, 1]; every task is reported with 1.0 once, at its end."""
     done: float
     """Fraction of the whole run, in [0, 1]."""
-    metric: str
-    """What `value` is of."""
-    value: float
-    """So far in this task, mean over seeds."""
+    score_name: str
+    """The metric that is shown, such as "online_accuracy"."""
+    score: float
+    """Its value so far in this task, mean over seeds."""
 
 
 def train(plan: Plan, path: Path, report: Callable[[Progress], None] = lambda _: None) -> RunFolder:
@@ -69,10 +68,10 @@ def train(plan: Plan, path: Path, report: Callable[[Progress], None] = lambda _:
     with RunFolder.opened(path, plan.configuration, fingerprint(plan.configuration)) as folder, one_blas_thread():
         folder.record_environment(environment())
         folder.log(f"start: {folder.title}")
-        programs: dict[Any, Program] = {}
+        reused: dict[Any, Any] = {}
         for number, method in enumerate(plan.methods):
             with users_code(method.spec):
-                _train_method(plan, method, folder, report, number / len(plan.methods), programs)
+                _train_method(plan, method, folder, report, number / len(plan.methods), reused)
         summarize_run(folder.metrics, folder.headline).to_csv(folder.path / "summary.csv", index=False)
         folder.log("done")
     return folder
@@ -84,7 +83,7 @@ def _train_method(
     folder: RunFolder,
     report: Callable[[Progress], None],
     done: float,
-    programs: dict[Any, Program],
+    reused: dict[Any, Any],
 ) -> None:
     """Trains one method on all tasks that are still to do."""
     protocol, name, seeds = plan.protocol, method.method.name, range(plan.protocol.seeds)
@@ -99,7 +98,7 @@ def _train_method(
         started = time.perf_counter()
         for diagnostic, reason in method.unmeasured.items():
             folder.log(f"{name}: without {diagnostic}: {reason}")
-        trainer = _Trainer(plan, method, seeds, programs)
+        trainer = _Trainer(plan, method, seeds, reused)
         if first:
             trainer.restore(checkpoints)
             folder.log(f"{name}: continues after task {first} of {protocol.tasks}")
@@ -134,15 +133,17 @@ class _Learned(NamedTuple):
 class _Trainer:
     """The state of one method's learning between tasks, and how it goes on."""
 
-    def __init__(self, plan: Plan, method: MethodPlan, seeds: Sequence[int], programs: dict[Any, Any]):
-        """Initialises the learner of every slot."""
+    def __init__(self, plan: Plan, method: MethodPlan, seeds: Sequence[int], reused: dict[Any, Any]):
+        """Initialises the learner of every slot; programs and data in `reused` are not made again."""
         self._plan, self._method, self._seeds = plan, method, seeds
         of_slot, own = slots(seeds, method)
         self._place = np.tile(np.arange(len(seeds)), len(method.points))  # of each slot's seed among the seeds
-        learner = make_learner(method, len(of_slot), protocol=plan.protocol, programs=programs)
+        learner = make_learner(method, len(of_slot), protocol=plan.protocol, programs=reused)
         self._learner, axis = learner, learner.axis
-        placed = programs.setdefault(("data", id(method.source.data), axis.mesh), axis.share(method.source.data))
-        self._shared = Shared(axis.share(as_arrays(method.traced)), placed, facts=method.source.facts(0))
+        place = "data", id(method.source.data), axis.mesh
+        if place not in reused:
+            reused[place] = axis.share(method.source.data)
+        self._shared = Shared(axis.share(as_arrays(method.traced)), reused[place], facts=method.source.facts(0))
         self._carry: Carry
         self._slot: SeedSlot
         self._carry, self._slot = learner.init(axis.put((of_slot, own)), self._shared)
