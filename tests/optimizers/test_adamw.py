@@ -1,9 +1,12 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from one_update import MLP, by_role, moved, params_of, parts, still
 from pliant.errors import UserError
 from pliant.networks import vit
+from pliant.optimizers import adamw
 
 
 @pytest.mark.parametrize(("name", "spared"), [("adamw", ()), ("weight-decay", ("bias", "norm"))])
@@ -26,3 +29,15 @@ def test_refuses():
     message = r"got weight_decay=-0.1; wanted a finite number ≥ 0. Use 0 for plain Adam"
     with pytest.raises(UserError, match=message):
         parts("adamw", weight_decay=-0.1)
+
+
+def test_a_traced_decay_of_zero_leaves_infinite_weights_alone():
+    params = jnp.array([1.0, jnp.inf])
+
+    @jax.jit
+    def update(weight_decay):
+        tx = adamw(0.1, weight_decay=weight_decay)
+        return tx.update(jnp.zeros(2), tx.init(params), params)[0]
+
+    np.testing.assert_array_equal(update(0.0), [0.0, 0.0])
+    np.testing.assert_allclose(update(0.5), [-0.05, -np.inf])

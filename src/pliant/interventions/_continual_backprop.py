@@ -334,7 +334,7 @@ def _with_new_statistics(learned: Learned, wiring: Wiring, units: Units, key: Ke
 
 CONTINUAL_BACKPROP = Method(
     name="continual-backprop",
-    summary="Adam that replaces the least useful units all along, a few at a time",
+    summary="Adam that continually replaces the least useful units, a few at a time",
     reference="Dohare et al. 2024, methods; Dohare et al. 2021, algorithm 1",
     intervention=continual_backprop,
     off={"replacement_rate": 0.0},

@@ -191,7 +191,7 @@ def _scale(gradient: Array, weights: Array, axes: tuple[int, ...] | None, min_sc
 
 DASH = Method(
     name="dash",
-    summary="Adam that shrinks weights which do not point where a new task wants them",
+    summary="Adam that shrinks weights that do not point along the negative gradient of a new task",
     reference="Shin et al. 2024, algorithm 1",
     intervention=Part(dash, roles=("matrix", "head", "bias")),
     off={"min_scale": 1.0},

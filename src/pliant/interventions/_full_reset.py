@@ -61,7 +61,7 @@ FULL_RESET = Method(
 )
 RESET_DISTILL = Method(
     name="reset-distill",
-    summary="a new network for every task, taught by the old one while it starts",
+    summary="a new network for every task, taught by the old one at first",
     reference="Schmitt et al. 2018, the student's auxiliary loss; Igl et al. 2021",
     penalty=distillation,
     intervention=full_reset,

@@ -188,7 +188,7 @@ def _with_leaves(params: Params, leaves: Mapping[str, Array]) -> Params:
 
 PLASTICITY_INJECTION = Method(
     name="plasticity-injection",
-    summary="Adam; once, the head is frozen and a fresh one learns what it does not",
+    summary="Adam; the head is frozen once, and a fresh head learns the correction to it",
     reference="Nikishin et al. 2023, the definition of the intervention",
     wrap=with_injection,
     intervention=plasticity_injection,

@@ -133,7 +133,7 @@ def selective_reinit(
 
 SELECTIVE_WEIGHT_REINIT = Method(
     name="selective-weight-reinit",
-    summary="Adam with a periodic fresh start of the least useful weights of every kernel",
+    summary="Adam with a periodic reset of the least useful weights of every kernel",
     reference="Hernandez-Garcia et al. 2025 (arXiv 2508.00212)",
     intervention=Part(selective_reinit, roles=("matrix", "head")),
     off={"fraction": 0.0},

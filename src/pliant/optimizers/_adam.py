@@ -45,6 +45,6 @@ def adam(
 
 ADAM = Method(
     name="adam",
-    summary="Adam, nothing else: the baseline that loses plasticity",
+    summary="plain Adam: the baseline that loses plasticity",
     reference="Kingma and Ba 2015, algorithm 1",
 )

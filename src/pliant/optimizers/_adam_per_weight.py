@@ -148,7 +148,7 @@ def _grown(masses: PyTree[Float[Array, "..."]], decay: Number) -> PyTree[Float[A
 
 ADAM_PER_WEIGHT = Method(
     name="adam-per-weight",
-    summary="Adam with a bias correction for every weight: one that is reset starts like a new one; add it to resets",
+    summary="Adam with a bias correction for every weight, so reset weights start like new; combine it with resets",
     reference="Dohare et al. 2024, AdamGnT of their code",
     optimizer=adam_per_weight,
 )

@@ -147,7 +147,7 @@ def _distance(distance: Distance, before: Array, now: Array) -> Scalar:
 
 C_CHAIN = Method(
     name="c-chain",
-    summary="Adam with a penalty on what an update changes of the outputs on other examples",
+    summary="Adam with a penalty on how much an update changes the outputs on other examples",
     reference="Tang et al. 2025; Tang and Berseth 2024",
     penalty=churn,
     off={"strength": 0.0},

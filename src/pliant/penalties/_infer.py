@@ -201,7 +201,7 @@ def _wired(wiring: Wiring, heads: set[str]) -> Wiring:
 
 INFER = Method(
     name="infer",
-    summary="Adam with linear functions of the features held at a multiple of their initial values (InFeR)",
+    summary="Adam with linear functions of the features kept at a multiple of their initial values (InFeR)",
     reference="Lyle et al. 2022, section 4",
     penalty=infer,
     wrap=with_auxiliary_heads,
