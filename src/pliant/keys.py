@@ -7,32 +7,44 @@ import jax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 
-class Draw(enum.IntEnum):
-    """What is drawn: the number that is folded into a key.
+class Draw(enum.Enum):
+    """What is drawn: the key that is split, and the number that is folded into it.
 
-    The first ones split a seed's root key, see `SeedKeys`. The others split one of those keys further, beside numbers
-    that count from 0 (updates, tasks, calls). They lie above all int32 numbers, so they never meet a count. The data
-    order is drawn by NumPy from (seed, task, epoch).
+    "seed" is a seed's root key, and "layer" the key that a network is called with; the others are of `SeedKeys`. These
+    keys are also folded with numbers that count from 0: updates, tasks, layers, calls. What is drawn beside such a
+    count has a number that the count does not reach. The order of examples is drawn by NumPy from (seed,
+    task, epoch).
 
     Example:
-      >>> Draw.NETWORK < 2**31 <= Draw.SWITCH
-      True
+      >>> Draw.SWITCH.key, Draw.SWITCH.number > 2**31
+      ('method', True)
     """
 
-    NETWORK = 0
-    TASKS = 1
-    METHOD = 2
-    NOISE = 3
-    PROBE = 4
-    # Of METHOD, beside the updates.
-    HEAD = 2**32 - 2
-    OPTIMIZER = 2**32 - 3
-    PENALTY = 2**32 - 4
-    SWITCH = 2**32 - 5
-    DIAGNOSTIC = 2**32 - 6
-    # Of NOISE, beside the updates and calls.
-    BATCH = 2**32 - 1
-    SOURCE = 2**32 - 7
+    NETWORK = "seed", 0
+    TASKS = "seed", 1
+    METHOD = "seed", 2
+    NOISE = "seed", 3
+    PROBE = "seed", 4
+    HEAD = "method", 2**32 - 2
+    OPTIMIZER = "method", 2**32 - 3
+    PENALTY = "method", 2**32 - 4
+    SWITCH = "method", 2**32 - 5
+    DIAGNOSTIC = "method", 2**32 - 6
+    BATCH = "noise", 2**32 - 1
+    SOURCE = "noise", 2**32 - 2
+    TRANSITION = "tasks", 2**20
+    ACTIVATION = "layer", 2**32 - 1
+    AUXILIARY_HEADS = "network", 2**32 - 1
+
+    @property
+    def key(self) -> str:
+        """The name of the key that is split."""
+        return self.value[0]
+
+    @property
+    def number(self) -> int:
+        """What is folded into it."""
+        return self.value[1]
 
 
 class SeedKeys(NamedTuple):
@@ -59,7 +71,7 @@ def seed_keys(seed: Int[Array, ""] | int) -> SeedKeys:
       True
     """
     root = jax.random.key(seed)
-    return SeedKeys(*(jax.random.fold_in(root, Draw[name.upper()].value) for name in SeedKeys._fields))
+    return SeedKeys(*(jax.random.fold_in(root, Draw[name.upper()].number) for name in SeedKeys._fields))
 
 
 def draw_key(stream: PRNGKeyArray, draw: Draw, number: Any) -> PRNGKeyArray:
@@ -76,4 +88,4 @@ def draw_key(stream: PRNGKeyArray, draw: Draw, number: Any) -> PRNGKeyArray:
       >>> bool((jax.random.key_data(keys[0]) == jax.random.key_data(keys[1])).all())
       False
     """
-    return jax.random.fold_in(jax.random.fold_in(stream, draw.value), number)
+    return jax.random.fold_in(jax.random.fold_in(stream, draw.number), number)

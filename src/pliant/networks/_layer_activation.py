@@ -4,18 +4,16 @@ import itertools
 from collections.abc import Callable
 from typing import TypeAlias
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
 from pliant.errors import UserError
+from pliant.keys import Draw, draw_key
 from pliant.networks._activations import Activation
 from pliant.types import Key, Role
 
 NextKey: TypeAlias = Callable[[], Key | None]
-
-_ACTIVATIONS = 2**32 - 1  # apart from dropout, which counts from 0
 
 
 class LayerActivation(nnx.Module):
@@ -64,7 +62,7 @@ def key_stream(key: Key | None, *, train: bool) -> NextKey:
                 wanted="a key",
                 do="Pass key=jax.random.key(0) to `apply`.",
             )
-        return jax.random.fold_in(jax.random.fold_in(key, _ACTIVATIONS), next(calls))
+        return draw_key(key, Draw.ACTIVATION, next(calls))
 
     return next_key
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_range, require_whole
 from pliant.isometry import split_axes
+from pliant.keys import Draw
 from pliant.layouts import find_output_axes
 from pliant.penalties._strength import heard, scaled
 from pliant.types import (
@@ -31,7 +32,6 @@ from pliant.types import (
 )
 
 _HEADS = "infer"
-_DRAW = 2**32 - 1  # apart from the draws of the network, which are numbered from 0
 
 
 def with_auxiliary_heads(network: Network, *, num_heads: int = 10) -> Network:
@@ -74,7 +74,9 @@ def with_auxiliary_heads(network: Network, *, num_heads: int = 10) -> Network:
 
     def init(key: Key) -> tuple[Params, State]:
         params, state = network.init(key)
-        kernel = jax.nn.initializers.lecun_normal()(jax.random.fold_in(key, _DRAW), (size, num_heads))
+        kernel = jax.nn.initializers.lecun_normal()(
+            jax.random.fold_in(key, Draw.AUXILIARY_HEADS.number), (size, num_heads)
+        )
         return {**params, _HEADS: {"kernel": kernel}}, state
 
     def apply(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from pliant.errors import UserError, require_range
+from pliant.keys import Draw
 from pliant.streams._objectives import mean_over_tokens, smoothed
 from pliant.types import Batch, Key, Split, Stream
 
@@ -173,7 +174,7 @@ def task_sampling(stream: Stream, *, micro_steps: int) -> Stream:
     (size,) = sizes
 
     def task(key: Key, index: Any) -> Between:
-        draws = jax.random.split(jax.random.fold_in(key, index + (1 << 20)))  # apart from the keys of the tasks
+        draws = jax.random.split(jax.random.fold_in(key, index + Draw.TRANSITION.number))
         subsets = tuple(jax.random.permutation(draw, size) for draw in draws)
         return gradual.task(key, index)._replace(subsets=subsets)
 
