@@ -1,4 +1,4 @@
-"""The one exception for everything that a user can mend."""
+"""The exception for everything that a user can correct, and the checks that raise it."""
 
 import difflib
 import math
@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from typing import Any
 
 _ROUNDING = {4: 2.0**-23, 2: 2.0**-8, 1: 2.0**-3}
-"""By bytes of a type, how far a number in it may be from what was meant: 0.9 in float32 is below 0.9."""
+"""Relative rounding error by the size of a type in bytes: 0.9 in float32 is below 0.9."""
 
 
 class UserError(ValueError):
-    """Something was asked that cannot be done: says what was got, what is wanted and what to do.
+    """The error for a request that cannot be met; its message says what was got, what is wanted and what to do.
 
-    The command line prints the message without a traceback and ends with exit code 2.
+    The command line prints the message without a traceback and exits with code 2.
 
     Example:
       >>> str(UserError(got="tasks=0", wanted="tasks ≥ 1", do="Leave --tasks out for the default of 20."))
@@ -27,7 +27,7 @@ class UserError(ValueError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], do: str) -> UserError:
-    """The error for a name that no registry has, with the nearest name that one has.
+    """The error for an unknown name, with the nearest known one.
 
     Example:
       >>> str(unknown_name("method", "adamoo", ["adam", "adamo"], "See `pliant list methods`."))
@@ -42,8 +42,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], do: str) -> UserErr
 def require_range(name: str, value: object, low: float, high: float = math.inf, *, do: str) -> None:
     """Raises unless `value` is one finite number with `low` ≤ `value` ≤ `high`.
 
-    Numbers may be Python's, or arrays and tensors without axes. What is not known yet passes: traced values, schedules
-    (anything that can be called), and None for what was left out.
+    Numbers may be Python's, or arrays and tensors without axes. Values that are not known yet pass: traced values,
+    schedules (any callable), and None for an argument left out.
 
     Example:
       >>> require_range("b1", 0.9, 0, 1, do="Use a decay rate such as 0.9.")
@@ -62,7 +62,7 @@ def require_whole(name: str, value: Any, low: int, high: float = math.inf, *, do
     """Raises unless `value` is a whole number with `low` ≤ `value` ≤ `high`; otherwise as `require_range`.
 
     Returns:
-      Python's integer for it; the value itself where it is not known yet.
+      The value as a Python integer; unchanged if it is not known yet.
 
     Example:
       >>> require_whole("every", 16.0, 1, do="Use a period in updates, such as 16.")
@@ -76,12 +76,12 @@ def require_whole(name: str, value: Any, low: int, high: float = math.inf, *, do
 
 
 def _is_known(value: object) -> bool:
-    jax = sys.modules.get("jax")  # where nobody has imported it, nothing is traced
+    jax = sys.modules.get("jax")  # without it nothing is traced
     return value is not None and not callable(value) and not (jax and isinstance(value, jax.core.Tracer))
 
 
 def _number(value: object) -> float | None:
-    """Python's number for a number, an array or a tensor without axes; None for everything else."""
+    """A number, or an array or tensor without axes, as a Python number; None for everything else."""
     if not isinstance(value, numbers.Real) and hasattr(value, "item") and tuple(getattr(value, "shape", (0,))) == ():
         value = value.item()
     if not isinstance(value, numbers.Real) or type(value).__name__ in ("bool", "bool_"):
@@ -101,7 +101,7 @@ def _shown(value: object, number: float | None) -> str:
 
 
 def require_choice(name: str, value: object, default: str, *others: str) -> None:
-    """Raises unless `value` is the default of an option or one of its other values.
+    """Raises unless `value` is one of an option's values; the first is its default.
 
     Example:
       >>> require_choice("norm", "layer", "none", "layer")

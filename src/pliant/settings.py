@@ -29,7 +29,7 @@ def options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def meanings(factory: Callable[..., Any]) -> dict[str, str]:
-    """What the parameters of a factory mean, as its docstring says under Args.
+    """The meanings of a factory's parameters, from the section Args of its docstring.
 
     Example:
       >>> def factory(*, rate=0.1, kind="a"):
@@ -47,11 +47,11 @@ def meanings(factory: Callable[..., Any]) -> dict[str, str]:
 
 
 def description(documented: Any) -> list[str]:
-    """The paragraphs of a docstring before its sections, without formulas; the first is its first line.
+    """The paragraphs of a docstring before its sections, without formulas; the first one is the first line.
 
     Example:
       >>> description(meanings)
-      ['What the parameters of a factory mean, as its docstring says under Args.']
+      ["The meanings of a factory's parameters, from the section Args of its docstring."]
     """
     parsed = _parsed(documented)
     paragraphs = [parsed.short_description or "", *(parsed.long_description or "").split("\n\n")]
@@ -59,7 +59,7 @@ def description(documented: Any) -> list[str]:
 
 
 def _parsed(documented: Any) -> Docstring:
-    """The parts of a docstring; none of one that is not written as Google's style says."""
+    """The parts of a docstring; none if it is not in Google style."""
     try:
         return _GOOGLE.parse(inspect.getdoc(documented))
     except ParseError:
@@ -67,7 +67,7 @@ def _parsed(documented: Any) -> Docstring:
 
 
 def plain_text(text: str) -> str:
-    """A piece of documentation as one line, without backticks and the names of roles.
+    """A piece of documentation as one line, without mark-up.
 
     Example:
       >>> plain_text("a :math:`p_t`  of `snr`")
@@ -117,7 +117,7 @@ def cast(name: str, value: Any, default: Any, annotation: Any = float) -> Value:
 
 
 def _kind(annotation: Any) -> type:
-    """What an option is that may also be None."""
+    """The type of an option that may also be None."""
     (other,) = set(get_args(annotation)) - {type(None)} or {float}
     return tuple if get_origin(other) in (Sequence, tuple) else int if other is int else float
 
@@ -127,7 +127,7 @@ def _integer(name: str, text: str, default: object) -> int:
         return _whole(text)
     except ValueError:
         raise UserError(
-            got=f"{name}={text}", wanted="whole numbers with commas between", do=f"The default is {default}."
+            got=f"{name}={text}", wanted="whole numbers separated by commas", do=f"The default is {default}."
         ) from None
 
 

@@ -102,7 +102,7 @@ def test_parts_of_several_types(tmp_path):
     write(tmp_path, random_images(1), [0], "train-0.parquet")
     write(tmp_path, random_images(1), ["owl"], "train-1.parquet")
     write(tmp_path, random_images(1), [0], "test.parquet")
-    with pytest.raises(UserError, match=r"got files of train of 'mine' that do not go together: .*int64"):
+    with pytest.raises(UserError, match=r"got files of train of 'mine' with different columns: .*int64"):
         load_dataset("mine", data_dir=tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. One file a command."""
+"""The command line: parse, call, print. Every command has a file."""
 
 import sys
 from collections.abc import Callable, Sequence

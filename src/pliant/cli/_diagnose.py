@@ -1,4 +1,4 @@
-"""`pliant diagnose`: measures the networks of a run."""
+"""`pliant diagnose`: diagnostics of the networks of a run."""
 
 import dataclasses
 from pathlib import Path
@@ -12,13 +12,13 @@ from pliant.diagnostics import DIAGNOSTICS
 
 @dataclasses.dataclass(frozen=True)
 class Diagnose:
-    """Measure the networks of a run from its checkpoints, and print what was found."""
+    """Measure diagnostics on the checkpoints of a run, and print them."""
 
     dir: Positional[Path]
     """Run folder."""
     task: int | None = None
-    """Task, counted from 1, at whose end to look; by default the last with a checkpoint. Runs with --checkpoints all
-    keep one of every task."""
+    """Task, counted from 1, at whose end to measure; by default the last with a checkpoint. Runs with --checkpoints all
+    keep a checkpoint of every task."""
     diagnostics: tuple[str, ...] = ("full",)
     """What to measure: basic, standard, full, or names; see `pliant list diagnostics`."""
     methods: tuple[str, ...] = ()

@@ -66,7 +66,7 @@ WHEN: Mapping[str, Mapping[str, str]] = {
         "hl-gauss": "on regression streams, to turn values into classes that know their neighbours.",
     },
     "stream": {
-        "random-labels": "to measure trainability alone: there is nothing to generalise, and tasks are equally hard.",
+        "random-labels": "first: a small network shows the loss of plasticity within minutes.",
         "permuted-pixels": "to measure trainability and test accuracy when the inputs change; not for convolutions.",
         "random-seq2seq": "as random-labels, for a text network.",
         "bigram-cipher": "for a text network on tasks with a rule to be found.",

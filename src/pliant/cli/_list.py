@@ -1,4 +1,4 @@
-"""`pliant list`: what can be named in a run."""
+"""`pliant list`: the names that a run knows."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,12 +19,12 @@ from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 
 @dataclasses.dataclass(frozen=True)
 class List:
-    """List what can be named in a run, with what can be set. `pliant show NAME` says more of each."""
+    """List the names that a run knows, with their options. `pliant show NAME` explains each."""
 
     kind: Positional[Literal["methods", "benchmarks", "streams", "transitions", "datasets", "networks", "diagnostics"]]
     """What to list."""
     plain: bool = False
-    """One name a line, nothing else."""
+    """Print names only, one a line."""
 
     def __call__(self) -> None:
         """Prints the list."""
@@ -32,7 +32,7 @@ class List:
             "methods": lambda: [(m.name, m.summary, _pairs(defaults(m))) for m in METHODS.values()],
             "benchmarks": lambda: [(p.name, p.summary, _sizes(p)) for p in PRESETS.values()],
             "streams": lambda: [_factory_row(name, make) for name, make in STREAMS.items()],
-            "transitions": lambda: [(name, *_wants(make)) for name, make in TRANSITIONS.items()],
+            "transitions": lambda: [(name, *_suited(make)) for name, make in TRANSITIONS.items()],
             "datasets": lambda: [(name, d.summary, d.hub or "embedded") for name, d in DATASETS.items()],
             "networks": lambda: [_factory_row(name, make) for name, make in NETWORKS.items()],
             "diagnostics": lambda: [(d.name, d.summary, d.cost) for d in DIAGNOSTICS.values()],
@@ -63,8 +63,8 @@ def _sizes(preset: Preset) -> str:
     return ", ".join(f"{preset.configs[scale].seeds} × {preset.configs[scale].tasks}" for scale in SCALES)
 
 
-def _wants(transition: Callable[..., Any]) -> tuple[str, str]:
-    """First line of a transition's documentation, and what it says of the stream."""
+def _suited(transition: Callable[..., Any]) -> tuple[str, str]:
+    """The first line of a transition's documentation, and the streams that it suits."""
     return description(transition)[0], meanings(transition).get("stream", "all streams")
 
 

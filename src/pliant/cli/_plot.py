@@ -1,4 +1,4 @@
-"""`pliant plot`: figures and pictures of stored numbers."""
+"""`pliant plot`: figures and pictures of a run's stored numbers."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,22 +15,23 @@ from pliant.results import RunFolder
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """Draw the figure of a run again, or of several runs in one; or a picture of what its diagnostics found."""
+    """Draw the figure of a run, or of several runs in one; or a picture of what a run's diagnostics found."""
 
     dirs: Positional[tuple[Path, ...]]
-    """Run folders. Several are drawn in one figure, in which lines are named by folder and method."""
+    """Run folders. Several share one figure, whose lines are named by folder and method."""
     out: Path | None = None
-    """File without suffix; by default in the (first) run folder. With --picture, -METHOD is added to it."""
+    """File without suffix; by default in the (first) run folder. With --picture, -METHOD is appended."""
     metric: str | None = None
-    """Metric of the figure: any that the run stored, such as loss, test_accuracy or effective_rank; by default the
+    """Metric of the figure: any that the run recorded, such as loss, test_accuracy or effective_rank; by default the
     run's headline metric."""
     picture: str | None = None
-    """In place of the figure, of one run: spectra, jacobian, ntk, hessian, gradient-cosine, probes or dormant."""
+    """A picture of one run instead of the figure: spectra, jacobian, ntk, hessian, gradient-cosine, probes or
+    dormant."""
     method: str | None = None
-    """Method of the picture; by default every one of the run, a file each."""
+    """Method of the picture; by default all methods of the run, one file for each."""
 
     def __call__(self) -> None:
-        """Draws the figure or the pictures and prints where they are."""
+        """Draws the figure or the pictures and prints their paths."""
         if not self.dirs:
             raise UserError(got="no run folder", wanted="at least one", do="Give what `pliant run` printed.")
         if self.picture is not None:
@@ -50,7 +51,7 @@ class Plot:
 
 
 def draw_figure(folders: Sequence[RunFolder], out: Path | None = None, metric: str | None = None) -> None:
-    """Draws a metric of one run or several, by default their headline, and prints where the figure is."""
+    """Draws a metric of one or several runs, by default their headline, and prints the path of the figure."""
     first = folders[0]
     if metric is None and len({folder.headline for folder in folders}) > 1:
         got = ", ".join(f"{folder.path}: {folder.headline}" for folder in folders)
@@ -77,7 +78,7 @@ def draw_figure(folders: Sequence[RunFolder], out: Path | None = None, metric: s
 
 
 def _draw_pictures(dirs: Sequence[Path], picture: str, method: str | None, out: Path | None) -> None:
-    """Draws a picture of every method asked for that has what it shows; an error if none has."""
+    """Draws a picture of every chosen method that has recorded what it shows; an error if none has."""
     if picture not in results.PICTURES:
         raise unknown_name("picture", picture, results.PICTURES, do="Leave --picture out for the figure of the run.")
     if len(dirs) > 1:
@@ -104,10 +105,10 @@ def _draw_pictures(dirs: Sequence[Path], picture: str, method: str | None, out: 
 
 
 def finished(folder: RunFolder) -> pd.DataFrame:
-    """The metrics of a run in which a task is finished.
+    """The metrics of a run with at least one finished task.
 
     Raises:
-      UserError: if none is.
+      UserError: if no task is finished.
     """
     if folder.metrics.empty:
         raise UserError(

@@ -1,4 +1,4 @@
-"""`pliant show`: a run's table again, or what is behind a name."""
+"""`pliant show`: the table of a run, or an explanation of a name."""
 
 import dataclasses
 import difflib
@@ -37,14 +37,15 @@ _COSTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Show:
-    """Print the table of a run again; or explain a benchmark, method, stream, transition, data set, network, diagnostic
-    or set of diagnostics: what it is, when to use it, and what each of its options means.
+    """Print the table of a run; or explain a benchmark, method, stream, transition, data set, network, diagnostic or
+    set of diagnostics: what it is, when to use it, and what its options mean.
     """
 
     what: Positional[str]
     """Run folder, or any name that `pliant list` prints."""
     format: Literal["table", "csv", "markdown", "latex"] = "table"
-    """Of a run's table. The others also have the interquartile mean with its 95 % interval; csv has all digits."""
+    """Format of a run's table. All but "table" include the interquartile mean with its 95 % interval; csv has all
+    digits."""
 
     def __call__(self) -> None:
         """Prints the table or the explanation."""
@@ -66,7 +67,7 @@ class Show:
                 wanted="a run folder, whose table has formats",
                 do="Leave --format out.",
             )
-        for place, (kind, explain) in enumerate(found):  # some names are of a method and of a diagnostic
+        for place, (kind, explain) in enumerate(found):  # a method and a diagnostic may share a name
             print_line(("\n" if place else "") + f"{kind} {self.what}")
             explain(self.what)
 
@@ -170,7 +171,7 @@ def _print_when(kind: str, name: str, of: str = "it") -> None:
 
 
 def _print_options(name: str, values: Mapping[str, Any], known: Mapping[str, str]) -> None:
-    """A row an option; those that are flags of a run stand under the flag."""
+    """Prints a table of options; those that are flags of a run go by the flag."""
     if not values:
         return
     table = Table("option", "default", "meaning")
@@ -186,7 +187,7 @@ def _print_options(name: str, values: Mapping[str, Any], known: Mapping[str, str
 
 
 def _print_run_options(*names: str) -> None:
-    """Options of `pliant run` that go with what is explained."""
+    """Prints the options of `pliant run` that concern what is explained."""
     table = Table("option", "default", "meaning")
     for name in names:
         _add_run_option(table, name)

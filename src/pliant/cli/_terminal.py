@@ -1,4 +1,4 @@
-"""What is printed where: no name is cut off, no letter that a terminal lacks is an error."""
+"""Printing to the terminal: names are never truncated, and missing letters are no error."""
 
 import os
 import shutil
@@ -15,14 +15,14 @@ _WIDEST = 100_000
 
 
 def tolerate_any_letters() -> None:
-    """Makes standard output and error print "?" for letters that their encoding does not have."""
+    """Makes standard output and error print "?" for letters outside their encoding."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not where a program has replaced it, and not where the shell has closed it
+        if hasattr(stream, "reconfigure"):  # not if a program has replaced it or the shell has closed it
             stream.reconfigure(errors="replace")
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether somebody is looking at a stream, which a shell may have closed and a notebook replaced."""
+    """Whether a stream is a terminal; a shell may have closed it and a notebook replaced it."""
     try:
         return bool(stream.isatty())
     except (AttributeError, ValueError):
@@ -30,12 +30,12 @@ def is_terminal(stream: Any) -> bool:
 
 
 def new_console(*, stderr: bool = False) -> Console:
-    """A console of Rich's, without bold letters and colours where NO_COLOR is set."""
+    """A Rich console, without bold letters and colours if NO_COLOR is set."""
     return Console(stderr=stderr, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
 
 
 def print_line(text: str) -> None:
-    """Prints a line as it is, at once; the terminal wraps it."""
+    """Prints a line and flushes it; the terminal wraps it."""
     print(text, flush=True)
 
 
@@ -45,16 +45,16 @@ def print_error(text: str) -> None:
 
 
 def print_paragraph(text: str) -> None:
-    """Prints a text with lines as long as the terminal is wide; no word is broken."""
+    """Prints a text wrapped to the width of the terminal, between words only."""
     columns = shutil.get_terminal_size().columns
     width = columns if is_terminal(sys.stdout) else max(columns, _WIDTH_OF_FILES)
     print(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False), flush=True)
 
 
 def print_table(table: Table) -> None:
-    """Prints a table. Lines break between words, never within one: where a table does not fit, it is wider."""
+    """Prints a table, with line breaks between words only. A table that does not fit is wider than the terminal."""
     console = new_console()
-    if not console.is_terminal:  # rich takes a file for 80 columns wide
+    if not console.is_terminal:  # rich assumes 80 columns for a file
         console.width = max(console.width, _WIDTH_OF_FILES)
     anywhere = console.options.update(max_width=_WIDEST)
 

@@ -1,4 +1,4 @@
-"""Published benchmarks by name, at three scales."""
+"""Published benchmarks by name, each at three scales."""
 
 from collections.abc import Mapping
 

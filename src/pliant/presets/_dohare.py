@@ -1,4 +1,4 @@
-"""The supervised benchmarks of the paper that named the loss of plasticity."""
+"""The supervised benchmarks of *Loss of plasticity in deep continual learning*."""
 
 from pliant.presets._preset import preset
 
@@ -6,14 +6,14 @@ _REFERENCE = "Dohare et al., Loss of plasticity in deep continual learning, Natu
 _INCREMENTAL = ("sgd.momentum=0.9", "sgd.weight_decay=0.0005")
 
 _PERMUTED_NOTES = """\
-Published: 60,000 digits that stream by once a task, one at a time, 800 tasks, three hidden layers of 2,000 ReLU
+Published: 60,000 digits, each seen once a task in batches of one, 800 tasks, three hidden layers of 2,000 ReLU
 units, SGD with 0.003 (of 0.01, 0.003 and 0.001), ten runs, online accuracy.
 
-Ours: permutations are drawn independently, which gives the same distribution of tasks as the published composition;
+Ours: permutations are sampled independently, which gives the same distribution of tasks as the published composition;
 an MLP of 200 units at cpu scale.
 """
 _REGRESSION_NOTES = """\
-Published: 20 bits of which 15 change slowly (one flips every 10,000 examples), a target network of 100 threshold
+Published: 20 bits, of which 15 change slowly (one flips every 10,000 examples), a target network of 100 threshold
 units (β = 0.7), a learner of five hidden units, single examples, a million of them, SGD with 0.01 (of 0.01, 0.003
 and 0.001), 100 runs, squared error.
 
@@ -22,7 +22,7 @@ Ours: errors are averaged over the 10,000 examples between two flips, half a pub
 _INCREMENTAL_NOTES = """\
 Published: CIFAR-100 in 20 increments of five classes, 200 epochs each, ResNet-18 with a 3×3 stem, SGD 0.1 with
 momentum 0.9 and weight decay 5e-4, rates × 0.2 after 60, 120 and 160 epochs, batches of 90, 450 training images a
-class and 50 more for validation, flips, crops and rotations up to 15 degrees. Every increment goes on from the
+class and 50 more for validation, flips, crops and rotations up to 15 degrees. Every increment continues from the
 weights of the epoch with the best validation accuracy.
 
 Ours: ten seeds.

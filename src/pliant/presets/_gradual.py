@@ -1,4 +1,4 @@
-"""The benchmarks of the paper on a gradually changing world."""
+"""The benchmarks of *Do Neural Networks Lose Plasticity in a Gradually Changing World?*."""
 
 from typing import Any
 
@@ -88,19 +88,19 @@ _SMOKE: dict[str, dict[str, Any]] = {
         "settings": (*_TINY_T5, *_options("bigram-cipher", num_train=128, num_test=64, num_words=2, word_length=2)),
     },
 }
-_SHARES = {"permuted-emnist": 1 / 2, "bigram-cipher": 1 / 2}  # of the others 2/3: transitions of twice the pure epochs
+_SHARES = {"permuted-emnist": 1 / 2, "bigram-cipher": 1 / 2}  # others 2/3: twice the pure epochs
 
 _NOTES = """\
 Published, in the paper or in its authors' code: data sizes, batches, learning rates, networks, 100 tasks, five
 seeds, equal numbers of updates for abrupt and gradual tasks, and the lengths of transitions against pure training
 (2 : 1 for random labels and random texts, 1 : 1 for permutations and ciphers). α moves by 0.05 over 20 micro-steps;
-with labels that fade out and in again by 0.05 each, over 40; for random texts by 0.02 over 50 and 100.
+where labels fade out and in by 0.05 each, over 40; for random texts by 0.02 over 50 and 100.
 
 Ours: the epochs of random-label MNIST (240 = 80 pure ones and twice as many of transition, the rule of the others;
 its abrupt file is missing); a ResNet-18 with a 3×3 stem from scratch; letters as tokens, greedy decoding, and a
 T5 block from its configuration; interpolation of texts fades their tokens' labels; Adam's state is kept. At cpu
-scale ciphers are of two words of two letters: with ten words of five, a small T5 that reads letters needs more
-updates to find out which letters belong together than a processor has time for.
+scale ciphers have two words of two letters: with ten words of five letters, a small T5 needs more updates than a CPU
+run allows.
 """
 
 

@@ -50,8 +50,8 @@ learning code; pixel permutations move all channels together; lazy isometry step
 _TRANSFORMER_NOTES = """\
 Published: four blocks with four heads, MLP sublayers and skip connections, on permuted CIFAR-10.
 
-Ours: patches of 4, width 128, MLPs of 256, LayerNorm, mean pooling, learning rate 1e-3, and all that the other
-presets of the paper leave open.
+Ours: patches of 4, width 128, MLPs of 256, LayerNorm, mean pooling, learning rate 1e-3, and the choices of
+the other presets of this paper.
 """
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks of the L2 Init paper."""
+"""The benchmarks of *Maintaining Plasticity in Continual Learning via Regenerative Regularization* (L2 Init)."""
 
 from typing import Any
 
@@ -21,8 +21,8 @@ _NOTES = """\
 Published: images a task, batches, updates, numbers of tasks, networks, scaling of pixels to [−1, 1], ten seeds,
 the average online accuracy over all tasks as the metric, Adam's 1e-3 as one of two learning rates.
 
-Ours: method strengths are the methods' defaults, L2 Init 1e-2, of Kumar's grid. Continual pairs are taken from
-Tiny-ImageNet (500 images a class) in place of a downscaled ImageNet (600).
+Ours: the methods' default strengths; that of L2 Init, 1e-2, is in Kumar's grid. Continual pairs are from Tiny-ImageNet
+(500 images a class) instead of a downscaled ImageNet (600).
 """
 
 

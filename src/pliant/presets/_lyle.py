@@ -1,13 +1,13 @@
-"""The supervised study of the paper that asked what plasticity is."""
+"""The supervised study of *Understanding Plasticity in Neural Networks*."""
 
 from pliant.presets._preset import preset
 
 _NOTES = """\
-Published: 5,000 MNIST digits, the list of labels shuffled anew in every iteration, two hidden layers of 1,024
+Published: 5,000 MNIST digits, labels shuffled again in every iteration, two hidden layers of 1,024
 ReLU units, Adam with 1e-3 and ε = 1e-9 against Adam with b2 = 0.9 and a damped root (1e-3).
 
-Ours: batches of 512, 1,000 updates an iteration, 100 iterations, four seeds; accuracy over all 5,000 digits, where
-4,096 were taken.
+Ours: batches of 512, 1,000 updates an iteration, 100 iterations, four seeds; accuracy over all 5,000 digits instead
+of 4,096.
 """
 
 PRESETS = (

@@ -1,4 +1,4 @@
-"""What a preset is: a published benchmark as configurations of three sizes."""
+"""A preset: a published benchmark as configurations at three scales."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 class Preset(NamedTuple):
-    """A benchmark with every choice of its protocol made."""
+    """A published benchmark with its whole protocol configured."""
 
     name: str
     summary: str
     reference: str
     notes: str
-    """What is published and what is our choice."""
+    """Which choices are published, and which are ours."""
     configs: Mapping[Scale, RunConfig]
 
 

@@ -1,4 +1,4 @@
-"""Labels of any kind as the class numbers 0 to C − 1."""
+"""Stored labels of any kind as class numbers 0 to C − 1."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,18 +19,18 @@ class Classes(NamedTuple):
     """Labels as class numbers."""
 
     values: tuple[int | str, ...]
-    """What the files store for class 0, 1, 2, …: the different labels of the training images, ascending."""
+    """The stored labels of class 0, 1, 2, …: the distinct labels of the training images, ascending."""
     train: Int[np.ndarray, " train"]
     test: Int[np.ndarray, " test"]
 
 
 def class_numbers(train: Table, test: Table) -> Classes:
-    """Numbers the classes of the training images in ascending order, whatever the files call them.
+    """Numbers the labels of the training images in ascending order.
 
     If both splits declare names for their labels, test labels are matched by name.
 
     Raises:
-      UserError: for missing labels, labels that are no classes, and classes that only test images have.
+      UserError: for missing labels, labels that are not classes, and classes without a training image.
     """
     stored, of_test = label_values(train), label_values(test)
     if train.class_names and test.class_names and train.class_names != test.class_names:
@@ -63,7 +63,7 @@ def label_values(table: Table) -> Shaped[np.ndarray, " examples"]:
     """The labels as stored: whole numbers, or Python strings in an array of objects.
 
     Raises:
-      UserError: for an empty column, missing labels, and what stands for no class.
+      UserError: for an empty column, missing labels, and labels that are not classes.
     """
     column, what = plain(table.labels), table.what
     while is_list(column.type):  # [[3], [1]]
@@ -104,7 +104,7 @@ def _whole(labels: np.ndarray, what: str) -> np.ndarray:
 
 
 def _renamed(labels: np.ndarray, to: Sequence[str], names: Sequence[str], what: str) -> np.ndarray:
-    """Labels under other names' numbers; a name that has none keeps a number that nobody has."""
+    """Labels renumbered from `names` to `to`, by name."""
     if labels.dtype == object or labels.max() >= len(names):
         raise _refused(f"labels in {what} beyond the {len(names)} names that its file declares")
     if missing := sorted({names[label] for label in labels.tolist()} - set(to)):

@@ -16,38 +16,38 @@ from pliant.streams._image_column import read_images
 from pliant.streams._parquet import DATA_VARIABLE, data_folder, read_tables, split_files
 from pliant.streams._tables import Table
 
-_SUBSET_SEED = 0  # subsets are the same in every run: which images are used is not what seeds vary
+_SUBSET_SEED = 0  # all runs and seeds use the same subset
 
 
 class Images(NamedTuple):
     """Images and their labels."""
 
     images: Shaped[np.ndarray, "examples height wide channels"]
-    """As stored in the files, mostly uint8; kept so on the device, normalised in each batch."""
+    """As stored in the files, mostly uint8, also on the device; normalised in each batch."""
     labels: Int[np.ndarray, " examples"]
     """Class numbers 0, 1, 2, …"""
 
 
 class Dataset(NamedTuple):
-    """A data set with what is needed to normalise it."""
+    """A data set, and the statistics to normalise it with."""
 
     name: str
     num_classes: int
     train: Images
     test: Images
     mean: Float[np.ndarray, "#height #wide #channels"]
-    """Over the training images in use; height and wide are 1 where all pixels of a channel share it."""
+    """Over the training images in use; height and wide are 1 if it is taken over channels."""
     std: Float[np.ndarray, "#height #wide #channels"]
-    """1 where the training images do not vary."""
+    """1 where the training images are constant."""
     largest: float = 255.0
-    """The largest number that an image's type can say: 255 for 8 bits, 65535 for 16, by convention 1 for floating-point
-    numbers, 16 for digits; NaN for types that set no range for images, such as int64."""
+    """The largest value of the image type: 255 for 8 bits, 65535 for 16, by convention 1 for floating-point numbers, 16
+    for digits; NaN for types without a range for images, such as int64."""
     classes: tuple[int | str, ...] = ()
-    """What the files store for class 0, 1, 2, …; empty if that was not recorded."""
+    """The stored labels of class 0, 1, 2, …; empty if unknown."""
 
     @property
     def is_renumbered(self) -> bool:
-        """True if class numbers are others than the labels that the files store."""
+        """True if class numbers differ from the stored labels."""
         return self.classes not in ((), tuple(range(self.num_classes)))
 
 
@@ -59,15 +59,15 @@ class Source(NamedTuple):
     """Repository on the Hugging Face hub; None for embedded data."""
     config: str | None = None
     label_columns: tuple[str, ...] = ("label",)
-    """Names of the label column, the first that is there is taken."""
+    """Possible names of the label column; the first one present is used."""
     standardize: Literal["channel", "pixel"] = "channel"
-    """What has mean 0 and variance 1 over the training images: each channel, or each pixel of it."""
+    """What is standardised over the training images: each channel, or each of its pixels."""
     shape: tuple[int, int, int] | None = None
-    """(height, wide, channels) of every image; a folder with others is not this data set."""
+    """(height, wide, channels) of every image; a folder with other shapes is refused."""
     num_classes: int | None = None
-    """A folder with another number is not this data set."""
+    """A folder with another number of classes is refused."""
     test_splits: tuple[str, ...] = ("test",)
-    """Names of the split to test on, the first that is there is taken."""
+    """Possible names of the test split; the first one present is used."""
 
 
 DATASETS: Mapping[str, Source] = {
@@ -105,7 +105,7 @@ DATASETS: Mapping[str, Source] = {
         hub="zh-plus/tiny-imagenet",
         shape=(64, 64, 3),
         num_classes=200,
-        test_splits=("test", "validation"),  # the published test images have no labels: papers test on the others
+        test_splits=("test", "validation"),  # its test images have no labels; papers test on the validation images
     ),
 }
 
@@ -120,33 +120,32 @@ def load_dataset(
 ) -> Dataset:
     """Loads an image data set.
 
-    `digits` is embedded. The others are read from a folder of parquet files, `data_dir` or else the environment
-    variable `PLIANT_DATA` (the files may lie in it or in a subfolder of the data set's name, as `train-*.parquet`
-    and `test-*.parquet`), or else from the Hugging Face hub, which is downloaded once and cached. Data of your own go
-    by a name of their own and come from a folder.
+    `digits` is embedded. All others are read from a folder of parquet files: `data_dir`, or else the environment
+    variable `PLIANT_DATA`. The files are in the folder itself or in a subfolder with the name of the data set, as
+    `train-*.parquet` and `test-*.parquet`. Without a folder, the data set is downloaded from the Hugging Face hub once
+    and cached. Your own data need a name of their own and a folder.
 
-    A column `image` or `img` has encoded images, or lists of numbers (height × wide, or height × wide × channels);
-    `label` has numbers or names. What an image is follows from its file: grey images have one channel; colour images,
-    palettes, CMYK and YCbCr have three. If a data set has both kinds, grey images are repeated to three channels.
-    Pixels stay as stored, with 8, 16 or 32 bits. Classes are numbered from 0 in the ascending order of training labels.
+    A column `image` or `img` holds encoded images, or lists of numbers (height × wide, or height × wide × channels);
+    `label` holds numbers or names. Grey images have one channel; colour, palette, CMYK and YCbCr images have three. If
+    a data set has both kinds, grey images are repeated to three channels. Pixels keep their 8, 16 or 32 bits. Classes
+    are numbered from 0 in the ascending order of training labels.
 
     Args:
       name: a name in `DATASETS`, or one of your own with a folder.
       data_dir: folder with parquet files; `~` is your home.
-      train_size: balanced subset of the training images: as many of every class, ± 1, always the same ones.
+      train_size: size of a fixed, balanced subset of the training images: equally many of every class, ± 1.
       test_size: the same for the test images.
-      standardize: what the mean and standard deviation are taken over, on the training images in use: "channel" or
-        "pixel"; "half" stands for ½ of the largest value that the images' type can say (`Dataset.largest`), so that
-        pixels are in [−1, 1]. By default channels, and pixels for digits, as is usual for these 64 counts.
+      standardize: "channel" or "pixel", what mean and standard deviation of the training images in use are taken over;
+        "half" subtracts and divides by ½ of the largest value of the image type (`Dataset.largest`), so that pixels are
+        in [−1, 1]. By default channels, and pixels for digits.
 
     Returns:
       A `Dataset`.
 
     Raises:
-      UserError: for an unknown name; a folder that is missing, lacks the data or has other data than the name says;
-        unreadable files, missing columns or splits; images of several sizes or ranges, with transparent pixels or more
-        than one frame; missing labels, and test labels that no training image has; no network; subsets larger than
-        the data.
+      UserError: for an unknown name; a folder that is missing, lacks the data or holds another data set; unreadable
+        files, missing columns or splits; images of several sizes or ranges, with transparent pixels or several frames;
+        missing labels, and test labels without a training image; no network; subsets larger than the data.
 
     Example:
       >>> digits = load_dataset("digits", train_size=100)
@@ -157,7 +156,7 @@ def load_dataset(
       Hub repositories as listed in `DATASETS`.
 
     Differs from:
-      Published benchmarks that normalise subsets by the statistics of the whole set; for whole sets they are the same.
+      Published benchmarks that normalise subsets by the statistics of the whole data set.
     """
     require_choice("standardize", standardize, "default", "channel", "pixel", "half")
     source = _source(name)
@@ -187,7 +186,7 @@ class _Loaded(NamedTuple):
 
 
 def _source(name: str) -> Source:
-    """Where the data set of a name comes from; one of the user's own has defaults."""
+    """Where the data set of a name comes from; defaults for a name of the user's own."""
     if name in DATASETS:
         return DATASETS[name]
     if not re.fullmatch(r"\w[\w.+-]{0,63}", name):
@@ -203,7 +202,7 @@ def _source(name: str) -> Source:
 
 
 def _refuse_folder(data_dir: str | os.PathLike[str] | None) -> None:
-    """A folder that is named is one to be read; PLIANT_DATA may be set for other runs."""
+    """Refuses a folder given for digits; PLIANT_DATA may be set for other runs."""
     if data_dir is not None:
         folder = data_folder(data_dir)
         raise UserError(
@@ -233,13 +232,13 @@ def _tables(name: str, source: Source, data_dir: str | os.PathLike[str] | None) 
 
 
 def _seen(folder: Path) -> str:
-    """What is there in place of the files."""
+    """What the folder contains instead."""
     names = sorted(file.name for file in folder.iterdir())
     return f", but {', '.join(names[:6])}{', …' if len(names) > 6 else ''}" if names else ", which is empty"
 
 
 def _read(name: str, tables: Sequence[Table], sizes: tuple[int | None, int | None]) -> _Loaded:
-    """Labels of all images, so that subsets are balanced; only the images in use are decoded."""
+    """Reads all labels, to balance subsets, and decodes the images in use."""
     values, *labels = class_numbers(*tables)
     chosen = _subsets(name, labels, sizes)
     images, depth = read_images(tables, chosen)
@@ -258,8 +257,8 @@ def _require_named(name: str, source: Source, loaded: _Loaded, folder: Path | No
 
 
 def _half(name: str, images: Sequence[np.ndarray], largest: float) -> tuple[np.ndarray, np.ndarray]:
-    """½ of the largest value each, of images that keep to the range of their type."""
-    if not all(split.min() >= 0 and split.max() <= largest for split in images):  # also if there is none: NaN
+    """½ of the largest value, twice, for images within the range of their type."""
+    if not all(split.min() >= 0 and split.max() <= largest for split in images):  # NaN for types without a range
         low, high = min(split.min() for split in images), max(split.max() for split in images)
         raise UserError(
             got=f"standardize='half' for {name!r}, whose images are {images[0].dtype} from {low} to {high}",
@@ -274,12 +273,12 @@ def _statistics(images: np.ndarray, standardize: str) -> tuple[np.ndarray, np.nd
     axes = (0,) if standardize == "pixel" else (0, 1, 2)
     mean = images.mean(axes, np.float64, keepdims=True)[0]
     std = images.std(axes, np.float64, keepdims=True)[0]
-    std[std <= 1e-7 * np.abs(mean)] = 1.0  # rounding errors of constant floating-point numbers
+    std[std <= 1e-7 * np.abs(mean)] = 1.0  # constant up to rounding
     return mean.astype(np.float32), std.astype(np.float32)
 
 
 def _digits(sizes: tuple[int | None, int | None]) -> _Loaded:
-    """Every tenth image of a class is a test image: a fixed, balanced split, since there is no official one."""
+    """The digits of scikit-learn. They have no official split: every tenth image of a class is a test image."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -305,7 +304,7 @@ def _subsets(name: str, labels: Sequence[np.ndarray], sizes: Sequence[int | None
 
 
 def _balanced(labels: np.ndarray, size: int | None, what: str) -> np.ndarray:
-    """Indices of a subset with as many examples of every class, ± 1; all of them for None."""
+    """Indices of a subset with equally many examples of every class, ± 1; all of them for None."""
     if size is None:
         return np.arange(len(labels))
     classes, counts = np.unique(labels, return_counts=True)

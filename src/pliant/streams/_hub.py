@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub: downloaded once, then read from its cache."""
+"""Data sets from the Hugging Face hub, downloaded once and cached."""
 
 import contextlib
 import json
@@ -22,11 +22,11 @@ def hub_tables(
 ) -> list[Table]:
     """The training and test images of a repository, with their labels.
 
-    Without a network what is in the cache is taken, at once.
+    Without a network, the cache is used at once.
 
     Raises:
-      UserError: if the hub cannot be reached and the data are not in the cache, if the cache cannot be used, and for
-        missing splits or columns.
+      UserError: if the data are neither in the cache nor to be downloaded, if the cache is damaged, and for missing
+        splits or columns.
     """
     import datasets
 
@@ -60,7 +60,7 @@ def hub_tables(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without progress bars, log lines and warnings: what would be logged as an error is raised too."""
+    """Suppresses progress bars, logs and warnings; errors are raised as well as logged."""
     import datasets
 
     loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
@@ -81,7 +81,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _obstacle() -> BaseException | None:
-    """Why the hub cannot be reached; one try, since the library's own tries take half a minute."""
+    """Why the hub cannot be reached, by a single attempt: the library's retries take half a minute."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
@@ -93,7 +93,7 @@ def _obstacle() -> BaseException | None:
         except Exception as error:
             raised.append(error)
 
-    thread = threading.Thread(target=reach, daemon=True)  # looking up a name has no timeout of its own
+    thread = threading.Thread(target=reach, daemon=True)  # name resolution has no timeout
     thread.start()
     thread.join(2 * _PATIENCE)
     return TimeoutError(f"no answer in {2 * _PATIENCE:g} s") if thread.is_alive() else next(iter(raised), None)
@@ -101,7 +101,7 @@ def _obstacle() -> BaseException | None:
 
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
-    """Lets the libraries know that there is no network."""
+    """Puts the libraries into offline mode."""
     import datasets
     from huggingface_hub import constants
 
@@ -114,7 +114,7 @@ def _offline() -> Iterator[None]:
 
 
 def _refused(name: str, hub: str, obstacle: BaseException | None, error: BaseException) -> UserError:
-    """What was in the way: the cache, the network, or the repository."""
+    """The error for a damaged cache, no network, or a faulty repository."""
     cause = root_cause(error)
     elsewhere = (
         f"name a folder of parquet files: --data-dir DIR or {DATA_VARIABLE}=DIR (DIR/{name}/train-*.parquet, "
@@ -143,7 +143,7 @@ def _refused(name: str, hub: str, obstacle: BaseException | None, error: BaseExc
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """What an exception was first raised from.
+    """The first exception of a chain.
 
     Example:
       >>> try:
@@ -157,7 +157,7 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def _is_of_files(cause: BaseException) -> bool:
-    """True for what files on this machine raise: Python's own errors, not those of libraries for the network."""
+    """True for errors of local files: Python's own, not those of network libraries."""
     if isinstance(cause, pa.ArrowException | json.JSONDecodeError):
         return True
     is_system = isinstance(cause, OSError) and type(cause).__module__ == "builtins"
@@ -169,7 +169,7 @@ def _told(cause: BaseException) -> str:
 
 
 def _copies(hub: str) -> list[Path]:
-    """Folders of a repository in the caches, as far as they are there."""
+    """Existing folders of a repository in the caches."""
     import datasets
     from huggingface_hub import constants
 

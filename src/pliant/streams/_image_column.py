@@ -1,4 +1,4 @@
-"""Columns of images, encoded or as arrays, as arrays of one shape."""
+"""Columns of images, encoded or as lists of numbers, as arrays."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ _INT32 = np.iinfo(np.int32)
 def read_images(
     tables: Sequence[Table], rows: Sequence[Int[np.ndarray, " _"]]
 ) -> tuple[list[Shaped[np.ndarray, "_ height wide channels"]], Depth]:
-    """The images in some rows of each split, and the range that all share.
+    """The images in some rows of each split, and their common range.
 
     Raises:
-      UserError: for missing, damaged or transparent images, several sizes or ranges, an image file that is in two
-        splits, and columns without images.
+      UserError: for missing, damaged or transparent images, several sizes or ranges, an image file in both splits, and
+        columns without images.
     """
     seen: dict[str, int] = {}
     splits = [_pictures(table, indices, seen) for table, indices in zip(tables, rows, strict=True)]
@@ -42,10 +42,10 @@ def read_images(
 
 
 def _pictures(table: Table, rows: Int[np.ndarray, " _"], seen: dict[str, int]) -> list[Picture]:
-    """Decodes ascending rows of a split; `seen` has hashes of the named files of those before."""
+    """Decodes ascending rows of a split; `seen` has the hashes of files named in earlier splits."""
     named: dict[str, int] = {}
     pictures, start = [], 0
-    for chunk in table.images.chunks:  # one after the other, since all together may be too large for one array
+    for chunk in table.images.chunks:  # one by one: together they may not fit into one array
         here = rows[(start <= rows) & (rows < start + len(chunk))]
         pictures += _of_chunk(table, chunk.take(pa.array(here - start)), here, seen, named)
         start += len(chunk)
@@ -71,7 +71,7 @@ def _of_chunk(
             if seen.get(name) == named[name]:
                 raise UserError(
                     got=f"the image file {name!r} in {table.what} (image {row}) and in the training images",
-                    wanted="test images that are no training images",
+                    wanted="test images that are not training images",
                     do="Leave it out of one of them.",
                 )
         pictures.append(decode(content, f"image {row} in {table.what}", table.remedy))
@@ -79,7 +79,7 @@ def _of_chunk(
 
 
 def _files(column: pa.Array, table: Table) -> tuple[list[str | None], list[bytes]]:
-    """Names, where there are some, and contents of image files."""
+    """Names, if any, and contents of image files."""
     kind, empty = column.type, [None] * len(column)
     if pa.types.is_struct(kind) and {"bytes", "path"} & {field.name for field in kind}:
         parts = {field.name: pc.struct_field(column, field.name).to_pylist() for field in kind}
@@ -96,7 +96,7 @@ def _files(column: pa.Array, table: Table) -> tuple[list[str | None], list[bytes
 
 
 def _content(name: str | None, table: Table) -> bytes:
-    """A file that a row names."""
+    """The content of a file that a row names."""
     if not name:
         raise UserError(
             got=f"an image in {table.what} with neither bytes nor a path", wanted=_WANTED, do="Leave it out."
@@ -113,7 +113,7 @@ def _content(name: str | None, table: Table) -> bytes:
 
 
 def _array(column: pa.Array, table: Table) -> Shaped[np.ndarray, " *shape"]:
-    """Nested lists of numbers of one length at each depth."""
+    """Nested lists of numbers as one array."""
     shape = [len(column)]
     while is_list(column.type):
         lengths = pc.unique(pc.list_value_length(column)).to_pylist()
@@ -134,7 +134,7 @@ def _array(column: pa.Array, table: Table) -> Shaped[np.ndarray, " *shape"]:
 
 
 def _rows(array: np.ndarray, table: Table) -> list[Picture]:
-    """Images of an array, channels last."""
+    """The images of an array."""
     mode = f"lists of {array.dtype}"
     if array.ndim == 3:
         array = array[..., None]
@@ -148,12 +148,12 @@ def _rows(array: np.ndarray, table: Table) -> list[Picture]:
     depth = _depth(array, table)
     if array.dtype == bool:
         array = array * np.uint8(255)
-    with np.errstate(over="ignore"):  # what float32 cannot hold is refused later
+    with np.errstate(over="ignore"):  # values beyond float32 are refused later
         return [Picture(image, depth, mode) for image in array.astype(depth.dtype)]
 
 
 def _depth(array: np.ndarray, table: Table) -> Depth:
-    """The range by the type of the numbers."""
+    """The range that a type of numbers implies."""
     if array.dtype.kind == "f":
         return FLOATS
     if array.dtype in (np.uint8, bool):

@@ -1,4 +1,4 @@
-"""What an image is, by its file: channels by the mode, the range by the type of the numbers."""
+"""Decoding of image files: channels by the mode, the range by the type of the numbers."""
 
 import io
 import re
@@ -20,9 +20,9 @@ class Depth(NamedTuple):
 
     name: str
     dtype: Any
-    """As kept in memory."""
+    """In memory."""
     largest: float
-    """The largest number that the file can say; NaN if its type sets no range for images."""
+    """The largest value in a file; NaN for types without a range for images."""
 
 
 BYTES = Depth("8-bit", np.uint8, 255.0)
@@ -30,7 +30,7 @@ WORDS = Depth("16-bit", np.uint16, 65535.0)
 TWELVE = Depth("12-bit", np.uint16, 4095.0)
 INTEGERS = Depth("integers of no declared range", np.int32, float("nan"))
 FLOATS = Depth("floating-point", np.float32, 1.0)
-"""Images of floating-point numbers declare no range; by convention it is [0, 1]."""
+"""Floating-point images declare no range; by convention it is [0, 1]."""
 
 _ORIENTATION = 0x0112  # of EXIF
 _SIXTEEN_BITS = re.compile(r"[A-Za-z]+;16[BLN]?")
@@ -45,14 +45,14 @@ class Picture(NamedTuple):
     pixels: Shaped[np.ndarray, "height wide channels"]
     depth: Depth
     mode: str
-    """As the file has it."""
+    """Of the file."""
 
 
 def decode(data: bytes, what: str, remedy: str = "Store the image again, or leave it out.") -> Picture:
-    """Reads an encoded image.
+    """Decodes an image file.
 
-    Grey images have one channel and colour images three. The colours of palettes, CMYK and YCbCr are converted to RGB.
-    1-bit images are 0 and 255. Orientation by EXIF is applied.
+    Grey images have one channel and colour images three. Palettes, CMYK and YCbCr are converted to RGB. Pixels of 1-bit
+    images are 0 and 255. The EXIF orientation is applied.
 
     Args:
       data: the bytes of a file.
@@ -60,8 +60,8 @@ def decode(data: bytes, what: str, remedy: str = "Store the image again, or leav
       remedy: what to do if it is damaged.
 
     Raises:
-      UserError: for bytes that are no image, damaged images, transparent pixels, several frames, and what Pillow would
-        read with fewer bits than the file has.
+      UserError: for bytes that are not an image, damaged images, transparent pixels, several frames, and images that
+        Pillow would read with fewer bits.
 
     Example:
       >>> file = io.BytesIO()
@@ -83,7 +83,7 @@ def decode(data: bytes, what: str, remedy: str = "Store the image again, or leav
             wanted="PNG, JPEG or another format that Pillow reads",
             do="Store encoded images, or arrays as lists of numbers.",
         ) from None
-    except Exception as error:  # Pillow's plugins raise whatever they meet
+    except Exception as error:  # Pillow's plugins raise anything
         raise UserError(
             got=f"{what}, which cannot be decoded: {first_line(error) or type(error).__name__}",
             wanted="whole image files",
@@ -92,14 +92,14 @@ def decode(data: bytes, what: str, remedy: str = "Store the image again, or leav
 
 
 def _stored(picture: PIL.Image.Image) -> str:
-    """How Pillow calls the numbers of a file that is not loaded yet, such as "RGB;16B"; "" for what it does not say."""
+    """Pillow's name of the stored numbers before loading, such as "RGB;16B"; "" if it has none."""
     arguments = [tile[3] for tile in getattr(picture, "tile", [])[:1]]
     first = [each[0] if isinstance(each, tuple) and each else each for each in arguments]
     return str(first[0]) if first else ""
 
 
 def _require_whole(picture: PIL.Image.Image, stored: str, what: str) -> None:
-    """Refuses what Pillow would read in part: 16-bit colours, all frames but the first."""
+    """Refuses what Pillow would read in part: 16-bit colours, and frames after the first."""
     if picture.mode[0] != "I" and _SIXTEEN_BITS.fullmatch(stored):
         raise UserError(
             got=f"16 bits for each of several channels in {what}, of which Pillow would keep 8",
@@ -107,13 +107,13 @@ def _require_whole(picture: PIL.Image.Image, stored: str, what: str) -> None:
             do="Store arrays as lists of numbers, or images with 8 bits a channel.",
         )
     frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":  # the others of a photo's MPO are previews
+    if frames > 1 and picture.format != "MPO":  # further frames of an MPO photo are previews
         raise UserError(got=f"{frames} frames in {what}", wanted="one", do="Store every frame as an image of its own.")
 
 
 def _upright(picture: PIL.Image.Image, stored: str, what: str) -> Picture:
     mode = picture.mode
-    if picture.format in ("PNG", "PPM") and mode == "I":  # these have 16 bits whatever Pillow calls them
+    if picture.format in ("PNG", "PPM") and mode == "I":  # these have 16 bits whatever Pillow says
         stored = "I;16"
     if picture.getexif().get(_ORIENTATION, 1) != 1:
         picture = PIL.ImageOps.exif_transpose(picture)
@@ -147,7 +147,7 @@ def _pixels(picture: PIL.Image.Image, stored: str, what: str) -> tuple[np.ndarra
 
 
 def _numbers(picture: PIL.Image.Image, stored: str, what: str) -> tuple[np.ndarray, Depth]:
-    """Grey images of more than 8 bits."""
+    """Pixels of grey images with more than 8 bits."""
     values = np.asarray(picture)
     if picture.mode == "F":
         return values.astype(np.float32), FLOATS
@@ -171,7 +171,7 @@ def _transparent(what: str) -> UserError:
 
 
 def together(splits: Sequence[Sequence[Picture]], names: Sequence[str]) -> tuple[list[np.ndarray], Depth]:
-    """One array for each split. Grey images are repeated to three channels if others have colour.
+    """One array for each split. Grey images are repeated to three channels if there are colour images.
 
     Raises:
       UserError: for images of several ranges or sizes, within or between splits.
@@ -216,7 +216,7 @@ def _channels(picture: Picture) -> str:
 
 
 def _where(splits: Sequence[Sequence[Picture]], names: Sequence[str], what: Any) -> str:
-    """What there is in each split, with how many."""
+    """The most common kinds in each split, with counts."""
     return "; ".join(
         f"{name}: {counted(Counter(map(what, split)).most_common(5))}"
         for name, split in zip(names, splits, strict=True)

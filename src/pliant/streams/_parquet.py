@@ -1,4 +1,4 @@
-"""Folders of parquet files: which file belongs to which split, and what is in it."""
+"""Folders of parquet files: the files of each split, and their columns."""
 
 import json
 import os
@@ -38,7 +38,7 @@ _BEGINNINGS = {
 
 
 def data_folder(given: str | os.PathLike[str] | None) -> Path | None:
-    """The folder that is given, or else the one that the environment names; None for neither.
+    """The given folder, or else that of the environment variable; None for neither.
 
     Raises:
       UserError: if there is no such folder.
@@ -62,13 +62,13 @@ def data_folder(given: str | os.PathLike[str] | None) -> Path | None:
 
 
 def split_files(name: str, folder: Path, test_splits: Sequence[str]) -> dict[str, list[Path]] | None:
-    """The parquet files of "train" and "test"; None if there are none of either.
+    """The parquet files of "train" and "test"; None if there are none.
 
-    The files lie in a subfolder of the data set's name, or else in the folder itself. A name says the split by its
-    first word; words for two splits, such as train_test, are none of them.
+    The files are in a subfolder with the name of the data set, or else in the folder itself. The first word of a file's
+    name is its split; files that name two splits, such as train_test, are ignored.
 
     Raises:
-      UserError: if one of the splits is missing, or files are.
+      UserError: if a split or one of its files is missing.
     """
     for place in (folder / name, folder):
         found = _by_split(place)
@@ -88,7 +88,7 @@ def split_files(name: str, folder: Path, test_splits: Sequence[str]) -> dict[str
 
 
 def _by_split(place: Path) -> dict[str, dict[str, list[Path]]]:
-    """Files by split and by what their names say without numbers."""
+    """Files by split, and by their names without numbers."""
     found: dict[str, dict[str, list[Path]]] = {}
     try:
         files = [file for file in sorted(place.iterdir()) if file.suffix.lower() == ".parquet" and file.is_file()]
@@ -110,7 +110,7 @@ def _by_split(place: Path) -> dict[str, dict[str, list[Path]]]:
 
 
 def _one_group(split: str, groups: Mapping[str, list[Path]], place: Path) -> list[Path]:
-    """Files of one name, all of them: that which is the split's word alone, if there are several."""
+    """All files of a split; of several kinds, those that are named after the split alone."""
     bare = [name for name in groups if name in SPLITS]
     if len(groups) > 1 and len(bare) != 1:
         raise UserError(
@@ -153,14 +153,14 @@ def read_tables(name: str, files: Mapping[str, Sequence[Path]], label_columns: S
 def as_table(
     what: str, parts: Sequence[pa.Table], label_columns: Sequence[str], *, folder: Path | None, remedy: str
 ) -> Table:
-    """The two columns of a split's parts."""
+    """The image and label columns of all files of a split."""
     image, label = (_column(what, parts[0].schema.names, columns) for columns in (IMAGE_COLUMNS, label_columns))
     names = {_class_names(part.schema, label) for part in parts}
     try:
         whole = pa.concat_tables([part.select([image, label]) for part in parts], promote_options="permissive")
     except pa.ArrowException as error:
         raise UserError(
-            got=f"files of {what} that do not go together: {first_line(error)}",
+            got=f"files of {what} with different columns: {first_line(error)}",
             wanted="files with the same columns",
             do="Write them alike.",
         ) from error
@@ -174,7 +174,7 @@ def as_table(
 
 
 def _read(file: Path, name: str, label_columns: Sequence[str]) -> pa.Table:
-    """The columns that are needed of a file."""
+    """The image and label columns of a file."""
     try:
         with pq.ParquetFile(file) as opened:
             names = opened.schema_arrow.names
@@ -190,7 +190,7 @@ def _read(file: Path, name: str, label_columns: Sequence[str]) -> pa.Table:
 
 
 def _beginning(file: Path) -> str | None:
-    """What a file is that is no parquet file, if its first bytes tell."""
+    """What a file is if it is not parquet, by its first bytes."""
     try:
         with file.open("rb") as opened:
             start = opened.read(4)
@@ -217,7 +217,7 @@ def _column(what: str, names: Sequence[str], wanted: Sequence[str]) -> str:
 
 
 def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
-    """Names of classes, where the Hugging Face library has written them into a file."""
+    """Class names in the metadata that the Hugging Face library writes."""
     written = (schema.metadata or {}).get(b"huggingface")
     try:
         return tuple(json.loads(written)["info"]["features"][label]["names"]) if written else ()

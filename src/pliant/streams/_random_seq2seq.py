@@ -23,7 +23,7 @@ def random_seq2seq(
 ) -> Stream:
     """Memorising random texts: the source texts stay the same, and every task assigns new target texts.
 
-    It is `random_labels` for text networks: there is nothing to generalise. The headline is BLEU-2 on the training
+    There is nothing to generalise. The headline is BLEU-2 on the training
     pairs at the end of a task.
 
     Args:

@@ -1,4 +1,4 @@
-"""The columns that a data set is read from, and how their faults are told."""
+"""The image and label columns of a data set as stored, and parts of messages about them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +19,13 @@ class Table(NamedTuple):
     what: str
     """Such as "train of 'mnist'"."""
     folder: Path | None
-    """Where image files lie that a row only names."""
+    """Where the image files are that rows name by a path."""
     remedy: str
     """What to do if the stored data are damaged."""
 
 
 def plain(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """One array of Arrow's own types: extension types by what they store, dictionaries by their values."""
+    """One array of built-in Arrow types: the storage of extension types, the values of dictionaries."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):  # more than one chunk can hold
         array = pa.concat_arrays(array.chunks)
@@ -35,7 +35,7 @@ def plain(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """True for lists of any length, also fixed ones."""
+    """True for lists of variable or fixed length."""
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
@@ -45,7 +45,7 @@ def first_line(text: object, most: int = 300) -> str:
 
 
 def counted(counts: Sequence[tuple[str, int]]) -> str:
-    """What there is, with how many.
+    """Names with counts.
 
     Example:
       >>> counted([("L", 3), ("RGB", 1)])
