@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from parquet_files import as_image, encoded, random_images, write, write_both
+from pliant import streams
 from pliant.errors import UserError
 from pliant.streams import DATASETS, load_dataset, random_labels
 from strict_types import unchecked
@@ -215,3 +216,9 @@ def test_statistics_of_mnist_are_the_published_ones(data_dir):
     data = load_dataset("mnist", data_dir=data_dir)
     np.testing.assert_allclose(data.mean / 255, 0.1307, atol=1e-4)
     np.testing.assert_allclose(data.std / 255, 0.3081, atol=1e-4)
+
+
+def test_an_old_name_is_refused_with_the_new_one():
+    with pytest.raises(UserError, match=r"got pliant.streams.Source; wanted pliant.streams.Origin"):
+        streams.Source  # noqa: B018
+    assert not hasattr(streams, "Nothing")

@@ -117,9 +117,9 @@ def _explain_factory(kind: str, factories: Mapping[str, Callable[..., Any]]) -> 
 
 
 def _explain_dataset(name: str) -> None:
-    source = DATASETS[name]
-    print_paragraph(source.summary)
-    print_paragraph(f"From: {source.hub or 'scikit-learn, embedded'}")
+    origin = DATASETS[name]
+    print_paragraph(origin.summary)
+    print_paragraph(f"From: {origin.hub or 'scikit-learn, embedded'}")
     _print_when("dataset", name)
     _print_run_options("train_size", "test_size", "standardize", "augment")
 

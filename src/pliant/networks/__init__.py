@@ -1,7 +1,9 @@
 """Networks behind one seam: `init`, `apply` and the wiring. The only folder that imports Flax."""
 
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
+from pliant.errors import UserError
 from pliant.networks._activations import (
     ACTIVATIONS,
     CRELU,
@@ -109,3 +111,10 @@ __all__ = [
     "takes_texts",
     "vit",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name == "TEXT_NETWORKS":
+        got, wanted = "pliant.networks.TEXT_NETWORKS", "pliant.networks.takes_texts(factory)"
+        raise UserError(got=got, wanted=wanted, do="Use that in its place.")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,13 +1,15 @@
-"""Streams of tasks that destroy plasticity, the transitions between tasks, and the data sets behind them."""
+"""Streams of tasks that reduce plasticity, transitions between tasks, and data sets."""
 
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
+from pliant.errors import UserError
 from pliant.streams._augment import augmented
 from pliant.streams._bigram_cipher import bigram_cipher, encipher
 from pliant.streams._check_stream import check_stream
 from pliant.streams._class_incremental import class_incremental
 from pliant.streams._class_pairs import class_pairs
-from pliant.streams._datasets import DATASETS, Dataset, Images, Source, load_dataset
+from pliant.streams._datasets import DATASETS, Dataset, Images, Origin, load_dataset
 from pliant.streams._decoding import beam_search, greedy
 from pliant.streams._five_plus_one import five_plus_one
 from pliant.streams._label_noise import label_noise
@@ -67,7 +69,7 @@ __all__ = [
     "TRANSITIONS",
     "Dataset",
     "Images",
-    "Source",
+    "Origin",
     "abrupt",
     "augmented",
     "beam_search",
@@ -98,3 +100,9 @@ __all__ = [
     "upgd_toy",
     "warm_start",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name == "Source":
+        raise UserError(got="pliant.streams.Source", wanted="pliant.streams.Origin", do="Use that in its place.")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

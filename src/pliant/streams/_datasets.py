@@ -51,7 +51,7 @@ class Dataset(NamedTuple):
         return self.classes not in ((), tuple(range(self.num_classes)))
 
 
-class Source(NamedTuple):
+class Origin(NamedTuple):
     """Where a data set comes from."""
 
     summary: str
@@ -70,37 +70,37 @@ class Source(NamedTuple):
     """Possible names of the test split; the first one present is used."""
 
 
-DATASETS: Mapping[str, Source] = {
-    "digits": Source(
+DATASETS: Mapping[str, Origin] = {
+    "digits": Origin(
         "8×8 digits of scikit-learn, embedded: 1,621 train, 176 test",
         standardize="pixel",
         shape=(8, 8, 1),
         num_classes=10,
     ),
-    "mnist": Source("28×28 digits: 60,000 train, 10,000 test", hub="ylecun/mnist", shape=(28, 28, 1), num_classes=10),
-    "cifar10": Source(
+    "mnist": Origin("28×28 digits: 60,000 train, 10,000 test", hub="ylecun/mnist", shape=(28, 28, 1), num_classes=10),
+    "cifar10": Origin(
         "32×32 colour images: 50,000 train, 10,000 test", hub="uoft-cs/cifar10", shape=(32, 32, 3), num_classes=10
     ),
-    "cifar100": Source(
+    "cifar100": Origin(
         "32×32 colour images: 50,000 train, 10,000 test",
         hub="uoft-cs/cifar100",
         label_columns=("fine_label", "label"),
         shape=(32, 32, 3),
         num_classes=100,
     ),
-    "emnist": Source(
+    "emnist": Origin(
         "28×28 letters: 124,800 train, 20,800 test",
         hub="tanganke/emnist_letters",
         shape=(28, 28, 1),
         num_classes=26,
     ),
-    "emnist-balanced": Source(
+    "emnist-balanced": Origin(
         "28×28 letters and digits: 112,800 train, 18,800 test",
         hub="claudiogsc/emnist_balanced",
         shape=(28, 28, 1),
         num_classes=47,
     ),
-    "tiny-imagenet": Source(
+    "tiny-imagenet": Origin(
         "64×64 colour images: 100,000 train, 10,000 test",
         hub="zh-plus/tiny-imagenet",
         shape=(64, 64, 3),
@@ -159,19 +159,19 @@ def load_dataset(
       Published benchmarks that normalise subsets by the statistics of the whole data set.
     """
     require_choice("standardize", standardize, "default", "channel", "pixel", "half")
-    source = _source(name)
+    origin = _origin(name)
     sizes = (train_size, test_size)
     if name == "digits":
         _refuse_folder(data_dir)
         loaded = _digits(sizes)
     else:
-        tables = _tables(name, source, data_dir)
+        tables = _tables(name, origin, data_dir)
         loaded = _read(name, tables, sizes)
         if tables[0].folder is not None:
-            _require_named(name, source, loaded, tables[0].folder)
+            _require_named(name, origin, loaded, tables[0].folder)
     images, labels, classes, largest = loaded
     train, test = (Images(*split) for split in zip(images, labels, strict=True))
-    kind = source.standardize if standardize == "default" else standardize
+    kind = origin.standardize if standardize == "default" else standardize
     mean, std = _half(name, images, largest) if kind == "half" else _statistics(train.images, kind)
     return Dataset(name, len(classes), train, test, mean, std, largest, classes)
 
@@ -185,7 +185,7 @@ class _Loaded(NamedTuple):
     largest: float
 
 
-def _source(name: str) -> Source:
+def _origin(name: str) -> Origin:
     """Where the data set of a name comes from; defaults for a name of the user's own."""
     if name in DATASETS:
         return DATASETS[name]
@@ -198,7 +198,7 @@ def _source(name: str) -> Source:
     plain = {re.sub(r"[\W_]", "", known.lower()) for known in DATASETS}
     if re.sub(r"[\W_]", "", name.lower()) in plain:  # MNIST, cifar-10
         raise unknown_name("data set", name, DATASETS, do="See `pliant list datasets`.")
-    return Source("")
+    return Origin("")
 
 
 def _refuse_folder(data_dir: str | os.PathLike[str] | None) -> None:
@@ -212,15 +212,15 @@ def _refuse_folder(data_dir: str | os.PathLike[str] | None) -> None:
         )
 
 
-def _tables(name: str, source: Source, data_dir: str | os.PathLike[str] | None) -> list[Table]:
+def _tables(name: str, origin: Origin, data_dir: str | os.PathLike[str] | None) -> list[Table]:
     """Train and test, from a folder or the hub."""
     folder = data_folder(data_dir)
-    if folder is None and source.hub is not None:
-        return hub_tables(name, source.hub, source.config, source.label_columns, source.test_splits)
-    files = folder and split_files(name, folder, source.test_splits)
+    if folder is None and origin.hub is not None:
+        return hub_tables(name, origin.hub, origin.config, origin.label_columns, origin.test_splits)
+    files = folder and split_files(name, folder, origin.test_splits)
     if files:
-        return read_tables(name, files, source.label_columns)
-    if source.hub is None and data_dir is None:
+        return read_tables(name, files, origin.label_columns)
+    if origin.hub is None and data_dir is None:
         do = f"See `pliant list datasets`. Data of your own need their folder: --data-dir DIR or {DATA_VARIABLE}."
         raise unknown_name("data set", name, DATASETS, do=do)
     assert folder is not None
@@ -245,13 +245,13 @@ def _read(name: str, tables: Sequence[Table], sizes: tuple[int | None, int | Non
     return _Loaded(tuple(images), tuple(map(np.take, labels, chosen)), values, depth.largest)
 
 
-def _require_named(name: str, source: Source, loaded: _Loaded, folder: Path | None) -> None:
+def _require_named(name: str, origin: Origin, loaded: _Loaded, folder: Path | None) -> None:
     """Refuses a folder of other data under the name of a known data set."""
     shape, number = loaded.images[0].shape[1:], len(loaded.classes)
-    if source.shape not in (None, shape) or source.num_classes not in (None, number):
+    if origin.shape not in (None, shape) or origin.num_classes not in (None, number):
         raise UserError(
             got=f"images of shape {shape} in {number} classes for {name!r} in {folder}",
-            wanted=f"shape {source.shape} and {source.num_classes} classes, or a name of your own for other data",
+            wanted=f"shape {origin.shape} and {origin.num_classes} classes, or a name of your own for other data",
             do=f"If these are other data, name them: --dataset my-{name} --data-dir {folder}.",
         )
 
