@@ -16,12 +16,6 @@ def takes_texts(factory: Callable[..., Network]) -> bool:
       >>> from pliant.networks import mlp, t5
       >>> takes_texts(mlp), takes_texts(t5)
       (False, True)
-
-    References:
-      None: a convention of pliant.
-
-    Differs from:
-      Nothing known.
     """
     hint = get_type_hints(factory).get("input_shape")
     return TextLengths in (hint, *get_args(hint))

@@ -35,12 +35,6 @@ def check_stream(stream: Stream) -> Stream:
       Traceback (most recent call last):
       pliant.errors.UserError: got headline='train_accuracy' in the stream 'random-teacher'; wanted one of
       online_squared_error, train_squared_error, test_squared_error. Choose what the stream measures.
-
-    References:
-      None: the contract of `pliant.types.Stream`.
-
-    Differs from:
-      Nothing known.
     """
     if not isinstance(stream, Stream):
         raise UserError(

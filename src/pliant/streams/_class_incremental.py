@@ -71,10 +71,8 @@ def class_incremental(
 
     References:
       Dohare et al., `Loss of plasticity in deep continual learning
-      <https://www.nature.com/articles/s41586-024-07711-7>`_, 2024, class-incremental CIFAR-100.
-
-    Differs from:
-      Nothing known. Dohare et al. hold out 50 of the 500 training images of a class.
+      <https://www.nature.com/articles/s41586-024-07711-7>`_, 2024, class-incremental CIFAR-100; 50 of
+      the 500 training images of a class are held out.
     """
     require_choice("order", order, "random", "natural")
     require_range("tasks", num_tasks, 1, do="Leave it out for the default of 20.")

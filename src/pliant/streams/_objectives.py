@@ -120,9 +120,6 @@ def masked_classification(allowed: Callable[[Any], Bool[Array, " classes"]]) -> 
 
     References:
       Dohare et al. 2024, class-incremental CIFAR-100: the output units of unseen classes are not used.
-
-    Differs from:
-      Nothing known.
     """
 
     def masked(output: Array, task: Any) -> Array:
@@ -147,9 +144,6 @@ def smoothed(output: Array, targets: Array, weight: Any) -> Array:
 
     References:
       Müller et al. 2019, label smoothing.
-
-    Differs from:
-      Nothing known.
     """
     log_probabilities = jax.nn.log_softmax(_wide(output))
     hard = -jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]

@@ -60,9 +60,6 @@ def random_teacher(
 
     References:
       None: student and teacher networks are a common toy problem; here only the targets change.
-
-    Differs from:
-      Nothing known.
     """
     require_choice("activation", activation, "tanh", "relu")
     for name, number in {"tasks": num_tasks, "num_inputs": num_inputs, "num_test": num_test, "width": width}.items():

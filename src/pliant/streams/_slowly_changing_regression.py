@@ -67,9 +67,6 @@ def slowly_changing_regression(
       Dohare et al., `Loss of plasticity in deep continual learning
       <https://www.nature.com/articles/s41586-024-07711-7>`_, 2024, slowly changing regression; S with the sign of b as
       in their code. Sutton and Whitehead 1993, for the thresholds.
-
-    Differs from:
-      Nothing known.
     """
     require_choice("change", change, "one", "all")
     numbers = {"tasks": num_tasks, "num_bits": num_bits, "num_examples": num_examples, "width": width}

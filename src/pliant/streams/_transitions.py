@@ -213,9 +213,6 @@ def abrupt(stream: Stream, *, micro_steps: int) -> Stream:
 
     References:
       *Do Neural Networks Lose Plasticity in a Gradually Changing World?*, section 3.
-
-    Differs from:
-      Nothing known.
     """
     if micro_steps != 1:
         raise UserError(
