@@ -19,6 +19,7 @@ LAYERS = [
     {"training"},
     {"supervised"},
     {"presets"},
+    {"_run"},
     {"cli"},
     {"__main__"},
     {"torch"},

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         types,
     )
     from pliant._diagnose import diagnose
+    from pliant._run import run
 
 guard.guard_reductions()  # before anything computes: see xla/guard.py
 
@@ -43,6 +44,7 @@ __all__ = [
     "penalties",
     "presets",
     "results",
+    "run",
     "streams",
     "supervised",
     "training",
@@ -51,8 +53,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "diagnose":
-        return importlib.import_module("pliant._diagnose").diagnose
+    if name in ("diagnose", "run"):
+        return getattr(importlib.import_module(f"pliant._{name}"), name)
     if name in __all__:
         return importlib.import_module(f"pliant.{name}")
     raise AttributeError(f"module 'pliant' has no attribute {name!r}")

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pliant.diagnostics import (
     DIAGNOSTICS,
-    choose_diagnostics,
+    choose,
     examine,
     failure,
     jacobian_gaps,
@@ -102,7 +102,7 @@ def diagnose(
     Differs from:
       Nothing known.
     """
-    chosen = choose_diagnostics(diagnostics or [each for each in DIAGNOSTICS.values() if each.cost != "rare"])
+    chosen = choose(diagnostics or [each for each in DIAGNOSTICS.values() if each.cost != "rare"])
     examined = examine(apply, params, x, y, wiring)
     trained = examined.trained
     subject = examined.subject._replace(

@@ -113,6 +113,9 @@ def cast(name: str, value: Any, default: Any, annotation: Any = float) -> Value:
     except (ValueError, OverflowError):
         pass
     wanted: Mapping[type, str] = {bool: "true or false", int: "a whole number below 2³¹", float: "a finite number"}
+    if kind not in wanted:
+        other = "an option whose default is a text, a number, true, false or a tuple"
+        raise UserError(got=f"{name}={value}, where the default is {kind.__name__}", wanted=other, do="Set it in code.")
     raise UserError(got=f"{name}={value}", wanted=wanted[kind], do=f"The default is {default}.")
 
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pliant.diagnostics import DIAGNOSTICS, SETS, choose_diagnostics, find_diagnostic, measure, summarize
+from pliant.diagnostics import DIAGNOSTICS, SETS, choose, find_diagnostic, measure, summarize
 from pliant.errors import UserError
 from pliant.types import Batch, Diagnostic, Measured, Network, Subject, Wiring
 
@@ -29,7 +29,7 @@ OTHER = MINE._replace(name="other", summarize=lambda found: Measured({"twice": 2
 
 
 def _names(words):
-    return [each.name for each in choose_diagnostics(words)]
+    return [each.name for each in choose(words)]
 
 
 def test_registered_ones_come_in_the_order_of_the_registry_and_others_as_given():
@@ -40,7 +40,7 @@ def test_registered_ones_come_in_the_order_of_the_registry_and_others_as_given()
         "mine",
     ]
     assert _names(["basic", DIAGNOSTICS["dormant"]]) == list(SETS["basic"])
-    assert choose_diagnostics(["full"]) == tuple(DIAGNOSTICS.values())
+    assert choose(["full"]) == tuple(DIAGNOSTICS.values())
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_registered_ones_come_in_the_order_of_the_registry_and_others_as_given()
 )
 def test_what_cannot_be_chosen(words, message):
     with pytest.raises(UserError, match=message):
-        choose_diagnostics(words)
+        choose(words)
 
 
 def test_a_users_file(tmp_path):

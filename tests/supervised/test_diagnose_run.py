@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import pliant
 from pliant import cli
-from pliant.diagnostics import DIAGNOSTICS, SETS
+from pliant.diagnostics import DIAGNOSTICS
 from pliant.errors import UserError
+from pliant.results import RunFolder
 from pliant.supervised import RunConfig, diagnose_run, make_plan, run
 from pliant.training import due
 from pliant.types import Diagnostic, Measured
@@ -24,47 +26,40 @@ def _table(folder):
     return folder.metrics.sort_values(["method", "seed", "task", "metric"], ignore_index=True)
 
 
-@pytest.fixture
-def extra(monkeypatch):
-    """Diagnostics that say what they see."""
+def _distance(subject, other):
+    gaps = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), subject.params, other[0])
+    return jnp.sqrt(sum(jax.tree.leaves(gaps)))
 
-    def distance(subject, other):
-        gaps = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), subject.params, other[0])
-        return jnp.sqrt(sum(jax.tree.leaves(gaps)))
 
-    def number(name):
-        return lambda value: Measured({name: float(value)}, {"value": value})
+def _number(name):
+    return lambda value: Measured({name: float(value)}, {"value": value})
 
-    def refuse(subject):
-        raise UserError(got="this network", wanted="another", do="Do without.")
 
-    added = [
-        Diagnostic("since-start", "", "cheap", lambda s: distance(s, s.initial), number("since_start"), ("initial",)),
-        Diagnostic(
-            "since-last", "", "per-task", lambda s: distance(s, s.previous), number("since_last"), ("previous",)
-        ),
-        Diagnostic("draws", "", "rare", lambda s: jax.random.uniform(s.key), number("draw")),
-        Diagnostic("refuses", "", "rare", refuse, number("never")),
-        Diagnostic(
-            "follows",
-            "",
-            "cheap",
-            follow=lambda state, update: (
-                state,
-                {"loss_drop": update.loss - update.loss_after(), "loss_seen": update.loss},
-            ),
-        ),
-    ]
-    for diagnostic in added:
-        monkeypatch.setitem(DIAGNOSTICS, diagnostic.name, diagnostic)
-    return [diagnostic.name for diagnostic in added if diagnostic.name != "refuses"]
+def _refuse(subject):
+    raise UserError(got="this network", wanted="another", do="Do without.")
+
+
+def _losses(state, update):
+    return state, {"loss_drop": update.loss - update.loss_after(), "loss_seen": update.loss}
+
+
+SINCE_START = Diagnostic(
+    "since-start", "", "cheap", lambda s: _distance(s, s.initial), _number("since_start"), ("initial",)
+)
+SINCE_LAST = Diagnostic(
+    "since-last", "", "per-task", lambda s: _distance(s, s.previous), _number("since_last"), ("previous",)
+)
+DRAWS = Diagnostic("draws", "", "rare", lambda s: jax.random.uniform(s.key), _number("draw"))
+FOLLOWS = Diagnostic("follows", "", "cheap", follow=_losses)
+REFUSES = Diagnostic("refuses", "", "rare", _refuse, _number("never"))
+EXTRA = (SINCE_START, SINCE_LAST, DRAWS, FOLLOWS)
+"""They say what they see."""
 
 
 @pytest.mark.exact
-def test_training_is_the_same_to_the_bit_with_and_without(extra, tmp_path):
+def test_training_is_the_same_to_the_bit_with_and_without(tmp_path):
     without = _table(run(SMALL, tmp_path / "a"))
-    names = ("basic", "brownian-twin", *extra)
-    table = _table(run(_change(diagnostics=names), tmp_path / "b"))
+    table = _table(pliant.run(SMALL, diagnostics=["basic", "brownian-twin", *EXTRA], out=tmp_path / "b"))
     assert {"since_start", "since_last", "draw", "loss_drop", "twin_weight_norm"} <= set(table["metric"])
     shared = table[table["metric"].isin(without["metric"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(shared, without, check_exact=True)
@@ -95,10 +90,10 @@ def test_the_sets_leave_training_as_it_is(network, tmp_path):
     assert np.isfinite(found.numbers["hessian-top"]["hessian_top"])
 
 
-def test_followed_numbers_are_means_over_the_chosen_updates(extra, tmp_path):
+def test_followed_numbers_are_means_over_the_chosen_updates(tmp_path):
     """Over all updates of a task that has no more than 16, over 16 of a longer one."""
     for steps in (16, 40):
-        folder = run(_change(methods=("adam",), steps=steps, diagnostics=(",".join(extra),)), tmp_path / str(steps))
+        folder = pliant.run(SMALL, methods="adam", steps=steps, diagnostics=EXTRA, out=tmp_path / str(steps))
         table = folder.metrics.pivot_table(index=["task", "seed"], columns="metric", values="value")
         if steps == 16:
             np.testing.assert_allclose(table["loss_seen"], table["loss"], rtol=1e-5)
@@ -108,9 +103,9 @@ def test_followed_numbers_are_means_over_the_chosen_updates(extra, tmp_path):
         assert (table["loss_drop"] != 0).all()
 
 
-def test_what_subjects_know(extra, tmp_path):
+def test_what_subjects_know(tmp_path):
     """Start and last measurement are those of the network that the method reports."""
-    folder = run(_change(diagnostics=(",".join(extra),)), tmp_path / "run")
+    folder = pliant.run(SMALL, diagnostics=EXTRA, out=tmp_path / "run")
     values = folder.metrics.set_index(["method", "metric", "task", "seed"])["value"].sort_index()
     for method in SMALL.methods:
         assert values[method, "since_start", 1, 1] == values[method, "since_last", 1, 1] > 0
@@ -122,38 +117,34 @@ def test_what_subjects_know(extra, tmp_path):
     np.testing.assert_array_equal(arrays[2]["since-last/value"], np.float32(values["adam", "since_last", 2]))
 
 
-def test_an_interrupted_run_measures_the_same(extra, tmp_path):
-    config = _change(diagnostics=("basic,brownian-twin", *extra))
-    whole = run(config, tmp_path / "whole")
+def test_an_interrupted_run_measures_the_same(tmp_path):
+    diagnostics = ["basic,brownian-twin", *EXTRA]
+    whole = pliant.run(SMALL, diagnostics=diagnostics, out=tmp_path / "whole")
 
     def interrupt(now):
         if (now.method, now.task) == ("hare-tortoise", 2):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path / "run", report=interrupt)
-    assert [(each.label, each.task) for each in diagnose_run(tmp_path / "run", None, ("dormant",))] == [
-        ("adam", 3),
-        ("hare-tortoise", 1),
-    ]
-    folder = run(config, tmp_path / "run")
+        pliant.run(SMALL, diagnostics=diagnostics, out=tmp_path / "run", report=interrupt)
+    done = RunFolder(tmp_path / "run").metrics.groupby("method")["task"].max()
+    assert (done["adam"], done["hare-tortoise"]) == (3, 1)
+    folder = pliant.run(SMALL, diagnostics=diagnostics, out=tmp_path / "run")
     pd.testing.assert_frame_equal(_table(folder), _table(whole), check_exact=True)
     for task, arrays in whole.arrays("hare-tortoise").items():
         for name, array in arrays.items():
             np.testing.assert_array_equal(folder.arrays("hare-tortoise")[task][name], array)
 
 
-def test_what_several_share_is_measured_once(monkeypatch, tmp_path):
+def test_what_several_share_is_measured_once(tmp_path):
     traced = []
 
     def shared(subject):
         traced.append(1)
         return jnp.float32(len(traced))
 
-    for name in ("one", "two"):
-        diagnostic = Diagnostic(name, "", "cheap", shared, lambda value, name=name: Measured({name: float(value)}))
-        monkeypatch.setitem(DIAGNOSTICS, name, diagnostic)
-    folder = run(_change(methods=("adam",), diagnostics=("two,one",)), tmp_path / "run")
+    two, one = (Diagnostic(name, "", "cheap", shared, _number(name)) for name in ("two", "one"))
+    folder = pliant.run(SMALL, methods="adam", diagnostics=[two, one], out=tmp_path / "run")
     values = folder.metrics.set_index("metric")["value"].sort_index()
     assert (values["one"].to_numpy() == values["two"].to_numpy()).all()
     assert len(traced) == 3  # each is traced to see whether it can be measured, then both together
@@ -175,13 +166,12 @@ def test_periods(cost, diagnose_after, wanted):
     assert [task for task in range(1, 61) if due(some, task, 60, diagnose_after)] == list(wanted)
 
 
-def test_what_cannot_be_measured_is_left_out_of_a_set_and_refused_by_name(extra, monkeypatch):
-    monkeypatch.setitem(SETS, "full", ("dormant", "refuses"))
-    (plan,) = make_plan(_change(methods=("adam",), diagnostics=("full",))).methods
-    assert [each.name for each in plan.diagnostics] == ["dormant"]
-    assert plan.unmeasured["refuses"].startswith("got this network")
+def test_what_cannot_be_measured_is_left_out_of_a_set_and_refused_by_name():
+    (plan,) = make_plan(_change(methods=("adam",), diagnostics=("full",), probe_size=1)).methods
+    assert {"dormant", "srank"} < {each.name for each in plan.diagnostics} < set(DIAGNOSTICS)
+    assert plan.unmeasured["gradient-cosine"].startswith("got a probe of one example")
     with pytest.raises(UserError, match=r"got the diagnostic 'refuses' for 'adam'; .*Leave it out: got this network"):
-        make_plan(_change(diagnostics=("dormant,refuses",)))
+        pliant.run(SMALL, diagnostics=["dormant", REFUSES])
 
 
 @pytest.mark.parametrize("after", [(0,), (1, 4)])
@@ -215,17 +205,17 @@ def test_a_diagnosis_finds_what_the_run_found(kept):
     pd.testing.assert_frame_equal(type(kept)(kept.path).metrics, before, check_exact=True)
 
 
-def test_a_diagnosis_of_what_the_run_did_not_measure(kept, extra):
-    found = diagnose_run(kept.path, 3, ("since-last,refuses", "follows"), methods=("adam",))
+def test_a_diagnosis_of_what_the_run_did_not_measure(kept):
+    found = diagnose_run(kept.path, 3, [SINCE_LAST, REFUSES, FOLLOWS], methods=("adam",))
     assert found[0].numbers["since-last"]["since_last"] > 0
     assert found[0].reasons["refuses"].startswith("got this network")
     assert found[0].reasons["follows"].startswith("follows training")
     assert "since-last/value" in kept.arrays("adam")[3]
 
 
-def test_without_the_checkpoint_before_there_is_no_comparison_with_it(extra, tmp_path):
+def test_without_the_checkpoint_before_there_is_no_comparison_with_it(tmp_path):
     folder = run(_change(methods=("adam",)), tmp_path / "run")
-    found = diagnose_run(folder.path, None, ("since-last", "since-start", "brownian-twin"))
+    found = diagnose_run(folder.path, None, (SINCE_LAST, SINCE_START, "brownian-twin"))
     assert found[0].task == 3
     assert list(found[0].numbers) == ["since-start"]
     assert "checkpoint of the task before" in found[0].reasons["since-last"]
@@ -252,8 +242,8 @@ def test_errors_of_a_diagnosis(kept, tmp_path, capsys):
     assert "adam, end of task 3, mean over seeds" in capsys.readouterr().out
 
 
-def test_damaged_arrays_are_named(extra, tmp_path):
-    folder = run(_change(methods=("adam",), tasks=1, diagnostics=("since-start",)), tmp_path / "run")
+def test_damaged_arrays_are_named(tmp_path):
+    folder = pliant.run(SMALL, methods="adam", tasks=1, diagnostics=SINCE_START, out=tmp_path / "run")
     (file,) = (tmp_path / "run" / "arrays" / "adam").iterdir()
     file.write_bytes(b"PK no zip")
     with pytest.raises(UserError, match=r"task-00001.npz, which cannot be read"):

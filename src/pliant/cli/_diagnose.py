@@ -7,7 +7,7 @@ from tyro.conf import Positional
 
 from pliant import results, supervised
 from pliant.cli._terminal import print_table
-from pliant.diagnostics import DIAGNOSTICS
+from pliant.diagnostics import choose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Diagnose:
     """Task, counted from 1, at whose end to measure; by default the last with a checkpoint. Runs with --checkpoints all
     keep a checkpoint of every task."""
     diagnostics: tuple[str, ...] = ("full",)
-    """What to measure: basic, standard, full, or names; see `pliant list diagnostics`."""
+    """What to measure: basic, standard, full, or names; see `pliant list diagnostics`. Your own is
+    path/to/file.py:name."""
     methods: tuple[str, ...] = ()
     """Methods of the run; by default all."""
     data_dir: str | None = None
@@ -29,7 +30,7 @@ class Diagnose:
     def __call__(self) -> None:
         """Prints a table for each method; spectra and matrices go to the run's arrays/."""
         found = supervised.diagnose_run(self.dir, self.task, self.diagnostics, self.methods, self.data_dir)
-        summaries = {each.name: each.summary for each in DIAGNOSTICS.values()}
+        summaries = {each.name: each.summary for each in choose(self.diagnostics)}
         for each in found:
             title = f"{each.label}, end of task {each.task}, mean over seeds"
             print_table(results.diagnosis_table(title, each.numbers, summaries, each.reasons))

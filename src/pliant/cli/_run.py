@@ -18,7 +18,7 @@ from pliant.cli._show import print_run
 from pliant.cli._terminal import is_terminal, new_console, print_line
 from pliant.errors import unknown_name
 from pliant.methods import METHODS
-from pliant.presets import PRESETS, Scale
+from pliant.presets import PRESETS, Scale, with_choices
 from pliant.supervised import RunConfig
 
 _ALL = ("all",)
@@ -32,8 +32,8 @@ class Run(RunConfig):
     """Train methods on a stream of tasks. The same command continues an interrupted run."""
 
     stream: Positional[str] = "random-labels"
-    """Stream of tasks, or a published benchmark such as kumar/permuted-mnist, whose choices then are the defaults of
-    the options below. `pliant list streams`, `pliant list benchmarks`."""
+    """Stream of tasks; a published benchmark such as kumar/permuted-mnist, whose choices then are the defaults of the
+    options below; or a stream of your own, path/to/file.py:name. `pliant list streams`, `pliant list benchmarks`."""
     scale: Scale | None = None
     """Size of a benchmark: smoke (a minute, digits in place of larger data), cpu, or paper; by default cpu."""
     settings: _Settings = ()  # type: ignore[assignment] # --set may be repeated, and take several
@@ -61,7 +61,7 @@ class Run(RunConfig):
     def with_defaults_of_benchmark(self) -> "Run":
         """What the command line starts from, now that it is known which benchmark it names."""
         if self.stream not in PRESETS:
-            if self.scale is not None or "/" in self.stream:
+            if self.scale is not None or ("/" in self.stream and ".py:" not in self.stream):
                 raise unknown_name("benchmark", self.stream, PRESETS, do="Streams have no slash and no --scale.")
             return Run()
         scale = self.scale or "cpu"
@@ -71,14 +71,8 @@ class Run(RunConfig):
     def _config(self) -> RunConfig:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(RunConfig)}
         fields |= {"settings": tuple(itertools.chain(*self.settings))}
-        config = RunConfig(**fields | ({"methods": tuple(METHODS)} if self.methods == _ALL else {}))
-        if self.scale is None:
-            return config
-        preset = PRESETS[self.stream].configs[self.scale]
-        config = dataclasses.replace(config, stream=preset.stream)
-        return dataclasses.replace(
-            config, settings=(*supervised.settings_in_use(preset.settings, config), *config.settings)
-        )
+        fields |= {"methods": tuple(METHODS)} if self.methods == _ALL else {}
+        return RunConfig(**fields) if self.scale is None else with_choices(PRESETS[self.stream], self.scale, fields)
 
     def _name(self) -> str | None:
         return None if self.scale is None else f"{self.stream.replace('/', '-')}-{self.scale}"

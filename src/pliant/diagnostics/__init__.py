@@ -33,7 +33,7 @@ from pliant.diagnostics._ntk_spectrum import MeasuredNTK, NTKSpectrum, layer_tra
 from pliant.diagnostics._probe_plasticity import ProbePlasticity, probe_plasticity, sine_targets
 from pliant.diagnostics._quadrature import Quadrature, quadrature
 from pliant.diagnostics._rank import effective_rank, feature_rank, participation_ratio, srank, stable_rank
-from pliant.diagnostics._registry import DIAGNOSTICS, SETS, choose, choose_diagnostics, find_diagnostic
+from pliant.diagnostics._registry import DIAGNOSTICS, SETS, choose, find_diagnostic
 from pliant.diagnostics._representation import RepresentationChange, representation_change
 from pliant.diagnostics._revival import Revival, revival
 from pliant.diagnostics._sample_plasticity import sample_plasticity
@@ -73,7 +73,6 @@ __all__ = [
     "WeightNorm",
     "WeightSpectrum",
     "choose",
-    "choose_diagnostics",
     "dead",
     "distance",
     "dormancy_scores",

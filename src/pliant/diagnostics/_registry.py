@@ -70,23 +70,7 @@ SETS: Mapping[str, tuple[str, ...]] = {
 _PLACES = {id(each): place for place, each in enumerate(DIAGNOSTICS.values())}
 
 
-def choose(words: Sequence[str | Diagnostic]) -> tuple[str, ...]:
-    """The names of the diagnostics that words name, see `choose_diagnostics`.
-
-    Args:
-      words: names of diagnostics or sets, also several in one with commas between.
-
-    Raises:
-      UserError: for an unknown word.
-
-    Example:
-      >>> choose(("weight-norm,dormant",))
-      ('dormant', 'weight-norm')
-    """
-    return tuple(each.name for each in choose_diagnostics(words))
-
-
-def choose_diagnostics(words: Sequence[str | Diagnostic]) -> tuple[Diagnostic, ...]:
+def choose(words: Sequence[str | Diagnostic]) -> tuple[Diagnostic, ...]:
     """The diagnostics that words name, each once: registered ones in the order of the registry, then others as given.
 
     Args:
@@ -98,7 +82,7 @@ def choose_diagnostics(words: Sequence[str | Diagnostic]) -> tuple[Diagnostic, .
 
     Example:
       >>> mine = Diagnostic("mine", "my own", "cheap", lambda subject: 0.0, lambda found: Measured({"mine": found}))
-      >>> [each.name for each in choose_diagnostics([mine, "weight-norm,dormant"])]
+      >>> [each.name for each in choose([mine, "weight-norm,dormant"])]
       ['dormant', 'weight-norm', 'mine']
     """
     parts = [part for word in words for part in (word.split(",") if isinstance(word, str) else [word])]

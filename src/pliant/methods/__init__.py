@@ -6,7 +6,7 @@ from pliant.errors import UserError
 from pliant.methods._building import Parts, build, retarget, wrapped
 from pliant.methods._combine import combine
 from pliant.methods._hyperparameters import as_arrays, defaults, option_meanings, split_static, with_settings
-from pliant.methods._registry import FAMILIES, METHODS, find, recorded, split_spec, user_files, users_code
+from pliant.methods._registry import FAMILIES, METHODS, find, split_spec
 
 __all__ = [
     "FAMILIES",
@@ -18,12 +18,9 @@ __all__ = [
     "defaults",
     "find",
     "option_meanings",
-    "recorded",
     "retarget",
     "split_spec",
     "split_static",
-    "user_files",
-    "users_code",
     "with_settings",
     "wrapped",
 ]

@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from typing import Any
 
 from pliant import interventions, networks, optimizers, penalties, specs, targets
 from pliant.methods._combine import combine
-from pliant.specs import Recorded
 from pliant.types import Method
 
 FAMILIES: Mapping[str, tuple[Method, ...]] = {
@@ -85,7 +84,7 @@ FAMILIES: Mapping[str, tuple[Method, ...]] = {
 METHODS: Mapping[str, Method] = {method.name: method for family in FAMILIES.values() for method in family}
 
 
-def find(*methods: str | Method) -> Method:
+def find(*methods: Any) -> Method:
     """Finds a method by its name in the registry, or as `path/to/file.py:name`; "+" combines several.
 
     Args:
@@ -104,7 +103,7 @@ def find(*methods: str | Method) -> Method:
     return combine(*(_find_one(part) for spec in methods for part in split_spec(spec)))
 
 
-def split_spec(spec: str | Method) -> Sequence[str | Method]:
+def split_spec(spec: Any) -> Sequence[Any]:
     """The members of a combination: splits at every plus, but for those in a path, from its first slash on.
 
     Example:
@@ -117,37 +116,5 @@ def split_spec(spec: str | Method) -> Sequence[str | Method]:
     return parts if "+".join(parts) == spec else [spec]
 
 
-def recorded(spec: str | Method) -> Recorded:
-    """Where a method came from, and the hash of the user's files among its members, or of an object's content.
-
-    Example:
-      >>> recorded("redo+l2-init")
-      Recorded(source='redo+l2-init', sha256=None)
-    """
-    found = [specs.recorded(part, METHODS) for part in split_spec(spec)]
-    hashes = [each.sha256 for each in found if each.sha256]
-    return Recorded(found[0].source if len(found) == 1 else str(spec), "+".join(hashes) or None)
-
-
-def user_files(spec: str) -> list[str]:
-    """The user's own files among the members of a combination; `~` is the user's home.
-
-    Example:
-      >>> user_files("redo+./my+file.py:mine")
-      ['./my+file.py']
-    """
-    return [file for file in map(specs.user_file, split_spec(spec)) if file]
-
-
-def users_code(spec: str | Method) -> AbstractContextManager[None]:
-    """See `pliant.specs.users_code`: for all members of a combination.
-
-    Example:
-      >>> with users_code("redo+adamo"):
-      ...     pass
-    """
-    return specs.users_code({"method": split_spec(spec)})
-
-
-def _find_one(spec: str | Method) -> Method:
+def _find_one(spec: Any) -> Method:
     return specs.find("method", spec, METHODS, lambda found: isinstance(found, Method), "a pliant.types.Method")

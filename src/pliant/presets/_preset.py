@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
-from pliant.supervised import RunConfig
+from pliant.specs import NO_OBJECTS, Objects
+from pliant.supervised import RunConfig, settings_in_use
 
 Scale = Literal["smoke", "cpu", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
@@ -47,3 +48,25 @@ def preset(
     }
     paragraphs = (" ".join(text.split()) for text in notes.split("\n\n"))
     return Preset(name, summary, reference, "\n\n".join(paragraphs), configs)
+
+
+def with_choices(preset: Preset, scale: Scale, choices: Mapping[str, Any], objects: Objects = NO_OBJECTS) -> RunConfig:
+    """The configuration of a benchmark with some choices of one's own.
+
+    The benchmark's settings stay for what is left of its methods and network; settings of one's own come on top.
+
+    Args:
+      preset: the benchmark.
+      scale: its size.
+      choices: fields of the configuration.
+      objects: what names in `choices` stand for.
+
+    Example:
+      >>> made = preset("a/b", "a test", "none", "", paper={"settings": ("mlp.norm=layer",)}, cpu={}, smoke={})
+      >>> with_choices(made, "cpu", {"settings": ("adam.b1=0.8",), "methods": ("adam",)}).settings
+      ('mlp.norm=layer', 'adam.b1=0.8')
+    """
+    published = preset.configs[scale]
+    config = dataclasses.replace(published, **{**choices, "stream": published.stream, "settings": ()})
+    settings = settings_in_use(published.settings, config, objects)
+    return dataclasses.replace(config, settings=(*settings, *choices.get("settings", ())))

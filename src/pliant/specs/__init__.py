@@ -2,7 +2,18 @@
 
 from pliant.specs._content import content_hash
 from pliant.specs._find import find, load, name_of, user_file, users_code
-from pliant.specs._objects import Objects
+from pliant.specs._objects import NO_OBJECTS, Objects
 from pliant.specs._recorded import Recorded, recorded
 
-__all__ = ["Objects", "Recorded", "content_hash", "find", "load", "name_of", "recorded", "user_file", "users_code"]
+__all__ = [
+    "NO_OBJECTS",
+    "Objects",
+    "Recorded",
+    "content_hash",
+    "find",
+    "load",
+    "name_of",
+    "recorded",
+    "user_file",
+    "users_code",
+]

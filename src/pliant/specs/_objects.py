@@ -24,3 +24,7 @@ class Objects(NamedTuple):
           (True, 'mlp')
         """
         return getattr(self, kind).get(name, name)
+
+
+NO_OBJECTS = Objects()
+"""For a configuration whose names are all found."""

@@ -4,8 +4,6 @@ import dataclasses
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pliant.errors import UserError, require_range, unknown_name
-from pliant.networks import NETWORKS
-from pliant.streams import STREAMS
 from pliant.supervised._config import RunConfig
 
 _HINTS = get_type_hints(RunConfig)
@@ -42,10 +40,6 @@ def check(config: RunConfig) -> None:
         )
     if not config.methods:
         raise UserError(got="no methods", wanted="at least one", do="See `pliant list methods`.")
-    if config.stream not in STREAMS:
-        raise unknown_name("stream", config.stream, STREAMS, do="See `pliant list streams`.")
-    if config.network not in NETWORKS:
-        raise unknown_name("network", config.network, NETWORKS, do="See `pliant list networks`.")
 
 
 def _check_kinds(config: RunConfig) -> None:

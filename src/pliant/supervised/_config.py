@@ -17,7 +17,7 @@ class RunConfig(Protocol):
     """Data set; see `pliant list datasets`, or a name of your own with --data-dir. By default digits; streams that are
     generated have none."""
     stream: str = "random-labels"
-    """Stream of tasks; see `pliant list streams`."""
+    """Stream of tasks; see `pliant list streams`. Your own is path/to/file.py:name."""
     epochs: int = 15
     """Passes over the training data in each task."""
     steps: int | None = None

@@ -10,12 +10,13 @@ from pliant.results import RunFolder
 from pliant.supervised._config import RunConfig
 from pliant.supervised._plan import make_plan
 from pliant.training import Diagnosis, Plan, diagnose_plan, fingerprint
+from pliant.types import Diagnostic
 
 
 def diagnose_run(
     path: str | Path,
     task: int | None = None,
-    diagnostics: str | Sequence[str] = ("full",),
+    diagnostics: str | Diagnostic | Sequence[str | Diagnostic] = ("full",),
     methods: str | Sequence[str] = (),
     data_dir: str | None = None,
 ) -> list[Diagnosis]:
@@ -28,7 +29,8 @@ def diagnose_run(
       path: the run folder.
       task: counted from 1; by default the last of each method that has a checkpoint. Others than the last have one if
         the run was made with `checkpoints="all"`.
-      diagnostics: names or sets. Those that compare with the task before require its checkpoint too.
+      diagnostics: names, sets, files and names, or objects. Those that compare with the task before require its
+        checkpoint too.
       methods: names; by default all of the run.
       data_dir: see `pliant.streams.load_dataset`.
 
@@ -40,8 +42,29 @@ def diagnose_run(
         method.
     """
     folder = RunFolder(path)
-    diagnostics, methods = ((each,) if isinstance(each, str) else each for each in (diagnostics, methods))
+    diagnostics = (diagnostics,) if isinstance(diagnostics, str | Diagnostic) else diagnostics
+    methods = (methods,) if isinstance(methods, str) else methods
     return diagnose_plan(folder, _plan(folder, data_dir), task, diagnostics, methods)
+
+
+def _require_names(folder: RunFolder) -> None:
+    """Objects that were given in Python cannot be found again."""
+    stored = folder.configuration
+    sources = {f"method {name}": method for name, method in stored["methods"].items()}
+    sources |= {"stream": stored["stream"]} if "source" in stored["stream"] else {}
+    sources |= {
+        f"network {method['network']['name']}": method["network_source"]
+        for method in stored["methods"].values()
+        if "network_source" in method
+    }
+    sources |= {f"diagnostic {name}": source for name, source in stored.get("diagnostics", {}).items()}
+    objects = [what for what, source in sources.items() if source["source"] is None]
+    if objects:
+        raise UserError(
+            got=f"{folder.path}, whose {' and '.join(objects)} were objects of a Python program",
+            wanted="a run of names, or of path/to/file.py:name, which can be found again",
+            do="Measure in that program with pliant.diagnose, or run it again with what it made in a file.",
+        )
 
 
 def _plan(folder: RunFolder, data_dir: str | None) -> Plan:
@@ -51,6 +74,7 @@ def _plan(folder: RunFolder, data_dir: str | None) -> Plan:
         name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
     }
     known = {field.name for field in dataclasses.fields(RunConfig)}
+    _require_names(folder)
     plan = make_plan(RunConfig(**values), data_dir) if set(values) == known else None
     if plan is None or fingerprint(plan.configuration) != fingerprint(folder.configuration):
         raise UserError(

@@ -2,43 +2,58 @@
 
 import dataclasses
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pliant.errors import UserError, unknown_name
 from pliant.methods import find, retarget
 from pliant.networks import NETWORKS, takes_texts
-from pliant.settings import Value, options
-from pliant.streams import STREAMS, TRANSITIONS, Dataset, augmented, load_dataset
+from pliant.settings import options
+from pliant.specs import NO_OBJECTS, Objects, name_of, users_code
+from pliant.streams import TRANSITIONS, Dataset, augmented, load_dataset
 from pliant.supervised._check import check
 from pliant.supervised._config import RunConfig
 from pliant.supervised._pace import micro_steps
 from pliant.supervised._record import record
 from pliant.supervised._source import source_of
-from pliant.training import MethodPlan, Plan, check_names, parse_grid, parse_settings, plan_method, with_options
+from pliant.supervised._stream import made_stream, stream_factory
+from pliant.training import (
+    MethodPlan,
+    Plan,
+    check_names,
+    network_factory,
+    parse_grid,
+    parse_settings,
+    plan_method,
+    with_options,
+)
 from pliant.types import Method, Source, Stream, Text
 
 
-def make_plan(config: RunConfig, data_dir: str | None = None) -> Plan:
+def make_plan(config: RunConfig, data_dir: str | None = None, objects: Objects = NO_OBJECTS) -> Plan:
     """Checks a configuration and makes what it names; nothing is trained.
 
     Args:
       config: what to run.
       data_dir: see `pliant.streams.load_dataset`.
+      objects: what some of its names stand for.
 
     Raises:
       UserError: for unknown names, numbers out of range, and combinations that make no sense.
     """
-    plan, _ = _make_plan(config, data_dir, is_strict=True)
+    plan, _ = _make_plan(config, data_dir, objects, is_strict=True)
     return plan
 
 
-def plan_suited(config: RunConfig, data_dir: str | None = None) -> tuple[Plan, dict[str, str]]:
+def plan_suited(
+    config: RunConfig, data_dir: str | None = None, objects: Objects = NO_OBJECTS
+) -> tuple[Plan, dict[str, str]]:
     """Makes the plan of those methods that can do a configuration's run.
 
     Args:
       config: what to run.
       data_dir: see `make_plan`.
+      objects: see `make_plan`.
 
     Returns:
       The plan, and for every method left out the reason.
@@ -46,19 +61,29 @@ def plan_suited(config: RunConfig, data_dir: str | None = None) -> tuple[Plan, d
     Raises:
       UserError: as `make_plan` if no method suits: the reason of the last.
     """
-    return _make_plan(config, data_dir, is_strict=False)
+    return _make_plan(config, data_dir, objects, is_strict=False)
 
 
-def _make_plan(config: RunConfig, data_dir: str | None, *, is_strict: bool) -> tuple[Plan, dict[str, str]]:
+def _make_plan(
+    config: RunConfig, data_dir: str | None, objects: Objects, *, is_strict: bool
+) -> tuple[Plan, dict[str, str]]:
     """Data are loaded, once, when the rest of the configuration has been checked."""
     check(config)
-    methods = [find(spec) for spec in config.methods]
-    names = [method.name for method in methods]
-    check_names(names, (config.stream, config.network))
-    settings = parse_settings(config, [*names, config.stream, config.network])
+    methods = [find(objects.spec("method", spec)) for spec in config.methods]
+    names, others = [method.name for method in methods], [name_of(config.stream), name_of(config.network)]
+    check_names(names, others)
+    settings = parse_settings(config, [*names, *others])
     grid = parse_grid(config, names)
-    dataset = _dataset(config, data_dir)
-    stream, stream_options = make_stream(config, dataset, settings[config.stream])
+    network_factory(objects.spec("network", config.network))
+    words = [word for words in config.diagnostics for word in words.split(",")]
+    specs = {
+        "stream": [objects.spec("stream", config.stream)],
+        "diagnostic": [objects.spec("diagnostic", word) for word in words],
+    }
+    with users_code(specs):
+        dataset = _dataset(config, stream_factory(*specs["stream"]), data_dir)
+        stream, stream_options = make_stream(config, dataset, settings[name_of(config.stream)], *specs["stream"])
+    _check_inputs(config, stream, objects)
     sources: dict[int, tuple[Stream, Source]] = {}
 
     def pose(method: Method, static: Mapping[str, Any]) -> Source:
@@ -69,42 +94,50 @@ def _make_plan(config: RunConfig, data_dir: str | None, *, is_strict: bool) -> t
     reasons: dict[str, str] = {}
     for spec, method in zip(config.methods, methods, strict=True):
         try:
-            plans.append(plan_method(config, spec, method, pose, settings, grid[method.name], plans))
+            plans.append(plan_method(config, spec, method, pose, settings, grid[method.name], plans, objects, specs))
         except UserError as error:
             reasons[spec] = str(error)
             if is_strict or len(reasons) == len(methods):
                 raise
     config = dataclasses.replace(config, methods=tuple(each.spec for each in plans))
-    config = config if is_strict else _in_use(config)
-    recorded = record(config, stream, stream_options, dataset, plans)
-    return Plan(config, stream.name, stream.dataset, stream.headline, tuple(plans), recorded), reasons
+    config = config if is_strict else _in_use(config, objects)
+    recorded = record(config, stream, stream_options, dataset, plans, specs)
+    return Plan(config, stream.name, stream.dataset, stream.headline, tuple(plans), recorded, specs), reasons
 
 
-def _in_use(config: RunConfig) -> RunConfig:
+def _in_use(config: RunConfig, objects: Objects) -> RunConfig:
     """Without the settings and grids of methods that are left out."""
-    settings, grid = (settings_in_use(given, config) for given in (config.settings, config.grid))
+    settings, grid = (settings_in_use(given, config, objects) for given in (config.settings, config.grid))
     return dataclasses.replace(config, settings=settings, grid=grid)
 
 
-def settings_in_use(settings: Sequence[str], config: RunConfig) -> tuple[str, ...]:
+def settings_in_use(settings: Sequence[str], config: RunConfig, objects: Objects = NO_OBJECTS) -> tuple[str, ...]:
     """Those settings that are of a method, the stream or the network of a configuration, or of all methods.
 
     Example:
       >>> settings_in_use(("redo.every=9", "adam.b1=0.8", "b2=0.9"), RunConfig(methods=("adam",)))
       ('adam.b1=0.8', 'b2=0.9')
     """
-    used = {find(spec).name for spec in config.methods} | {config.stream, config.network, ""}
+    used = {find(objects.spec("method", spec)).name for spec in config.methods}
+    used |= {name_of(config.stream), name_of(config.network), ""}
     return tuple(setting for setting in settings if setting.partition("=")[0].rpartition(".")[0] in used)
 
 
 def make_stream(
-    config: RunConfig, dataset: Dataset | None, settings: Mapping[str, str]
-) -> tuple[Stream, dict[str, Value]]:
-    """The stream of a configuration with its transition, and the options that it was made with."""
-    factory = STREAMS[config.stream]
-    chosen = with_options(factory, config.stream, settings, skip=("num_tasks",))
+    config: RunConfig, dataset: Dataset | None, settings: Mapping[str, str], spec: Any = None
+) -> tuple[Stream, dict[str, Any]]:
+    """The stream of a configuration with its transition, and the options that it was made with.
+
+    Args:
+      config: the configuration.
+      dataset: for a stream with a data set.
+      settings: options of the stream, as texts.
+      spec: the stream, if it is not what the configuration names.
+    """
+    name, factory = name_of(config.stream), stream_factory(config.stream if spec is None else spec)
+    chosen = with_options(factory, name, settings, skip=("num_tasks",))
     data = [] if dataset is None else [dataset]
-    stream = factory(*data, num_tasks=config.tasks, **chosen)
+    stream = made_stream(factory, *data, num_tasks=config.tasks, **chosen)
     stream = TRANSITIONS[config.transition](stream, micro_steps=config.micro_steps)
     if config.transition != "abrupt" and config.micro_steps == 1:
         raise UserError(
@@ -129,7 +162,6 @@ def make_stream(
             wanted="a stream with validation examples",
             do="Use class-incremental with --set class-incremental.validation_per_class=50, or leave it out.",
         )
-    _check_inputs(config, stream)
     return stream, chosen
 
 
@@ -142,10 +174,11 @@ def _headline(config: RunConfig, stream: Stream) -> str:
     return config.headline or stream.headline
 
 
-def _check_inputs(config: RunConfig, stream: Stream) -> None:
-    """Texts and arrays require different networks."""
+def _check_inputs(config: RunConfig, stream: Stream, objects: Objects) -> None:
+    """Texts and arrays require different networks; those of the user's own are tried instead."""
     is_text = isinstance(stream.inputs, Text)
-    if is_text != takes_texts(NETWORKS[config.network]):
+    network = objects.spec("network", config.network)
+    if network in tuple(NETWORKS) and is_text != takes_texts(NETWORKS[network]):
         suited = sorted(name for name, factory in NETWORKS.items() if takes_texts(factory) == is_text)
         raise UserError(
             got=f"the network {config.network!r} for {stream.name}",
@@ -154,9 +187,8 @@ def _check_inputs(config: RunConfig, stream: Stream) -> None:
         )
 
 
-def _dataset(config: RunConfig, data_dir: str | None) -> Dataset | None:
+def _dataset(config: RunConfig, factory: Callable[..., Stream], data_dir: str | None) -> Dataset | None:
     """Loads the data set, if the stream has one."""
-    factory = STREAMS[config.stream]
     if "dataset" not in inspect.signature(factory).parameters:
         if (config.dataset, config.train_size, config.test_size) != (None, None, None):
             known = ", ".join(name for name in options(factory) if name != "num_tasks")

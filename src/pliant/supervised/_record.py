@@ -3,15 +3,16 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from pliant.methods import user_files
-from pliant.settings import Value
-from pliant.streams import Dataset
+from pliant.diagnostics import DIAGNOSTICS
+from pliant.methods import METHODS
+from pliant.networks import NETWORKS
+from pliant.specs import content_hash, name_of, recorded
+from pliant.streams import STREAMS, Dataset
 from pliant.supervised._config import RunConfig
 from pliant.supervised._pace import num_steps
 from pliant.training import MethodPlan
@@ -21,9 +22,10 @@ from pliant.types import Stream
 def record(
     config: RunConfig,
     stream: Stream,
-    stream_options: Mapping[str, Value],
+    stream_options: Mapping[str, Any],
     dataset: Dataset | None,
     methods: Sequence[MethodPlan],
+    specs: Mapping[str, Sequence[Any]] = {},
 ) -> dict[str, Any]:
     """The whole configuration, expanded, as JSON data.
 
@@ -33,9 +35,10 @@ def record(
       stream_options: those that the stream was made with.
       dataset: None for a stream whose data are generated.
       methods: planned.
+      specs: what was asked for that all methods share, by kind.
     """
     num_test = _by_task(stream.test.num, stream) if stream.test else 0
-    recorded = {
+    found = {
         "config": vars(config),
         "stream": {
             "name": stream.name,
@@ -50,19 +53,21 @@ def record(
             "input_shape": list(stream.input_shape),
             "data_sha256": _data_hash(stream),
         }
-        | _classes(dataset),
+        | _classes(dataset)
+        | _sources(specs.get("stream", ()), STREAMS).get(name_of(config.stream), {}),
         "methods": {
             item.method.name: {
-                "source": item.spec,
-                "source_sha256": _file_hash(item.spec),
+                **_source_of_method(item),
                 "reference": item.method.reference,
                 "boundary_aware": item.method.boundary_aware,
                 "hyperparameters": item.static | item.traced,
                 "grid": list(item.points) if item.points != ({},) else [],
-                "network": {"name": item.network_name} | item.network_options,
+                "network": {"name": name_of(item.network_name)} | item.network_options,
+                **_under("network_source", _source(item.specs["network"][0], NETWORKS)),
             }
             for item in methods
         },
+        **_under("diagnostics", _sources(specs.get("diagnostic", ()), DIAGNOSTICS)),
         "protocol": {
             "updates_in_each_task": [num_steps(config, stream, index) for index in range(config.tasks)],
             "batches": "run on across the ends of epochs; what is left at the end of a task is dropped",
@@ -73,7 +78,7 @@ def record(
             "seeds": "network, tasks, data order and method noise draw from separate streams of each seed",
         },
     }
-    return dict(json.loads(json.dumps(recorded)))  # as it will be read again: tuples are lists
+    return dict(json.loads(json.dumps(found, default=_hash)))  # as it will be read again: tuples are lists
 
 
 def _classes(dataset: Dataset | None) -> dict[str, Any]:
@@ -101,7 +106,31 @@ def _data_hash(stream: Stream) -> str:
     return content.hexdigest()
 
 
-def _file_hash(source: str) -> str | None:
-    """The hash of a user's files, so that an edited method is another configuration."""
-    files = [Path(file) for file in user_files(source)]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else None
+def _source(spec: Any, known: Mapping[str, Any]) -> dict[str, str | None]:
+    """Where something of the user's own came from, so that it is another configuration when it was edited."""
+    source = recorded(spec, known)
+    return {} if source.sha256 is None else {"source": source.source, "source_sha256": source.sha256}
+
+
+def _sources(specs: Sequence[Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    return {name_of(spec): source for spec in specs if (source := _source(spec, known))}
+
+
+def _under(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry, if there is anything in it."""
+    return {name: found} if found else {}
+
+
+def _source_of_method(method: MethodPlan) -> dict[str, str | None]:
+    """Where a method came from, registered or not."""
+    members = [recorded(spec, METHODS) for spec in method.specs["method"]]
+    hashes = [each.sha256 for each in members if each.sha256]
+    return {
+        "source": method.spec if all(each.source for each in members) else None,
+        "source_sha256": "+".join(hashes) or None,
+    }
+
+
+def _hash(value: Any) -> str:
+    """For options that are no JSON data."""
+    return f"sha256:{content_hash(value)}"

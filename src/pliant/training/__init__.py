@@ -9,6 +9,7 @@ from pliant.training._chunk import Pace, Setting, train_chunk
 from pliant.training._diagnose import due
 from pliant.training._diagnose_run import Diagnosis, diagnose_plan
 from pliant.training._learner import Begun, Learner, make_learner
+from pliant.training._network import network_factory
 from pliant.training._observe import Observed, Shared
 from pliant.training._pace import rates, sampled_weights
 from pliant.training._plan import MethodPlan, Plan, plan_method
@@ -52,6 +53,7 @@ __all__ = [
     "init_carry",
     "init_state",
     "make_learner",
+    "network_factory",
     "no_best",
     "parse_grid",
     "parse_settings",

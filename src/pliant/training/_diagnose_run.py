@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pliant.diagnostics import choose_diagnostics, one_blas_thread
+from pliant.diagnostics import choose, one_blas_thread
 from pliant.errors import UserError
-from pliant.methods import as_arrays, build, users_code
+from pliant.methods import as_arrays, build
 from pliant.results import RunFolder
+from pliant.specs import users_code
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._diagnose import summarize_slots, unmeasurable
 from pliant.training._learner import make_learner
@@ -35,7 +36,7 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose_plan(
-    folder: RunFolder, plan: Plan, task: int | None, diagnostics: Sequence[str], methods: Sequence[str]
+    folder: RunFolder, plan: Plan, task: int | None, diagnostics: Sequence[str | Diagnostic], methods: Sequence[str]
 ) -> list[Diagnosis]:
     """Measures the networks of a run as they were at the end of a task, from its checkpoints.
 
@@ -43,7 +44,7 @@ def diagnose_plan(
       folder: of the run.
       plan: what the run was made with.
       task: counted from 1; by default the last of each method that has a checkpoint.
-      diagnostics: names or sets.
+      diagnostics: names, sets, files and names, or objects.
       methods: names; by default all of the run.
 
     Returns:
@@ -52,7 +53,7 @@ def diagnose_plan(
     Raises:
       UserError: if there is no such checkpoint or method.
     """
-    chosen = choose_diagnostics(diagnostics)
+    chosen = choose(diagnostics)
     own = [method for method in plan.methods if not methods or method.method.name in methods]
     unknown = set(methods) - {method.method.name for method in own}
     if unknown:
@@ -69,7 +70,7 @@ def diagnose_plan(
     ):
         for method, of_method in _tasks(folder, own, task):
             kept = Checkpoints(folder.checkpoints(method.method.name), sys.maxsize, keep="all")
-            with kept as checkpoints, users_code(method.spec):
+            with kept as checkpoints, users_code({**plan.specs, **method.specs, "diagnostic": diagnostics}):
                 found += _diagnose_method(checkpoints, folder, plan, method, of_method, chosen)
     return found
 

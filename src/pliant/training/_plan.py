@@ -1,20 +1,21 @@
 """From the names of a protocol to what they stand for: every choice is checked before anything is trained."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pliant.diagnostics import SETS, choose_diagnostics
+from pliant.diagnostics import SETS, choose
 from pliant.errors import UserError
-from pliant.methods import build, split_static, users_code, with_settings, wrapped
-from pliant.networks import NETWORKS
+from pliant.methods import build, split_spec, split_static, with_settings, wrapped
 from pliant.settings import Value, options
+from pliant.specs import Objects, name_of, users_code
 from pliant.training._diagnose import unmeasurable
+from pliant.training._network import make_network, network_factory
 from pliant.training._protocol import Protocol
 from pliant.training._settings import with_options
 from pliant.types import Diagnostic, Method, Network, Source
 
-_BASIC = choose_diagnostics(("basic",))
+_BASIC = choose(("basic",))
 
 
 class MethodPlan(NamedTuple):
@@ -22,13 +23,13 @@ class MethodPlan(NamedTuple):
 
     method: Method
     spec: str
-    """As it was asked for: a name, or a file and a name."""
+    """What the configuration calls it: a name, or a file and a name."""
     static: dict[str, Value]
     """Hyperparameters that shape the program."""
     traced: dict[str, Value]
     """Hyperparameters that are arguments of the program."""
     network_name: str
-    """As it was asked for, or what the method has in its place."""
+    """What the configuration calls it, or what the method has in its place."""
     network_options: dict[str, Any]
     network: Network
     source: Source
@@ -38,6 +39,8 @@ class MethodPlan(NamedTuple):
     diagnostics: tuple[Diagnostic, ...] = _BASIC
     unmeasured: Mapping[str, str] = {}
     """Diagnostics of a set that this network cannot be measured with, and why."""
+    specs: Mapping[str, Sequence[Any]] = {}
+    """What was asked for, by kind: names, files and names, or objects."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -57,6 +60,8 @@ class Plan(NamedTuple):
     methods: tuple[MethodPlan, ...]
     configuration: Mapping[str, Any]
     """The whole configuration, expanded, as JSON data."""
+    specs: Mapping[str, Sequence[Any]] = {}
+    """What was asked for that all methods share, by kind."""
 
 
 def plan_method(
@@ -67,27 +72,36 @@ def plan_method(
     settings: Mapping[str, Mapping[str, str]],
     grid: Mapping[str, str],
     earlier: Sequence[MethodPlan],
+    objects: Objects,
+    specs: Mapping[str, Sequence[Any]],
 ) -> MethodPlan:
     """Makes what one method needs; a network that an earlier method has is not made again.
 
     Args:
       protocol: how all methods are trained.
-      spec: what the method was asked for as.
+      spec: what the configuration calls the method.
       method: the method.
       pose: `pose(method, static hyperparameters) -> the source`, the same object for the same problem.
       settings: of the method and of the network, by name.
       grid: values of the method to try.
       earlier: the methods before.
+      objects: given in Python.
+      specs: what was asked for that all methods share, by kind: the problem and the diagnostics.
 
     Raises:
       UserError: for unknown names, numbers out of range, and combinations that make no sense.
     """
-    with users_code(spec):
+    name = method.replaces.get(protocol.network, protocol.network)
+    asked = {
+        "method": split_spec(objects.spec("method", spec)),
+        "network": [objects.spec("network", name)],
+    }
+    with users_code({**specs, **asked}):
+        factory = network_factory(*asked["network"])
         values = with_settings(method, settings[method.name], protocol.learning_rate)
         static, traced = split_static(method, values)
         source = pose(method, static)
-        name = method.replaces.get(protocol.network, protocol.network)
-        network_options = _network_options(protocol, method, name, settings[protocol.network])
+        network_options = _network_options(protocol, method, name, factory, settings[name_of(protocol.network)])
         same = [
             other.network
             for other in earlier
@@ -95,13 +109,13 @@ def plan_method(
             and other.source is source
             and not other.method.wrap
         ]
-        network = same[0] if same else NETWORKS[name](source.input_shape, source.num_outputs, **network_options)
+        network = same[0] if same else make_network(name, factory, network_options, source)
         _check_head(protocol, method, network)
         network = wrapped(method, network, static)
         build(method, network.wiring, values)  # numbers are checked here: inside a compiled program they are traced
-        plan = MethodPlan(method, spec, static, traced, name, network_options, network, source)
+        plan = MethodPlan(method, spec, static, traced, name, network_options, network, source, specs=asked)
         plan = plan._replace(points=_points(plan, grid, protocol.learning_rate))
-        return _with_diagnostics(protocol, plan, earlier)
+        return _with_diagnostics(protocol, plan, earlier, specs["diagnostic"])
 
 
 def _points(plan: MethodPlan, grid: Mapping[str, str], learning_rate: float) -> tuple[dict[str, Value], ...]:
@@ -126,9 +140,11 @@ def _points(plan: MethodPlan, grid: Mapping[str, str], learning_rate: float) -> 
     return points
 
 
-def _with_diagnostics(protocol: Protocol, plan: MethodPlan, earlier: Sequence[MethodPlan]) -> MethodPlan:
+def _with_diagnostics(
+    protocol: Protocol, plan: MethodPlan, earlier: Sequence[MethodPlan], words: Sequence[Any]
+) -> MethodPlan:
     """What is measured: of a set what can be, of what is named everything."""
-    chosen = choose_diagnostics(protocol.diagnostics)
+    chosen = choose(words)
     if all(any(each is basic for basic in _BASIC) for each in chosen):  # these fit everywhere
         return plan._replace(diagnostics=chosen)
     same = [other for other in earlier if other.network is plan.network and other.source is plan.source]
@@ -143,8 +159,7 @@ def _with_diagnostics(protocol: Protocol, plan: MethodPlan, earlier: Sequence[Me
             protocol.batch_size,
         )
     )
-    sets = [name for word in protocol.diagnostics for name in word.split(",") if name in SETS]
-    of_sets = {each.name for each in choose_diagnostics(sets)}
+    of_sets = {each.name for each in choose([word for word in words if word in tuple(SETS)])}
     named = [name for name in reasons if name not in of_sets]
     if named:
         raise UserError(
@@ -156,9 +171,10 @@ def _with_diagnostics(protocol: Protocol, plan: MethodPlan, earlier: Sequence[Me
     return plan._replace(diagnostics=measured, unmeasured=reasons)
 
 
-def _network_options(protocol: Protocol, method: Method, name: str, settings: Mapping[str, str]) -> dict[str, Any]:
+def _network_options(
+    protocol: Protocol, method: Method, name: str, factory: Callable[..., Network], settings: Mapping[str, str]
+) -> dict[str, Any]:
     """The options that the network is made with: its own, the protocol's flags, the method's changes."""
-    factory = NETWORKS[name]
     own_flags = {"use_bias": protocol.use_bias} | ({"widths": protocol.widths} if protocol.widths is not None else {})
     missing = [flag for flag in own_flags if flag not in options(factory)]
     if "widths" in missing:
@@ -167,14 +183,13 @@ def _network_options(protocol: Protocol, method: Method, name: str, settings: Ma
             wanted="a network with dense layers to size",
             do="See `pliant list networks` for its own options (--set).",
         )
-    chosen: dict[str, Any] = with_options(factory, protocol.network, settings, skip=("use_bias",))
+    chosen = with_options(factory, name_of(protocol.network), settings, skip=("use_bias",))
     chosen |= {flag: value for flag, value in own_flags.items() if flag not in missing}
-    return chosen | _network_changes(method, name, chosen)
+    return chosen | _network_changes(method, name, options(factory), chosen)
 
 
-def _network_changes(method: Method, network: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _network_changes(method: Method, network: str, known: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:
     """The method's changes, which the network must know, to the options given; multipliers of widths multiply."""
-    known = options(NETWORKS[network])
     unknown = [name for name in method.network if name not in known]
     if method.replaces and network not in method.replaces.values():
         raise UserError(

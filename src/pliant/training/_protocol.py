@@ -20,7 +20,7 @@ class Protocol:
     batch_size: int = 32
     """Examples in a batch."""
     network: str = "mlp"
-    """Network; see `pliant list networks`."""
+    """Network; see `pliant list networks`. Your own is path/to/file.py:name."""
     widths: tuple[int, ...] | None = None
     """Units of the hidden dense layers; by default the network's own."""
     use_bias: bool = False
@@ -38,8 +38,8 @@ class Protocol:
     probe_size: int = 512
     """Training examples on which dormant units and ranks are measured at the end of a task."""
     diagnostics: tuple[str, ...] = ("basic",)
-    """What else is measured: basic, standard, full, or names; see `pliant list diagnostics`. Numbers go to the metrics,
-    spectra and matrices to the arrays."""
+    """What else is measured: basic, standard, full, or names; see `pliant list diagnostics`. Your own is
+    path/to/file.py:name. Numbers go to the metrics, spectra and matrices to the arrays."""
     diagnose_after: tuple[int, ...] = ()
     """Tasks, counted from 1, after which diagnostics of the classes per-task and rare are measured; by default the
     former after all, the latter after 1, 2, 5, 10, 20, 50, … and the last."""

@@ -13,8 +13,9 @@ import pandas as pd
 from jaxtyping import Int
 
 from pliant.diagnostics import one_blas_thread
-from pliant.methods import as_arrays, users_code
+from pliant.methods import as_arrays
 from pliant.results import COLUMNS, RunFolder, environment, summarize_run
+from pliant.specs import name_of, users_code
 from pliant.training._background_writer import BackgroundWriter
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._chunk import Pace
@@ -70,7 +71,7 @@ def train(plan: Plan, path: Path, report: Callable[[Progress], None] = lambda _:
         folder.log(f"start: {folder.title}")
         reused: dict[Any, Any] = {}
         for number, method in enumerate(plan.methods):
-            with users_code(method.spec):
+            with users_code({**plan.specs, **method.specs}):
                 _train_method(plan, method, folder, report, number / len(plan.methods), reused)
         summarize_run(folder.metrics, folder.headline).to_csv(folder.path / "summary.csv", index=False)
         folder.log("done")
@@ -310,6 +311,6 @@ def _rows(
     rows = []
     for slot, (label, seed) in enumerate(itertools.product(method.labels, seeds)):
         metrics = {name: float(values[slot]) for name, values in learned.numbers.items()} | found[slot]
-        common = (plan.problem, label, plan.protocol.network, plan.dataset, seed, learned.task_index + 1, step)
+        common = (plan.problem, label, name_of(plan.protocol.network), plan.dataset, seed, learned.task_index + 1, step)
         rows += [(*common, name, value) for name, value in sorted(metrics.items())]
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -1,11 +1,12 @@
 """What the settings and grids of a protocol say, by the name of what they set."""
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pliant.errors import UserError, unknown_name
-from pliant.settings import Value, cast, options
+from pliant.settings import cast, options
 from pliant.training._protocol import Protocol
 
 
@@ -59,10 +60,17 @@ def parse_grid(protocol: Protocol, methods: Sequence[str]) -> dict[str, dict[str
     return {name: of_all | own for name, own in of_one.items()}
 
 
-def with_options(factory: Any, name: str, settings: Mapping[str, str], skip: Sequence[str] = ()) -> dict[str, Value]:
+def with_options(factory: Any, name: str, settings: Mapping[str, str], skip: Sequence[str] = ()) -> dict[str, Any]:
     """The options of a stream's or network's factory, with the settings made."""
     known = {key: option for key, option in options(factory).items() if key not in skip}
     values = {key: option.default for key, option in known.items()}
+    missing = [key for key, value in values.items() if value is inspect.Parameter.empty]
+    if missing:
+        raise UserError(
+            got=f"{name!r}, whose {', '.join(missing)} has no default",
+            wanted="a default for every option",
+            do=f"Write for example {missing[0]}=0.1 in its signature.",
+        )
     for key, text in settings.items():
         if key not in known:
             raise unknown_name(f"option of {name!r}", key, known, do="See its documentation.")

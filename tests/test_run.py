@@ -1,0 +1,210 @@
+"""`pliant.run`: names, files and objects in any mixture."""
+
+import functools
+import json
+
+import numpy as np
+import optax
+import pytest
+
+import pliant
+from pliant import networks, streams
+from pliant.errors import UserError
+from pliant.methods import METHODS
+from pliant.supervised import RunConfig, diagnose_run
+from pliant.types import Diagnostic, Measured, Method
+
+QUICK = {"seeds": 1, "tasks": 1, "steps": 4, "train_size": 100, "batch_size": 10}
+
+
+def _optimizer(wiring, *, learning_rate, momentum=0.9):
+    return optax.with_extra_args_support(optax.sgd(learning_rate, momentum))
+
+
+def own_stream(dataset, *, num_tasks, labels="permuted"):
+    return streams.random_labels(dataset, num_tasks=num_tasks, labels=labels)
+
+
+def own_network(input_shape, num_outputs, *, wide=8):
+    return networks.mlp(input_shape, num_outputs, widths=(wide,))
+
+
+MINE = Method("mine", "SGD with momentum", "Polyak 1964", _optimizer)
+HEAD = Diagnostic(
+    "head", "", "cheap", lambda s: s.params["head"]["kernel"].sum(), lambda v: Measured({"head_sum": float(v)})
+)
+FILE = """
+import test_run
+mine, stream, network, head = test_run.MINE, test_run.own_stream, test_run.own_network, test_run.HEAD
+"""
+SETTINGS = ("mine.momentum=0.5", "own_stream.labels=iid", "own_network.wide=16")
+
+
+def _run(out, **changes):
+    asked = {"methods": ["adam", MINE], "network": own_network, "diagnostics": ["dormant", HEAD], "settings": SETTINGS}
+    return pliant.run(own_stream, out=out, **QUICK | asked | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    return _run(out), out
+
+
+def _value(folder, method, metric):
+    metrics = folder.metrics
+    (value,) = metrics.loc[(metrics["method"] == method) & (metrics["metric"] == metric), "value"]
+    return value
+
+
+def test_objects_are_trained_and_measured(finished):
+    folder, _ = finished
+    assert set(folder.metrics["method"]) == {"adam", "mine"}
+    assert set(folder.metrics["network"]) == {"own_network"}
+    assert np.isfinite(_value(folder, "mine", "head_sum"))
+    assert 0 <= _value(folder, "mine", "dormant_fraction") <= 1
+
+
+def test_files_and_names_give_the_same_numbers(finished, tmp_path):
+    (tmp_path / "own.py").write_text(FILE)
+    spec = f"{tmp_path}/own.py"
+    folder = pliant.run(
+        f"{spec}:stream",
+        methods=["adam", f"{spec}:mine"],
+        network=f"{spec}:network",
+        diagnostics=["dormant", f"{spec}:head"],
+        settings=("mine.momentum=0.5", "stream.labels=iid", "network.wide=16"),
+        out=tmp_path / "run",
+        **QUICK,
+    )
+    columns = ["method", "seed", "task", "step", "metric", "value"]
+    assert folder.metrics[columns].equals(finished[0].metrics[columns])
+    found = diagnose_run(tmp_path / "run", diagnostics=("dormant",))
+    assert [each.label for each in found] == ["adam", "mine"]
+
+
+def test_the_same_objects_continue_a_run_and_edited_ones_are_refused(finished):
+    folder, out = finished
+    assert _run(out).metrics.equals(folder.metrics)
+
+    def edited(wiring, *, learning_rate, momentum=0.8):
+        return optax.with_extra_args_support(optax.sgd(learning_rate, momentum))
+
+    def wider(input_shape, num_outputs, *, wide=9):
+        return networks.mlp(input_shape, num_outputs, widths=(wide,))
+
+    wider.__name__ = "own_network"
+    for change in (
+        {"methods": ["adam", MINE._replace(optimizer=edited)]},
+        {"network": wider},
+        {"diagnostics": ["dormant", HEAD._replace(summarize=lambda v: Measured({"head_sum": 0.0}))]},
+    ):
+        with pytest.raises(UserError, match=r"which holds .* with another configuration .*sha256"):
+            _run(out, **change)
+
+
+def test_objects_cannot_be_found_again(finished):
+    message = r"run, whose method mine and stream and network own_network and diagnostic head were objects of"
+    with pytest.raises(UserError, match=message):
+        diagnose_run(finished[1])
+
+
+def test_streams_and_networks_that_are_made(tmp_path):
+    stream = streams.random_teacher(num_tasks=3)
+    network = networks.mlp((32,), 1, widths=(8,))
+    choices = {"methods": "adam", "seeds": 1, "steps": 4, "network": network}
+    folder = pliant.run(stream, out=tmp_path / "run", **choices)
+    assert set(folder.metrics["task"]) == {1, 2, 3}
+    assert set(folder.metrics["network"]) == {"Network"}
+    with pytest.raises(UserError, match=r"got tasks=4 of the stream 'random-teacher'; wanted at most its 3\."):
+        pliant.run(stream, tasks=4, **choices)
+    unfit = networks.mlp((32,), 2, widths=(8,))
+    message = (
+        r"got the network 'Network', which does not fit this problem: its output for 2 examples has shape \(2, 2\)"
+    )
+    with pytest.raises(UserError, match=message):
+        pliant.run(stream, **choices | {"network": unfit})
+    with pytest.raises(UserError, match=r"which does not fit this problem: .*; wanted one for inputs of shape \(32,\)"):
+        pliant.run(stream, **choices | {"network": networks.mlp((31,), 1, widths=(8,))})
+
+
+def test_registered_objects_are_recorded_by_their_names(tmp_path):
+    asked = {"methods": [METHODS["adam"]], "network": networks.mlp, "widths": (8,)} | QUICK
+    folder = pliant.run(stream=streams.random_labels, out=tmp_path / "run", **asked)
+    named = pliant.run("random-labels", out=tmp_path / "run", **asked | {"methods": "adam", "network": "mlp"})
+    assert named.metrics.equals(folder.metrics)
+
+
+def test_a_benchmark_and_a_configuration(tmp_path):
+    choices = {"methods": ["adam"], "seeds": 1, "tasks": 1, "steps": 2}
+    folder = pliant.run("kumar/permuted-mnist", scale="smoke", out=tmp_path / "one", **choices)
+    config = RunConfig(methods=("adamo",), seeds=3, tasks=1, steps=2, widths=(8,))
+    again = pliant.run(config, methods="adam", seeds=1, out=tmp_path / "two")
+    assert set(folder.metrics["method"]) == set(again.metrics["method"]) == {"adam"}
+    assert set(again.metrics["seed"]) == {0}
+
+
+def _without_tasks(dataset):
+    return None
+
+
+def _not_a_network(input_shape, num_outputs):
+    return {}
+
+
+def _without_default(input_shape, num_outputs, *, wide):
+    return None
+
+
+@pytest.mark.parametrize(
+    ("problem", "choices", "message"),
+    [
+        ("random-labels", {"stream": "random-labels"}, "got a problem and a stream; wanted one of them"),
+        (
+            None,
+            {"seed": 3},
+            r"got the choice 'seed'; wanted one of .*Did you mean 'seeds'\? See pliant.supervised.RunC",
+        ),
+        ("random-labels", {"scale": "smoke"}, "got scale='smoke' without a benchmark"),
+        (3, {}, r"got 3 as the stream; wanted a function \(dataset, \*, num_tasks, options\) -> pliant.types.Stream"),
+        (None, {"network": 3}, r"got 3 as the network; wanted a function \(input_shape, num_outputs, \*, options\)"),
+        (None, {"methods": [3]}, "got 3 as the method; wanted a pliant.types.Method"),
+        (None, {"methods": [MINE, MINE._replace(summary="")]}, "got two methods named 'mine'; wanted every name once"),
+        (None, {"diagnostics": ["head", HEAD]}, "got two diagnostics named 'head'"),
+        (_without_tasks, {}, r"got the stream '_without_tasks', which takes no num_tasks.*Add `\*, num_tasks`"),
+        (
+            None,
+            {"network": _not_a_network},
+            "got the network '_not_a_network', whose factory returns dict; wanted a fun",
+        ),
+        (None, {"network": _without_default}, "got '_without_default', whose wide has no default"),
+        (own_stream, {"settings": ("own.labels=iid",)}, "got the name 'own'; wanted one of .*own_stream"),
+        (None, {"network": own_network, "methods": "layernorm"}, "which changes norm, with the network 'own_network'"),
+        ("no.py:stream", {}, "got the stream 'no.py:stream'; wanted an existing Python file"),
+        (
+            None,
+            {"network": "no"},
+            r"got the network 'no'; wanted one of .*See `pliant list networks`, or give your own as",
+        ),
+    ],
+)
+def test_what_cannot_be_run(problem, choices, message):
+    with pytest.raises(UserError, match=message):
+        pliant.run(problem, **{"methods": "adam"} | QUICK | choices)
+
+
+def test_options_that_are_no_text_are_hashed(tmp_path):
+    ones = np.ones(2)
+
+    def network(input_shape, num_outputs, *, scale=ones):
+        return networks.mlp(input_shape, num_outputs, widths=(8,))
+
+    out = tmp_path / "run"
+    pliant.run("random-labels", methods="adam", network=network, out=out, **QUICK)
+    assert "sha256:" in json.dumps([json.loads(file.read_text()) for file in out.rglob("config.json")])
+    other = functools.partial(network, scale=np.zeros(2))
+    with pytest.raises(UserError, match="another configuration"):
+        pliant.run("random-labels", methods="adam", network=other, out=out, **QUICK)
+    message = "got network.scale=3, where the default is ndarray; wanted an option whose default is a text"
+    with pytest.raises(UserError, match=message):
+        pliant.run("random-labels", methods="adam", network=network, settings=("network.scale=3",), **QUICK)
