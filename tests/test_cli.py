@@ -427,13 +427,14 @@ def test_a_users_own_stream_network_and_diagnostic(tmp_path, capsys):
         "from pliant.networks import mlp\n"
         "from pliant.streams import random_labels\n"
         "from pliant.types import Diagnostic, Measured\n"
-        "def stream(dataset, *, num_tasks, labels='permuted'):\n"
+        "def stream(dataset, *, num_tasks, labels='iid'):\n"
         "    return random_labels(dataset, num_tasks=num_tasks, labels=labels)\n"
         "def net(input_shape, num_outputs, *, wide=8):\n"
         "    return mlp(input_shape, num_outputs, widths=(wide,))\n"
         "def fails(subject):\n"
         "    raise RuntimeError('no luck')\n"
-        "head = Diagnostic('head', '', 'cheap', lambda s: s.params['head']['kernel'].sum(), lambda _: Measured({}))\n"
+        "MEASURED = Measured({'head_sum': 1.0})\n"
+        "head = Diagnostic('head', '', 'cheap', lambda s: s.params['head']['kernel'].sum(), lambda _: MEASURED)\n"
         "bad = head._replace(summarize=fails)\n"
     )
     arguments = "run ./own.py:stream --network own.py:net --seeds 1 --tasks 1 --steps 2 --methods adam --train-size 100"
@@ -442,9 +443,12 @@ def test_a_users_own_stream_network_and_diagnostic(tmp_path, capsys):
     recorded = (tmp_path / "run" / "config.json").read_text()
     assert '"source": "./own.py:stream"' in recorded
     assert cli.main(["diagnose", "run", "--diagnostics", "own.py:head"]) == 0
-    assert "head" in capsys.readouterr().out
+    assert "head_sum" in capsys.readouterr().out
     assert cli.main(f"{arguments} --diagnostics own.py:bad --out other".split()) == cli.USER_ERROR
-    assert "got RuntimeError in 'own.py', line 9: no luck; wanted a diagnostic that builds" in capsys.readouterr().err
+    assert (
+        "got RuntimeError in 'own.py', line 9: no luck; wanted a stream or diagnostic or network that"
+        in capsys.readouterr().err
+    )
     assert cli.main(f"{arguments} --diagnostics own.py:bead --out other".split()) == cli.USER_ERROR
     assert (
         "got no 'bead' in 'own.py'; wanted a pliant.types.Diagnostic; the file has bad, head" in capsys.readouterr().err

@@ -21,7 +21,7 @@ def _optimizer(wiring, *, learning_rate, momentum=0.9):
     return optax.with_extra_args_support(optax.sgd(learning_rate, momentum))
 
 
-def own_stream(dataset, *, num_tasks, labels="permuted"):
+def own_stream(dataset, *, num_tasks, labels="iid"):
     return streams.random_labels(dataset, num_tasks=num_tasks, labels=labels)
 
 
@@ -116,16 +116,6 @@ def test_streams_and_networks_that_are_made(tmp_path):
     folder = pliant.run(stream, out=tmp_path / "run", **choices)
     assert set(folder.metrics["task"]) == {1, 2, 3}
     assert set(folder.metrics["network"]) == {"Network"}
-    with pytest.raises(UserError, match=r"got tasks=4 of the stream 'random-teacher'; wanted at most its 3\."):
-        pliant.run(stream, tasks=4, **choices)
-    unfit = networks.mlp((32,), 2, widths=(8,))
-    message = (
-        r"got the network 'Network', which does not fit this problem: its output for 2 examples has shape \(2, 2\)"
-    )
-    with pytest.raises(UserError, match=message):
-        pliant.run(stream, **choices | {"network": unfit})
-    with pytest.raises(UserError, match=r"which does not fit this problem: .*; wanted one for inputs of shape \(32,\)"):
-        pliant.run(stream, **choices | {"network": networks.mlp((31,), 1, widths=(8,))})
 
 
 def test_registered_objects_are_recorded_by_their_names(tmp_path):
@@ -142,14 +132,6 @@ def test_a_benchmark_and_a_configuration(tmp_path):
     again = pliant.run(config, methods="adam", seeds=1, out=tmp_path / "two")
     assert set(folder.metrics["method"]) == set(again.metrics["method"]) == {"adam"}
     assert set(again.metrics["seed"]) == {0}
-
-
-def _without_tasks(dataset):
-    return None
-
-
-def _not_a_network(input_shape, num_outputs):
-    return {}
 
 
 def _without_default(input_shape, num_outputs, *, wide):
@@ -171,12 +153,6 @@ def _without_default(input_shape, num_outputs, *, wide):
         (None, {"methods": [3]}, "got 3 as the method; wanted a pliant.types.Method"),
         (None, {"methods": [MINE, MINE._replace(summary="")]}, "got two methods named 'mine'; wanted every name once"),
         (None, {"diagnostics": ["head", HEAD]}, "got two diagnostics named 'head'"),
-        (_without_tasks, {}, r"got the stream '_without_tasks', which takes no num_tasks.*Add `\*, num_tasks`"),
-        (
-            None,
-            {"network": _not_a_network},
-            "got the network '_not_a_network', whose factory returns dict; wanted a fun",
-        ),
         (None, {"network": _without_default}, "got '_without_default', whose wide has no default"),
         (own_stream, {"settings": ("own.labels=iid",)}, "got the name 'own'; wanted one of .*own_stream"),
         (None, {"network": own_network, "methods": "layernorm"}, "which changes norm, with the network 'own_network'"),

@@ -73,34 +73,38 @@ def run(
       ...     sorted(set(folder.metrics["method"]))
       ['adam', 'heavy-ball']
     """
-    if stream is not None and problem is not None:
-        raise UserError(
-            got="a problem and a stream", wanted="one of them", do="Give the stream alone, as the first argument."
-        )
-    problem = stream if problem is None else problem
-    known = {field.name for field in dataclasses.fields(RunConfig)} - set(_KINDS.values())
-    for name in choices:
-        if name not in known:
-            raise unknown_name("choice", name, known, do="See pliant.supervised.RunConfig.")
-    asked = {"method": _several(methods), "network": _several(network), "diagnostic": _several(diagnostics)}
-    is_benchmark = isinstance(problem, str) and problem in PRESETS
-    if scale is not None and not is_benchmark:
+    base = problem if isinstance(problem, RunConfig) else RunConfig()
+    if not isinstance(problem, RunConfig | None):
+        if stream is not None:
+            do = "Give the stream alone, as the first argument."
+            raise UserError(got="a problem and a stream", wanted="one of them", do=do)
+        stream = problem
+    benchmark = PRESETS.get(stream) if isinstance(stream, str) else None
+    if benchmark and isinstance(problem, RunConfig):
+        got = f"a configuration and the benchmark {benchmark.name!r}, which is another"
+        raise UserError(got=got, wanted="one of them", do="Give what you change of the benchmark by name, as tasks=10.")
+    if scale is not None and benchmark is None:
         raise UserError(got=f"scale={scale!r} without a benchmark", wanted="none", do="See `pliant list benchmarks`.")
-    if isinstance(problem, Stream):
-        choices = {"tasks": problem.num_tasks} | choices
-    if problem is not None and not is_benchmark and not isinstance(problem, RunConfig):
-        asked["stream"] = (problem,)
-    named = {kind: _named(kind, specs) for kind, specs in asked.items() if specs}
+    known = {field.name for field in dataclasses.fields(RunConfig)} - set(_KINDS.values())
+    unknown = [choice for choice in choices if choice not in known]
+    if unknown:
+        raise unknown_name("choice", unknown[0], known, do="See pliant.supervised.RunConfig.")
+    if isinstance(stream, Stream):
+        choices = {"tasks": stream.num_tasks} | choices
+    asked = {"method": methods, "stream": None if benchmark else stream, "network": network, "diagnostic": diagnostics}
+    named = {kind: _named(kind, _several(each)) for kind, each in asked.items() if each is not None}
+    for kind, names in named.items():
+        choices[_KINDS[kind]] = tuple(names) if kind in ("method", "diagnostic") else next(iter(names), "")
     objects = Objects(**named)
-    several = {_KINDS[kind]: tuple(names) for kind, names in named.items()}
-    choices |= {field: names if field in ("methods", "diagnostics") else names[0] for field, names in several.items()}
-    if is_benchmark:
-        config = with_choices(PRESETS[problem], scale or "cpu", choices, objects)
+    if benchmark is None:
+        name: str | None = None
+        config = dataclasses.replace(base, **choices)
     else:
-        config = dataclasses.replace(problem if isinstance(problem, RunConfig) else RunConfig(), **choices)
+        size = scale or "cpu"
+        name = f"{benchmark.name.replace('/', '-')}-{size}"
+        config = with_choices(benchmark, size, choices, objects)
     plan = make_plan(config, data_dir, objects)
-    of_benchmark = f"{problem.replace('/', '-')}-{scale or 'cpu'}" if is_benchmark else None
-    return train(plan, run_folder(plan, out, of_benchmark), report)
+    return train(plan, run_folder(plan, out, name), report)
 
 
 _KINDS = {"method": "methods", "stream": "stream", "network": "network", "diagnostic": "diagnostics"}
@@ -115,8 +119,6 @@ _REGISTRIES: Mapping[str, Mapping[str, Any]] = {
 
 def _several(asked: Any) -> tuple[Any, ...]:
     """One or several: some objects, such as a `Method`, are tuples too."""
-    if asked is None:
-        return ()
     return tuple(asked) if type(asked) in (list, tuple) else (asked,)
 
 
@@ -126,7 +128,8 @@ def _named(kind: str, specs: Sequence[Any]) -> dict[str, Any]:
     for spec in specs:
         registered = (name for name, each in _REGISTRIES[kind].items() if each is spec)
         name = spec if isinstance(spec, str) else next(registered, name_of(spec))
-        if name in found and found[name] is not spec:
+        other = found.get(name, spec)
+        if other is not spec and not (isinstance(other, str) and isinstance(spec, str)):
             raise UserError(got=f"two {kind}s named {name!r}", wanted="every name once", do="Rename one of them.")
         found[name] = spec
     return found

@@ -122,6 +122,9 @@ def test_the_file_in_which_it_happened_is_named(own):
     message = r"got ValueError in 'own.py', line 2: oh; wanted a network that builds and runs\. See CONTRIBUTING.md"
     with pytest.raises(UserError, match=message), users_code({"method": ["other.py:x"], "network": ["own.py:fails"]}):
         load("own.py").fails()
+    message = r"wanted a method or network that builds and runs\. See CONTRIBUTING.md for what a method or network is\."
+    with pytest.raises(UserError, match=message), users_code({"method": ["own.py:x"], "network": ["own.py:fails"]}):
+        load("own.py").fails()
 
 
 def test_what_is_recorded(own):

@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from pliant.errors import UserError
-from pliant.training._checkpoint import Checkpoints
+from pliant.training import Checkpoints
 
 OF_TENSORSTORE = (
     'RESOURCE_EXHAUSTED: Error writing "params" in OCDBT database at local file "/a/": '

@@ -148,15 +148,15 @@ def users_code(specs: Mapping[str, Sequence[object]]) -> Iterator[None]:
         users = [(file, kind) for kind, several in specs.items() for file in map(user_file, several) if file]
         if not users:
             raise
-        known = {str(Path(file).resolve()): (file, kind) for file, kind in users}
+        files = {str(Path(file).resolve()): file for file, _ in users}
         lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
         if isinstance(error, SyntaxError):
             lines.append((error.filename or "", error.lineno))
-        path, line = ([(next(iter(known)), "?"), *(place for place in lines if place[0] in known)])[-1]
-        file, kind = known[path]
+        path, line = ([(next(iter(files)), "?"), *(place for place in lines if place[0] in files)])[-1]
+        kind = " or ".join(dict.fromkeys(kind for file, kind in users if str(Path(file).resolve()) == path))
         first = (str(error).splitlines() or [""])[0]
         raise UserError(
-            got=f"{type(error).__name__} in {file!r}, line {line}: {first}",
+            got=f"{type(error).__name__} in {files[path]!r}, line {line}: {first}",
             wanted=f"a {kind} that builds and runs",
             do=f"See CONTRIBUTING.md for what a {kind} is.",
         ) from error
