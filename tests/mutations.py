@@ -100,8 +100,8 @@ MUTATIONS = {
     ),
     "test-images-are-not-permuted": Mutation(
         "streams/_permuted_pixels.py",
-        "Batch(permuted(data, data.test, task, indices)",
-        "Batch(normalized(data, data.test, indices)",
+        "size, -1)[:, task]",
+        "size, -1)[:, task if images is data.train else jnp.arange(size)]",
     ),
     "padding-counts": Mutation("streams/_objectives.py", "real = targets != 0", "real = targets >= 0"),
     "one-order-for-all-epochs": Mutation(

@@ -359,7 +359,7 @@ def test_a_users_own_method(tmp_path, capsys):
         ("run permuted-pixels --scale cpu", "got the benchmark 'permuted-pixels'"),
         ("run kumar/permuted-mnist --data-dir .", "--data-dir or PLIANT_DATA"),
         ("run bigram-cipher", "got the network 'mlp' for bigram-cipher"),
-        ("run class-incremental", "wanted at most its 10 classes together"),
+        ("run class-incremental", "wanted at most its 10 classes in total"),
         ("show .", "no config.json"),
         ("plot nowhere", "no config.json"),
     ],

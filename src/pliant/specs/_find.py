@@ -106,7 +106,7 @@ def load(file: str) -> types.ModuleType:
     Example:
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     _ = (Path(folder) / "own.py").write_text("answer = 42")
+      ...     _ = (Path(folder) / "own.py").write_text("answer = 42", encoding="utf-8")
       ...     load(f"{folder}/own.py").answer
       42
     """
