@@ -3,6 +3,8 @@
 import functools
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -12,7 +14,7 @@ from pliant import networks, streams
 from pliant.errors import UserError
 from pliant.methods import METHODS
 from pliant.supervised import RunConfig, diagnose_run
-from pliant.types import Diagnostic, Measured, Method
+from pliant.types import Batch, Diagnostic, Measured, Method, Split, Stream
 
 QUICK = {"seeds": 1, "tasks": 1, "steps": 4, "train_size": 100, "batch_size": 10}
 
@@ -116,6 +118,42 @@ def test_streams_and_networks_that_are_made(tmp_path):
     folder = pliant.run(stream, out=tmp_path / "run", **choices)
     assert set(folder.metrics["task"]) == {1, 2, 3}
     assert set(folder.metrics["network"]) == {"Network"}
+
+
+def test_a_stream_written_by_hand(tmp_path):
+    """Its arrays are a dict, its tasks two half-planes, and it has a test and validation examples."""
+    points = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32)
+
+    def split(first, size):
+        def batch(data, task, indices):
+            inputs = data["points"][first + indices]
+            return Batch(inputs, (inputs @ task["normal"] > 0).astype(jnp.int32))
+
+        return Split(lambda index: size - 10 * index, batch)
+
+    stream = Stream(
+        name="half-planes",
+        dataset="generated",
+        num_tasks=2,
+        num_outputs=2,
+        inputs=jax.ShapeDtypeStruct((2,), jnp.float32),
+        train=split(0, 60),
+        test=split(60, 40),
+        validation=split(100, 20),
+        objective=streams.CLASSIFICATION,
+        headline="test_accuracy",
+        chance=0.5,
+        data={"points": points},
+        task=lambda key, index: {"normal": jax.random.normal(jax.random.fold_in(key, index), (2,))},
+    )
+    choices = {"seeds": 2, "epochs": 15, "batch_size": 10, "widths": (16,), "learning_rate": 0.03}
+    folder = pliant.run(
+        stream, methods=["adam", "redo"], weights_at_end="best-validation", out=tmp_path / "run", **choices
+    )
+    found = folder.metrics.query("metric == 'test_accuracy'")
+    assert len(found) == 2 * 2 * 2
+    assert found["value"].min() > 0.8
+    assert folder.headline == "test_accuracy"
 
 
 def test_registered_objects_are_recorded_by_their_names(tmp_path):
