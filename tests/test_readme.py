@@ -120,15 +120,19 @@ def test_commands_of_the_readme_exist(command):
 @pytest.mark.parametrize("words", [command for command in COMMANDS if command.values[0][0] == "run"])
 def test_every_run_is_understood(words, tmp_path, monkeypatch):
     """Its options are parsed and its run is planned, not trained; digits stand in for data that must be downloaded."""
-    planned, make_plan = [], supervised.make_plan
+    planned = []
 
-    def plan(config, data_dir):
-        planned.append(make_plan(dataclasses.replace(config, dataset=None, train_size=None, test_size=None)))
-        raise UserError(got="a plan", wanted="no training", do="Go on.")
+    def on_digits(make):
+        def plan(config, data_dir):
+            planned.append(make(dataclasses.replace(config, dataset=None, train_size=None, test_size=None)))
+            raise UserError(got="a plan", wanted="no training", do="Go on.")
+
+        return plan
 
     monkeypatch.chdir(tmp_path)
     Path("my_methods.py").write_text(_own_method())
-    monkeypatch.setattr(supervised, "make_plan", plan)
+    for name in ("make_plan", "plan_suited"):
+        monkeypatch.setattr(supervised, name, on_digits(getattr(supervised, name)))
     assert cli.main(words) == cli.USER_ERROR
     assert planned
 
@@ -170,3 +174,12 @@ def _headings(path):
     """As GitHub names them in links."""
     found = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("document", [each for each in DOCUMENTS if each != "docs/faults.md"])
+def test_files_that_are_named_exist(document):
+    """Paths in backticks, from the root, `src/pliant`, `tests` or `docs`; only examples have "my_" in them."""
+    text = re.sub(r"```.*?```", "", (ROOT / document).read_text(), flags=re.DOTALL)
+    named = set(re.findall(r"`(?:python )?(\w[\w./-]*(?:\.py|\.md|/))`", text))
+    roots = (ROOT, ROOT / "src/pliant", ROOT / "tests", ROOT / "docs")
+    assert not [path for path in named if "my_" not in path and not any((root / path).exists() for root in roots)]
