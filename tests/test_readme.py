@@ -55,7 +55,11 @@ def _run(document, first_line):
 
 
 @pytest.mark.parametrize("block", PYTHON)
-def test_every_block_runs_alone(block):
+def test_every_block_runs_alone(block, tmp_path, monkeypatch):
+    """In a folder with the method of one's own, and nothing else."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("my_methods.py").write_text(_own_method())
     for module in ("torch", "equinox"):
         if f"import {module}" in block:
             pytest.importorskip(module)
