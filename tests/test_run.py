@@ -101,7 +101,9 @@ def test_the_same_objects_continue_a_run_and_edited_ones_are_refused(finished):
         {"network": wider},
         {"diagnostics": ["dormant", HEAD._replace(summarize=lambda v: Measured({"head_sum": 0.0}))]},
     ):
-        with pytest.raises(UserError, match=r"which holds .* with another configuration .*sha256"):
+        with pytest.raises(
+            UserError, match=r"which holds .* with another configuration .*sha256.*Your code has changed"
+        ):
             _run(out, **change)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -109,3 +109,15 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
         keys = sorted(set(old) | set(new))
         return [name for key in keys for name in differences(old.get(key), new.get(key), f"{prefix}.{key}".strip("."))]
     return [] if old == new else [prefix]
+
+
+def advice(changed: Sequence[str]) -> str:
+    """What to do about a configuration that differs in `changed`.
+
+    Example:
+      >>> advice(["methods.mine.source_sha256"])
+      'Your code has changed since the run was started: restore it, or choose another --out.'
+    """
+    if any(name.endswith("source_sha256") for name in changed):
+        return "Your code has changed since the run was started: restore it, or choose another --out."
+    return "Choose another --out, or give the options that the run was started with."

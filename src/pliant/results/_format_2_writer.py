@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pliant.errors import UserError
-from pliant.results._files import differences, locked, remove_leftovers, replacing, write_json
+from pliant.results._files import advice, differences, locked, remove_leftovers, replacing, write_json
 from pliant.results._method_folder import write_arrays
 
 
@@ -39,11 +39,11 @@ class Format2Writer:
                 write_json(path / "config.json", content)
             folder = cast(Any, cls)(path)
             if folder._config["id"] != identity:
-                changed = ", ".join(differences(folder.configuration, configuration)) or "the format"
+                changed = differences(folder.configuration, configuration) or ["the format"]
                 raise UserError(
-                    got=f"{path}, which holds a run with another configuration ({changed})",
+                    got=f"{path}, which holds a run with another configuration ({', '.join(changed)})",
                     wanted="an empty folder, or the run's own to continue it",
-                    do="Choose another --out, or give the options that the run was started with.",
+                    do=advice(changed),
                 )
             yield folder
 

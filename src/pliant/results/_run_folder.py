@@ -17,6 +17,7 @@ from pliant.errors import UserError
 from pliant.results import _old_formats as old_formats
 from pliant.results._files import (
     LOCK,
+    advice,
     append_line,
     damaged,
     differences,
@@ -124,7 +125,7 @@ class RunFolder(Format2Writer):
             raise UserError(
                 got=f"{self.path}, which holds a run with another configuration ({', '.join(changed)})",
                 wanted="an empty folder, or the run's own to continue it",
-                do="Choose another --out, or give the options that the run was started with.",
+                do=advice(changed),
             )
 
     @contextmanager
@@ -160,7 +161,7 @@ class RunFolder(Format2Writer):
                 raise UserError(
                     got=f"{path}, which holds the method with another configuration ({', '.join(changed)})",
                     wanted="the configuration with which the method was started",
-                    do=(so if numbers else "") + "Choose another --out, or give the options that it was started with.",
+                    do=(so if numbers else "") + advice(changed),
                 )
             yield method
 
