@@ -1,5 +1,6 @@
 import io
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pliant
 from pliant.errors import UserError
 from pliant.torch import MaxMin, diagnose
 from pliant.torch import _diagnose as module_under_test
+from pliant.types import Diagnostic, Measured
 from torch_twins import images, nchw, twins
 
 
@@ -45,6 +47,47 @@ def test_numbers_agree_with_those_of_jax(both):
     for name in set(ours) - near_singular:
         np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-4, atol=1e-6, err_msg=name)
     assert theirs["ntk_condition_log10"] == pytest.approx(ours["ntk_condition_log10"], abs=0.05)
+
+
+def _forward(subject):
+    return subject.network.apply(subject.params, subject.state, subject.probe.inputs, train=False, key=None)
+
+
+def _own(name, measure, **fields):
+    return Diagnostic(name, name, "cheap", measure, lambda found: Measured({name: float(found)}), **fields)
+
+
+def test_diagnostics_of_ones_own():
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    x = torch.randn(8, 3)
+    asked = [
+        "dormant",
+        "hessian-top",
+        _own("output", lambda s: _forward(s)[0].sum()),
+        _own("features", lambda s: sum(each.sum() for each in _forward(s)[1].values())),
+        _own("head", lambda s: s.params["2.weight"].sum()),
+        _own("layers", lambda s: jnp.float32(len(s.network.wiring.layers))),
+        _own("other", lambda s: _forward(s._replace(params=jax.tree.map(lambda leaf: 2 * leaf, s.params)))[0].sum()),
+        _own("slope", lambda s: jax.grad(lambda p: _forward(s._replace(params=p))[0].sum())(s.params)["2.bias"].sum()),
+        _own("loss", lambda s: s.losses(_forward(s)[0], s.probe.targets).sum()),
+        _own("start", lambda s: 0.0, needs=("initial",)),
+    ]
+    found, printed = report(net, x, diagnostics=asked)
+    with torch.no_grad():
+        hidden = net[1](net[0](x))
+        wanted = {"output": net(x).sum(), "features": hidden.sum(), "head": net[2].weight.sum(), "layers": 1.0}
+    assert {name for name in found.numbers if "/" not in name and "dormant" not in name} == set(wanted)
+    for name, value in wanted.items():
+        assert found.numbers[name] == pytest.approx(float(value), rel=1e-5, abs=1e-5)
+    words = " ".join(printed.replace("│", " ").split())
+    for name, why in {
+        "hessian-top": "needs a network in JAX or a run: pliant.diagnose or pliant.run measures it",
+        "other": "asks for derivatives, or for other parameters or inputs than those of PyTorch",
+        "slope": "asks for derivatives, or for other parameters or inputs than those of PyTorch",
+        "loss": "asks for the loss, which PyTorch computes",
+        "start": "needs a network in JAX or a run",
+    }.items():
+        assert f"{name} not measured: {why}" in words
 
 
 def test_spectra_agree_with_those_of_jax(both):

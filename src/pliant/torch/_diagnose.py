@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from pliant.diagnostics import DIAGNOSTICS, NTK, MeasuredNTK, gradient_norm, one_blas_thread
+from pliant.diagnostics import DIAGNOSTICS, NTK, MeasuredNTK, choose, gradient_norm, one_blas_thread
 from pliant.results import diagnosis_table
 from pliant.sampling import evenly
 from pliant.torch._called import as_it_was, inputs_for, number_of, require_real, some, unwrapped
@@ -20,7 +20,7 @@ from pliant.torch._derivatives import Captured, jacobians, tangent_kernel
 from pliant.torch._loss import loss_of
 from pliant.torch._seen import NotMeasuredError, Seen, is_close, is_kernel_layer, kernels, known, notes, reason, see
 from pliant.torch._trace import Layer
-from pliant.types import Batch, HiddenLayer, Measured, Network, Subject, Wiring
+from pliant.types import Batch, Diagnostic, HiddenLayer, Measured, Network, Subject, Wiring
 
 _OF_FEATURES = ("dormant", "dead", "saturated", "effective-rank", "srank", "stable-rank", "feature-rank")
 _OF_KERNELS = ("isometry-deviation", "weight-spectra")
@@ -41,6 +41,7 @@ def diagnose(
     *,
     head: str | None = None,
     layers: Sequence[str] | None = None,
+    diagnostics: Sequence[str | Diagnostic] = (*OBSERVED, *DERIVED),
     title: str = "diagnosis",
     console: Console | None = None,
 ) -> Measured:
@@ -62,6 +63,8 @@ def diagnose(
       head: name of the output layer, whose weight is no hidden kernel; what comes behind it is output. By default the
         layer whose product is the output, if no other contributes; the report names it.
       layers: names of the modules whose outputs are the hidden layers, by default all activations that are found.
+      diagnostics: names, `path/to/file.py:name`, or diagnostics of your own; by default all that are measured here.
+        Yours see features, weights and the output, but no loss, no derivatives, and no other parameters or inputs.
       title: of the report.
       console: to print on; by default the terminal.
 
@@ -86,6 +89,7 @@ def diagnose(
     Differs from:
       `pliant.diagnose`, which also measures what needs second derivatives, an optimizer, or an earlier moment.
     """
+    chosen = choose(diagnostics)
     with torch.inference_mode(mode=False):
         module, prefix = unwrapped(module)
         require_real(module)
@@ -94,16 +98,18 @@ def diagnose(
         names = None if layers is None else [known(module, name, prefix) for name in layers]
         with as_it_was(module), one_blas_thread():
             seen = see(module, x, head, names)
-            found, reasons, gaps = _measured(seen, y)
+            found, reasons, gaps = _measured(seen, y, chosen)
             said = {**notes(seen), **gaps}
-    summaries = {name: DIAGNOSTICS[name].summary for name in (*OBSERVED, *DERIVED)}
+    summaries = {each.name: each.summary for each in chosen}
     numbers = {name: each.numbers for name, each in found.items()}
     (console or Console()).print(diagnosis_table(title, numbers, summaries, reasons, said))
     arrays = {f"{name}/{key}": array for name, each in found.items() for key, array in each.arrays.items()}
     return Measured({metric: value for each in numbers.values() for metric, value in each.items()}, arrays)
 
 
-def _measured(seen: Seen, y: Any) -> tuple[dict[str, Measured], dict[str, str], dict[str, str]]:
+def _measured(
+    seen: Seen, y: Any, chosen: Sequence[Diagnostic]
+) -> tuple[dict[str, Measured], dict[str, str], dict[str, str]]:
     """Part by part: what was found, why others were not, and which single Jacobians are missing."""
     gaps: dict[str, str] = {}
     features = functools.cache(lambda: _of_features(seen))
@@ -116,6 +122,10 @@ def _measured(seen: Seen, y: Any) -> tuple[dict[str, Measured], dict[str, str], 
     makers["jacobian"] = lambda: _jacobian(seen, gaps)
     makers["gradient-norm"] = lambda: _gradient_norm(seen, loss_of(y, seen.output))
     makers["ntk"] = lambda: _ntk(seen, loss_of(y, seen.output))
+    known = {each.name for each in chosen if each is DIAGNOSTICS.get(each.name)}
+    others = [each for each in chosen if each.name not in known or each.name not in makers]
+    makers = {name: make for name, make in makers.items() if name in known}
+    makers |= {each.name: functools.partial(_own, each, seen, is_known=each.name in known) for each in others}
     found, reasons = {}, {}
     for name, make in makers.items():
         try:
@@ -162,6 +172,29 @@ def _observe(name: str, subject: Subject) -> Measured:
     diagnostic = DIAGNOSTICS[name]
     assert diagnostic.measure is not None
     return _summary(name, diagnostic.measure(subject))
+
+
+def _own(diagnostic: Diagnostic, seen: Seen, *, is_known: bool) -> Measured:
+    """A diagnostic of the user's own, of what PyTorch has computed."""
+    if is_known or diagnostic.measure is None or diagnostic.summarize is None or diagnostic.needs:
+        raise NotMeasuredError("needs a network in JAX or a run: pliant.diagnose or pliant.run measures it")
+    weights, features = _of_weights(seen, seen.counted), _of_features(seen) if seen.trace.layers else None
+    layers = features.network.wiring.layers if features else ()
+    activations = features.network.apply(None)[1] if features else {}
+    output, inputs = jnp.asarray(_array(seen.output)), weights.probe.inputs
+
+    def apply(params: Any, state: Any, x: Any, **_: Any) -> Any:
+        same = zip(jax.tree.leaves(params), jax.tree.leaves(weights.params), strict=True)
+        if x is not inputs or any(given is not own for given, own in same):
+            raise NotMeasuredError("asks for derivatives, or for other parameters or inputs than those of PyTorch")
+        return output, activations, state
+
+    def losses(*_: Any) -> Any:
+        raise NotMeasuredError("asks for the loss, which PyTorch computes")
+
+    network = weights.network._replace(apply=apply, wiring=weights.network.wiring._replace(layers=layers))
+    found = diagnostic.measure(weights._replace(network=network, probe=Batch(inputs, None), losses=losses))
+    return diagnostic.summarize(jax.tree.map(np.asarray, found))
 
 
 def _gradient_norm(seen: Seen, loss: Callable[..., Tensor]) -> Measured:
