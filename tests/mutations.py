@@ -104,6 +104,11 @@ MUTATIONS = {
         "size, -1)[:, task if images is data.train else jnp.arange(size)]",
     ),
     "padding-counts": Mutation("streams/_objectives.py", "real = targets != 0", "real = targets >= 0"),
+    "what-a-function-encloses-is-not-recorded": Mutation(
+        "specs/_content.py",
+        "[value.__defaults__, value.__kwdefaults__, closure]",
+        "[value.__defaults__, value.__kwdefaults__]",
+    ),
     "one-order-for-all-epochs": Mutation(
         "supervised/_order.py", "default_rng((seed, task, epoch))", "default_rng((seed, task))"
     ),
