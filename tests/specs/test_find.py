@@ -119,10 +119,10 @@ def test_the_file_in_which_it_happened_is_named(own):
     own.write_text("def fails():\n    raise ValueError('oh')\n")
     other = own.with_name("other.py")
     other.write_text("")
-    message = r"got ValueError in 'own.py', line 2: oh; wanted a network that builds and runs\. See CONTRIBUTING.md"
+    message = r"got ValueError in 'own.py', line 2: oh; wanted a network that builds and runs\. See README.md"
     with pytest.raises(UserError, match=message), users_code({"method": ["other.py:x"], "network": ["own.py:fails"]}):
         load("own.py").fails()
-    message = r"wanted a method or network that builds and runs\. See CONTRIBUTING.md for what a method or network is\."
+    message = r"wanted a method or network that builds and runs\. See README.md for what a method or network is\."
     with pytest.raises(UserError, match=message), users_code({"method": ["own.py:x"], "network": ["own.py:fails"]}):
         load("own.py").fails()
 

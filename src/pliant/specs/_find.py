@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import reprlib
 import sys
 import traceback
 import types
@@ -54,7 +55,7 @@ def find(
     if not isinstance(spec, str):
         if not is_right(spec):
             do = f"Give a name that `pliant list {kind}s` prints, path/to/file.py:name, or such an object."
-            raise UserError(got=f"{spec!r} as the {kind}", wanted=wanted, do=do)
+            raise UserError(got=f"{reprlib.repr(spec)} as the {kind}", wanted=wanted, do=do)
         return spec  # type: ignore[return-value] # `is_right` has told
     file, name = _parse(spec)
     if file is None:
@@ -74,7 +75,7 @@ def find(
             if found is None
             else f"{name!r} in {file!r}, which is {type(found).__name__}",
             wanted=f"{wanted}; the file has {', '.join(there) or 'none'}",
-            do=f"Give the {kind} as {file}:{there[0]}." if there else "Define one there: see CONTRIBUTING.md.",
+            do=f"Give the {kind} as {file}:{there[0]}." if there else "Define one there: see README.md.",
         )
     return found
 
@@ -158,7 +159,7 @@ def users_code(specs: Mapping[str, Sequence[object]]) -> Iterator[None]:
         raise UserError(
             got=f"{type(error).__name__} in {files[path]!r}, line {line}: {first}",
             wanted=f"a {kind} that builds and runs",
-            do=f"See CONTRIBUTING.md for what a {kind} is.",
+            do=f"See README.md for what a {kind} is.",
         ) from error
 
 
