@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -52,9 +51,7 @@ def begin():
 
 
 def _metrics(folder):
-    return pd.read_parquet(folder / "metrics.parquet").sort_values(
-        ["method", "seed", "task", "metric"], ignore_index=True
-    )
+    return RunFolder(folder).metrics.sort_values(["method", "seed", "task", "metric"], ignore_index=True)
 
 
 def _wait_for_task(folder, method, task, process):
@@ -108,6 +105,29 @@ def test_kill_9_and_the_same_command_again(uninterrupted, tmp_path, method, task
     assert again.returncode == 0, again.stderr
     assert "continues after task" in (tmp_path / "run" / "run.log").read_text()
     pd.testing.assert_frame_equal(_metrics(tmp_path / "run"), _metrics(uninterrupted[0]), check_exact=True)
+
+
+def test_two_processes_train_two_methods_of_one_run(uninterrupted, tmp_path, begin):
+    """Begun at once, one of them killed; a third that wants a method in use is refused."""
+    out, options = tmp_path / "run", {"env": _environment(tmp_path), "stderr": subprocess.PIPE, "text": True}
+    commands = {
+        method: [*COMMAND, "run", *SMALL, "--out", str(out), "--methods", method] for method in ("adam", "adamo")
+    }
+    processes = {method: begin(command, **options) for method, command in commands.items()}
+    for method, process in processes.items():
+        _wait_for_task(out, method, 2, process)
+    refused = subprocess.run([*commands["adam"]], timeout=PATIENCE, check=False, **options)
+    processes["adamo"].kill()
+    processes["adamo"].communicate()
+    _, printed = processes["adam"].communicate(timeout=PATIENCE)
+    assert processes["adam"].returncode == 0, printed
+    if refused.returncode:  # it came while the first was running
+        assert "got adam in " in refused.stderr
+        assert "on which another process is running" in refused.stderr
+    again = subprocess.run(commands["adamo"], timeout=PATIENCE, check=False, **options)
+    assert again.returncode == 0, again.stderr
+    pd.testing.assert_frame_equal(_metrics(out), _metrics(uninterrupted[0]), check_exact=True)
+    assert set(pd.read_csv(out / "summary.csv")["method"]) == {"adam", "adamo"}
 
 
 def test_ctrl_c_keeps_finished_tasks(uninterrupted, tmp_path, begin):
@@ -235,7 +255,9 @@ def test_a_picture_of_every_method(uninterrupted, tmp_path, capsys):
 
 def test_methods_without_what_is_drawn_are_left_out(uninterrupted, capsys):
     shutil.copytree(uninterrupted[0], "copy")
-    RunFolder(Path("copy")).record_arrays("adam", 0, {"ntk/eigenvalues": np.array([[2.0, 1.0], [3.0, 1.0]])})
+    folder = RunFolder("copy")
+    with folder.open_method("adam", folder.methods["adam"]) as method:
+        method.blocks()[0].record_arrays(1, {"ntk/eigenvalues": np.array([[2.0, 1.0], [3.0, 1.0]])})
     assert cli.main(["plot", "copy", "--picture", "ntk"]) == 0
     printed = capsys.readouterr().out
     assert "picture: copy/ntk-adam.png" in printed
@@ -330,7 +352,7 @@ def test_settings_may_be_repeated_or_several(tmp_path, capsys):
     arguments = "run --methods adamo --seeds 1 --tasks 1 --epochs 1 --widths 8 --train-size 100".split()
     settings = "--set adamo.isometry_strength=0.03 adamo.b1=0.8 --set mlp.norm=layer --out run".split()
     assert cli.main([*arguments, *settings]) == 0
-    recorded = (tmp_path / "run" / "config.json").read_text()
+    recorded = (tmp_path / "run" / "methods" / "adamo" / "config.json").read_text()
     for text in ('"isometry_strength": 0.03', '"b1": 0.8', '"norm": "layer"'):
         assert text in recorded
 
@@ -389,8 +411,9 @@ def test_a_benchmark_brings_its_own_defaults(tmp_path, capsys):
     config = RunFolder(folder).configuration["config"]
     preset = PRESETS["isometry/random-label-cifar10/mlp"].configs["smoke"]
     assert (config["stream"], config["learning_rate"]) == ("random-labels", preset.learning_rate)
-    assert (config["methods"], config["tasks"], config["steps"]) == (["adam", "adamo"], 3, 4)
-    assert config["settings"] == ["adamo.isometry_strength=0.001", "adamo.isometry_every=2"]
+    assert config["steps"] == 4
+    settings = {name: method["config"]["settings"] for name, method in RunFolder(folder).methods.items()}
+    assert settings == {"adam": [], "adamo": ["adamo.isometry_strength=0.001", "adamo.isometry_every=2"]}
     assert "3 tasks" in capsys.readouterr().out
 
 

@@ -516,6 +516,8 @@ class Stream(NamedTuple):
     """`at(task, m) -> the task after micro-step m` of `micro_steps`, 1 ≤ m; after the last it is the pure task."""
     augment: Callable[[Key, Any], Array] | None = None
     """`augment(key, inputs) -> inputs`, applied to training batches only."""
+    depends_on_num_tasks: bool = False
+    """Whether the first tasks change with `num_tasks`: a run of such a stream cannot be extended by more tasks."""
 
     @property
     def input_shape(self) -> "tuple[int, ...] | TextLengths":

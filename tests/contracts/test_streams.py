@@ -310,3 +310,16 @@ def test_a_broken_stream_fails(defect, compilations):
     broken, check = BROKEN[defect]
     with pytest.raises((AssertionError, jax.errors.ConcretizationTypeError)):
         run(check, broken(), compilations)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_more_tasks_leave_the_first_ones_as_they_are(name):
+    """Unless the stream says that they do not: then a run of it cannot be extended."""
+    dataset = [DATA.get(name, DIGITS)] if takes_dataset(name) else []
+    fewer = STREAMS[name](*dataset, num_tasks=NUM_TASKS - 1, **OPTIONS.get(name, {}))
+    index = NUM_TASKS - 2
+    sizes = [[split.num(index) for split in parts(stream)] for stream in (fewer, make(name))]
+    leaves = [jax.tree.leaves((stream.data, stream.task(KEY, index))) for stream in (fewer, make(name))]
+    is_same = all(np.array_equal(ours, theirs) for ours, theirs in zip(*leaves, strict=True))
+    assert fewer.depends_on_num_tasks == (sizes[0] != sizes[1] or not is_same)
+    assert fewer.num_outputs == make(name).num_outputs

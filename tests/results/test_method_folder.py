@@ -70,11 +70,17 @@ def test_two_blocks_with_the_same_seed(method):
         method.blocks(4)
 
 
-def test_environments_are_kept_once(method):
-    for environment in ({"jax": "1"}, {"jax": "1"}, {"jax": "2"}):
-        method.record_environment(environment)
+def test_starts_are_kept_once(method, tmp_path):
+    assert method.num_tasks == 0
+    starts = [(version, tasks, 4) for version, tasks in (("1", 20), ("1", 20), ("2", 20), ("2", 10))]
+    for version, tasks, seeds in starts:
+        method.record_start({"jax": version}, tasks, seeds)
     config = json.loads((method.path / "config.json").read_text())
-    assert config["environment"] == [{"jax": "1"}, {"jax": "2"}]
+    assert config["starts"] == [
+        {"tasks": tasks, "seeds": seeds, "environment": {"jax": version}}
+        for version, tasks, seeds in (starts[0], *starts[2:])
+    ]
+    assert RunFolder(tmp_path / "run").num_tasks == 20
 
 
 @pytest.mark.parametrize("content", ["", "\xff", "1,x\nfive", "1,7\n1,2.5\n2,"])
@@ -126,8 +132,8 @@ def test_arrays_that_cannot_be_read(method):
         (None, "is missing"),
         ("", "is empty"),
         ("{", "is not valid JSON"),
-        ("[]", "lacks id, begun, configuration, environment"),
-        ('{"id": "a", "begun": "b", "configuration": {}}', "lacks environment"),
+        ("[]", "lacks id, begun, configuration, starts"),
+        ('{"id": "a", "begun": "b", "configuration": {}}', "lacks starts"),
     ],
 )
 def test_a_damaged_config(tmp_path, content, how):

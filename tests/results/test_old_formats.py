@@ -10,7 +10,7 @@ from pliant.errors import UserError
 from pliant.results import COLUMNS, RunFolder, RunRecord
 
 CONFIGURATION = {
-    "config": {"network": "mlp"},
+    "config": {"network": "mlp", "tasks": 20},
     "stream": {"headline": "train_accuracy", "chance": 0.25, "name": "random-labels", "dataset": "digits"},
     "methods": {"m": {"hyperparameters": {"b1": 0.9}}},
 }
@@ -39,6 +39,8 @@ def test_everything_is_read(old):
     assert folder.arrays("m")[2]["a/b"].tolist() == [0, 1, 2]
     assert folder.methods == CONFIGURATION["methods"]
     assert folder.configuration == CONFIGURATION
+    assert folder.num_tasks == 20
+    assert folder.is_old
     assert (folder.title, folder.headline, folder.chance) == (
         "random-labels on digits, mlp, 3 seeds",
         "train_accuracy",

@@ -75,8 +75,8 @@ def test_the_title_counts_seeds(tmp_path):
 
 def test_another_run_is_refused(tmp_path):
     _train(tmp_path)
-    other = RECORD._replace(headline="accuracy", configuration={"config": {"epochs": 3, "seeds": 1, "widths": [8, 8]}})
-    match = r"another configuration \(config\.epochs, config\.seeds, headline\).*Choose another --out, or give the opt"
+    other = RECORD._replace(headline="accuracy", configuration={"config": {"epochs": 3, "steps": 1, "widths": [8, 8]}})
+    match = r"another configuration \(config\.epochs, config\.steps, headline\).*Choose another --out, or give the opt"
     with pytest.raises(UserError, match=match):
         RunFolder.begin(tmp_path, other)
 
@@ -93,9 +93,24 @@ def test_numbers_that_a_method_depends_on(tmp_path):
     folder = RunFolder.begin(tmp_path, RECORD)
     with folder.open_method("m", {"tasks": 20, "seeds": 4}):
         pass
-    match = r"\(tasks\).*depend on the number of tasks, so it cannot be extended\. Choose another --out"
+    match = r"\(tasks\).*depends on the number of tasks, so it cannot be extended: choose another --out"
     with pytest.raises(UserError, match=match), folder.open_method("m", {"tasks": 40, "seeds": 4}):
         pass
+
+
+def test_tasks_that_depend_on_their_number(tmp_path):
+    record = RECORD._replace(configuration={"stream": {"tasks": 4}})
+    RunFolder.begin(tmp_path, record)
+    match = r"\(stream\.tasks\).*depends on the number of tasks, so it cannot be extended: choose another --out"
+    with pytest.raises(UserError, match=match):
+        RunFolder.begin(tmp_path, record._replace(configuration={"stream": {"tasks": 5}}))
+
+
+def test_methods_that_a_folder_holds_in_another_way(tmp_path):
+    folder = _train(tmp_path, ("a", "b"))
+    same = {"hyperparameters": {"b": 1}}
+    assert folder.others({"a": same, "c": same}) == []
+    assert folder.others({"a": {"hyperparameters": {"b": 2}}, "b": same}) == ["a"]
 
 
 def test_a_method_copied_from_another_run_is_refused(tmp_path):

@@ -231,7 +231,8 @@ def test_errors_of_a_diagnosis(kept, tmp_path, capsys):
     assert "got no method 'redo'" in capsys.readouterr().err
     assert cli.main(["diagnose", str(tmp_path)]) == cli.USER_ERROR
     assert "wanted the folder of a run" in capsys.readouterr().err
-    shutil.rmtree(path / "checkpoints")
+    for checkpoints in path.glob("methods/*/seeds-*/checkpoints"):
+        shutil.rmtree(checkpoints)
     assert cli.main(["diagnose", str(path)]) == cli.USER_ERROR
     assert "wanted at least one finished task" in capsys.readouterr().err
     config = (path / "config.json").read_text()
@@ -244,7 +245,7 @@ def test_errors_of_a_diagnosis(kept, tmp_path, capsys):
 
 def test_damaged_arrays_are_named(tmp_path):
     folder = pliant.run(SMALL, methods="adam", tasks=1, diagnostics=SINCE_START, out=tmp_path / "run")
-    (file,) = (tmp_path / "run" / "arrays" / "adam").iterdir()
+    (file,) = (tmp_path / "run").glob("methods/adam/seeds-*/arrays/*")
     file.write_bytes(b"PK no zip")
     with pytest.raises(UserError, match=r"task-00001.npz, which cannot be read"):
         folder.arrays("adam")

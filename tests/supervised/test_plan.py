@@ -6,9 +6,9 @@ import pytest
 
 from parquet_files import write_both
 from pliant.errors import UserError
+from pliant.results import fingerprint
 from pliant.streams import load_dataset, random_labels
 from pliant.supervised import RunConfig, make_plan, plan_suited, record
-from pliant.training import fingerprint
 
 OWN_METHOD = """
 import optax
@@ -53,7 +53,7 @@ def test_settings_reach_methods_stream_and_network():
     adamo, redo = plan.methods
     assert adamo.traced["isometry_strength"] == 0.03
     assert redo.static == {"num_examples": 8, "source": "fresh", "relative": True}
-    assert plan.configuration["stream"]["options"] == {"labels": "iid"}
+    assert plan.record.configuration["stream"]["options"] == {"labels": "iid"}
     assert adamo.network_options["norm"] == "layer"
     assert "norm_0" in adamo.network.init(_key())[0]
 
@@ -75,18 +75,29 @@ def test_multipliers_of_widths_multiply():
 
 
 def test_the_record_is_whole_and_json():
-    recorded = _plan(methods=("adamo",)).configuration
-    assert json.loads(json.dumps(recorded)) == recorded
-    assert recorded["methods"]["adamo"]["hyperparameters"]["isometry_every"] == 16
-    assert recorded["config"]["widths"] == [8]
-    assert recorded["config"]["optimizer_at_switch"] == "keep"
+    plan = _plan(methods=("adamo",))
+    shared, own = plan.record.configuration, plan.methods[0].configuration
+    for recorded in (shared, own):
+        assert json.loads(json.dumps(recorded)) == recorded
+    assert own["hyperparameters"]["isometry_every"] == 16
+    assert shared["config"]["widths"] == [8]
+    assert shared["config"]["optimizer_at_switch"] == "keep"
+    assert plan.record._replace(configuration={}) == ("random-labels on digits, mlp", "train_accuracy", 0.1, {})
+
+
+def _id(**changes):
+    """Of everything that the numbers of adam depend on."""
+    plan = _plan(**changes)
+    (adam,) = (each for each in plan.methods if each.method.name == "adam")
+    return fingerprint({"run": plan.record.configuration, "method": adam.configuration})
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"seeds": 3},
         {"settings": ("adam.b1=0.8",)},
+        {"grid": ("adam.b1=0.8,0.9",)},
+        {"grid": ("learning_rate=0.1,0.2",)},
         {"settings": ("mlp.norm=layer",)},
         {"learning_rate": 0.1},
         {"transition": "task-sampling", "micro_steps": 2},
@@ -97,8 +108,37 @@ def test_the_record_is_whole_and_json():
 )
 def test_every_change_changes_the_id(change):
     base = {"methods": ("adam",)}
-    assert fingerprint(_plan(**base).configuration) == fingerprint(_plan(**base).configuration)
-    assert fingerprint(_plan(**base).configuration) != fingerprint(_plan(**base | change).configuration)
+    assert _id(**base) == _id(**base)
+    assert _id(**base) != _id(**base | change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seeds": 8},
+        {"tasks": 40},
+        {"checkpoints": "all"},
+        {"methods": ("redo", "adam"), "settings": ("redo.every=9",), "grid": ("redo.threshold=0.1,0.2",)},
+    ],
+)
+def test_what_no_number_of_a_method_depends_on(change):
+    assert _id(methods=("adam",)) == _id(**{"methods": ("adam",)} | change)
+
+
+@pytest.mark.parametrize("stream", ["warm-start", "label-noise"])
+def test_streams_whose_tasks_depend_on_their_number(stream):
+    """A run of them can be extended by seeds and not by tasks."""
+    base = {"methods": ("adam",), "stream": stream, "tasks": 4}
+    assert _id(**base) == _id(**base, seeds=8)
+    assert _plan(**base).record.configuration["stream"]["tasks"] == 4
+    assert _id(**base) != _id(**base | {"tasks": 5})
+
+
+def test_the_size_of_the_probe_may_depend_on_the_number_of_tasks():
+    sizes = [
+        _plan(stream="five-plus-one", tasks=tasks).record.configuration["protocol"]["probe_size"] for tasks in (1, 2)
+    ]
+    assert sizes[0] > sizes[1]
 
 
 def test_a_users_own_method(tmp_path):
@@ -107,9 +147,9 @@ def test_a_users_own_method(tmp_path):
     source = f"{file}:mine"
     plan = _plan(methods=(source,), settings=("mine.momentum=0.9",))
     assert plan.methods[0].traced == {"learning_rate": 1e-3, "momentum": 0.9}
-    before = fingerprint(plan.configuration)
+    before = plan.methods[0].configuration
     file.write_text(OWN_METHOD + "\n# edited\n")
-    assert fingerprint(_plan(methods=(source,), settings=("mine.momentum=0.9",)).configuration) != before
+    assert _plan(methods=(source,), settings=("mine.momentum=0.9",)).methods[0].configuration != before
 
 
 @pytest.mark.parametrize(
@@ -148,7 +188,7 @@ def test_postponed_annotations_are_understood(tmp_path):
 def test_other_data_of_the_same_name_are_another_run():
     stream = random_labels(load_dataset("digits", train_size=100))
     flipped = stream._replace(data=stream.data._replace(mean=stream.data.mean + 1))
-    recorded = [record(RunConfig(), each, {}, None, ()) for each in (stream, stream, flipped)]
+    recorded = [record(RunConfig(), each, {}, None) for each in (stream, stream, flipped)]
     assert recorded[0] == recorded[1] != recorded[2]
 
 
@@ -305,10 +345,10 @@ def test_a_tied_head_may_be_untied():
 
 def test_the_plan_has_the_transition_and_the_headline():
     plan = _plan(transition="task-sampling", micro_steps=3, headline="online_accuracy", stream="label-shuffle")
-    assert plan.headline == "online_accuracy"
+    assert plan.record.headline == "online_accuracy"
     moments = plan.methods[0].source.feed([0], 1, 0, plan.methods[0].source.num_updates(1)).shared
     assert sorted(set(moments.tolist())) == [1, 2, 3]
-    assert _plan().headline == "train_accuracy"
+    assert _plan().record.headline == "train_accuracy"
 
 
 def test_a_network_without_biases_to_leave_out_takes_no_notice():
@@ -316,14 +356,9 @@ def test_a_network_without_biases_to_leave_out_takes_no_notice():
     assert "use_bias" not in plan.methods[0].network_options
 
 
-def test_the_record_says_how_many_updates_and_examples_each_task_has():
-    growing = _plan(stream="warm-start", tasks=3, epochs=2).configuration
-    sizes = growing["stream"]["num_train"]
-    assert sizes == sorted(set(sizes))
-    assert growing["protocol"]["updates_in_each_task"] == [2 * size // 10 for size in sizes]
-    long = _plan(transition="task-sampling", micro_steps=3, budget="per-micro-task", tasks=3, epochs=1).configuration
-    assert long["stream"]["num_train"] == 100
-    assert long["protocol"]["updates_in_each_task"] == [10, 30, 30]
+def test_the_record_says_how_many_updates_and_examples_the_first_task_has():
+    recorded = _plan(epochs=2).record.configuration["first_task"]
+    assert recorded == {"num_train": 100, "num_test": 0, "num_updates": 20}
 
 
 def test_grid():
@@ -386,10 +421,10 @@ def test_a_folder_that_nothing_is_read_from(tmp_path, changes, message):
 def test_data_of_ones_own_are_recorded_under_their_name_with_their_classes(tmp_path):
     write_both(tmp_path, labels=["cat", "owl"] * 4)
     config = RunConfig(dataset="pets", methods=("adam",), widths=(8,), batch_size=4, tasks=1, epochs=1, probe_size=4)
-    recorded = make_plan(config, str(tmp_path)).configuration["stream"]
+    recorded = make_plan(config, str(tmp_path)).record.configuration["stream"]
     assert (recorded["dataset"], recorded["classes"], recorded["chance"]) == ("pets", ["cat", "owl"], 0.5)
     write_both(tmp_path, labels=[0, 1] * 4)
-    assert "classes" not in make_plan(config, str(tmp_path)).configuration["stream"]
+    assert "classes" not in make_plan(config, str(tmp_path)).record.configuration["stream"]
 
 
 def test_data_are_read_once_for_all_methods(tmp_path, monkeypatch):
@@ -470,8 +505,8 @@ def test_numbers_of_numpy_and_lists_are_taken():
 def test_a_users_own_method_in_his_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "own.py").write_text(OWN_METHOD)
-    at_home, whole = (_plan(methods=(f"{place}/own.py:mine",)).configuration for place in ("~", tmp_path))
-    assert at_home["methods"]["mine"]["source_sha256"] == whole["methods"]["mine"]["source_sha256"]
+    at_home, whole = (_plan(methods=(f"{place}/own.py:mine",)).methods[0].configuration for place in ("~", tmp_path))
+    assert at_home["source_sha256"] == whole["source_sha256"]
     (tmp_path / "own.py").write_text("1 / 0")
     with pytest.raises(UserError, match=rf"got ZeroDivisionError in '{tmp_path}/own.py', line 1"):
         _plan(methods=("~/own.py:mine",))

@@ -13,7 +13,7 @@ import pytest
 import pliant.training._run as run_module
 from pliant.errors import UserError
 from pliant.methods import as_arrays
-from pliant.results import COLUMNS
+from pliant.results import COLUMNS, RunFolder, SeedBlock
 from pliant.supervised import RunConfig, make_plan, run
 from pliant.training import Begun, Pace, Shared, make_learner
 from pliant.types import leaf_path
@@ -102,22 +102,24 @@ def test_a_combination_is_named_whole(tmp_path):
     """In the metrics, the checkpoints, the folder's config and the report."""
     name = "redo+layernorm"
     folder = run(dataclasses.replace(ONE, methods=(name,), settings=(f"{name}.threshold=0.1",)), tmp_path / "both")
-    config = json.loads((folder.path / "config.json").read_text())["configuration"]["config"]
-    assert config["methods"] == [name]
-    assert config["settings"] == [f"{name}.threshold=0.1"]
+    assert list(folder.methods) == [name]
+    assert folder.methods[name]["config"]["settings"] == [f"{name}.threshold=0.1"]
     assert set(folder.metrics["method"]) == {name}
     assert set(pd.read_csv(folder.path / "summary.csv")["method"]) == {name}
-    assert (folder.path / "checkpoints" / name).is_dir()
+    assert (folder.path / "methods" / name / "seeds-0000-0001" / "checkpoints").is_dir()
     parameters = {metric.partition("/")[2] for metric in folder.metrics["metric"] if "weight_norm/" in metric}
     assert any("norm_0" in path for path in parameters)
     assert (_value(folder, metric="units_reset") >= 0).all()
 
 
 def test_what_is_written_is_what_is_returned(finished):
-    pd.testing.assert_frame_equal(pd.read_parquet(finished.path / "metrics.parquet"), finished.metrics)
-    config = json.loads((finished.path / "config.json").read_text())
+    pd.testing.assert_frame_equal(RunFolder(finished.path).metrics, finished.metrics)
+    config = json.loads((finished.path / "methods" / "adam" / "config.json").read_text())
     assert re.fullmatch(r"[0-9a-f]{12}", config["id"])
-    assert config["environment"][0]["packages"]["jax"] == jax.__version__
+    (start,) = config["starts"]
+    assert (start["tasks"], start["seeds"]) == (3, 3)
+    assert start["environment"]["packages"]["jax"] == jax.__version__
+    assert finished.title == "random-labels on digits, mlp, 3 seeds"
     assert (finished.path / "summary.csv").exists()
     assert "adamo: task 3 of 3" in (finished.path / "run.log").read_text()
 
@@ -178,9 +180,9 @@ def test_rows_without_a_checkpoint_are_replaced(finished, tmp_path):
         if arguments[0] == 2:
             raise KeyboardInterrupt
 
-    honest = run_module.RunFolder.record_task
+    honest = SeedBlock.record_task
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module.RunFolder, "record_task", record_then_die)
+        patch.setattr(SeedBlock, "record_task", record_then_die)
         with pytest.raises(KeyboardInterrupt):
             run(SMALL, tmp_path / "run")
     assert calls == [1, 2]
@@ -194,7 +196,7 @@ def test_metrics_that_are_gone_are_made_again(finished, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(SMALL, tmp_path / "run", report=interrupt)
-    (tmp_path / "run" / "metrics.parquet").unlink()
+    shutil.rmtree(tmp_path / "run" / "methods" / "adamo" / "seeds-0000-0002" / "metrics")
     pd.testing.assert_frame_equal(_table(run(SMALL, tmp_path / "run")), _table(finished), check_exact=True)
 
 
@@ -205,7 +207,7 @@ def test_a_damaged_checkpoint_says_what_to_do(finished, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(SMALL, tmp_path / "run", report=interrupt)
-    checkpoints = tmp_path / "run" / "checkpoints" / "adamo"
+    checkpoints = tmp_path / "run" / "methods" / "adamo" / "seeds-0000-0002" / "checkpoints"
     for file in checkpoints.glob("*/learner/_METADATA"):
         file.write_text("{")
     with pytest.raises(UserError, match=r"got a damaged checkpoint in .*adamo.*Remove that folder"):
@@ -246,7 +248,7 @@ def test_nothing_recompiles_after_the_first_task(tmp_path, compilations):
 
 
 def test_another_configuration_is_refused(finished):
-    with pytest.raises(UserError, match=r"another configuration \(config.epochs, protocol.up.*Choose another --out"):
+    with pytest.raises(UserError, match=r"another configuration \(config.epochs, first_task.*Choose another --out"):
         run(_change(epochs=3), finished.path)
 
 
@@ -368,8 +370,7 @@ def test_online_scores_are_against_the_nearer_task(tmp_path):
 def test_a_budget_for_each_micro_task(tmp_path):
     folder = _one(tmp_path, transition="output-interpolation", micro_steps=3, budget="per-micro-task")
     assert sorted(set(folder.metrics["step"])) == [20, 20 + 60, 20 + 60 + 60]
-    config = json.loads((folder.path / "config.json").read_text())["configuration"]
-    assert config["protocol"]["updates_in_each_task"] == [20, 60, 60]
+    assert folder.configuration["first_task"]["num_updates"] == 20
 
 
 def test_steps_in_place_of_epochs(tmp_path, monkeypatch):
@@ -491,7 +492,7 @@ def test_ciphers_are_written_for_test_texts(num_beams, tmp_path):
     metrics = set(folder.metrics["metric"])
     assert {"test_bleu", "test_exact_match", "test_token_accuracy", "train_token_accuracy"} <= metrics
     assert not {"train_bleu", "train_exact_match"} & metrics
-    protocol = json.loads((folder.path / "config.json").read_text())["configuration"]["protocol"]
+    protocol = folder.configuration["protocol"]
     assert protocol["texts"] == ("greedily" if num_beams == 1 else "written with 3 beam(s)")
 
 

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from pliant.results import RunFolder
+from pliant.results import SeedBlock
 from pliant.supervised import RunConfig, run
 from pliant.training import BackgroundWriter, Checkpoints
 
@@ -53,14 +53,14 @@ def test_no_error_is_lost():
 @pytest.mark.parametrize("task", [1, 2])
 def test_a_run_that_cannot_be_stored_fails_and_goes_on_later(task, tmp_path, monkeypatch):
     config = RunConfig(methods=("adam",), seeds=1, tasks=2, epochs=1, widths=(8,))
-    record = RunFolder.record_task
+    record = SeedBlock.record_task
 
     def full(self, index, rows, seconds):
         if index == task:
             raise OSError("disk full")
         record(self, index, rows, seconds)
 
-    monkeypatch.setattr(RunFolder, "record_task", full)
+    monkeypatch.setattr(SeedBlock, "record_task", full)
     with pytest.raises(OSError, match="disk full"):
         run(config, tmp_path / "run")
     monkeypatch.undo()
@@ -80,7 +80,7 @@ def test_a_checkpoint_comes_after_its_metrics(tmp_path, monkeypatch):
 
         monkeypatch.setattr(owner, name, call)
 
-    for owner, name in ((RunFolder, "record_arrays"), (RunFolder, "record_task"), (Checkpoints, "save")):
+    for owner, name in ((SeedBlock, "record_arrays"), (SeedBlock, "record_task"), (Checkpoints, "save")):
         spy(owner, name)
     run(RunConfig(methods=("adam",), seeds=1, tasks=2, epochs=1, widths=(8,)), tmp_path / "run")
     assert calls == ["record_arrays", "record_task", "save"] * 2

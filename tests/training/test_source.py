@@ -7,6 +7,7 @@ import pytest
 
 from pliant.methods import METHODS, defaults, split_static
 from pliant.networks import mlp
+from pliant.results import RunRecord
 from pliant.streams import REGRESSION
 from pliant.training import Checkpoints, MethodPlan, Plan, Protocol, train
 from pliant.types import Batch, Diagnostic, Fed, Lesson, Mean, Measured, Source
@@ -63,11 +64,7 @@ def _plan(source, *, tasks=3, seeds=2, diagnostics=(), name="adam"):
     network = mlp((3,), 1, widths=(8,))
     planned = MethodPlan(method, name, static, traced, "mlp", {}, network, source, diagnostics=tuple(diagnostics))
     protocol = Protocol(methods=(name,), seeds=seeds, tasks=tasks)
-    configuration = {
-        "config": {"network": "mlp", "seeds": seeds},
-        "stream": {"name": "toy", "dataset": "generated", "headline": "output", "chance": None},
-    }
-    return Plan(protocol, "toy", "generated", "output", (planned,), configuration)
+    return Plan(protocol, "toy", "generated", RunRecord("toy, mlp", "output", None, {}), (planned,))
 
 
 def _values(folder):

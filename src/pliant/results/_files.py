@@ -118,6 +118,10 @@ def advice(changed: Sequence[str]) -> str:
       >>> advice(["methods.mine.source_sha256"])
       'Your code has changed since the run was started: restore it, or choose another --out.'
     """
-    if any(name.endswith("source_sha256") for name in changed):
+    last = {name.rpartition(".")[2] for name in changed}
+    numbers = [each for each in ("tasks", "seeds") if each in last]
+    if numbers:
+        return f"It depends on the number of {' and '.join(numbers)}, so it cannot be extended: choose another --out."
+    if any(name.endswith("source_sha256") for name in last):
         return "Your code has changed since the run was started: restore it, or choose another --out."
     return "Choose another --out, or give the options that the run was started with."

@@ -89,11 +89,22 @@ class MethodFolder:
         """When the method was begun, as a text that sorts by time."""
         return str(self._config["begun"])
 
-    def record_environment(self, environment: Mapping[str, Any]) -> None:
-        """Adds the environment of this start to the method's `config.json`, unless it is that of the last one."""
-        environments = self._config["environment"]
-        if not environments or environments[-1] != environment:
-            environments.append(dict(environment))
+    @property
+    def num_tasks(self) -> int:
+        """The largest number of tasks that a start asked for; 0 before the first."""
+        return max((start["tasks"] for start in self._config["starts"]), default=0)
+
+    def record_start(self, environment: Mapping[str, Any], tasks: int, seeds: int) -> None:
+        """Adds a start to the method's `config.json`, unless it is as the last one was.
+
+        Args:
+          environment: see `pliant.results.environment`.
+          tasks: how many tasks are asked for.
+          seeds: how many seeds are asked for.
+        """
+        start, starts = {"tasks": tasks, "seeds": seeds, "environment": dict(environment)}, self._config["starts"]
+        if starts[-1:] != [start]:
+            starts.append(start)
             write_json(self.path / "config.json", self._config)
 
     def blocks(self, num_seeds: int = 0) -> list[SeedBlock]:
@@ -239,7 +250,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = read_json(file)
     except FileNotFoundError:
         raise damaged(file, "is missing") from None
-    kinds = {"id": str, "begun": str, "configuration": dict, "environment": list}
+    kinds = {"id": str, "begun": str, "configuration": dict, "starts": list}
     content = config if isinstance(config, dict) else {}
     lacking = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
     if lacking:

@@ -27,7 +27,6 @@ from pliant.results._files import (
     replacing,
     write_json,
 )
-from pliant.results._format_2_writer import Format2Writer
 from pliant.results._method_folder import MethodFolder, begin_method, read_arrays
 from pliant.results._metric_parts import no_metrics
 from pliant.results._statistics import summarize_run
@@ -49,7 +48,7 @@ class RunRecord(NamedTuple):
     """As JSON data: everything that is the same for all methods and that their numbers depend on."""
 
 
-class RunFolder(Format2Writer):
+class RunFolder:
     """The files of one run.
 
     Use it to read a run: its metrics, wall times and arrays, joined over methods, seeds and tasks. Training writes with
@@ -86,7 +85,8 @@ class RunFolder(Format2Writer):
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(os.path.expanduser(path))
         self._config = _read_config(self.path)
-        self._is_old = self._config["format"] < _FORMAT
+        self.is_old = self._config["format"] < _FORMAT
+        """Whether an earlier version wrote the folder: it can be read, but not continued."""
 
     @classmethod
     def begin(cls, path: str | os.PathLike[str], record: RunRecord) -> "RunFolder":
@@ -99,11 +99,11 @@ class RunFolder(Format2Writer):
         Raises:
           UserError: if the folder holds another run, one of an earlier version, or other files; or cannot be written.
         """
-        path = as_path(path)
+        path = _as_path(path)
         with _locked(path):
             remove_leftovers(path)
             if not (path / "config.json").exists():
-                refuse_strangers(path)
+                _refuse_strangers(path)
                 write_json(path / "config.json", {"format": _FORMAT, **_as_json(record._asdict())})
         folder = cls(path)
         folder._refuse_old()
@@ -111,7 +111,7 @@ class RunFolder(Format2Writer):
         return folder
 
     def _refuse_old(self) -> None:
-        if self._is_old:
+        if self.is_old:
             raise UserError(
                 got=f"{self.path}, which an earlier version of pliant wrote",
                 wanted="a new folder, or a run of this version to continue it",
@@ -149,21 +149,32 @@ class RunFolder(Format2Writer):
             do="Wait for it to end, leave the method out, or choose another --out.",
         )
         configuration = _as_json(configuration)
-        identity = fingerprint({"run": self.configuration, "method": configuration})
+        identity = self._identity(configuration)
         begun = datetime.now(UTC).isoformat(timespec="microseconds")
-        content = {"id": identity, "begun": begun, "configuration": configuration, "environment": []}
+        content = {"id": identity, "begun": begun, "configuration": configuration, "starts": []}
         with locked(path, busy):
             method = begin_method(path, content)
             if method.identity != identity:
                 changed = differences(method.configuration, configuration) or ["the configuration of the run"]
-                numbers = [each for each in ("tasks", "seeds") if each in changed]
-                so = f"Its numbers depend on the number of {' and '.join(numbers)}, so it cannot be extended. "
                 raise UserError(
                     got=f"{path}, which holds the method with another configuration ({', '.join(changed)})",
                     wanted="the configuration with which the method was started",
-                    do=(so if numbers else "") + advice(changed),
+                    do=advice(changed),
                 )
             yield method
+
+    def others(self, methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Those of some methods that the folder holds with another configuration.
+
+        Args:
+          methods: the configurations that are wanted, by name.
+        """
+        stored = {method.name: method.identity for method in self._methods()}
+        return [name for name in methods if name in stored and stored[name] != self._identity(methods[name])]
+
+    def _identity(self, configuration: Mapping[str, Any]) -> str:
+        """A hash of everything that the numbers of a method depend on."""
+        return fingerprint({"run": self.configuration, "method": _as_json(configuration)})
 
     def write_summary(self) -> None:
         """Writes `summary.csv`, a row for each method, from the metrics as they are now."""
@@ -181,14 +192,14 @@ class RunFolder(Format2Writer):
 
         Methods stand in the order in which they were begun; then rows are in order of task, point of a grid, and seed.
         """
-        if self._is_old:
+        if self.is_old:
             return old_formats.read_metrics(self.path, first_task=0 if self._config["format"] < 2 else 1)
         return pd.concat([no_metrics(), *(method.metrics() for method in self._methods())], ignore_index=True)
 
     @cached_property
     def seconds(self) -> dict[str, list[float]]:
         """Wall time of every task, by method and point of a grid; points share the time, blocks of seeds add up."""
-        if self._is_old:
+        if self.is_old:
             return old_formats.read_seconds(self.path)
         seconds: dict[str, list[float]] = {}
         for method in self._methods():
@@ -205,7 +216,7 @@ class RunFolder(Format2Writer):
         Raises:
           UserError: if a file is damaged.
         """
-        if self._is_old:
+        if self.is_old:
             return read_arrays(self.path / "arrays" / method)
         folders = [folder for folder in self._methods() if folder.name == method]
         return folders[0].arrays(len(self.labels(method))) if folders else {}
@@ -218,9 +229,21 @@ class RunFolder(Format2Writer):
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
         """The configuration of every method, in the order in which they were begun."""
-        if self._is_old:
+        if self.is_old:
             return dict(self.configuration.get("methods", {}))
         return {method.name: method.configuration for method in self._methods()}
+
+    @property
+    def num_tasks(self) -> int:
+        """The largest number of tasks that a start of any method asked for."""
+        if self.is_old:
+            return int(self.configuration["config"].get("tasks", 0))
+        return max((method.num_tasks for method in self._methods()), default=0)
+
+    @property
+    def record(self) -> RunRecord:
+        """What all methods of the run have in common."""
+        return RunRecord(*(self._config[name] for name in RunRecord._fields))
 
     @property
     def headline(self) -> str:
@@ -264,7 +287,7 @@ def fingerprint(recorded: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(recorded, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def as_path(path: str | os.PathLike[str]) -> Path:
+def _as_path(path: str | os.PathLike[str]) -> Path:
     """The path of a folder that is to be written; `~` is the user's home."""
     path = Path(os.path.expanduser(path))
     try:
@@ -331,7 +354,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def refuse_strangers(path: Path) -> None:
+def _refuse_strangers(path: Path) -> None:
     strangers = sorted(file.name for file in path.iterdir() if file.name != LOCK)
     if strangers:
         raise UserError(

@@ -102,6 +102,7 @@ def label_noise(
         data=image_data(dataset),
         task=task,
         keeps="inputs" if chunks == "all" else None,
+        depends_on_num_tasks=True,
     )
 
 

@@ -79,6 +79,7 @@ def warm_start(dataset: Dataset, *, num_tasks: int = 2, first_fraction: float = 
         chance=1 / dataset.num_classes,
         data=image_data(dataset),
         task=task,
+        depends_on_num_tasks=True,
     )
 
 

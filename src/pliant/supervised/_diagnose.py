@@ -1,7 +1,7 @@
 """Diagnostics of a supervised run, from its folder."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from pliant.errors import UserError
 from pliant.results import RunFolder
 from pliant.supervised._config import RunConfig
 from pliant.supervised._plan import make_plan
-from pliant.training import Diagnosis, Plan, diagnose_plan, fingerprint
+from pliant.training import Diagnosis, Plan, diagnose_plan
 from pliant.types import Diagnostic
 
 
@@ -44,17 +44,25 @@ def diagnose_run(
     folder = RunFolder(path)
     diagnostics = (diagnostics,) if isinstance(diagnostics, str | Diagnostic) else diagnostics
     methods = (methods,) if isinstance(methods, str) else methods
-    return diagnose_plan(folder, _plan(folder, data_dir), task, diagnostics, methods)
+    for name in methods:
+        if name not in folder.methods:
+            raise UserError(
+                got=f"no method {name!r} in {folder.path}",
+                wanted=f"some of {', '.join(folder.methods)}",
+                do="Leave --methods out for all.",
+            )
+    chosen = {name: method for name, method in folder.methods.items() if name in methods or not methods}
+    return diagnose_plan(folder, _plan(folder, chosen, data_dir), task, diagnostics)
 
 
-def _require_names(folder: RunFolder) -> None:
+def _require_names(folder: RunFolder, methods: Mapping[str, Any]) -> None:
     """Objects that were given in Python cannot be found again."""
     stored = folder.configuration
-    sources = {f"method {name}": method for name, method in stored["methods"].items()}
+    sources = {f"method {name}": method for name, method in methods.items()}
     sources |= {"stream": stored["stream"]} if "source" in stored["stream"] else {}
     sources |= {
-        f"network {method['network']['name']}": method["network_source"]
-        for method in stored["methods"].values()
+        f"network {method['network']['name']}": {"source": method["network_source"]}
+        for method in methods.values()
         if "network_source" in method
     }
     sources |= {f"diagnostic {name}": source for name, source in stored.get("diagnostics", {}).items()}
@@ -67,16 +75,34 @@ def _require_names(folder: RunFolder) -> None:
         )
 
 
-def _plan(folder: RunFolder, data_dir: str | None) -> Plan:
-    """The plan that the run was made with, made again."""
-    stored = folder.configuration["config"]
+def _plan(folder: RunFolder, methods: Mapping[str, Any], data_dir: str | None) -> Plan:
+    """The plan that methods of the run were made with, made again.
+
+    Raises:
+      UserError: if this version, with these data, would make another one.
+    """
+    if folder.is_old:
+        raise UserError(
+            got=f"{folder.path}, which an earlier version of pliant wrote",
+            wanted="a run of this version, whose checkpoints it can read",
+            do="Diagnose it with the version that made it.",
+        )
+    _require_names(folder, methods)
+    shared, own = folder.configuration["config"], [method["config"] for method in methods.values()]
+    stored = {
+        **shared,
+        "methods": [method["source"] for method in methods.values()],
+        "settings": [*shared["settings"], *(each for config in own for each in config["settings"])],
+        "grid": [each for config in own for each in config["grid"]],
+        "tasks": folder.configuration["stream"].get("tasks", folder.num_tasks),
+    }
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
     }
-    known = {field.name for field in dataclasses.fields(RunConfig)}
-    _require_names(folder)
+    known = {field.name for field in dataclasses.fields(RunConfig)} - {"seeds", "checkpoints"}
     plan = make_plan(RunConfig(**values), data_dir) if set(values) == known else None
-    if plan is None or fingerprint(plan.configuration) != fingerprint(folder.configuration):
+    again = {each.method.name: each.configuration for each in plan.methods} if plan else {}
+    if plan is None or plan.record != folder.record or folder.others(again):
         raise UserError(
             got=f"{folder.path}, which was made with other data, another version or other files of yours",
             wanted="a run that this version would make in the same way",

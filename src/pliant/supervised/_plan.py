@@ -101,8 +101,8 @@ def _make_plan(
                 raise
     config = dataclasses.replace(config, methods=tuple(each.spec for each in plans))
     config = config if is_strict else _in_use(config, objects)
-    recorded = record(config, stream, stream_options, dataset, plans, specs)
-    return Plan(config, stream.name, stream.dataset, stream.headline, tuple(plans), recorded, specs), reasons
+    recorded = record(config, stream, stream_options, dataset, specs)
+    return Plan(config, stream.name, stream.dataset, recorded, tuple(plans), specs), reasons
 
 
 def _in_use(config: RunConfig, objects: Objects) -> RunConfig:

@@ -1,22 +1,24 @@
-"""The whole configuration as data: what a run's id hashes."""
+"""What all methods of a supervised run have in common, as data."""
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from pliant.diagnostics import DIAGNOSTICS
-from pliant.methods import METHODS
-from pliant.networks import NETWORKS
-from pliant.specs import content_hash, name_of, recorded
+from pliant.results import RunRecord
+from pliant.specs import name_of
 from pliant.streams import STREAMS, Dataset
 from pliant.supervised._config import RunConfig
 from pliant.supervised._pace import num_steps
-from pliant.training import MethodPlan
+from pliant.supervised._source import probe_size
+from pliant.training import as_data, record_sources, settings_of
 from pliant.types import Stream
+
+_OF_METHODS = ("methods", "settings", "grid")
+_NO_NUMBER_DEPENDS_ON = ("seeds", "tasks", "checkpoints", *_OF_METHODS)
 
 
 def record(
@@ -24,22 +26,22 @@ def record(
     stream: Stream,
     stream_options: Mapping[str, Any],
     dataset: Dataset | None,
-    methods: Sequence[MethodPlan],
     specs: Mapping[str, Sequence[Any]] = {},
-) -> dict[str, Any]:
-    """The whole configuration, expanded, as JSON data.
+) -> RunRecord:
+    """What all methods of a run have in common; not the numbers of tasks and seeds, so that runs can be extended.
 
     Args:
       config: what to run.
       stream: what it names.
       stream_options: those that the stream was made with.
       dataset: None for a stream whose data are generated.
-      methods: planned.
       specs: what was asked for that all methods share, by kind.
     """
-    num_test = _by_task(stream.test.num, stream) if stream.test else 0
-    found = {
-        "config": vars(config),
+    shared = {name: value for name, value in vars(config).items() if name not in _NO_NUMBER_DEPENDS_ON}
+    names = name_of(config.stream), name_of(config.network)
+    diagnostics = record_sources(specs.get("diagnostic", ()), DIAGNOSTICS)
+    configuration = {
+        "config": shared | {"settings": settings_of(config, *names)},
         "stream": {
             "name": stream.name,
             "dataset": stream.dataset,
@@ -48,28 +50,20 @@ def record(
             "chance": stream.chance,
             "score": stream.objective.score,
             "num_outputs": stream.num_outputs,
-            "num_train": _by_task(stream.train.num, stream),
-            "num_test": num_test,
             "input_shape": list(stream.input_shape),
             "data_sha256": _data_hash(stream),
         }
+        | ({"tasks": stream.num_tasks} if stream.depends_on_num_tasks else {})
         | _classes(dataset)
-        | _sources(specs.get("stream", ()), STREAMS).get(name_of(config.stream), {}),
-        "methods": {
-            item.method.name: {
-                **_source_of_method(item),
-                "reference": item.method.reference,
-                "boundary_aware": item.method.boundary_aware,
-                "hyperparameters": item.static | item.traced,
-                "grid": list(item.points) if item.points != ({},) else [],
-                "network": {"name": name_of(item.network_name)} | item.network_options,
-                **_under("network_source", _source(item.specs["network"][0], NETWORKS)),
-            }
-            for item in methods
+        | record_sources(specs.get("stream", ()), STREAMS).get(names[0], {}),
+        "first_task": {
+            "num_train": stream.train.num(0),
+            "num_test": stream.test.num(0) if stream.test else 0,
+            "num_updates": num_steps(config, stream, 0),
         },
-        **_under("diagnostics", _sources(specs.get("diagnostic", ()), DIAGNOSTICS)),
+        **({"diagnostics": diagnostics} if diagnostics else {}),
         "protocol": {
-            "updates_in_each_task": [num_steps(config, stream, index) for index in range(config.tasks)],
+            "probe_size": probe_size(config, stream),
             "batches": "run on across the ends of epochs; what is left at the end of a task is dropped",
             "images": "standardised over the training images in use",
             "online_scores": "on each batch before its update, averaged over the task with its transition",
@@ -78,18 +72,13 @@ def record(
             "seeds": "network, tasks, data order and method noise draw from separate streams of each seed",
         },
     }
-    return dict(json.loads(json.dumps(found, default=_hash)))  # as it will be read again: tuples are lists
+    data = "" if stream.dataset == "generated" else f" on {stream.dataset}"
+    return RunRecord(f"{stream.name}{data}, {names[1]}", stream.headline, stream.chance, as_data(configuration))
 
 
 def _classes(dataset: Dataset | None) -> dict[str, Any]:
     """What the files call class 0, 1, 2, …, if that is something else."""
     return {"classes": list(dataset.classes)} if dataset and dataset.is_renumbered else {}
-
-
-def _by_task(number: Callable[[int], int], stream: Stream) -> int | list[int]:
-    """A number of examples: one for all tasks, or one for each."""
-    numbers = [number(index) for index in range(stream.num_tasks)]
-    return numbers if len(set(numbers)) > 1 else numbers[0]
 
 
 def _writing(stream: Stream) -> str:
@@ -104,33 +93,3 @@ def _data_hash(stream: Stream) -> str:
     for leaf in jax.tree.leaves(stream.data):
         content.update(np.ascontiguousarray(leaf).data)
     return content.hexdigest()
-
-
-def _source(spec: Any, known: Mapping[str, Any]) -> dict[str, str | None]:
-    """Where something of the user's own came from, so that it is another configuration when it was edited."""
-    source = recorded(spec, known)
-    return {} if source.sha256 is None else {"source": source.source, "source_sha256": source.sha256}
-
-
-def _sources(specs: Sequence[Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    return {name_of(spec): source for spec in specs if (source := _source(spec, known))}
-
-
-def _under(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry, if there is anything in it."""
-    return {name: found} if found else {}
-
-
-def _source_of_method(method: MethodPlan) -> dict[str, str | None]:
-    """Where a method came from, registered or not."""
-    members = [recorded(spec, METHODS) for spec in method.specs["method"]]
-    hashes = [each.sha256 for each in members if each.sha256]
-    return {
-        "source": method.spec if all(each.source for each in members) else None,
-        "source_sha256": "+".join(hashes) or None,
-    }
-
-
-def _hash(value: Any) -> str:
-    """For options that are no JSON data."""
-    return f"sha256:{content_hash(value)}"

@@ -4,10 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pliant.results import RunFolder
+from pliant.results import RunFolder, fingerprint
 from pliant.supervised._config import RunConfig
 from pliant.supervised._plan import make_plan
-from pliant.training import Plan, Progress, fingerprint, train
+from pliant.training import Plan, Progress, train
 
 
 def run(
@@ -50,11 +50,20 @@ def run(
 def run_folder(plan: Plan, out: str | Path | None = None, name: str | None = None) -> Path:
     """Where the results of a plan go.
 
+    Without `out` this is runs/NAME-ID, in which ID stands for what all methods have in common. So the same command with
+    more methods, tasks or seeds extends the run. If one of the methods is there with other hyperparameters or another
+    source, ID stands for all methods.
+
     Args:
       plan: of the run.
-      out: the folder; `~` is the user's home. By default runs/NAME-ID.
+      out: the folder; `~` is the user's home.
       name: by default PROBLEM-DATASET.
     """
     if out is not None:
         return Path(os.path.expanduser(out))
-    return Path("runs") / f"{name or f'{plan.problem}-{plan.dataset}'}-{fingerprint(plan.configuration)}"
+    name = name or f"{plan.problem}-{plan.dataset}"
+    shared, methods = plan.record.configuration, {each.method.name: each.configuration for each in plan.methods}
+    path = Path("runs") / f"{name}-{fingerprint(shared)}"
+    if (path / "config.json").exists() and RunFolder(path).others(methods):
+        return Path("runs") / f"{name}-{fingerprint({'run': shared, 'methods': methods})}"
+    return path

@@ -59,7 +59,7 @@ def source_of(stream: Stream, config: RunConfig) -> Source:
       (32, (2, 4, 100), 1621)
     """
     score = stream.objective.score
-    size = min(config.probe_size, *map(stream.train.num, range(config.tasks)))
+    size = probe_size(config, stream)
     moments = functools.cache(functools.partial(micro_steps, config, stream))
 
     def facts(index: int) -> Facts:
@@ -121,6 +121,11 @@ def source_of(stream: Stream, config: RunConfig) -> Source:
         summarize=functools.partial(numbers, stream),
         selection=selection if config.weights_at_end == "best-validation" else None,
     )
+
+
+def probe_size(config: RunConfig, stream: Stream) -> int:
+    """Training examples that diagnostics look at: the same number in all tasks, since it is a shape."""
+    return min(config.probe_size, *map(stream.train.num, range(config.tasks)))
 
 
 def probe_indices(num_train: int, probe_size: int) -> Int[np.ndarray, " probe"]:

@@ -14,7 +14,7 @@ from pliant.training._observe import Observed, Shared
 from pliant.training._pace import rates, sampled_weights
 from pliant.training._plan import MethodPlan, Plan, plan_method
 from pliant.training._protocol import Protocol
-from pliant.training._record import fingerprint
+from pliant.training._record import as_data, record_method, record_sources, settings_of
 from pliant.training._run import Progress, train
 from pliant.training._seeds import SeedAxis, choose_batching, seed_axis
 from pliant.training._selection import Best, better, no_best
@@ -44,12 +44,12 @@ __all__ = [
     "Stepped",
     "Sums",
     "TrainState",
+    "as_data",
     "better",
     "check_names",
     "choose_batching",
     "diagnose_plan",
     "due",
-    "fingerprint",
     "init_carry",
     "init_state",
     "make_learner",
@@ -59,8 +59,11 @@ __all__ = [
     "parse_settings",
     "plan_method",
     "rates",
+    "record_method",
+    "record_sources",
     "sampled_weights",
     "seed_axis",
+    "settings_of",
     "switch_task",
     "train",
     "train_chunk",

@@ -1,5 +1,6 @@
 """Diagnostics of a finished or interrupted run, from its checkpoints."""
 
+import contextlib
 import functools
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,14 +11,13 @@ import numpy as np
 from pliant.diagnostics import choose, one_blas_thread
 from pliant.errors import UserError
 from pliant.methods import as_arrays, build
-from pliant.results import RunFolder
+from pliant.results import MethodFolder, RunFolder, SeedBlock
 from pliant.specs import users_code
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._diagnose import summarize_slots, unmeasurable
 from pliant.training._learner import make_learner
 from pliant.training._observe import Observed, Shared, views_of
 from pliant.training._plan import MethodPlan, Plan
-from pliant.training._record import fingerprint
 from pliant.training._run import slots
 from pliant.types import Diagnostic
 
@@ -36,51 +36,46 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose_plan(
-    folder: RunFolder, plan: Plan, task: int | None, diagnostics: Sequence[str | Diagnostic], methods: Sequence[str]
+    folder: RunFolder, plan: Plan, task: int | None, diagnostics: Sequence[str | Diagnostic]
 ) -> list[Diagnosis]:
     """Measures the networks of a run as they were at the end of a task, from its checkpoints.
 
     Args:
       folder: of the run.
-      plan: what the run was made with.
+      plan: of the methods to look at, as the run was made with it.
       task: counted from 1; by default the last of each method that has a checkpoint.
       diagnostics: names, sets, files and names, or objects.
-      methods: names; by default all of the run.
 
     Returns:
       What was found, by method and point of the grid; without methods that have no checkpoint yet.
 
     Raises:
-      UserError: if there is no such checkpoint or method.
+      UserError: if there is no such checkpoint.
     """
     chosen = choose(diagnostics)
-    own = [method for method in plan.methods if not methods or method.method.name in methods]
-    unknown = set(methods) - {method.method.name for method in own}
-    if unknown:
-        known = ", ".join(method.method.name for method in plan.methods)
-        raise UserError(
-            got=f"no method {unknown.pop()!r} in {folder.path}",
-            wanted=f"some of {known}",
-            do="Leave --methods out for all.",
-        )
     found = []
-    with (
-        RunFolder.opened(folder.path, folder.configuration, fingerprint(folder.configuration)) as folder,
-        one_blas_thread(),
-    ):
-        for method, of_method in _tasks(folder, own, task):
-            kept = Checkpoints(folder.checkpoints(method.method.name), sys.maxsize, keep="all")
-            with kept as checkpoints, users_code({**plan.specs, **method.specs, "diagnostic": diagnostics}):
-                found += _diagnose_method(checkpoints, folder, plan, method, of_method, chosen)
+    with one_blas_thread(), contextlib.ExitStack() as stack:
+        opened = [
+            (method, stack.enter_context(folder.open_method(method.method.name, method.configuration)))
+            for method in plan.methods
+        ]
+        for method, blocks, of_method in _tasks(folder, opened, task):
+            with users_code({**plan.specs, **method.specs, "diagnostic": diagnostics}):
+                parts = [_diagnose_block(block, plan, method, of_method, chosen) for block in blocks]
+            for point, label in enumerate(method.labels):
+                numbers = [each for part in parts for each in part.numbers[point]]
+                found.append(Diagnosis(label, of_method, _means(numbers), parts[0].reasons))
     return found
 
 
-def _tasks(folder: RunFolder, methods: Sequence[MethodPlan], task: int | None) -> list[tuple[MethodPlan, int]]:
-    """Which task of each method is looked at: known before anything is measured."""
+def _tasks(
+    folder: RunFolder, methods: Sequence[tuple[MethodPlan, MethodFolder]], task: int | None
+) -> list[tuple[MethodPlan, list[SeedBlock], int]]:
+    """Which task of each method is looked at, with the blocks of its seeds: known before anything is measured."""
     found = []
-    for method in methods:
-        with Checkpoints(folder.checkpoints(method.method.name), sys.maxsize, keep="all") as checkpoints:
-            kept = checkpoints.kept()
+    for method, opened in methods:
+        blocks = opened.blocks()
+        kept = sorted(set.intersection(*map(_kept, blocks))) if blocks else []
         if task is not None and task not in kept:
             raise UserError(
                 got=f"no checkpoint of {method.method.name} after task {task}",
@@ -88,7 +83,7 @@ def _tasks(folder: RunFolder, methods: Sequence[MethodPlan], task: int | None) -
                 do=f"Choose another --task of {folder.path}; runs with --checkpoints all keep one of every task.",
             )
         if kept:
-            found.append((method, task or kept[-1]))
+            found.append((method, blocks, task or kept[-1]))
     if not found:
         raise UserError(
             got=f"{folder.path}, in which no task is finished",
@@ -98,14 +93,39 @@ def _tasks(folder: RunFolder, methods: Sequence[MethodPlan], task: int | None) -
     return found
 
 
-def _diagnose_method(
+def _kept(block: SeedBlock) -> set[int]:
+    """The tasks of which a block of seeds has a checkpoint."""
+    with _checkpoints(block) as checkpoints:
+        return set(checkpoints.kept())
+
+
+def _checkpoints(block: SeedBlock) -> Checkpoints:
+    return Checkpoints(block.checkpoints, sys.maxsize, keep="all")
+
+
+class _OfBlock(NamedTuple):
+    """What was found in a block of seeds."""
+
+    numbers: Sequence[Sequence[Mapping[str, Mapping[str, float]]]]
+    """By point of the grid and seed."""
+    reasons: Mapping[str, str]
+
+
+def _diagnose_block(
+    block: SeedBlock, plan: Plan, method: MethodPlan, task: int, chosen: Sequence[Diagnostic]
+) -> _OfBlock:
+    with _checkpoints(block) as checkpoints:
+        return _diagnose_checkpoints(checkpoints, block, plan, method, task, chosen)
+
+
+def _diagnose_checkpoints(
     checkpoints: Checkpoints,
-    folder: RunFolder,
+    block: SeedBlock,
     plan: Plan,
     method: MethodPlan,
     task: int,
     chosen: Sequence[Diagnostic],
-) -> list[Diagnosis]:
+) -> _OfBlock:
     protocol, source, index = plan.protocol, method.source, task - 1
     has_previous = task == 1 or task - 1 in checkpoints.kept()
     reasons = _reasons(plan, method, chosen, has_previous=has_previous)
@@ -113,7 +133,7 @@ def _diagnose_method(
     measured = tuple(each for each in chosen if each.name not in reasons)
     names = {each.name for each in measured}
     method = method._replace(diagnostics=(*measured, *(each for each in following if each.name not in names)))
-    seeds, own = slots(range(protocol.seeds), method)
+    seeds, own = slots(block.seeds, method)
     learner = make_learner(method, len(seeds), protocol=protocol)
     axis, look = learner.axis, learner.observers.look
     shared = Shared(axis.share(as_arrays(method.traced)), axis.share(source.data), source.facts(index), np.int32(index))
@@ -134,11 +154,9 @@ def _diagnose_method(
             views = views_of(group.diagnostics, now, at_start, at_previous, carry.followed)
             found |= group.program(observed._replace(views=views), shared)
     numbers, arrays = summarize_slots(measured, axis.get(found), len(seeds))
-    folder.record_arrays(method.method.name, task, arrays)
-    return [
-        Diagnosis(label, task, _means(numbers[point * protocol.seeds : (point + 1) * protocol.seeds]), reasons)
-        for point, label in enumerate(method.labels)
-    ]
+    block.record_arrays(task, arrays)
+    size = len(block.seeds)
+    return _OfBlock([numbers[point * size : (point + 1) * size] for point in range(len(method.points))], reasons)
 
 
 def _reasons(plan: Plan, method: MethodPlan, chosen: Sequence[Diagnostic], *, has_previous: bool) -> dict[str, str]:

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 from pliant.diagnostics import SETS, choose
 from pliant.errors import UserError
 from pliant.methods import build, split_spec, split_static, with_settings, wrapped
+from pliant.results import RunRecord
 from pliant.settings import Value, options
 from pliant.specs import Objects, name_of, users_code
 from pliant.training._diagnose import unmeasurable
 from pliant.training._network import make_network, network_factory
 from pliant.training._protocol import Protocol
+from pliant.training._record import record_method
 from pliant.training._settings import with_options
 from pliant.types import Diagnostic, Method, Network, Source
 
@@ -41,6 +43,8 @@ class MethodPlan(NamedTuple):
     """Diagnostics of a set that this network cannot be measured with, and why."""
     specs: Mapping[str, Sequence[Any]] = {}
     """What was asked for, by kind: names, files and names, or objects."""
+    configuration: Mapping[str, Any] = {}
+    """What its numbers depend on beside the configuration of the run, as JSON data."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -55,11 +59,9 @@ class Plan(NamedTuple):
     protocol: Protocol
     problem: str
     dataset: str
-    headline: str
-    """The metric that the run is about."""
+    record: RunRecord
+    """What all methods have in common, as it is stored."""
     methods: tuple[MethodPlan, ...]
-    configuration: Mapping[str, Any]
-    """The whole configuration, expanded, as JSON data."""
     specs: Mapping[str, Sequence[Any]] = {}
     """What was asked for that all methods share, by kind."""
 
@@ -114,7 +116,10 @@ def plan_method(
         network = wrapped(method, network, static)
         build(method, network.wiring, values)  # numbers are checked here: inside a compiled program they are traced
         plan = MethodPlan(method, spec, static, traced, name, network_options, network, source, specs=asked)
-        plan = plan._replace(points=_points(plan, grid, protocol.learning_rate))
+        points = _points(plan, grid, protocol.learning_rate)
+        of_network = {"name": name_of(name)} | network_options
+        configuration = record_method(protocol, spec, method, static | traced, points, of_network, asked)
+        plan = plan._replace(points=points, configuration=configuration)
         return _with_diagnostics(protocol, plan, earlier, specs["diagnostic"])
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from pliant.diagnostics import one_blas_thread
 from pliant.methods import as_arrays
-from pliant.results import COLUMNS, RunFolder, environment, summarize_run
+from pliant.results import COLUMNS, RunFolder, SeedBlock, environment
 from pliant.specs import name_of, users_code
 from pliant.training._background_writer import BackgroundWriter
 from pliant.training._checkpoint import Checkpoints
@@ -24,7 +24,6 @@ from pliant.training._learner import Begun, make_learner
 from pliant.training._observe import Group, Observed, Shared, views_of
 from pliant.training._pace import rates, sampled_weights
 from pliant.training._plan import MethodPlan, Plan
-from pliant.training._record import fingerprint
 from pliant.training._state import Carry, SeedSlot, View
 from pliant.training._sums import Sums
 from pliant.types import Diagnostic, State
@@ -49,11 +48,14 @@ class Progress(NamedTuple):
 
 
 def train(plan: Plan, path: Path, report: Callable[[Progress], None] = lambda _: None) -> RunFolder:
-    """Trains every method of a plan and writes the run folder; continues an interrupted run.
+    """Trains every method of a plan and writes the run folder; continues an interrupted run, or extends a finished one.
 
     After every task the metrics are stored and a checkpoint is written. A run that is killed at any moment continues
     from the last whole checkpoint when it is started again, and ends with the same numbers, to the bit on the same
     machine and packages. A seed that diverges is recorded (`diverged`, accuracies of 0) and does not touch the others.
+
+    Of a finished run, methods that are new are trained, tasks that are new in every block of seeds, and seeds that are
+    new as a block of their own. Fewer tasks or seeds than are stored need no training.
 
     Args:
       plan: what to run.
@@ -66,31 +68,47 @@ def train(plan: Plan, path: Path, report: Callable[[Progress], None] = lambda _:
     Raises:
       UserError: see `RunFolder`.
     """
-    with RunFolder.opened(path, plan.configuration, fingerprint(plan.configuration)) as folder, one_blas_thread():
-        folder.record_environment(environment())
-        folder.log(f"start: {folder.title}")
-        reused: dict[Any, Any] = {}
+    folder = RunFolder.begin(path, plan.record)
+    folder.log(f"start: {plan.record.title}")
+    reused: dict[Any, Any] = {}
+    with one_blas_thread():
         for number, method in enumerate(plan.methods):
-            with users_code({**plan.specs, **method.specs}):
-                _train_method(plan, method, folder, report, number / len(plan.methods), reused)
-        summarize_run(folder.metrics, folder.headline).to_csv(folder.path / "summary.csv", index=False)
-        folder.log("done")
-    return folder
+            code = users_code({**plan.specs, **method.specs})
+            with folder.open_method(method.method.name, method.configuration) as opened, code:
+                opened.record_start(environment(), plan.protocol.tasks, plan.protocol.seeds)
+                blocks = opened.blocks(plan.protocol.seeds)
+                for place, block in enumerate(blocks):
+                    done = (number + place / len(blocks)) / len(plan.methods)
+                    share = 1 / len(blocks) / len(plan.methods)
+                    _train_block(plan, method, folder, block, report, (done, share), reused)
+    folder.write_summary()
+    folder.log("done")
+    return RunFolder(path)
 
 
-def _train_method(
+def _train_block(
     plan: Plan,
     method: MethodPlan,
     folder: RunFolder,
+    block: SeedBlock,
     report: Callable[[Progress], None],
-    done: float,
+    within: tuple[float, float],
     reused: dict[Any, Any],
 ) -> None:
-    """Trains one method on all tasks that are still to do."""
-    protocol, name, seeds = plan.protocol, method.method.name, range(plan.protocol.seeds)
-    stored = folder.num_tasks_stored(method.labels[0])
+    """Trains one method with a block of seeds on all tasks that are still to do.
+
+    Args:
+      plan: of the run.
+      method: what is trained.
+      folder: of the run.
+      block: of seeds.
+      report: called with the progress.
+      within: what of the whole run is done before, and the share of this block.
+      reused: compiled programs and placed data, by what they are for.
+    """
+    protocol, name, (done, share) = plan.protocol, method.method.name, within
     with (
-        Checkpoints(folder.checkpoints(name), stored, keep=protocol.checkpoints) as checkpoints,
+        Checkpoints(block.checkpoints, block.num_tasks_stored(), keep=protocol.checkpoints) as checkpoints,
         BackgroundWriter() as writer,
     ):
         first = checkpoints.num_tasks_done()
@@ -99,19 +117,19 @@ def _train_method(
         started = time.perf_counter()
         for diagnostic, reason in method.unmeasured.items():
             folder.log(f"{name}: without {diagnostic}: {reason}")
-        trainer = _Trainer(plan, method, seeds, reused)
+        trainer = _Trainer(plan, method, block.seeds, reused)
         if first:
             trainer.restore(checkpoints)
             folder.log(f"{name}: continues after task {first} of {protocol.tasks}")
         for index in range(first, protocol.tasks):
 
             def progress(fraction: float, value: float, index: int = index) -> None:
-                whole = done + (index + fraction) / protocol.tasks / len(plan.methods)
+                whole = done + share * (index + fraction) / protocol.tasks
                 report(Progress(name, index + 1, fraction, whole, method.source.progress, value))
 
             learned = trainer.learn(index, progress)
             now = time.perf_counter()
-            store = functools.partial(_store, plan, method, seeds, folder, checkpoints, learned, now - started)
+            store = functools.partial(_store, plan, method, folder, block, checkpoints, learned, now - started)
             started = now
             writer.submit(store)
             del learned, store  # so that what one task leaves is gone before the next one's is fetched
@@ -274,20 +292,20 @@ def _due(groups: Sequence[Group], plan: Plan, index: int) -> list[Group]:
 def _store(
     plan: Plan,
     method: MethodPlan,
-    seeds: Sequence[int],
     folder: RunFolder,
+    block: SeedBlock,
     checkpoints: Checkpoints,
     learned: _Learned,
     seconds: float,
 ) -> None:
     """Summarises and writes a task; the checkpoint comes last, so that every checkpoint has its metrics."""
     task, name = learned.task_index + 1, method.method.name
-    found, arrays = _summarize(method, learned, len(seeds) * len(method.points))
-    rows = _rows(plan, method, seeds, learned, found)
-    folder.record_arrays(name, task, arrays)
-    folder.record_task(task, rows, seconds)
+    found, arrays = _summarize(method, learned, len(block.seeds) * len(method.points))
+    rows = _rows(plan, method, block.seeds, learned, found)
+    block.record_arrays(task, arrays)
+    block.record_task(task, rows, seconds)
     checkpoints.save(task, *learned.carry())
-    headline = rows.loc[rows["metric"] == plan.headline, "value"].mean()
+    headline = rows.loc[rows["metric"] == plan.record.headline, "value"].mean()
     folder.log(f"{name}: task {task} of {plan.protocol.tasks}, {headline:.3f}")
 
 
