@@ -83,7 +83,7 @@ class _Walk:
 
     def aside(self, value: object) -> str:
         """A digest that depends on nothing before it in a set or mapping, because these have no order of their own."""
-        return _Walk(self.met).digest(value)
+        return _Walk(None if _is_plain(value) else self.met).digest(value)
 
     def parts(self, value: Any) -> tuple[str, Sequence[Any]]:
         """The kind of a value, and what it consists of."""
