@@ -104,9 +104,6 @@ def encipher(
     References:
       See `bigram_cipher`.
 
-    Differs from:
-      Nothing known.
-
     Example:
       >>> encipher(jnp.array([[[0, 25]]]), jnp.arange(26)[::-1]).tolist()  # π(a) = 25, π(z) = 0
       [[[24, 25]]]
