@@ -37,9 +37,9 @@ def bigram_cipher(
 
     .. math:: y_t = (\pi(x_t) + \pi(x_{t-1})) \bmod 26
 
-    over the letters of a text; spaces are skipped and stay in place. π is the task's random permutation of the
-    alphabet, and the letter before the first is an a. The rule can be learned: the headline is BLEU-2 on test texts at
-    the end of a task.
+    The rule runs over the letters of a text; spaces are skipped and stay in place. π is the task's random permutation
+    of the alphabet, and the letter before the first is an a. The rule can be learned: the headline is BLEU-2 on test
+    texts at the end of a task.
 
     Args:
       num_tasks: ≥ 1.

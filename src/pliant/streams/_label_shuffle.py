@@ -16,8 +16,8 @@ def label_shuffle(dataset: Dataset, *, num_tasks: int = 20) -> Stream:
 
     .. math:: y_t = \pi_t(y)
 
-    for training and test images alike. Images of a class stay together, so a new output layer alone could learn a task.
-    The headline is the test accuracy at the end of a task.
+    Training and test images are relabelled alike. Images of a class stay together, so a new output layer alone could
+    learn a task. The headline is the test accuracy at the end of a task.
 
     Args:
       dataset: the images.

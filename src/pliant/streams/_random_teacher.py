@@ -33,7 +33,7 @@ def random_teacher(
 
     .. math:: f_t(x) = v \cdot \phi(W x / \sqrt d + b), \qquad y = \frac{f_t(x) - m_t}{s_t}
 
-    with standard normal W, v, b and x; :math:`m_t` and :math:`s_t` are mean and standard deviation over the training
+    W, v, b and x are standard normal; :math:`m_t` and :math:`s_t` are mean and standard deviation over the training
     examples. Tasks are equally hard, and no data set is needed. The headline is the squared error on the training
     examples at the end of a task; predicting their mean gives 1. The test error is recorded too; a thousand examples
     determine a teacher only in part, which bounds it.

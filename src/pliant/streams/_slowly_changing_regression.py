@@ -38,8 +38,8 @@ def slowly_changing_regression(
     .. math:: y = b + \sum_j v_j\,[\,w_j \cdot x + b_j > \tau_j\,], \qquad
               \tau_j = \beta (n + 1) - S_j, \qquad S_j = \tfrac12 (n - \textstyle\sum_i w_{ji} + b_j)
 
-    with n bits and all of w, v and b from {−1, 1}. A network that is too small for the target must keep adapting to the
-    slow bits. The headline is the online squared error: on each batch before its update, averaged over the task.
+    There are n bits, and all of w, v and b are −1 or 1. A network that is too small for the target must keep adapting
+    to the slow bits. The headline is the online squared error: on each batch before its update, averaged over the task.
 
     Args:
       num_tasks: ≥ 1.

@@ -30,7 +30,7 @@ def output_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
     .. math:: y_\alpha = (1-2\alpha)\,\mathrm{onehot}(y_{old}) + 2\alpha/C \quad (\alpha \le \tfrac12), \qquad
               y_\alpha = (2\alpha-1)\,\mathrm{onehot}(y_{new}) + (2-2\alpha)/C \quad (\alpha \ge \tfrac12)
 
-    at α = m/M after micro-step m of M; the loss is the cross-entropy against y. Texts fade token by token. Scores
+    Here α = m/M after micro-step m of M; the loss is the cross-entropy against y. Texts fade token by token. Scores
     compare with the nearer hard labels: the old ones before α = ½, then the new ones.
 
     Args:
@@ -87,7 +87,7 @@ def input_interpolation(stream: Stream, *, micro_steps: int) -> Stream:
 
     .. math:: x_\alpha = (1-\alpha)\,x_{old} + \alpha\,x_{new}
 
-    at α = m/M after micro-step m of M, on normalised inputs; targets stay the same.
+    Here α = m/M after micro-step m of M. Inputs are normalised, and targets stay the same.
 
     Args:
       stream: one whose targets stay the same from task to task, and whose inputs are arrays.
@@ -135,8 +135,7 @@ def task_sampling(stream: Stream, *, micro_steps: int) -> Stream:
     r"""Makes any change gradual: mixes examples of the old and the new task, with a growing share of the new one.
 
     After micro-step m of M, :math:`n = \lfloor (mN + M/2)/M \rfloor` of the N examples are of the new task and N − n of
-    the old one. They are two independent random subsets; the first grows and the second shrinks. Every example belongs
-    to one of the two tasks.
+    the old one. They are two independent random subsets; the first grows and the second shrinks.
 
     Args:
       stream: one whose tasks have training sets of equal size.

@@ -17,9 +17,9 @@ def warm_start(dataset: Dataset, *, num_tasks: int = 2, first_fraction: float = 
 
     .. math:: f_t = f_0 + (1 - f_0)\,\frac{t}{T-1}
 
-    is the fraction that task t has, including the images of all earlier tasks. The order of the images is random for
-    each seed, and classes are balanced as in the whole set. Compare it with a fresh start on all data: a single task.
-    The headline is the test accuracy at the end of a task.
+    Task t has the fraction :math:`f_t` of the images, including those of all earlier tasks. The order of the images is
+    random for each seed, and classes are balanced as in the whole set. Compare it with a fresh start on all data: a
+    single task. The headline is the test accuracy at the end of a task.
 
     Args:
       dataset: the images.
