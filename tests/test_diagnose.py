@@ -15,7 +15,7 @@ import pliant
 from pliant.diagnostics import DIAGNOSTICS
 from pliant.errors import UserError
 from pliant.networks import mlp
-from pliant.types import Diagnostic, HiddenLayer, Measured, Wiring
+from pliant.types import Diagnostic, Head, HiddenLayer, Measured, Wiring
 
 X = np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)
 Y = np.arange(40) % 3
@@ -518,7 +518,7 @@ def test_a_wiring_says_where_units_and_outputs_are():
 
     layer = HiddenLayer("hidden", 2, (), (), "relu", elementwise=True, axis=1)
     roles = {"one": "matrix", "two": "head"}
-    wiring = Wiring((layer,), roles, head_input="hidden", output_axes={"one": (-2, -1)})
+    wiring = Wiring((layer,), roles, {"output": Head(("two",), "hidden")}, output_axes={"one": (-2, -1)})
     names = ["dormant", "dead", "saturated", "effective-rank", "isometry-deviation", "weight-spectra"]
     found, _ = quiet(apply, params, X, Y, wiring, diagnostics=names)
     assert found.numbers["dormant_fraction"] == found.numbers["dead_fraction"] == 0.5

@@ -10,6 +10,7 @@ import pliant
 ROOT = Path(pliant.__file__).parent
 LAYERS = [
     {"errors", "keys", "xla", "sampling", "finite"},
+    {"wiring"},
     {"types", "settings", "specs"},
     {"isometry", "masks", "targets"},
     {"layouts"},

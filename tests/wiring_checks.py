@@ -6,7 +6,7 @@ import numpy as np
 
 from pliant.interventions import slot_mask
 from pliant.networks import ACTIVATIONS
-from pliant.types import ROLES, leaf_path
+from pliant.types import ROLES, by_path, leaf_path
 
 STEPS = (0.9, -0.9)
 """How far feeds are moved: one way or the other, a rectified unit is heard."""
@@ -19,6 +19,19 @@ def assert_roles_are_complete(network):
     roles = network.wiring.roles
     assert set(roles) == leaves, f"no role: {leaves - set(roles)}; no leaf: {set(roles) - leaves}"
     assert set(roles.values()) <= set(ROLES), f"unknown roles: {set(roles.values()) - set(ROLES)}"
+    _assert_all_is_said(network)
+
+
+def _assert_all_is_said(network):
+    """Every bias is added to what some kernel makes, kernels of role "head" are heads', and the state is somebody's."""
+    wiring = network.wiring
+    kernels = {path for path, role in wiring.roles.items() if role == "head"}
+    assert kernels <= wiring.head_leaves, f"no head's: {kernels - wiring.head_leaves}"
+    biases = {path for path, role in wiring.roles.items() if role == "bias"}
+    assert biases == set(wiring.biases.values()), f"no kernel's: {biases - set(wiring.biases.values())}"
+    said = {path for layer in wiring.layers for path in (*layer.state, *(slot.path for slot in layer.statistics))}
+    state = set(by_path(jax.eval_shape(network.init, jax.random.key(0))[1]))
+    assert said <= state, f"not in the state: {said - state}"
 
 
 def assert_wiring_is_true(network, inputs, *, through=None, state=None, seed=0):
@@ -42,7 +55,8 @@ def assert_wiring_is_true(network, inputs, *, through=None, state=None, seed=0):
     wiring = network.wiring
     names = [layer.name for layer in wiring.layers]
     features = jax.eval_shape(lambda: network.apply(params, state, inputs, train=False, key=None)[1])
-    assert wiring.head_input is None or wiring.head_input in features, f"no feature {wiring.head_input!r}"
+    read = {head.reads for head in wiring.heads.values()} - {None}
+    assert read <= set(features), f"no features {read - set(features)}"
     assert len(set(names)) == len(names), f"two layers of one name among {names}"
     for layer in wiring.layers:
         assert layer.name in features, f"no feature {layer.name!r}"

@@ -1,7 +1,7 @@
 """The contracts: what a network, penalty, intervention, method, stream and diagnostic are.
 
-All are plain `NamedTuple`s of pure functions: arrays in, arrays out, no hidden state. Nothing of pliant but the
-error class is imported here, so every folder can import this file.
+All are plain `NamedTuple`s of pure functions: arrays in, arrays out, no hidden state. Nothing of pliant but the layer
+graph (`pliant.wiring`, whose names are here as well) is imported, so every folder can import this file.
 
 Conventions. `step` counts optimizer updates from 1 and is the same for all seeds; a period `x_every` fires when
 `step % x_every == 0`. Keys are typed (`jax.random.key`). Dense kernels are (in, out), images are NHWC.
@@ -16,6 +16,19 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from pliant.errors import UserError
+from pliant.wiring import (  # noqa: F401 # the layer graph is to be had here as well
+    ALL_BUT_NORMS,
+    ROLES,
+    Feed,
+    Head,
+    HiddenLayer,
+    Role,
+    Slot,
+    Traits,
+    Wiring,
+    by_path,
+    leaf_path,
+)
 
 Key: TypeAlias = PRNGKeyArray
 Scalar: TypeAlias = Float[Array, ""]
@@ -43,192 +56,6 @@ Number: TypeAlias = Shaped[Array, ""] | np.number[Any] | float | int
 """A hyperparameter: a Python number, or a traced scalar inside a compiled program."""
 Schedule: TypeAlias = Callable[[Any], Any]
 """A function from the number of updates so far to a number, as in optax."""
-
-Role: TypeAlias = Literal["matrix", "head", "bias", "norm", "embed", "other"]
-ROLES: tuple[Role, ...] = ("matrix", "head", "bias", "norm", "embed", "other")
-ALL_BUT_NORMS: tuple[Role, ...] = ("matrix", "head", "bias", "embed", "other")
-"""The roles that most methods pull or shrink: norms are left out, since their scales start at 1 and must not vanish."""
-
-
-def leaf_path(path: Any) -> str:
-    """The name of a leaf: its keys joined by slashes, for dicts, lists and objects alike.
-
-    Example:
-      >>> [leaf_path(path) for path, _ in jax.tree_util.tree_leaves_with_path({"dense_0": {"kernel": 1}})]
-      ['dense_0/kernel']
-    """
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def by_path(tree: Any) -> dict[str, Any]:
-    """The leaves by their `leaf_path`.
-
-    Example:
-      >>> by_path({"dense_0": {"kernel": 1}})
-      {'dense_0/kernel': 1}
-    """
-    return {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-class Slot(NamedTuple):
-    """Where the units of a layer live in one parameter leaf."""
-
-    path: str
-    """The leaf, as `leaf_path` names it."""
-    axis: int
-    """The axis that the units index: −1 for a kernel's outputs, −2 for its inputs."""
-    tiles: int = 1
-    """How often the units repeat along that axis, unit index fastest: H·W behind a flatten (NHWC), 2 behind CReLU."""
-    repeats: int = 1
-    """How many neighbouring entries along that axis belong to each unit: H·W behind a flatten of (channels, height,
-    width)."""
-
-    def by_unit(self, leaf: Array) -> Array:
-        """The leaf as a matrix (entries of a unit, units).
-
-        Example:
-          >>> reader = Slot("head/kernel", axis=0, tiles=2)
-          >>> reader.by_unit(jax.numpy.array([[1], [2], [3], [4]])).tolist()
-          [[1, 2], [3, 4]]
-        """
-        last = jax.numpy.moveaxis(leaf, self.axis, -1)
-        num_units = last.shape[-1] // (self.tiles * self.repeats)
-        if self.repeats > 1:
-            last = last.reshape(*last.shape[:-1], self.tiles, num_units, self.repeats).swapaxes(-1, -2)
-        return last.reshape(leaf.size // max(num_units, 1), num_units)
-
-    def spread(self, values: Array, leaf: Array) -> Array:
-        """Numbers of the units in the places of theirs, to be broadcast against the leaf.
-
-        Example:
-          >>> reader = Slot("head/kernel", axis=0, repeats=2)
-          >>> reader.spread(jax.numpy.array([1, 2]), jax.numpy.zeros((4, 3))).tolist()
-          [[1], [1], [2], [2]]
-        """
-        shape = [1] * leaf.ndim
-        shape[self.axis] = -1
-        return jax.numpy.tile(jax.numpy.repeat(values, self.repeats), self.tiles).reshape(shape)
-
-
-class Feed(NamedTuple):
-    """A parameter that belongs to the units of a layer, and how a fresh unit's share of it is drawn."""
-
-    slot: Slot
-    initializer: Callable[[Key, tuple[int, ...], Any], Array]
-    """`(key, shape of the whole leaf, dtype) -> leaf`, as in `jax.nn.initializers`."""
-
-
-class HiddenLayer(NamedTuple):
-    """One hidden layer: what feeds each unit, and who reads it."""
-
-    name: str
-    """Its key in the features."""
-    width: int
-    """Number of units."""
-    feeds: tuple[Feed, ...]
-    """The parameters that a unit owns: incoming kernel slice, bias, its norm's scale and offset."""
-    readers: tuple[Slot, ...]
-    """The kernels whose rows multiply the unit's output."""
-    activation: str
-    elementwise: bool
-    """False where a feature depends on several units (MaxMin): then no unit owns an output."""
-    axis: int = -1
-    """The axis of its feature that the units index: −1, or 1 for (batch, channels, height, width)."""
-
-    def units_last(self, feature: Array) -> Array:
-        """The layer's feature with its units on the last axis.
-
-        Raises:
-          UserError: if that axis does not have `width` entries per tile.
-
-        Example:
-          >>> layer = HiddenLayer("conv", 4, (), (), "relu", elementwise=True, axis=1)
-          >>> layer.units_last(jax.numpy.zeros((2, 4, 8, 8))).shape
-          (2, 8, 8, 4)
-        """
-        if feature.ndim < 2 or feature.shape[self.axis] % self.width:
-            raise UserError(
-                got=f"a feature of shape {feature.shape} for the layer {self.name!r}",
-                wanted=f"{self.width} units along axis {self.axis}",
-                do="Set the layer's width, and the axis that its units index.",
-            )
-        return feature if self.axis in (-1, feature.ndim - 1) else jax.numpy.moveaxis(feature, self.axis, -1)
-
-
-class Wiring(NamedTuple):
-    """The layer graph of a network: built by the network, never guessed from names or shapes."""
-
-    layers: tuple[HiddenLayer, ...]
-    """Hidden layers from input to output whose units can be cut off: zeroing what reads a unit takes it out of the
-    network. What a skip connection carries on is among the features, but not here."""
-    roles: Mapping[str, Role]
-    """The role of every parameter leaf, by `leaf_path`."""
-    head_input: str | None = None
-    """The feature that the head reads; None where the head reads the inputs."""
-    indirect: frozenset[str] = frozenset()
-    """Kernels, by `leaf_path`, that their layers do not apply as they are: normalised, orthogonalised, scaled."""
-    output_axes: Mapping[str, tuple[int, ...]] = {}
-    """The axes of a kernel that index its outputs, by `leaf_path`; all others are inputs. (−1,) for those that are
-    missing: dense (in, out), conv (height, wide, in, out). (0,) for (out, in, height, wide), (−2, −1) for (in, heads,
-    size)."""
-    frozen: frozenset[str] = frozenset()
-    """Parameters, by `leaf_path`, that no method may change. Units that they feed or that they read are never reset."""
-
-    @property
-    def indirect_readers(self) -> list[str]:
-        """Those of them that read hidden units: there a unit's weights do not say what it contributes."""
-        return sorted({slot.path for layer in self.layers for slot in layer.readers} & self.indirect)
-
-    def units_last(self, name: str, feature: Array) -> Array:
-        """A feature with its units on the last axis, where those are that are not of a hidden layer.
-
-        Example:
-          >>> layer = HiddenLayer("conv", 4, (), (), "relu", elementwise=True, axis=1)
-          >>> wiring = Wiring((layer,), {})
-          >>> [wiring.units_last(name, jax.numpy.zeros((2, 4, 8))).shape for name in ("conv", "stream")]
-          [(2, 8, 4), (2, 4, 8)]
-        """
-        layers = [layer for layer in self.layers if layer.name == name]
-        return layers[0].units_last(feature) if layers else feature
-
-    def mask(self, params: Params, *roles: Role) -> PyTree[bool]:
-        """True at the leaves that have one of `roles`; the structure is that of `params`.
-
-        Raises:
-          UserError: if `params` has a leaf that the wiring does not know.
-
-        Example:
-          >>> wiring = Wiring(layers=(), roles={"head/kernel": "head", "head/bias": "bias"})
-          >>> wiring.mask({"head": {"kernel": 0.0, "bias": 0.0}}, "head")
-          {'head': {'bias': False, 'kernel': True}}
-        """
-        return jax.tree_util.tree_map_with_path(lambda path, _: self._role(leaf_path(path)) in roles, params)
-
-    def head(self, params: Params) -> PyTree[bool]:
-        """True at the output layer: the leaves of role "head" and what lies beside them (its bias).
-
-        Example:
-          >>> wiring = Wiring(layers=(), roles={"head/kernel": "head", "head/bias": "bias", "x/bias": "bias"})
-          >>> wiring.head({"head": {"kernel": 0.0, "bias": 0.0}, "x": {"bias": 0.0}})
-          {'head': {'bias': True, 'kernel': True}, 'x': {'bias': False}}
-        """
-        heads = {path for path, role in self.roles.items() if role == "head"}
-        layers = {path.rpartition("/")[0] for path in heads if "/" in path}
-
-        def is_head(path: Any, leaf: Any) -> bool:
-            del leaf
-            return leaf_path(path) in heads or leaf_path(path).rpartition("/")[0] in layers
-
-        return jax.tree_util.tree_map_with_path(is_head, params)
-
-    def _role(self, path: str) -> Role:
-        if path not in self.roles:
-            raise UserError(
-                got=f"the parameter {path!r}",
-                wanted=f"a leaf with a role: {', '.join(self.roles)}",
-                do="Use the wiring of the network that made these parameters, or add the leaf to its roles.",
-            )
-        return self.roles[path]
 
 
 class Network(NamedTuple):

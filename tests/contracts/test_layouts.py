@@ -12,7 +12,7 @@ from pliant.keys import seed_keys
 from pliant.methods import build, defaults, find, wrapped
 from pliant.streams import CLASSIFICATION
 from pliant.training import init_state, switch_task, train_step
-from pliant.types import Batch, Feed, HiddenLayer, Lesson, Network, Slot, Wiring
+from pliant.types import Batch, Feed, Head, HiddenLayer, Lesson, Network, Slot, Wiring
 
 draw = np.random.default_rng(0)
 INPUTS = draw.normal(size=(16, 4, 4, 2)).astype(np.float32)
@@ -25,6 +25,7 @@ ROLES = {
     "head/kernel": "head",
     "head/bias": "bias",
 }
+HEADS = {"output": Head(("head/kernel", "head/bias"), "dense")}
 LAST = {
     "conv": {
         "kernel": draw.normal(size=(3, 3, 2, 4)) / 3,
@@ -86,9 +87,7 @@ def network(*, channels_first):
         layer("dense", 5, Slot("head/kernel", inputs), -1, 0),
     )
     start = jax.tree.map(jnp.asarray, first(LAST) if channels_first else LAST)
-    return Network(
-        lambda key: (start, {}), apply_first if channels_first else apply_last, Wiring(layers, ROLES, "dense")
-    )
+    return Network(lambda key: (start, {}), apply_first if channels_first else apply_last, Wiring(layers, ROLES, HEADS))
 
 
 METHODS = {

@@ -230,7 +230,7 @@ def test_a_collapsed_cnn_is_found(key, name):
     x = jax.random.normal(key, (32, 4, 4, 1))
     metric = name.replace("-", "_")
     healthy = measure(name, subject(network, params, state, x)).numbers[metric]
-    layer = network.wiring.head_input
+    layer = network.wiring.head_reads()
     params[layer] = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.abs(leaf[..., :1]), leaf.shape), params[layer])
     collapsed = measure(name, subject(network, params, state, x)).numbers[metric]
     assert collapsed == pytest.approx(1.0, abs=1e-4)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pliant.diagnostics import representation_change
 from pliant.errors import UserError
 from pliant.networks import cnn, mlp
-from pliant.types import HiddenLayer, Network, Text, Wiring
+from pliant.types import Head, HiddenLayer, Network, Text, Wiring
 from subjects import measure, subject
 
 few = settings(max_examples=25, deadline=None, database=None)
@@ -129,7 +129,9 @@ def test_positions_of_texts_are_examples():
         return features["decoder"], features, state
 
     layer = HiddenLayer("decoder", 2, (), (), activation="identity", elementwise=True)
-    network = Network(lambda key: (jnp.eye(2), {}), apply, Wiring((layer,), {"": "embed"}, head_input="decoder"))
+    network = Network(
+        lambda key: (jnp.eye(2), {}), apply, Wiring((layer,), {"": "embed"}, {"output": Head((), "decoder")})
+    )
     text = Text(jnp.ones((2, 3), jnp.int32), jnp.array([[0, 0], [0, 1]]))
     now = jnp.array([[1.0, 0.0], [0.0, 2.0]])
     found = measured(network, now, {}, text, (jnp.eye(2), {}), jnp.array([[0, 1], [1, 1]]))

@@ -9,7 +9,7 @@ import pytest
 from pliant.errors import UserError
 from pliant.interventions import continual_backprop
 from pliant.networks import cnn, mlp, residual_mlp
-from pliant.types import Feed, Fresh, HiddenLayer, Learned, Signals, Slot, Wiring
+from pliant.types import Feed, Fresh, Head, HiddenLayer, Learned, Signals, Slot, Wiring
 
 ETA = 0.99
 LAYER = "dense_0"
@@ -292,7 +292,8 @@ def normed_wiring():
         Feed(Slot("norm/scale", -1), jax.nn.initializers.ones),
         Feed(Slot("norm/bias", -1), jax.nn.initializers.zeros),
     )
-    layer = HiddenLayer("dense", 2, feeds, (Slot("head/kernel", -2),), "relu", elementwise=True)
+    statistics = (Slot("norm/mean", -1), Slot("norm/var", -1))
+    layer = HiddenLayer("dense", 2, feeds, (Slot("head/kernel", -2),), "relu", True, statistics=statistics)
     roles = {"dense/kernel": "matrix", "norm/scale": "norm", "norm/bias": "norm", "head/kernel": "head"}
     return Wiring((layer,), roles)
 
@@ -325,7 +326,8 @@ def test_torch_layouts_are_read_by_their_slots(key):
         "in": {"weight": jnp.ones((3, 2)), "bias": jnp.zeros(3)},
         "out": {"weight": jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), "bias": jnp.zeros(2)},
     }
-    method = continual_backprop(Wiring((layer,), roles), maturity=0, replacement_rate=0.34)
+    heads = {"output": Head(("out/weight", "out/bias"), "in")}
+    method = continual_backprop(Wiring((layer,), roles, heads), maturity=0, replacement_rate=0.34)
     learned = Learned(params, {}, ())
     signals = Signals(params, {"in": jnp.array([[1.0, 0.5, 2.0], [2.0, 0.5, 1.0]])}, None, None)
     new = method.update(key, 1, learned, method.init(learned), signals)[0].params

@@ -199,7 +199,7 @@ def test_roles(norm, use_bias, layers):
         module, name = path.split("/")
         wanted = "norm" if "norm" in module else "bias" if name == "bias" else "head" if module == "head" else "matrix"
         assert role == wanted
-    assert network.wiring.head_input == ("conv_1" if layers == {"widths": ()} else "dense_0")
+    assert network.wiring.head_reads() == ("conv_1" if layers == {"widths": ()} else "dense_0")
 
 
 def test_no_hidden_layers_are_a_linear_model(key):
@@ -210,7 +210,7 @@ def test_no_hidden_layers_are_a_linear_model(key):
     np.testing.assert_allclose(out, x.reshape(5, -1) @ params["head"]["kernel"], rtol=1e-5, atol=1e-6)
     assert features == {}
     assert network.wiring.layers == ()
-    assert network.wiring.head_input is None
+    assert network.wiring.head_reads() is None
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -144,8 +144,8 @@ def test_units_own_kernel_bias_and_norm():
 
 
 def test_wiring_knows_what_the_head_reads():
-    assert mlp((5,), 2, widths=(4, 6)).wiring.head_input == "dense_1"
-    assert mlp((5,), 2, widths=()).wiring.head_input is None
+    assert mlp((5,), 2, widths=(4, 6)).wiring.head_reads() == "dense_1"
+    assert mlp((5,), 2, widths=()).wiring.head_reads() is None
 
 
 @pytest.mark.parametrize("linear", ["newton-schulz", "cans"])

@@ -129,7 +129,7 @@ def test_roles_and_layers():
     ]
     assert wiring.roles["router/kernel"] == "other"
     assert wiring.roles["expert_0/kernel"] == wiring.roles["expert_1_out/kernel"] == "matrix"
-    assert wiring.head_input == "mixture"
+    assert wiring.head_reads() == "mixture"
 
 
 @pytest.mark.parametrize(

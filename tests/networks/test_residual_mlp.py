@@ -90,7 +90,7 @@ def test_the_head_reads_the_stream(key):
     params, _ = network.init(key)
     x = jax.random.normal(key, (6, 5))
     out, features, _ = network.apply(params, {}, x, train=False, key=None)
-    assert network.wiring.head_input == "stream"
+    assert network.wiring.head_reads() == "stream"
     np.testing.assert_allclose(out, features["stream"] @ params["head"]["kernel"], atol=1e-6)
 
 

@@ -66,7 +66,7 @@ def test_shapes(key, stem, sizes):
     with_kernel = [i for i in range(8) if "shortcut" in params[f"block_{i}"]]
     assert with_kernel == [2, 4, 6]
     assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, after)
-    assert network.wiring.head_input == "pooled"
+    assert network.wiring.head_reads() == "pooled"
 
 
 def pairs(network, hugging_face):

@@ -67,7 +67,7 @@ def test_shapes(key, name, tied):
     assert params["decoder"]["block_1"]["cross"]["query"]["kernel"].shape == (8, 6)
     assert params["decoder"]["block_1"]["cross"]["out"]["kernel"].shape == (6, 8)
     assert ("head" in params) == (not tied)
-    assert network.wiring.head_input == "decoder"
+    assert network.wiring.head_reads() == "decoder"
     assert state == new_state == {}
 
 

@@ -66,7 +66,7 @@ def test_shapes(key, name, pool):
     assert params["positions"].shape == (tokens, 8)
     assert params["block_1"]["attention"]["query"]["kernel"].shape == (8, 8)
     assert params["block_1"]["mlp"]["down"]["kernel"].shape == (6 * expansion, 8)
-    assert network.wiring.head_input == "pooled"
+    assert network.wiring.head_reads() == "pooled"
     assert state == new_state == {}
 
 

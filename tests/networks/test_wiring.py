@@ -22,7 +22,7 @@ FACTORIES = [name for name in NETWORKS if not takes_texts(NETWORKS[name])]
 @pytest.mark.parametrize("norm", [None, "block/norm"])
 def test_owned(use_bias, norm):
     ones = jax.nn.initializers.ones
-    feeds, roles = owned("block/dense", ones, use_bias=use_bias, norm=norm)
+    feeds, roles, *_ = owned("block/dense", ones, use_bias=use_bias, norm=norm)
     wanted = {"block/dense/kernel": "matrix"}
     wanted |= {"block/dense/bias": "bias"} if use_bias else {}
     wanted |= {"block/norm/scale": "norm", "block/norm/bias": "norm"} if norm else {}
@@ -33,7 +33,7 @@ def test_owned(use_bias, norm):
 
 
 def test_what_feeds_start_with(key):
-    feeds, _ = owned("dense", jax.nn.initializers.ones, norm="norm")
+    feeds, *_ = owned("dense", jax.nn.initializers.ones, norm="norm")
     assert [float(feed.initializer(key, (1,), float)[0]) for feed in feeds] == [1.0, 0.0, 1.0, 0.0]
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from pliant.networks import ACTIVATIONS, mlp
-from pliant.types import Feed, HiddenLayer, Network, Slot, Wiring
+from pliant.types import Feed, Head, HiddenLayer, Network, Slot, Wiring
 from wiring_checks import assert_roles_are_complete, assert_wiring_is_true
 
 
@@ -77,7 +77,8 @@ def toy(output, *, features=lambda h: h):
 
     feeds = (Feed(Slot("hidden", axis=-1), jax.nn.initializers.zeros),)
     layer = HiddenLayer("hidden", 2, feeds, (Slot("weights", axis=-2),), "identity", elementwise=True)
-    return Network(init, apply, Wiring((layer,), {"hidden": "matrix", "weights": "head"}, head_input="hidden"))
+    layer = layer._replace(statistics=())
+    return Network(init, apply, Wiring((layer,), {"hidden": "matrix", "weights": "head"}))
 
 
 def test_a_true_toy_passes(key):
@@ -105,6 +106,7 @@ def test_lies_of_a_network_are_found(key, network, message):
         (lambda roles: {path: role for path, role in roles.items() if path != "head/bias"}, "no role: {'head/bias'}"),
         (lambda roles: roles | {"dense_7/bias": "bias"}, "no leaf: {'dense_7/bias'}"),
         (lambda roles: roles | {"head/bias": "offset"}, "unknown roles: {'offset'}"),
+        (lambda roles: roles | {"dense_1/kernel": "head"}, "no head's: {'dense_1/kernel'}"),
     ],
 )
 def test_lies_about_roles_are_found(changes, message):
@@ -117,6 +119,7 @@ def test_lies_about_roles_are_found(changes, message):
 
 def test_the_heads_input_is_a_feature(key):
     network = small()
-    wrong = network._replace(wiring=network.wiring._replace(head_input="dense_2"))
-    with pytest.raises(AssertionError, match="no feature 'dense_2'"):
+    heads = {"output": Head(("head/kernel", "head/bias"), "dense_2")}
+    wrong = network._replace(wiring=network.wiring._replace(heads=heads))
+    with pytest.raises(AssertionError, match=r"no features \{'dense_2'\}"):
         assert_wiring_is_true(wrong, batch(key))

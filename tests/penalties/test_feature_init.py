@@ -7,7 +7,7 @@ from pliant.errors import UserError
 from pliant.networks import cnn, mlp
 from pliant.penalties import feature_init
 from pliant.supervised import RunConfig, make_plan
-from pliant.types import Forward, Wiring
+from pliant.types import Forward, Head, Wiring
 
 X = jax.random.normal(jax.random.key(1), (6, 3))
 NETWORK = mlp((3,), 2, widths=(5, 4), activation="tanh")
@@ -33,7 +33,7 @@ def features(params):
 
 def test_golden():
     """Features (1, 2) and (3, 1), at the start (0, 0) and (1, 1): (1 + 4 + 4 + 0) / 2 examples."""
-    wiring = Wiring((), {}, head_input="hidden")
+    wiring = Wiring((), {}, {"output": Head((), "hidden")})
     now, start = jnp.array([[1.0, 2.0], [3.0, 1.0]]), jnp.array([[0.0, 0.0], [1.0, 1.0]])
     forward = Forward(X, now, {"hidden": now}, jnp.float32(0), lambda p, x: (p, {"hidden": p}), lambda number: X)
     assert float(feature_init(wiring, strength=0.5).loss(now, start, forward)[0]) == 0.5 * 9 / 2

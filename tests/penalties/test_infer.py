@@ -122,7 +122,7 @@ def test_heads_behind_crelu_and_maps_read_what_the_head_reads(key):
         params, _ = network.init(key)
         assert params["infer"]["kernel"].shape[0] == width
         value, _ = value_and_gradient(infer(network.wiring, scale=3.0), params, params, network, x)
-        read = np.asarray(forward_of(network, params, x).features[network.wiring.head_input]).reshape(len(x), -1)
+        read = np.asarray(forward_of(network, params, x).features[network.wiring.head_reads()]).reshape(len(x), -1)
         wanted = 0.1 * 4 * np.mean((read @ params["infer"]["kernel"]) ** 2)
         np.testing.assert_allclose(value, wanted, rtol=1e-4)
 

@@ -18,9 +18,9 @@ from pliant.penalties import (
     spectral,
     wasserstein_init,
 )
-from pliant.types import Forward, Wiring
+from pliant.types import Forward, Head, Wiring
 
-WIRING = Wiring((), {"w": "matrix", "infer/kernel": "other"}, head_input="h")
+WIRING = Wiring((), {"w": "matrix", "infer/kernel": "other"}, {"output": Head((), "h")})
 _draw = np.random.default_rng(0)
 START, NOW = ({"w": 10 * _draw.normal(size=(400, 6)), "infer": {"kernel": _draw.normal(size=(6, 2))}} for _ in range(2))
 """Sums of 2,400 squares of about 100: beyond the largest number of float16, and where bfloat16 stops counting."""

@@ -10,9 +10,6 @@ from pliant.diagnostics._subject import unit_features
 from pliant.errors import UserError, require_range
 from pliant.types import Diagnostic, Features, Number, Params, State, Subject
 
-_SILENCED = ("relu", "crelu", "unknown")
-"""Activations that are exactly 0 for many inputs; "unknown" is what `pliant.diagnose` says without a wiring."""
-
 
 def firing_rates(
     activations: Float[Array, "batch *space features"], num_units: int | None = None
@@ -107,7 +104,7 @@ def magnitudes_of_silenced(
     Magnitudes, since a gated unit is 0 where its gate is shut and may have any sign elsewhere.
     """
     found, num_units = unit_features(subject, at)
-    names = [layer.name for layer in subject.network.wiring.layers if layer.activation in _SILENCED]
+    names = [layer.name for layer in subject.network.wiring.layers if layer.traits.silences]
     return {name: jnp.abs(found[name]) for name in names if name in found}, num_units
 
 

@@ -9,10 +9,6 @@ from pliant.diagnostics._subject import unit_features, widened
 from pliant.errors import UserError, require_range
 from pliant.types import Diagnostic, Features, Number, Subject
 
-_BOUNDED = {"tanh": (-1.0, 1.0), "fourier": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}
-_KINKED = ("relu", "crelu", "leaky-relu", "aid")
-"""Straight on either side of 0, with the sign of what goes in."""
-
 
 def saturated(
     activations: Features, low: Number = -1.0, high: Number = 1.0, tolerance: Number = 0.01
@@ -135,20 +131,17 @@ def linearized(activations: Features, num_units: Mapping[str, int] | None = None
 
 def _measure(subject: Subject) -> Mapping[str, Array]:
     """NaN where the activation has no bounds, or no kink."""
-    layers = [each for each in subject.network.wiring.layers if each.activation in (*_BOUNDED, *_KINKED)]
+    layers = [each for each in subject.network.wiring.layers if each.traits.bounds or each.traits.is_kinked]
     found, num_units = unit_features(subject, layers=layers)
-    bounded = {
-        layer.name: _centred(found[layer.name], layer.activation) for layer in layers if layer.activation in _BOUNDED
-    }
-    kinked = {layer.name: found[layer.name] for layer in layers if layer.activation in _KINKED}
+    bounded = {layer.name: _centred(found[layer.name], *layer.traits.bounds) for layer in layers if layer.traits.bounds}
+    kinked = {layer.name: found[layer.name] for layer in layers if layer.traits.is_kinked}
     return named("saturated_fraction", saturated(bounded) if bounded else None) | named(
         "linearized_fraction", linearized(kinked, num_units) if kinked else None
     )
 
 
-def _centred(layer: Array, activation: str) -> Array:
+def _centred(layer: Array, low: float, high: float) -> Array:
     """Rescaled to lie between −1 and 1; a sigmoid becomes the tanh of half its input."""
-    low, high = _BOUNDED[activation]
     return (2 * layer - (low + high)) / (high - low)
 
 

@@ -73,7 +73,7 @@ def unit_features(
     """
     if layers is None:
         every = subject.network.wiring.layers
-        layers = [layer for layer in every if layer.elementwise and layer.activation != "fourier"]
+        layers = [layer for layer in every if layer.elementwise and layer.traits.can_be_silent]
     found = features(subject, at) if layers else {}
     return {layer.name: _units_last(found, layer) for layer in layers}, {layer.name: layer.width for layer in layers}
 
@@ -84,7 +84,7 @@ def head_features(subject: Subject) -> Array:
     Raises:
       UserError: if that is not among the features.
     """
-    read = subject.network.wiring.head_input
+    read = subject.network.wiring.head_reads()
     if read is None:
         images = images_only(subject)
         return images.reshape(len(images), -1)

@@ -16,11 +16,12 @@ from pliant.interventions._surgery import (
     mean_magnitude,
     num_selected,
     require_owned_outputs,
+    require_statistics,
     reset_units,
+    slot_mask,
 )
 from pliant.isometry import split_axes
 from pliant.layouts import find_output_axes
-from pliant.networks import ACTIVATIONS
 from pliant.types import (
     HiddenLayer,
     Info,
@@ -152,8 +153,10 @@ def continual_backprop(
             do="Leave it out for 'adaptable'.",
         )
 
+    biases = _biases_behind(wiring) if transfer_mean else {}
+
     def init(learned: Learned) -> State:
-        del learned
+        require_statistics(wiring.layers, learned.statistics, "continual backprop")
         return {layer.name: _newborn(layer) for layer in wiring.layers}
 
     def observe(layer: HiddenLayer, now: ContinualBackpropState, features: Array, leaves: Mapping[str, Array]) -> _Seen:
@@ -183,7 +186,7 @@ def continual_backprop(
         units = {name: layer.mature & lowest(layer.ranked, layer.due) for name, layer in seen.items()}
         if transfer_mean:
             outputs = {name: jnp.where(units[name][None], layer.mean, 0.0) for name, layer in seen.items()}
-            learned = learned._replace(params=_with_outputs_in_biases(learned.params, wiring, outputs))
+            learned = learned._replace(params=_with_outputs_in_biases(learned.params, wiring, biases, outputs))
         learned = _with_new_statistics(learned, wiring, units, key, signals)
         return (
             reset_units(key, learned, wiring, units),
@@ -226,11 +229,10 @@ class _Seen(NamedTuple):
 
 
 def _newborn(layer: HiddenLayer) -> ContinualBackpropState:
-    num_outputs = ACTIVATIONS[layer.activation].expansion if layer.activation in ACTIVATIONS else 1
     return ContinualBackpropState(
         age=jnp.zeros(layer.width, jnp.int32),
         utility=jnp.zeros(layer.width),
-        output=jnp.zeros((num_outputs, layer.width)),
+        output=jnp.zeros((layer.traits.outputs, layer.width)),
         waiting=jnp.int32(0),
         credit=jnp.float32(0.0),
     )
@@ -268,15 +270,22 @@ def _with_due(state: ContinualBackpropState, utility: Array, mean: Array, mature
     return _Seen(state, mean, mature, jnp.where(mature, utility, jnp.inf), due)
 
 
-def _with_outputs_in_biases(params: Params, wiring: Wiring, outputs: Mapping[str, Array]) -> Params:
+def _biases_behind(wiring: Wiring) -> dict[str, str]:
+    """The biases of the kernels that read hidden units, by kernel."""
+    kernels = {slot.path for layer in wiring.layers for slot in layer.readers}
+    return {kernel: bias for kernel in kernels if (bias := wiring.bias_of(kernel)) is not None}
+
+
+def _with_outputs_in_biases(
+    params: Params, wiring: Wiring, biases: Mapping[str, str], outputs: Mapping[str, Array]
+) -> Params:
     """Adds what is read of the units' `outputs`, constants by layer, to the biases behind them."""
     leaves, read = by_path(params), dict[str, Array]()
     readers = {slot.path for layer in wiring.layers for slot in layer.readers}
     axes = dict(zip(leaves, find_output_axes(wiring, params, [path in readers for path in leaves]), strict=True))
     for layer in wiring.layers:
         for slot in layer.readers:
-            bias = _bias_behind(slot.path, wiring)
-            if bias is not None:
+            if (bias := biases.get(slot.path)) is not None:
                 weights = _weights(slot, leaves[slot.path].astype(jnp.float32), axes[slot.path])
                 values = jnp.repeat(outputs[layer.name].reshape(-1), slot.repeats)
                 values = jnp.tile(values, len(weights) // values.size)
@@ -298,35 +307,17 @@ def _weights(slot: Slot, kernel: Array, output_axes: tuple[int, ...]) -> Float[A
     return ordered.reshape(-1, kernel.shape[units], num_outputs).sum(axis=0)
 
 
-def _bias_behind(kernel: str, wiring: Wiring) -> str | None:
-    """The bias of the layer that a kernel belongs to: the one beside it, or the only one of the units that it feeds."""
-    biases = [path for path, role in wiring.roles.items() if role == "bias"]
-    module = kernel.rpartition("/")[0]
-    beside = [path for path in biases if module and path.rpartition("/")[0] == module]
-    fed = [
-        path
-        for layer in wiring.layers
-        if kernel in (paths := [feed.slot.path for feed in layer.feeds])
-        for path in paths
-        if path in biases
-    ]
-    return beside[0] if beside else fed[0] if len(fed) == 1 else None
-
-
 def _with_new_statistics(learned: Learned, wiring: Wiring, units: Units, key: Key, signals: Signals) -> Learned:
-    """Puts the running statistics of the units' own norms (BatchNorm) back to how they begin."""
-    modules = {
-        feed.slot.path.rpartition("/")[0]: units[layer.name]
-        for layer in wiring.layers
-        for feed in layer.feeds
-        if wiring.roles[feed.slot.path] == "norm"
-    }
-    if not {path.rpartition("/")[0] for path in by_path(learned.statistics)} & modules.keys():
+    """Puts the running statistics of the units (BatchNorm) back to how they begin."""
+    slots = {slot.path: (slot, units[layer.name]) for layer in wiring.layers for slot in layer.statistics or ()}
+    if not slots:
         return learned
 
     def renew(path: Any, now: Array, start: Array) -> Array:
-        module = leaf_path(path).rpartition("/")[0]
-        return jnp.where(modules[module], start, now) if module in modules else now
+        if leaf_path(path) not in slots:
+            return now
+        slot, flags = slots[leaf_path(path)]
+        return jnp.where(slot_mask(slot, flags, now), start, now)
 
     _, start = signals.fresh.init_network(key)
     return learned._replace(statistics=jax.tree_util.tree_map_with_path(renew, learned.statistics, start))

@@ -1,15 +1,16 @@
 """Layer reset: the output layer and the last hidden layers are drawn anew."""
 
-from typing import Any
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from pliant.errors import UserError, require_whole
 from pliant.interventions._at_switch import at_switch, drawn
 from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._moments import clear_moments
+from pliant.interventions._surgery import require_statistics
 from pliant.types import (
     Fresh,
     Intervention,
@@ -17,7 +18,6 @@ from pliant.types import (
     Learned,
     Method,
     Number,
-    Params,
     Part,
     State,
     Wiring,
@@ -35,7 +35,9 @@ def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1)
               \qquad \text{for the head and the last } k - 1 \text{ hidden layers}
 
     Everything that belongs to the units of a hidden layer is reset with it: kernels that feed them, biases, norms and
-    running statistics. All else is left as it is, to the bit. Adam's count is shared by all weights and stays.
+    running statistics. All else is left as it is, to the bit. Adam's count is shared by all weights and stays. In a
+    network with several heads all of them are reset, and before each the last hidden layers of its branch, then those
+    of the trunk.
 
     Args:
       wiring: the network's layer graph.
@@ -46,7 +48,8 @@ def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1)
       A stateless `Intervention`; `info` has `norm_moved`.
 
     Raises:
-      UserError: for numbers out of range, and for networks without a head of their own.
+      UserError: for numbers out of range, for networks without a head of their own, and for those whose wiring does
+        not say which parameters are the head's, or which running statistics a layer has.
 
     Example:
       >>> from pliant.networks import mlp
@@ -69,50 +72,43 @@ def layer_reset(wiring: Wiring, *, num_layers: int = 2, every_tasks: Number = 1)
       of the wiring are the insides of the blocks: the kernels that write to the stream belong to no layer and stay.
     """
     _check(wiring, num_layers)
-    last = wiring.layers[len(wiring.layers) - int(num_layers) + 1 :]
-    fed = {feed.slot.path for layer in last for feed in layer.feeds}
-    modules = {_module(path) for path in (*fed, *_heads(wiring))} - {""}
+    last = wiring.last_layers(int(num_layers) - 1)
+    leaves = wiring.head_leaves | {feed.slot.path for layer in last for feed in layer.feeds}
+    kept = {path for head in wiring.heads.values() for path in head.state}
+    kept |= {path for layer in last for path in (*layer.state, *(slot.path for slot in layer.statistics or ()))}
 
-    def is_reset(params: Params) -> PyTree[bool]:
-        heads = wiring.head(params)
-        return jax.tree_util.tree_map_with_path(lambda path, head: head or leaf_path(path) in fed, heads)
+    def init(learned: Learned) -> State:
+        require_statistics(last, learned.statistics, "layer reset")
+        return ()
 
     def renew(key: Key, learned: Learned, state: State, fresh: Fresh) -> Learned:
         del state
         params, statistics = drawn(key, learned.params, fresh)
-        chosen = is_reset(learned.params)
-        is_chosen = by_path(chosen)
-        where = {path: jnp.full(leaf.shape, is_chosen[path]) for path, leaf in by_path(learned.params).items()}
-
-        def beside(path: Any, old: Array, new: Array) -> Array:
-            return new if _module(leaf_path(path)) in modules else old
-
+        params = _replaced(leaves, learned.params, params)
+        where = {path: jnp.full(leaf.shape, path in leaves) for path, leaf in by_path(learned.params).items()}
         units = {layer.name: jnp.full(layer.width, True) for layer in last}
         return Learned(
-            jax.tree.map(lambda reset, old, new: new if reset else old, chosen, learned.params, params),
-            jax.tree_util.tree_map_with_path(beside, learned.statistics, statistics),
+            params,
+            _replaced(kept, learned.statistics, statistics),
             clear_moments(learned.optimizer, where, units, params=params),
         )
 
-    return keep_frozen(Intervention(lambda _: (), switch=at_switch(renew, every_tasks)), wiring)
+    return keep_frozen(Intervention(init, switch=at_switch(renew, every_tasks)), wiring)
 
 
-def _heads(wiring: Wiring) -> set[str]:
-    return {path for path, role in wiring.roles.items() if role == "head"}
-
-
-def _module(path: str) -> str:
-    return path.rpartition("/")[0]
+def _replaced(paths: Collection[str], old: PyTree, new: PyTree) -> PyTree:
+    """The leaves at `paths` from the new tree, all others from the old one."""
+    return jax.tree_util.tree_map_with_path(lambda path, *each: each[leaf_path(path) in paths], old, new)
 
 
 def _check(wiring: Wiring, num_layers: int) -> None:
-    if not _heads(wiring):
+    if not wiring.head_leaves:
         raise UserError(
             got="a reset of the last layers for a network whose head is tied",
             wanted="a network with an output layer of its own",
             do="Untie the head, such as --set t5.tie_embeddings=false, or use full-reset.",
         )
-    most = len(wiring.layers) + 1
+    most = max(map(len, wiring.chains())) + 1
     require_whole("num_layers", num_layers, 1, most, do="1 is the head alone; full-reset renews the whole network.")
 
 

@@ -44,7 +44,7 @@ def with_injection(network: Network) -> Network:
     no optimizer reaches them, and 0 before the injection. z gets its gradient through all three.
 
     Args:
-      network: its parameters and its state are dictionaries; it has output layers of its own (role "head").
+      network: its parameters and its state are dictionaries; its wiring states an output layer of its own.
 
     Returns:
       A `Network` with the same parameters and wiring. After the injection a unit that the head reads is read by the
@@ -66,7 +66,7 @@ def with_injection(network: Network) -> Network:
     Differs from:
       Implementations that add up three outputs: here kernels are added, which costs no product.
     """
-    if "head" not in network.wiring.roles.values():
+    if not network.wiring.head_leaves:
         raise UserError(
             got="plasticity injection into a network whose head is tied to an embedding",
             wanted="an output layer of its own",
@@ -178,8 +178,7 @@ def plasticity_injection(wiring: Wiring, *, at_task: Number = 1) -> Intervention
 
 def _head(wiring: Wiring, params: Params) -> dict[str, Array]:
     """The output layers' kernels and biases, by path."""
-    is_head = by_path(wiring.head(params))
-    return {path: leaf for path, leaf in by_path(params).items() if is_head[path]}
+    return {path: leaf for path, leaf in by_path(params).items() if path in wiring.head_leaves}
 
 
 def _with_leaves(params: Params, leaves: Mapping[str, Array]) -> Params:

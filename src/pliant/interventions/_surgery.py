@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 from pliant.errors import UserError, unknown_name
 from pliant.interventions._frozen import resettable
 from pliant.interventions._moments import clear_moments
-from pliant.types import Key, Learned, Slot, Wiring, by_path, leaf_path
+from pliant.types import HiddenLayer, Key, Learned, Slot, State, Wiring, by_path, leaf_path
 from pliant.xla.branches import anywhere
 
 Units: TypeAlias = Mapping[str, Bool[Array, " width"]]
@@ -144,6 +144,23 @@ def require_owned_outputs(wiring: Wiring, method: str) -> Wiring:
             do="Freeze less, or use another method.",
         )
     return free
+
+
+def require_statistics(layers: Sequence[HiddenLayer], state: State, method: str) -> None:
+    """Raises unless the wiring says which of the network's running statistics belong to whom.
+
+    Args:
+      layers: those to reset.
+      state: the network's running statistics.
+      method: what wants to reset them, for the message.
+    """
+    unclear = [layer.name for layer in layers if layer.statistics is None]
+    if unclear and by_path(state):
+        raise UserError(
+            got=f"{method} on a network with the state {next(iter(by_path(state)))!r}, which may be some layer's",
+            wanted="hidden layers that list their running statistics",
+            do=f"Give the layer {unclear[0]!r} statistics=(Slot('norm/mean', -1), ...), or () if it has none.",
+        )
 
 
 def mean_magnitude(leaves: Mapping[str, Array], slots: Sequence[Slot], num_units: int) -> Float[Array, " units"]:

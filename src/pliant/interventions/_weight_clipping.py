@@ -39,8 +39,8 @@ def weight_clipping(wiring: Wiring, *, kappa: Number = 2.0, include_head: bool =
     .. math:: \theta \leftarrow \min(\max(\theta, -\kappa s_l), \kappa s_l), \qquad s_l = 1/\sqrt{\text{fan-in}_l}
 
     s is the bound of PyTorch's uniform initialisation of layer l. The fan-in is the number of weights into a unit; a
-    bias has that of its layer, which is the layer of the wiring that it feeds, or else the kernel beside it. Norms,
-    embeddings and scales stay, as does the optimizer's state.
+    bias has that of the kernels to whose outputs it is added, see `Wiring.biases`. Norms, embeddings and scales stay,
+    as does the optimizer's state.
 
     Other initialisers have no such bound: of an orthogonal kernel with the gain √2 for ReLU about 16 % of the weights
     are clipped at the first update with κ = 2, and 0.5 % with κ = 4.
@@ -107,8 +107,7 @@ def weight_clipping(wiring: Wiring, *, kappa: Number = 2.0, include_head: bool =
 def _bounds(wiring: Wiring, params: Params, include_head: bool) -> dict[str, float]:
     """The initial bound s of every leaf that is clipped, by path."""
     leaves = by_path(params)
-    is_head = {leaf_path(path): head for path, head in jax.tree_util.tree_leaves_with_path(wiring.head(params))}
-    roles = {path: role for path, role in wiring.roles.items() if include_head or not is_head[path]}
+    roles = {path: role for path, role in wiring.roles.items() if include_head or path not in wiring.head_leaves}
     is_kernel = [roles.get(path) not in ("bias", "norm", None) for path in leaves]
     axes = dict(zip(leaves, find_output_axes(wiring, params, is_kernel), strict=True))
     fan_in = {path: matrix_view(leaves[path], axes[path]).shape[0] for path in roles if axes[path]}
@@ -118,17 +117,15 @@ def _bounds(wiring: Wiring, params: Params, include_head: bool) -> dict[str, flo
 
 
 def _fan_in_of_bias(wiring: Wiring, bias: str, fan_in: dict[str, int]) -> int:
-    """Of the kernels that feed the same layer; of the one beside the bias, if there are several or no such layer."""
-    feeds = [[feed.slot.path for feed in layer.feeds] for layer in wiring.layers]
-    fed = [path for paths in feeds if bias in paths for path in paths if path in fan_in]
-    beside = [path for path in fed or fan_in if path.rpartition("/")[0] == bias.rpartition("/")[0]]
-    if not beside and not fed:
+    """Of the kernels to whose outputs it is added, all together."""
+    kernels = [path for path, own in wiring.biases.items() if own == bias and path in fan_in]
+    if not kernels:
         raise UserError(
             got=f"the bias {bias!r}, which belongs to no kernel",
-            wanted="a bias that feeds a layer of the wiring, or lies beside a kernel",
+            wanted="a bias that feeds a layer of the wiring, is in its heads, or in its biases",
             do="Add it to the feeds of its layer, next to the kernel.",
         )
-    return sum(fan_in[path] for path in beside or fed)
+    return sum(fan_in[path] for path in kernels)
 
 
 WEIGHT_CLIPPING = Method(

@@ -13,6 +13,7 @@ from pliant.errors import UserError, require_range, unknown_name
 from pliant.networks._aid import aid
 from pliant.networks._rational import DENOMINATOR, NUMERATOR, rational
 from pliant.types import Method, Number
+from pliant.wiring import TRAITS, Traits
 
 
 class Activation(NamedTuple):
@@ -24,14 +25,19 @@ class Activation(NamedTuple):
     """Gain of an orthogonal initialiser that keeps the scale of the signal."""
     elementwise: bool = True
     """False where an output depends on several units."""
-    expansion: int = 1
-    """Width of the output over width of the input."""
+    traits: Traits = Traits()
+    """What else methods ask of it."""
     group_size: int = 1
     """The width must be a multiple of this."""
     learned: Mapping[str, tuple[float, ...]] = {}
     """What every layer learns of it: keywords of `apply`, with the values at the start."""
     draws: bool = False
     """Whether it is random in training: then `apply` takes `key`, which is None in evaluation."""
+
+    @property
+    def expansion(self) -> int:
+        """Width of the output over width of the input."""
+        return self.traits.outputs
 
 
 def group_sort(x: Float[Array, "*axes width"], group_size: int = 2) -> Float[Array, "*axes width"]:
@@ -202,18 +208,18 @@ def smooth_leaky(
 
 
 ACTIVATIONS: Mapping[str, Activation] = {
-    "relu": Activation(jax.nn.relu, gain=math.sqrt(2.0)),
-    "leaky-relu": Activation(jax.nn.leaky_relu, gain=math.sqrt(2.0 / (1.0 + 0.01**2))),
+    "relu": Activation(jax.nn.relu, gain=math.sqrt(2.0), traits=TRAITS["relu"]),
+    "leaky-relu": Activation(jax.nn.leaky_relu, gain=math.sqrt(2.0 / (1.0 + 0.01**2)), traits=TRAITS["leaky-relu"]),
     "smooth-leaky": Activation(smooth_leaky, gain=1.507879),
     "rational": Activation(rational, gain=1.414743, learned={"numerator": NUMERATOR, "denominator": DENOMINATOR}),
-    "aid": Activation(aid, gain=math.sqrt(2.0), draws=True),
-    "tanh": Activation(jnp.tanh, gain=5.0 / 3.0),
+    "aid": Activation(aid, gain=math.sqrt(2.0), traits=TRAITS["aid"], draws=True),
+    "tanh": Activation(jnp.tanh, gain=5.0 / 3.0, traits=TRAITS["tanh"]),
     "gelu": Activation(jax.nn.gelu, gain=math.sqrt(2.0)),
     "gelu-exact": Activation(functools.partial(jax.nn.gelu, approximate=False), gain=math.sqrt(2.0)),
     "identity": Activation(lambda x: x, gain=1.0),
     "maxmin": Activation(max_min, gain=1.0, elementwise=False, group_size=2),
-    "crelu": Activation(crelu, gain=math.sqrt(2.0), expansion=2),
-    "fourier": Activation(fourier, gain=math.sqrt(2.0), expansion=2),
+    "crelu": Activation(crelu, gain=math.sqrt(2.0), traits=TRAITS["crelu"]),
+    "fourier": Activation(fourier, gain=math.sqrt(2.0), traits=TRAITS["fourier"]),
 }
 
 

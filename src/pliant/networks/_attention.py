@@ -158,6 +158,11 @@ def dense_roles(path: str, names: Iterable[str], *, use_bias: bool) -> dict[str,
     return roles
 
 
+def dense_biases(path: str, names: Iterable[str], *, use_bias: bool) -> dict[str, str]:
+    """The biases of the kernels of those layers."""
+    return {f"{path}/{name}/kernel": f"{path}/{name}/bias" for name in names if use_bias}
+
+
 def feed_forward_wiring(
     name: str,
     path: str,
@@ -181,6 +186,7 @@ def feed_forward_wiring(
         readers=(Slot(f"{path}/down/kernel", axis=-2, tiles=chosen.expansion),),
         activation=activation,
         elementwise=chosen.elementwise,
+        statistics=(),
     )
     roles = dense_roles(path, (*fed, "down"), use_bias=use_bias) | activation_roles(f"{path}/activation", chosen)
     return layer, roles

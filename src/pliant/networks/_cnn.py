@@ -14,7 +14,7 @@ from pliant.networks._layer_activation import LayerActivation, NextKey, activati
 from pliant.networks._linear import Linear, LinearKind, linear_layers, through
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, multiplied, require_sizes
+from pliant.networks._wiring import activation_for, multiplied, output_head, require_sizes
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Slot, Wiring
 from pliant.xla.convolution import Padding, max_pool
 
@@ -349,17 +349,27 @@ def _wiring(
     layers = []
     for i, (kind, number, width) in enumerate(hidden):
         norm = f"{kind}_norm_{number}" if style.has_norm else None
-        feeds, own = style.linears[i].owned(modules[i], areas[i] * inputs, norm=norm)
+        own = style.linears[i].owned(modules[i], areas[i] * inputs, norm=norm)
         tiles = style.activation.expansion * (height * wide if i == len(convs) - 1 else 1)
         readers = (Slot(f"{modules[i + 1]}/kernel", axis=-2, tiles=tiles),)
-        layers.append(HiddenLayer(modules[i], width, feeds, readers, name, style.activation.elementwise))
-        roles |= own | activation_roles(f"{kind}_activation_{number}", style.activation)
+        layers.append(
+            HiddenLayer(
+                modules[i],
+                width,
+                own.feeds,
+                readers,
+                name,
+                style.activation.elementwise,
+                statistics=own.statistics,
+                state=own.state,
+            )
+        )
+        roles |= own.roles | activation_roles(f"{kind}_activation_{number}", style.activation)
         inputs = width * tiles
-    roles["head/kernel"] = "head"
-    if style.use_bias:
-        roles["head/bias"] = "bias"
+    heads, of_head = output_head(layers[-1].name if layers else None, use_bias=style.use_bias)
+    roles |= of_head
     indirect = frozenset(f"{modules[i]}/kernel" for i, linear in enumerate(style.linears) if not linear.is_plain)
-    return Wiring(tuple(layers), roles, layers[-1].name if layers else None, indirect)
+    return Wiring(tuple(layers), roles, heads, indirect)
 
 
 def _check(

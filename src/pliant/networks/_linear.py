@@ -97,12 +97,14 @@ class Linear(NamedTuple):
           {'dense_0/kernel': 'matrix', 'dense_0/scale': 'other'}
         """
         draw = fresh_direction if self.kind == "scaled" else self._start()
-        feeds, roles = owned(module, draw, use_bias=self.use_bias, norm=norm)
+        own = owned(module, draw, use_bias=self.use_bias, norm=norm)
+        if self.kind in ("newton-schulz", "spectral-norm"):
+            own = own._replace(state=(f"{module}/u", f"{module}/v"))
         if self.kind in ("weight-norm", "scaled"):
             path = f"{module}/scale"
-            feeds = (*feeds, Feed(Slot(path, axis=-1), fresh_scale(self.gain, fan_in)))
-            roles = roles | {path: "other"}
-        return Owned(feeds, roles)
+            scale = Feed(Slot(path, axis=-1), fresh_scale(self.gain, fan_in))
+            own = own._replace(feeds=(*own.feeds, scale), roles=own.roles | {path: "other"})
+        return own
 
     def _start(self) -> Initializer:
         draw = delta_orthogonal if self.kind == "delta-orthogonal" else orthogonal

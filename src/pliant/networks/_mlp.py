@@ -14,7 +14,7 @@ from pliant.networks._layer_activation import LayerActivation, activation_roles,
 from pliant.networks._linear import Linear, LinearKind, linear_layers, through
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, multiplied, require_sizes
+from pliant.networks._wiring import activation_for, multiplied, output_head, require_sizes
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Slot, Wiring
 
 
@@ -159,21 +159,23 @@ def _wiring(
     layers = []
     for i, width in enumerate(widths):
         norm = f"norm_{i}" if has_norm else None
-        feeds, own_roles = linears[i].owned(f"dense_{i}", fan_in, norm=norm)
-        roles |= own_roles | activation_roles(f"activation_{i}", chosen)
+        own = linears[i].owned(f"dense_{i}", fan_in, norm=norm)
+        roles |= own.roles | activation_roles(f"activation_{i}", chosen)
         fan_in = width * chosen.expansion
         reader = f"dense_{i + 1}/kernel" if i + 1 < len(widths) else "head/kernel"
         layers.append(
             HiddenLayer(
                 name=f"dense_{i}",
                 width=width,
-                feeds=feeds,
+                feeds=own.feeds,
                 readers=(Slot(reader, axis=-2, tiles=chosen.expansion),),
                 activation=name,
                 elementwise=chosen.elementwise,
+                statistics=own.statistics,
+                state=own.state,
             )
         )
-    if use_bias:
-        roles["head/bias"] = "bias"
+    heads, of_head = output_head(layers[-1].name if layers else None, use_bias=use_bias)
+    roles |= of_head
     indirect = frozenset(f"dense_{i}/kernel" for i, linear in enumerate(linears) if not linear.is_plain)
-    return Wiring(tuple(layers), roles, layers[-1].name if layers else None, indirect)
+    return Wiring(tuple(layers), roles, heads, indirect)

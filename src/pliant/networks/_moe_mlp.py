@@ -15,7 +15,7 @@ from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, multiplied, owned, require_sizes
+from pliant.networks._wiring import activation_for, multiplied, output_head, owned, require_sizes
 from pliant.types import Features, Feed, HiddenLayer, Key, Method, Network, Role, Slot, Wiring
 
 
@@ -238,18 +238,21 @@ def _wiring(
     dense = [f"dense_{i}" for i in range(len(widths))]
     experts = [f"expert_{i}" for i in range(num_experts)]
     outs = [f"{expert}_out" for expert in experts]
-    roles: dict[str, Role] = {"router/kernel": "other", "head/kernel": "head"}
+    heads, of_head = output_head("mixture", use_bias=use_bias)
+    roles: dict[str, Role] = {"router/kernel": "other", **of_head}
+    biases: dict[str, str] = {}
 
     def layer(units: str, width: int, modules: Sequence[str], readers: Sequence[str]) -> HiddenLayer:
         feeds: tuple[Feed, ...] = ()
         for module in modules:
             norm = f"{units}_norm" if has_norm and module == modules[-1] else None
-            own, own_roles = owned(module, orthogonal(chosen.gain), use_bias=use_bias, norm=norm)
-            feeds += own
-            roles.update(own_roles)
+            own = owned(module, orthogonal(chosen.gain), use_bias=use_bias, norm=norm)
+            feeds += own.feeds
+            roles.update(own.roles)
+            biases.update(own.biases)
         roles.update(activation_roles(f"{units}_activation", chosen))
         slots = tuple(Slot(f"{reader}/kernel", axis=-2, tiles=chosen.expansion) for reader in readers)
-        return HiddenLayer(units, width, feeds, slots, name, chosen.elementwise)
+        return HiddenLayer(units, width, feeds, slots, name, chosen.elementwise, statistics=())
 
     behind = [[module] for module in dense[1:]] + [["router", *experts]]
     layers = [
@@ -257,9 +260,7 @@ def _wiring(
     ]
     layers += [layer(expert, expert_width, [expert], [out]) for expert, out in zip(experts, outs, strict=True)]
     layers.append(layer("mixture", mixture_width, outs, ["head"]))
-    if use_bias:
-        roles["head/bias"] = "bias"
-    return Wiring(tuple(layers), roles, head_input="mixture")
+    return Wiring(tuple(layers), roles, heads, biases=biases)
 
 
 def _check(norm: str, num_experts: int, top_k: int) -> None:

@@ -13,7 +13,7 @@ from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, multiplied, owned, require_sizes
+from pliant.networks._wiring import activation_for, multiplied, output_head, owned, require_sizes
 from pliant.types import Features, HiddenLayer, Key, Method, Network, Slot, Wiring
 
 
@@ -188,22 +188,22 @@ def residual_mlp(
 
 def _wiring(widths: Sequence[int], name: str, chosen: Activation, *, has_norm: bool, use_bias: bool) -> Wiring:
     """The stem is a dense layer on the inputs like any other, so its kernel is a matrix and not an embedding."""
-    _, roles = owned("stem", orthogonal(1.0), use_bias=use_bias)
+    stem = owned("stem", orthogonal(1.0), use_bias=use_bias)
+    roles, biases = stem.roles, stem.biases
     layers = []
     for i, width in enumerate(widths):
         block = f"block_{i}"
-        feeds, up_roles = owned(f"{block}/up", orthogonal(chosen.gain), use_bias=use_bias)
-        _, down_roles = owned(f"{block}/down", orthogonal(1.0), use_bias=use_bias)
-        roles |= up_roles | down_roles | activation_roles(f"{block}/activation", chosen)
+        up = owned(f"{block}/up", orthogonal(chosen.gain), use_bias=use_bias)
+        down = owned(f"{block}/down", orthogonal(1.0), use_bias=use_bias)
+        roles |= up.roles | down.roles | activation_roles(f"{block}/activation", chosen)
+        biases |= up.biases | down.biases
         readers = (Slot(f"{block}/down/kernel", axis=-2, tiles=chosen.expansion),)
-        layers.append(HiddenLayer(block, width, feeds, readers, name, chosen.elementwise))
+        layers.append(HiddenLayer(block, width, up.feeds, readers, name, chosen.elementwise, statistics=()))
     if has_norm:
         norms = [*(layer.name + "/norm" for layer in layers), "norm"]
         roles |= {f"{norm}/{part}": "norm" for norm in norms for part in ("scale", "bias")}
-    roles["head/kernel"] = "head"
-    if use_bias:
-        roles["head/bias"] = "bias"
-    return Wiring(tuple(layers), roles, head_input="stream")
+    heads, of_head = output_head("stream", use_bias=use_bias)
+    return Wiring(tuple(layers), roles | of_head, heads, biases=biases)
 
 
 def _check(

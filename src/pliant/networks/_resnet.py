@@ -13,7 +13,7 @@ from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._norms import BatchNorm, LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import Owned, activation_for, owned, require_sizes
+from pliant.networks._wiring import Owned, activation_for, output_head, owned, require_sizes
 from pliant.types import Features, HiddenLayer, Key, Network, Slot, Wiring
 from pliant.xla.convolution import max_pool
 
@@ -211,25 +211,42 @@ def _wiring(blocks: Sequence[tuple[int, int]], name: str, style: _Style, *, head
     init = orthogonal(style.activation.gain)
 
     def own(path: str, norm: str) -> Owned:
-        return owned(path, init, use_bias=style.use_bias, norm=None if style.norm == "none" else norm)
+        found = owned(
+            path,
+            init,
+            use_bias=style.use_bias,
+            norm=None if style.norm == "none" else norm,
+            has_statistics=style.norm == "batch",
+        )
+        biases.update(found.biases)
+        return found
 
+    biases: dict[str, str] = {}
     roles = own("stem", "stem_norm").roles | activation_roles("stem_activation", style.activation)
     layers = []
     before = blocks[0][0]
     for i, (width, stride) in enumerate(blocks):
         inner = own(f"block_{i}/conv_0", f"block_{i}/norm_0")
         readers = (Slot(f"block_{i}/conv_1/kernel", axis=-2),)
-        layers.append(HiddenLayer(f"block_{i}_inner", width, inner.feeds, readers, name, style.activation.elementwise))
+        layers.append(
+            HiddenLayer(
+                f"block_{i}_inner",
+                width,
+                inner.feeds,
+                readers,
+                name,
+                style.activation.elementwise,
+                statistics=inner.statistics,
+            )
+        )
         roles |= inner.roles | own(f"block_{i}/conv_1", f"block_{i}/norm_1").roles
         for place in ("activation_0", "activation_1"):
             roles |= activation_roles(f"block_{i}/{place}", style.activation)
         if stride != 1 or before != width:
             roles |= own(f"block_{i}/shortcut", f"block_{i}/shortcut_norm").roles
         before = width
-    roles["head/kernel"] = "head"
-    if head_bias:
-        roles["head/bias"] = "bias"
-    return Wiring(tuple(layers), roles, head_input="pooled")
+    heads, of_head = output_head("pooled", use_bias=head_bias)
+    return Wiring(tuple(layers), roles | of_head, heads, biases=biases)
 
 
 def _check(

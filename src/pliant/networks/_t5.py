@@ -26,7 +26,7 @@ from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import NextKey, key_stream
 from pliant.networks._norms import RMSNorm
 from pliant.networks._wiring import multiplied
-from pliant.types import Features, HiddenLayer, Key, Network, Role, Text, TextLengths, Wiring
+from pliant.types import Features, Head, HiddenLayer, Key, Network, Role, Text, TextLengths, Wiring
 
 
 class T5Block(nnx.Module):
@@ -381,6 +381,7 @@ def _wiring(
     roles: dict[str, Role] = {"tokens/embedding": "embed"}
     if has_head:
         roles["head/kernel"] = "head"
+    heads = {"output": Head(("head/kernel",) if has_head else (), reads="decoder")}
     layers: list[HiddenLayer] = []
     for stack, depth in num_blocks.items():
         roles |= {f"{stack}/position_bias": "embed", f"{stack}/norm/scale": "norm"}
@@ -403,7 +404,7 @@ def _wiring(
                 roles |= dense_roles(f"{block}/{part}", PROJECTIONS, use_bias=False)
             for part in (*attentions, "mlp"):
                 roles[f"{block}/norm_{part}/scale"] = "norm"
-    return Wiring(tuple(layers), roles, head_input="decoder")
+    return Wiring(tuple(layers), roles, heads)
 
 
 def _check(

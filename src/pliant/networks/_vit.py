@@ -16,6 +16,7 @@ from pliant.networks._attention import (
     Dense,
     Drop,
     FeedForward,
+    dense_biases,
     dense_roles,
     dropping,
     feed_forward_wiring,
@@ -24,7 +25,7 @@ from pliant.networks._functional import from_nnx
 from pliant.networks._layer_activation import NextKey, key_stream
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import multiplied, require_sizes
+from pliant.networks._wiring import multiplied, output_head, require_sizes
 from pliant.types import Features, HiddenLayer, Key, Network, Role, Wiring
 
 
@@ -318,11 +319,13 @@ def _patches(
 def _wiring(
     num_blocks: int, mlp_width: int, name: str, chosen: Activation, *, has_norm: bool, has_token: bool, use_bias: bool
 ) -> Wiring:
-    roles: dict[str, Role] = {"patch/kernel": "embed", "positions": "embed", "head/kernel": "head"}
+    heads, of_head = output_head("pooled", use_bias=use_bias)
+    roles: dict[str, Role] = {"patch/kernel": "embed", "positions": "embed", **of_head}
+    biases = {"patch/kernel": "patch/bias"} if use_bias else {}
     if has_token:
         roles["class_token"] = "embed"
     if use_bias:
-        roles["patch/bias"] = roles["head/bias"] = "bias"
+        roles["patch/bias"] = "bias"
     norms = ["norm"] if has_norm else []
     layers: list[HiddenLayer] = []
     for i in range(num_blocks):
@@ -338,9 +341,11 @@ def _wiring(
         )
         layers.append(layer)
         roles |= dense_roles(f"block_{i}/attention", PROJECTIONS, use_bias=use_bias) | of_mlp
+        biases |= dense_biases(f"block_{i}/attention", PROJECTIONS, use_bias=use_bias)
+        biases |= dense_biases(f"block_{i}/mlp", ("up", "down"), use_bias=use_bias)
         norms += [f"block_{i}/norm_attention", f"block_{i}/norm_mlp"] if has_norm else []
     roles |= {f"{path}/{leaf}": "norm" for path in norms for leaf in ("scale", "bias")}
-    return Wiring(tuple(layers), roles, head_input="pooled")
+    return Wiring(tuple(layers), roles, heads, biases=biases)
 
 
 def _check(

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from pliant.errors import UserError, require_range, require_whole
 from pliant.networks._activations import Activation, activation
-from pliant.types import Feed, Key, Role, Slot
+from pliant.types import Feed, Head, Key, Role, Slot
 
 
 class Owned(NamedTuple):
@@ -18,6 +18,12 @@ class Owned(NamedTuple):
     feeds: tuple[Feed, ...]
     """What each unit owns of them."""
     roles: dict[str, Role]
+    biases: dict[str, str]
+    """The bias of the kernel."""
+    statistics: tuple[Slot, ...] = ()
+    """The running statistics of the norm."""
+    state: tuple[str, ...] = ()
+    """What else is kept of the layer in the network's state."""
 
 
 def owned(
@@ -26,6 +32,7 @@ def owned(
     *,
     use_bias: bool = True,
     norm: str | None = None,
+    has_statistics: bool = False,
 ) -> Owned:
     """Lists what the units of a layer own: their slice of the kernel, their bias, their norm's scale and offset.
 
@@ -34,14 +41,15 @@ def owned(
       kernel_init: draws the kernel.
       use_bias: whether it has a bias.
       norm: its norm, with the leaves scale and bias; None for none.
+      has_statistics: whether the norm keeps a mean and a var in the network's state.
 
     Example:
-      >>> feeds, roles = owned("dense_0", jax.nn.initializers.ones, norm="norm_0")
-      >>> roles
+      >>> owned("dense_0", jax.nn.initializers.ones, norm="norm_0").roles
       {'dense_0/kernel': 'matrix', 'dense_0/bias': 'bias', 'norm_0/scale': 'norm', 'norm_0/bias': 'norm'}
     """
     feeds = [Feed(Slot(f"{module}/kernel", axis=-1), kernel_init)]
     roles: dict[str, Role] = {f"{module}/kernel": "matrix"}
+    biases = {f"{module}/kernel": f"{module}/bias"} if use_bias else {}
     if use_bias:
         feeds.append(Feed(Slot(f"{module}/bias", axis=-1), jax.nn.initializers.zeros))
         roles[f"{module}/bias"] = "bias"
@@ -49,7 +57,21 @@ def owned(
         feeds.append(Feed(Slot(f"{norm}/scale", axis=-1), jax.nn.initializers.ones))
         feeds.append(Feed(Slot(f"{norm}/bias", axis=-1), jax.nn.initializers.zeros))
         roles[f"{norm}/scale"] = roles[f"{norm}/bias"] = "norm"
-    return Owned(tuple(feeds), roles)
+    statistics = tuple(Slot(f"{norm}/{name}", axis=-1) for name in ("mean", "var") if norm and has_statistics)
+    return Owned(tuple(feeds), roles, biases, statistics)
+
+
+def output_head(reads: str | None, *, use_bias: bool) -> tuple[dict[str, Head], dict[str, Role]]:
+    """The layer "head" as the only head, and the roles of its leaves.
+
+    Example:
+      >>> output_head("dense_0", use_bias=True)[1]
+      {'head/kernel': 'head', 'head/bias': 'bias'}
+    """
+    roles: dict[str, Role] = {"head/kernel": "head"}
+    if use_bias:
+        roles["head/bias"] = "bias"
+    return {"output": Head(tuple(roles), reads)}, roles
 
 
 def require_sizes(input_shape: Sequence[int], num_outputs: int, *, images: bool = False) -> None:

@@ -92,14 +92,15 @@ def effective_rank(
 
 def _last_two(wiring: Wiring) -> tuple[str, ...]:
     """What the head reads, and the last hidden layer in front of it."""
-    if wiring.head_input is None:
+    read = wiring.head_reads()
+    if read is None:
         raise UserError(
             got="the effective rank of features on a network without hidden layers",
             wanted="at least one hidden layer",
             do="Choose a network with hidden layers.",
         )
-    before = [layer.name for layer in wiring.layers if layer.name != wiring.head_input]
-    return (*before[-1:], wiring.head_input)
+    before = [layer.name for layer in wiring.layers if layer.name != read]
+    return (*before[-1:], read)
 
 
 def _of(features: Features, layers: Sequence[str]) -> Features:

@@ -19,7 +19,7 @@ def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
     on the inputs of the batch. The norm is over units (channels), the mean over examples and positions.
 
     Args:
-      wiring: the network's layer graph; φ is the feature `head_input`.
+      wiring: the network's layer graph; φ is the feature that its head reads.
       strength: α ≥ 0, in units of 1/feature². 0 does nothing.
 
     Returns:
@@ -31,9 +31,9 @@ def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
       UserError: if `strength` is negative, and for networks without hidden features.
 
     Example:
-      >>> from pliant.types import Forward, Wiring
+      >>> from pliant.types import Forward, Head, Wiring
       >>> evaluate = lambda params, x: (x * params, {"hidden": x * params})
-      >>> penalty = feature_init(Wiring((), {}, head_input="hidden"), strength=0.5)
+      >>> penalty = feature_init(Wiring((), {}, {"output": Head((), reads="hidden")}), strength=0.5)
       >>> x, start, now = jnp.ones((2, 3)), jnp.float32(1.0), jnp.float32(3.0)
       >>> forward = Forward(x, *evaluate(now, x), jnp.float32(0.0), evaluate, lambda number: x)
       >>> float(penalty.loss(now, penalty.init(start), forward)[0])
@@ -47,7 +47,7 @@ def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
       `infer`, which keeps a few random projections of the features, and magnifies them. The default is its α.
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
-    read = wiring.head_input
+    read = wiring.head_reads()
     if read is None:
         raise UserError(
             got="a network whose head reads the inputs",

@@ -44,7 +44,7 @@ def with_auxiliary_heads(network: Network, *, num_heads: int = 10) -> Network:
     φ is what the network's head reads. The network itself starts and computes as before.
 
     Args:
-      network: its parameters are a dictionary, and its head reads the feature `wiring.head_input`.
+      network: its parameters are a dictionary, and its head reads a feature, not the inputs.
       num_heads: k ≥ 1.
 
     Returns:
@@ -69,7 +69,7 @@ def with_auxiliary_heads(network: Network, *, num_heads: int = 10) -> Network:
       See `infer`.
     """
     num_heads = require_whole("num_heads", num_heads, 1, do="Use 10, as published.")
-    heads = {path for path, role in network.wiring.roles.items() if role == "head"}
+    heads = {path for path, role in network.wiring.roles.items() if role == "head"}  # their kernels
     size = _size_read(network, heads)
 
     def init(key: Key) -> tuple[Params, State]:
@@ -134,7 +134,7 @@ def infer(wiring: Wiring, *, strength: Number = 0.1, scale: Number = 100.0) -> P
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
     require_range("scale", scale, 0, do="100 is the authors'; 1 asks for what is there at the start.")
-    read = wiring.head_input
+    read = wiring.head_reads()
     if f"{_HEADS}/kernel" not in wiring.roles or read is None:
         raise UserError(
             got="InFeR on a network without auxiliary heads",
@@ -178,9 +178,10 @@ def _size_read(network: Network, heads: set[str]) -> int:
         for leaf, outputs in zip(leaves.values(), axes, strict=True)
         if outputs
     }
-    if network.wiring.head_input is None or len(sizes) != 1:
+    read = network.wiring.head_reads()
+    if read is None or len(sizes) != 1:
         paths = ", ".join(sorted(heads)) or "tied to an embedding"
-        where = "the inputs" if network.wiring.head_input is None else f"features of {len(sizes)} sizes"
+        where = "the inputs" if read is None else f"features of {len(sizes)} sizes"
         raise UserError(
             got=f"a network whose output layer ({paths}) reads {where}",
             wanted="an output layer of its own that reads hidden features",

@@ -20,7 +20,7 @@ from pliant.torch._derivatives import Captured, jacobians, tangent_kernel
 from pliant.torch._loss import loss_of
 from pliant.torch._seen import NotMeasuredError, Seen, is_close, is_kernel_layer, kernels, known, notes, reason, see
 from pliant.torch._trace import Layer
-from pliant.types import Batch, Diagnostic, HiddenLayer, Measured, Network, Subject, Wiring
+from pliant.types import Batch, Diagnostic, Head, HiddenLayer, Measured, Network, Subject, Wiring
 
 _OF_FEATURES = ("dormant", "dead", "saturated", "effective-rank", "srank", "stable-rank", "feature-rank")
 _OF_KERNELS = ("isometry-deviation", "weight-spectra")
@@ -147,7 +147,7 @@ def _of_features(seen: Seen) -> Subject:
         )
         for layer in layers
     )
-    return _subject({}, Wiring(hidden, {}, head_input=seen.trace.last), features, len(seen.output))
+    return _subject({}, Wiring(hidden, {}, {"output": Head(None, seen.trace.last)}), features, len(seen.output))
 
 
 def _of_weights(seen: Seen, tensors: Mapping[str, Tensor]) -> Subject:

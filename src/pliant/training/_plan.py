@@ -222,7 +222,7 @@ def _check_head(protocol: Protocol, method: Method, network: Network) -> None:
             wanted="the head kept when the task changes",
             do="Leave head_at_switch or the method out.",
         )
-    if protocol.head_at_switch != "keep" and "head" not in network.wiring.roles.values():
+    if protocol.head_at_switch != "keep" and not network.wiring.head_leaves:
         raise UserError(
             got=f"head_at_switch={protocol.head_at_switch!r} for the network {protocol.network!r}, whose head is tied",
             wanted="a network with an output layer of its own",

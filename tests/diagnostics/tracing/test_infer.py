@@ -44,7 +44,7 @@ def test_the_order_is_that_of_the_computation(wrap):
 
     found = inferred(apply, W, X)
     assert [layer.name for layer in found.wiring.layers] == ["z", "a"]
-    assert found.wiring.head_input == "a"
+    assert found.wiring.head_reads() == "a"
     assert found.wiring.roles == {"z": "matrix", "m": "matrix", "a": "head", "s": "other"}
     assert not found.notes
 
@@ -118,7 +118,7 @@ def test_a_loop_over_layers_is_taken_apart():
 
     found = inferred(apply, W, X)
     assert [layer.name for layer in found.wiring.layers] == ["start", *(f"loop/{i}" for i in range(4))]
-    assert found.wiring.head_input == "loop/3"
+    assert found.wiring.head_reads() == "loop/3"
     features = apply(W, X)[1]
     np.testing.assert_array_equal(found.forms["loop/2"].of(features), features["loop"][2])
     assert "holds several kernels, (4, 8, 8)" in found.notes["s"]
@@ -200,9 +200,9 @@ def test_two_layers_that_the_output_reads():
         return (left + right) @ params["s"][0][:, :3], {"right": right, "left": left}
 
     found = inferred(skips, W, X)
-    assert found.wiring.head_input == "second"
+    assert found.wiring.head_reads() == "second"
     assert found.notes["ranks"] == "of second, the last layer; past it the output also reads first"
-    assert inferred(towers, W, X).wiring.head_input == "left and right"
+    assert inferred(towers, W, X).wiring.head_reads() == "left and right"
 
 
 @pytest.mark.parametrize("make", [mlp, cnn])
@@ -217,7 +217,7 @@ def test_our_networks_are_found_as_they_declare_themselves(make):
     assert [(layer.name, layer.width) for layer in found.layers] == [
         (layer.name, layer.width) for layer in network.wiring.layers
     ]
-    assert found.head_input == network.wiring.head_input
+    assert found.head_reads() == network.wiring.head_reads()
     assert all(axes == (len(by_path(params)[path].shape) - 1,) for path, axes in found.output_axes.items())
     for layer, own in zip(found.layers, network.wiring.layers, strict=True):
         kernels = [feed.slot for feed in own.feeds if network.wiring.roles[feed.slot.path] == "matrix"]
@@ -347,5 +347,5 @@ def test_a_layer_that_is_computed_again_for_the_features():
 
     found = inferred(apply, W, X)
     assert [layer.name for layer in found.wiring.layers] == ["first", "second"]
-    assert found.wiring.head_input == "second"
+    assert found.wiring.head_reads() == "second"
     assert "nothing reads it" in found.notes["other"]

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from pliant.diagnostics.tracing._axes import Followed, Use, follow
 from pliant.diagnostics.tracing._graph import Graph, graph_of
-from pliant.types import Feed, HiddenLayer, Params, Role, Slot, Wiring, by_path
+from pliant.types import Feed, Head, HiddenLayer, Params, Role, Slot, Wiring, by_path
 
 Function = Callable[[Params, PyTree], tuple[Any, Mapping[str, Any]]]
 """`function(params, inputs) -> (output, features)`."""
@@ -74,7 +74,7 @@ def infer(function: Function, params: Params, inputs: PyTree) -> Inferred:
       ...     return second @ params["a"], {"y": second, "x": first}
       >>> params = {"a": jnp.ones((4, 2)), "b": jnp.ones((5, 3)), "c": jnp.ones((5, 4))}
       >>> wiring = infer(function, params, jnp.ones((6, 3))).wiring
-      >>> [layer.name for layer in wiring.layers], wiring.head_input, wiring.roles["a"], wiring.output_axes["b"]
+      >>> [layer.name for layer in wiring.layers], wiring.head_reads(), wiring.roles["a"], wiring.output_axes["b"]
       (['x', 'y'], 'y', 'head', (0,))
     """
     names: list[str] = []
@@ -105,7 +105,8 @@ def infer(function: Function, params: Params, inputs: PyTree) -> Inferred:
     notes |= {
         f"grama/{name}": "not measured: which weights feed its units is not known" for name in forms if not feeds[name]
     }
-    return Inferred(Wiring(layers, roles, head, output_axes=output_axes), forms, notes)
+    kernels = tuple(path for path, role in roles.items() if role == "head")
+    return Inferred(Wiring(layers, roles, {"output": Head(kernels, head)}, output_axes=output_axes), forms, notes)
 
 
 def find_frozen(function: Callable[[Params, PyTree], Any], params: Params, inputs: PyTree) -> set[str]:
@@ -131,7 +132,7 @@ def as_returned(features: Mapping[str, Any], params: Params, output: Array) -> I
     Example:
       >>> params = {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 3, 3, 1))}
       >>> found = as_returned({"y": jnp.ones((5, 4)), "x": jnp.zeros(5)}, params, jnp.ones((5, 1)))
-      >>> found.wiring.head_input, found.wiring.roles, found.notes["x"]
+      >>> found.wiring.head_reads(), found.wiring.roles, found.notes["x"]
       ('y', {'a': 'matrix', 'b': 'other'}, 'not measured: no layer: shape (5,)')
     """
     forms, notes = {}, {}
@@ -154,7 +155,8 @@ def as_returned(features: Mapping[str, Any], params: Params, output: Array) -> I
     layers = tuple(
         HiddenLayer(name, features[name].shape[-1], (), (), activation="unknown", elementwise=True) for name in forms
     )
-    return Inferred(Wiring(layers, roles, head_input=layers[-1].name if layers else "features"), forms, notes)
+    head = Head(None, layers[-1].name if layers else "features")
+    return Inferred(Wiring(layers, roles, {"output": head}), forms, notes)
 
 
 def _kernels(
