@@ -63,8 +63,9 @@ class Network(NamedTuple):
 
     init: Callable[[Key], tuple[Params, State]]
     """`init(key) -> (params, state)`; `state` is {} for a network without running statistics."""
-    apply: Callable[..., tuple[Float[Array, "batch *target out"], Features, State]]
-    """`apply(params, state, inputs, *, train, key) -> (output, features, state)`."""
+    apply: Callable[..., tuple[Float[Array, "batch *target out"] | PyTree, Features, State]]
+    """`apply(params, state, inputs, *, train, key) -> (output, features, state)`. Several outputs are a dictionary by
+    name, such as {"policy": …, "value": …}."""
     wiring: Wiring
 
 

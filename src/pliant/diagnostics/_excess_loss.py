@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from pliant.diagnostics._fit import fit
-from pliant.diagnostics._subject import outputs, some
+from pliant.diagnostics._subject import all_outputs, some
 from pliant.errors import require_range
 from pliant.types import Batch, Diagnostic, Key, Measured, Number, Params, Subject, Text
 
@@ -161,7 +161,7 @@ def _measure(subject: Subject) -> ExcessLossPlasticity:
     assert subject.rule is not None
     probe = some(subject.probe, _MOST)
     return excess_loss_plasticity(
-        outputs(subject),
+        all_outputs(subject),
         subject.losses,
         subject.params,
         subject.rule.optimizer,

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from pliant.diagnostics._ntk import NTK, ntk
 from pliant.diagnostics._singular_values import entropy_rank, squared_sum_over_squares
-from pliant.diagnostics._subject import outputs, some
+from pliant.diagnostics._subject import all_outputs, outputs, picked, some, with_picked
 from pliant.errors import UserError
 from pliant.types import Diagnostic, Measured, Subject
 
@@ -193,10 +193,16 @@ class MeasuredNTK(NamedTuple):
 
 
 def _measure(subject: Subject) -> MeasuredNTK:
-    batch, function = some(subject.probe, _MOST_EXAMPLES), outputs(subject)
-    output = function(subject.params, batch.inputs)
-    kernel = ntk(function, subject.params, batch.inputs, mode="full" if output.size <= _MOST_ROWS else "trace")
-    return MeasuredNTK(kernel, jax.grad(lambda output: subject.losses(output, batch.targets).mean())(output))
+    batch = some(subject.probe, _MOST_EXAMPLES)
+    everything = all_outputs(subject)(subject.params, batch.inputs)
+    output = picked(subject, everything)
+    function, is_full = outputs(subject), output.size <= _MOST_ROWS
+    kernel = ntk(function, subject.params, batch.inputs, mode="full" if is_full else "trace")
+
+    def loss(output: Array) -> Array:
+        return subject.losses(with_picked(subject, everything, output), batch.targets).mean()
+
+    return MeasuredNTK(kernel, jax.grad(loss)(output))
 
 
 def _summarize(found: MeasuredNTK) -> Measured:

@@ -73,7 +73,7 @@ def _measure(subject: Subject) -> dict[str, Scalar]:
 
     Positions of texts are examples, padding included: the features do not say which text they are about.
     """
-    read = subject.network.wiring.head_reads()
+    read = subject.network.wiring.head_reads(subject.output)
     now, previous = features(subject), features(subject, at=subject.previous)
     if isinstance(subject.probe.inputs, Text):
         now, previous = (

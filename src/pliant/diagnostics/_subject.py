@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from pliant.errors import UserError
+from pliant.errors import UserError, unknown_name
 from pliant.isometry import matrix_view
 from pliant.layouts import find_output_axes
 from pliant.sampling import evenly
@@ -19,18 +19,55 @@ _FEATURES_AT_ONCE = 2**24
 
 
 def outputs(subject: Subject) -> Callable[[Params, PyTree], Array]:
-    """The network as a function `(params, inputs) -> output`."""
+    """The network as a function `(params, inputs) -> output`, the one that is measured; see `Subject.output`."""
+    return lambda params, inputs: picked(subject, all_outputs(subject)(params, inputs))
+
+
+def all_outputs(subject: Subject) -> Callable[[Params, PyTree], PyTree]:
+    """The network as a function `(params, inputs) -> output`, or all of its named outputs: what losses are of."""
     return lambda params, inputs: _apply(subject, params, subject.state, inputs)[0]
 
 
+def picked(subject: Subject, output: PyTree) -> Array:
+    """The output that is measured.
+
+    Raises:
+      UserError: if there are several and none is named, and for a name that is not among them.
+
+    Example:
+      >>> subject = Subject(None, {}, {}, None, None, None, output="value")
+      >>> picked(subject, {"policy": 1, "value": 2})
+      2
+    """
+    named = _by_name(output)
+    if subject.output is None and len(named) > 1:
+        raise UserError(
+            got=f"a network with the outputs {', '.join(named)}",
+            wanted="the name of the one to measure",
+            do=f"Say output={next(iter(named))!r}, for example.",
+        )
+    if subject.output is not None and subject.output not in named:
+        raise unknown_name("output", subject.output, named, do="See the heads of the network's wiring.")
+    return named[subject.output or next(iter(named))]
+
+
+def with_picked(subject: Subject, output: PyTree, one: Array) -> PyTree:
+    """All outputs, with another array in the place of the one that is measured."""
+    return {**output, subject.output or next(iter(output)): one} if isinstance(output, Mapping) else one
+
+
 def outputs_in_blocks(subject: Subject) -> Callable[[Params, PyTree], Array]:
-    """The same function, a few examples after others if the features of all are large.
+    """The same as `outputs`, a few examples after others if the features of all are large.
 
     Derivatives compute the features of a block anew, so that memory does not grow with the number of examples.
     """
-    apply = outputs(subject)
+    return lambda params, inputs: picked(subject, _in_blocks(subject)(params, inputs))
 
-    def run(params: Params, inputs: PyTree) -> Array:
+
+def _in_blocks(subject: Subject) -> Callable[[Params, PyTree], PyTree]:
+    apply = all_outputs(subject)
+
+    def run(params: Params, inputs: PyTree) -> PyTree:
         number = len(jax.tree.leaves(inputs)[0])
         found: Features = jax.eval_shape(
             lambda params, inputs: _apply(subject, params, subject.state, inputs)[1], params, inputs
@@ -42,14 +79,23 @@ def outputs_in_blocks(subject: Subject) -> Callable[[Params, PyTree], Array]:
         filled = np.minimum(np.arange(-(-number // size) * size), number - 1)  # the last example fills the last block
         blocks = jax.tree.map(lambda leaf: leaf[filled].reshape(-1, size, *leaf.shape[1:]), inputs)
         output = jax.lax.map(jax.checkpoint(lambda block: apply(params, block)), blocks)
-        return output.reshape(-1, *output.shape[2:])[:number]
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:number], output)
 
     return run
 
 
+def _by_name(output: PyTree) -> Mapping[str, Array]:
+    return output if isinstance(output, Mapping) else {"output": output}
+
+
 def features_of(subject: Subject) -> Callable[[Any], tuple[Array, Features]]:
-    """The network as a function `inputs -> (output, features)`."""
-    return lambda inputs: _apply(subject, subject.params, subject.state, inputs)
+    """The network as a function `inputs -> (output, features)`, of the output that is measured."""
+
+    def run(inputs: Any) -> tuple[Array, Features]:
+        output, found = _apply(subject, subject.params, subject.state, inputs)
+        return picked(subject, output), found
+
+    return run
 
 
 def features(subject: Subject, at: tuple[Params, State] | None = None) -> Features:
@@ -84,7 +130,7 @@ def head_features(subject: Subject) -> Array:
     Raises:
       UserError: if that is not among the features.
     """
-    read = subject.network.wiring.head_reads()
+    read = subject.network.wiring.head_reads(subject.output)
     if read is None:
         images = images_only(subject)
         return images.reshape(len(images), -1)
@@ -129,7 +175,7 @@ def _units_last(found: Features, layer: HiddenLayer) -> Array:
 
 def loss(subject: Subject) -> Callable[[Params, Batch], Scalar]:
     """The mean loss of a batch as a function of the parameters; its memory is bounded as `outputs_in_blocks` says."""
-    apply = outputs_in_blocks(subject)
+    apply = _in_blocks(subject)
     return lambda params, batch: subject.losses(apply(params, batch.inputs), batch.targets).mean()
 
 
@@ -167,9 +213,9 @@ def images_only(subject: Subject) -> Array:
     return jnp.asarray(jax.tree.leaves(subject.probe.inputs)[0])
 
 
-def _apply(subject: Subject, params: Params, state: State, inputs: PyTree) -> tuple[Array, Features]:
+def _apply(subject: Subject, params: Params, state: State, inputs: PyTree) -> tuple[PyTree, Features]:
     output, found, _ = subject.network.apply(params, state, inputs, train=False, key=subject.key)
-    return widened(output), {name: widened(feature) for name, feature in found.items()}
+    return jax.tree.map(widened, output), {name: widened(feature) for name, feature in found.items()}
 
 
 def widened(array: Array) -> Array:
