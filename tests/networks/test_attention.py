@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from pliant.networks._attention import PROJECTIONS, Attention, Dense
+from pliant.networks._attention import PROJECTIONS, Attention
+from pliant.networks._kernel_layer import KernelLayer
 
 
 def normal(shape, dtype=jnp.float32):
@@ -14,7 +15,7 @@ def normal(shape, dtype=jnp.float32):
 def pair(use_bias):
     """Ours and Flax', with the same numbers."""
     options = {"use_bias": use_bias, "kernel_init": jax.nn.initializers.normal(1.0)}
-    ours, theirs = Dense(3, 5, **options, rngs=nnx.Rngs(0)), nnx.Linear(3, 5, **options, rngs=nnx.Rngs(0))
+    ours, theirs = KernelLayer((3, 5), **options, rngs=nnx.Rngs(0)), nnx.Linear(3, 5, **options, rngs=nnx.Rngs(0))
     for layer in (ours, theirs):
         if use_bias:
             layer.bias[...] = jnp.arange(5.0)

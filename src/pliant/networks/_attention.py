@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float
 
 from pliant.errors import UserError
 from pliant.networks._activations import Activation
+from pliant.networks._kernel_layer import KernelLayer
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles
 from pliant.types import Feed, HiddenLayer, Key, Role, Slot
-from pliant.xla.rows import num_rows, spread
 
 Initializer: TypeAlias = Callable[[Key, tuple[int, ...], Any], Array]
 Drop: TypeAlias = Callable[[Array], Array]
@@ -41,28 +41,6 @@ def dropping(rate: float, *, train: bool, key: Key | None) -> Drop:
     return drop
 
 
-class Dense(nnx.Linear):
-    """`nnx.Linear` that takes every position of every example as a row of one matrix.
-
-    The same function. But to get the gradient of a product over several axes, XLA:CPU copies what came in, transposed
-    and made anew from all layers above: a ViT's step takes nearly twice as long.
-    """
-
-    def __init__(
-        self, in_features: int, out_features: int, *, use_bias: bool, kernel_init: Initializer, rngs: nnx.Rngs
-    ):
-        super().__init__(in_features, out_features, use_bias=use_bias, kernel_init=kernel_init, rngs=rngs)
-
-    def __call__(  # type: ignore[override] # without Flax' options
-        self, x: Float[Array, "*batch in"]
-    ) -> Float[Array, "*batch out"]:
-        """The inputs times the kernel, plus the bias."""
-        bias = None if self.bias is None else self.bias[...]
-        x, kernel, bias = self.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
-        y = (x.reshape(num_rows(x), x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
-        return y if bias is None else y + spread(bias, y)
-
-
 class Attention(nnx.Module):
     """Multi-head attention: `query`, `key` and `value` of shape (width, heads · head width), and `out` back.
 
@@ -83,8 +61,8 @@ class Attention(nnx.Module):
         self.num_heads, self.head_width = num_heads, head_width
         inner = num_heads * head_width
 
-        def projection(name: str, num_in: int, num_out: int) -> Dense:
-            return Dense(num_in, num_out, use_bias=use_bias, kernel_init=initializers[name], rngs=rngs)
+        def projection(name: str, num_in: int, num_out: int) -> KernelLayer:
+            return KernelLayer((num_in, num_out), use_bias=use_bias, kernel_init=initializers[name], rngs=rngs)
 
         self.query = projection("query", width, inner)
         self.key = projection("key", width, inner)
@@ -113,7 +91,7 @@ class Attention(nnx.Module):
         if mask is not None:  # a finite number, so that a row without any True is uniform and not NaN
             scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
         weights = drop(jax.nn.softmax(scores)).astype(value.dtype)
-        return self.out((weights @ value).swapaxes(1, 2).reshape(*x.shape[:2], self.out.in_features))
+        return self.out((weights @ value).swapaxes(1, 2).reshape(*x.shape[:2], self.num_heads * self.head_width))
 
 
 class FeedForward(nnx.Module):
@@ -133,13 +111,13 @@ class FeedForward(nnx.Module):
     ):
         self.activation = LayerActivation(activation)
 
-        def up() -> Dense:
-            return Dense(width, hidden_width, use_bias=use_bias, kernel_init=up_init, rngs=rngs)
+        def up() -> KernelLayer:
+            return KernelLayer((width, hidden_width), use_bias=use_bias, kernel_init=up_init, rngs=rngs)
 
         self.gate = up() if gated else None
         self.up = up()
         num_in = hidden_width * activation.expansion
-        self.down = Dense(num_in, width, use_bias=use_bias, kernel_init=down_init, rngs=rngs)
+        self.down = KernelLayer((num_in, width), use_bias=use_bias, kernel_init=down_init, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "batch length width"], drop: Drop, next_key: NextKey

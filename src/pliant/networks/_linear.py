@@ -6,7 +6,6 @@ from flax import nnx
 from jaxtyping import Array
 
 from pliant.errors import UserError, require_whole, unknown_name
-from pliant.networks._convolution import Conv
 from pliant.networks._kernel_layer import KernelLayer
 from pliant.networks._newton_schulz import OrthogonalConv, OrthogonalDense
 from pliant.networks._orthogonal import Initializer, delta_orthogonal, orthogonal
@@ -78,7 +77,7 @@ class Linear(NamedTuple):
         """
         options: dict[str, Any] = {"use_bias": self.use_bias, "strides": strides, "padding": padding, "rngs": rngs}
         if self.is_plain:
-            return Conv(in_features, out_features, size, kernel_init=self._start(), **options)
+            return KernelLayer((*size, in_features, out_features), kernel_init=self._start(), **options)
         if self.kind in ("newton-schulz", "cans"):
             options |= {"kind": self.kind, "iterations": self.iterations}
             return OrthogonalConv(in_features, out_features, size, gain=self.gain, **options)

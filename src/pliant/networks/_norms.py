@@ -13,55 +13,48 @@ from pliant.finite import keep_finite
 from pliant.types import Method
 from pliant.xla.rows import num_rows, spread, total
 
+_EPSILON = 1e-6
 
-class LayerNorm(nnx.LayerNorm):
-    """`nnx.LayerNorm`: the channels of each position less their mean, over their deviation, times a scale, plus a bias.
+
+class LayerNorm(nnx.Module):
+    """The channels of each position less their mean, over their deviation, times a scale, plus a bias.
 
     Example:
       >>> LayerNorm(2, rngs=nnx.Rngs(0))(jnp.array([[1.0, 3.0]])).round(3).tolist()
       [[-1.0, 1.0]]
     """
 
-    scale: nnx.Param[Array]
-    bias: nnx.Param[Array]
-
     def __init__(self, num_features: int, *, rngs: nnx.Rngs):
-        super().__init__(num_features, rngs=rngs)
+        self.scale, self.bias = _ones(num_features, rngs), _zeros(num_features, rngs)
 
-    def __call__(  # type: ignore[override] # without Flax' options
-        self, x: Float[Array, "*batch channels"]
-    ) -> Float[Array, "*batch channels"]:
+    def __call__(self, x: Float[Array, "*batch channels"]) -> Float[Array, "*batch channels"]:
         """The normalised channels."""
         dtype, (x, scale, bias) = _widened(x, self.scale[...], self.bias[...])
         centred = x - x.mean(-1, keepdims=True)
-        inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
+        inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + _EPSILON)
         return (centred * inverse * spread(scale, x) + spread(bias, x)).astype(dtype)
 
 
-class RMSNorm(nnx.RMSNorm):
-    """`nnx.RMSNorm`: the channels of each position over the root of their mean square, times a scale.
+class RMSNorm(nnx.Module):
+    """The channels of each position over the root of their mean square, times a scale.
 
     Example:
       >>> RMSNorm(4, rngs=nnx.Rngs(0))(jnp.array([[0.0, 2.0, 0.0, 0.0]])).round(3).tolist()
       [[0.0, 2.0, 0.0, 0.0]]
     """
 
-    scale: nnx.Param[Array]
-
     def __init__(self, num_features: int, *, rngs: nnx.Rngs):
-        super().__init__(num_features, rngs=rngs)
+        self.scale = _ones(num_features, rngs)
 
-    def __call__(  # type: ignore[override] # without Flax' options
-        self, x: Float[Array, "*batch channels"]
-    ) -> Float[Array, "*batch channels"]:
+    def __call__(self, x: Float[Array, "*batch channels"]) -> Float[Array, "*batch channels"]:
         """The scaled channels."""
         dtype, (x, scale) = _widened(x, self.scale[...])
-        inverse = jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.epsilon)
+        inverse = jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + _EPSILON)
         return (x * inverse * spread(scale, x)).astype(dtype)
 
 
-class BatchNorm(nnx.BatchNorm):
-    """`nnx.BatchNorm`: each channel less its mean, over its deviation, times a scale, plus a bias.
+class BatchNorm(nnx.Module):
+    """Each channel less its mean, over its deviation, times a scale, plus a bias.
 
     Statistics of a batch that are not finite do not join the running ones: with Flax one such batch ends evaluation,
     also where the optimizer leaves its update out.
@@ -72,13 +65,12 @@ class BatchNorm(nnx.BatchNorm):
       ([[-1.0], [1.0]], [1.0])
     """
 
-    scale: nnx.Param[Array]
-    bias: nnx.Param[Array]
-
     def __init__(self, num_features: int, *, momentum: float, epsilon: float, rngs: nnx.Rngs):
-        super().__init__(num_features, momentum=momentum, epsilon=epsilon, rngs=rngs)
+        self.mean, self.var = nnx.BatchStat(jnp.zeros(num_features)), nnx.BatchStat(jnp.ones(num_features))
+        self.scale, self.bias = _ones(num_features, rngs), _zeros(num_features, rngs)
+        self.momentum, self.epsilon = momentum, epsilon
 
-    def __call__(  # type: ignore[override] # without Flax' options
+    def __call__(
         self, x: Float[Array, "*batch channels"], *, use_running_average: bool
     ) -> Float[Array, "*batch channels"]:
         """The channels, normalised by the batch, whose statistics join the running ones, or by the running ones."""
@@ -95,6 +87,14 @@ class BatchNorm(nnx.BatchNorm):
 
     def _averaged(self, running: Array, now: Array) -> Array:
         return self.momentum * running + (1 - self.momentum) * keep_finite(now, running)
+
+
+def _ones(num_features: int, rngs: nnx.Rngs) -> nnx.Param[Array]:
+    return nnx.Param(jax.nn.initializers.ones(rngs.params(), (num_features,)))
+
+
+def _zeros(num_features: int, rngs: nnx.Rngs) -> nnx.Param[Array]:
+    return nnx.Param(jax.nn.initializers.zeros(rngs.params(), (num_features,)))
 
 
 def _widened(*arrays: Array) -> tuple[jnp.dtype, list[Array]]:

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_choice
 from pliant.networks._activations import Activation
-from pliant.networks._convolution import Conv
 from pliant.networks._functional import from_nnx
+from pliant.networks._kernel_layer import KernelLayer
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._norms import BatchNorm, LayerNorm
 from pliant.networks._orthogonal import orthogonal
@@ -180,13 +180,11 @@ def _blocks(width: int, num_blocks: Sequence[int]) -> list[tuple[int, int]]:
     ]
 
 
-def _conv(in_features: int, width: int, size: int, stride: int, style: _Style, rngs: nnx.Rngs) -> Conv:
+def _conv(in_features: int, width: int, size: int, stride: int, style: _Style, rngs: nnx.Rngs) -> KernelLayer:
     """A convolution whose kernel's centre starts on the first pixel."""
     around = (size // 2, size // 2)
-    return Conv(
-        in_features,
-        width,
-        (size, size),
+    return KernelLayer(
+        (size, size, in_features, width),
         strides=stride,
         padding=(around, around),
         use_bias=style.use_bias,
@@ -202,9 +200,9 @@ def _norm(width: int, style: _Style, rngs: nnx.Rngs) -> nnx.Module | None:
 
 
 def _normalized(norm: nnx.Module | None, x: Array, train: bool) -> Array:
-    if isinstance(norm, nnx.BatchNorm):
+    if isinstance(norm, BatchNorm):
         return norm(x, use_running_average=not train)
-    return norm(x) if isinstance(norm, nnx.LayerNorm) else x
+    return norm(x) if isinstance(norm, LayerNorm) else x
 
 
 def _wiring(blocks: Sequence[tuple[int, int]], name: str, style: _Style, *, head_bias: bool) -> Wiring:

@@ -14,7 +14,6 @@ from pliant.networks._activations import Activation, activation
 from pliant.networks._attention import (
     PROJECTIONS,
     Attention,
-    Dense,
     Drop,
     FeedForward,
     Initializer,
@@ -23,6 +22,7 @@ from pliant.networks._attention import (
     feed_forward_wiring,
 )
 from pliant.networks._functional import from_nnx
+from pliant.networks._kernel_layer import KernelLayer
 from pliant.networks._layer_activation import NextKey, key_stream
 from pliant.networks._norms import RMSNorm
 from pliant.networks._wiring import multiplied
@@ -188,7 +188,9 @@ class T5(nnx.Module):
         self.encoder = stack(num_encoder_blocks, is_decoder=False)
         self.decoder = stack(num_decoder_blocks, is_decoder=True)
         self.head = (
-            None if tie_embeddings else Dense(width, num_outputs, use_bias=False, kernel_init=_normal(width), rngs=rngs)
+            None
+            if tie_embeddings
+            else KernelLayer((width, num_outputs), use_bias=False, kernel_init=_normal(width), rngs=rngs)
         )
 
     def __call__(

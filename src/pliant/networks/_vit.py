@@ -13,7 +13,6 @@ from pliant.networks._activations import Activation, activation
 from pliant.networks._attention import (
     PROJECTIONS,
     Attention,
-    Dense,
     Drop,
     FeedForward,
     dense_biases,
@@ -22,6 +21,7 @@ from pliant.networks._attention import (
     feed_forward_wiring,
 )
 from pliant.networks._functional import from_nnx
+from pliant.networks._kernel_layer import KernelLayer
 from pliant.networks._layer_activation import NextKey, key_stream
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
@@ -103,7 +103,7 @@ class ViT(nnx.Module):
         self.patch_size, self.num_blocks, self.pool, self.dropout = patch_size, num_blocks, pool, dropout
         height, wide, channels = input_shape
         num_tokens = -(-height // patch_size) * -(-wide // patch_size)
-        self.patch = Dense(patch_size**2 * channels, width, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)
+        self.patch = KernelLayer((patch_size**2 * channels, width), use_bias=use_bias, rngs=rngs)
         if pool == "token":
             num_tokens += 1
             self.class_token = nnx.Param(jnp.zeros((1, width)))
