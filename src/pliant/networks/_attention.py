@@ -1,7 +1,7 @@
 """What the attention networks share: multi-head attention, the MLP between attentions, dropout, and their wiring."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import jax
@@ -11,9 +11,10 @@ from jaxtyping import Array, Bool, Float
 
 from pliant.errors import UserError
 from pliant.networks._activations import Activation
+from pliant.networks._hidden_units import Piece, dense_piece
 from pliant.networks._kernel_layer import KernelLayer
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles
-from pliant.types import Feed, HiddenLayer, Key, Role, Slot
+from pliant.types import Feed, HiddenLayer, Key, Slot
 
 Initializer: TypeAlias = Callable[[Key, tuple[int, ...], Any], Array]
 Drop: TypeAlias = Callable[[Array], Array]
@@ -128,20 +129,12 @@ class FeedForward(nnx.Module):
         return self.down(drop(hidden)), hidden
 
 
-def dense_roles(path: str, names: Iterable[str], *, use_bias: bool) -> dict[str, Role]:
-    """The roles of the dense layers `names` of the module at `path`."""
-    roles: dict[str, Role] = {f"{path}/{name}/kernel": "matrix" for name in names}
-    if use_bias:
-        roles |= {f"{path}/{name}/bias": "bias" for name in names}
-    return roles
+def attention_piece(path: str, *, use_bias: bool) -> Piece:
+    """What the `Attention` at `path` adds to the wiring."""
+    return dense_piece(*(f"{path}/{name}" for name in PROJECTIONS), use_bias=use_bias)
 
 
-def dense_biases(path: str, names: Iterable[str], *, use_bias: bool) -> dict[str, str]:
-    """The biases of the kernels of those layers."""
-    return {f"{path}/{name}/kernel": f"{path}/{name}/bias" for name in names if use_bias}
-
-
-def feed_forward_wiring(
+def feed_forward_piece(
     name: str,
     path: str,
     hidden_width: int,
@@ -151,12 +144,12 @@ def feed_forward_wiring(
     gated: bool,
     use_bias: bool,
     up_init: Initializer,
-) -> tuple[HiddenLayer, dict[str, Role]]:
+) -> Piece:
     """The hidden layer, named `name`, of the `FeedForward` at `path`, and the roles of its leaves."""
-    fed = ("gate", "up") if gated else ("up",)
-    feeds = [Feed(Slot(f"{path}/{layer}/kernel", axis=-1), up_init) for layer in fed]
+    fed = [f"{path}/{layer}" for layer in (("gate", "up") if gated else ("up",))]
+    feeds = [Feed(Slot(f"{layer}/kernel", axis=-1), up_init) for layer in fed]
     if use_bias:
-        feeds += [Feed(Slot(f"{path}/{layer}/bias", axis=-1), jax.nn.initializers.zeros) for layer in fed]
+        feeds += [Feed(Slot(f"{layer}/bias", axis=-1), jax.nn.initializers.zeros) for layer in fed]
     layer = HiddenLayer(
         name=name,
         width=hidden_width,
@@ -166,5 +159,5 @@ def feed_forward_wiring(
         elementwise=chosen.elementwise,
         statistics=(),
     )
-    roles = dense_roles(path, (*fed, "down"), use_bias=use_bias) | activation_roles(f"{path}/activation", chosen)
-    return layer, roles
+    leaves = dense_piece(*fed, f"{path}/down", use_bias=use_bias)
+    return leaves._replace(layers=(layer,), roles={**leaves.roles, **activation_roles(f"{path}/activation", chosen)})

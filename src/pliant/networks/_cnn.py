@@ -2,41 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from flax import nnx
 from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_choice
-from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
-from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
-from pliant.networks._linear import Linear, LinearKind, linear_layers, through
-from pliant.networks._norms import LayerNorm
+from pliant.networks._hidden_units import HiddenUnits, Modules, apply_units, wiring_of
+from pliant.networks._layer_activation import key_stream
+from pliant.networks._linear import LinearKind, linear_layers
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, multiplied, output_head, require_sizes
-from pliant.types import Features, HiddenLayer, Key, Network, Role, Slot, Wiring
+from pliant.networks._wiring import activation_for, multiplied, require_sizes
+from pliant.types import Features, Key, Network
 from pliant.xla.convolution import Padding, max_pool
-
-
-class _Conv(NamedTuple):
-    """A convolution with what is around it."""
-
-    channels: int
-    kernel_size: int
-    stride: int
-    pool: int
-
-
-class _Style(NamedTuple):
-    """What all hidden layers have in common."""
-
-    activation: Activation
-    has_norm: bool
-    use_bias: bool
-    padding: Padding
-    linears: tuple[Linear, ...]
-    """Of the convolutions and then of the dense layers."""
 
 
 class CNN(nnx.Module):
@@ -44,36 +23,21 @@ class CNN(nnx.Module):
 
     def __init__(
         self,
-        input_shape: tuple[int, int, int],
+        input_size: int,
         num_outputs: int,
-        convs: Sequence[_Conv],
-        widths: Sequence[int],
+        convs: Sequence[HiddenUnits],
+        dense: Sequence[HiddenUnits],
         *,
-        style: _Style,
+        pools: Sequence[int],
+        use_bias: bool,
         rngs: nnx.Rngs,
     ):
-        self.pools = tuple(layer.pool for layer in convs)
-        self.depth = len(widths)
-        in_features = input_shape[-1]
-        for i, layer in enumerate(convs):
-            size = (layer.kernel_size, layer.kernel_size)
-            new = style.linears[i].conv(
-                in_features, layer.channels, size, strides=layer.stride, padding=style.padding, rngs=rngs
-            )
-            setattr(self, f"conv_{i}", new)
-            if style.has_norm:
-                setattr(self, f"conv_norm_{i}", LayerNorm(layer.channels, rngs=rngs))
-            setattr(self, f"conv_activation_{i}", LayerActivation(style.activation))
-            in_features = layer.channels * style.activation.expansion
-        height, wide = _size_behind(input_shape, convs, style.padding)
-        in_features *= height * wide
-        for i, width in enumerate(widths):
-            setattr(self, f"dense_{i}", style.linears[len(convs) + i].dense(in_features, width, rngs=rngs))
-            if style.has_norm:
-                setattr(self, f"dense_norm_{i}", LayerNorm(width, rngs=rngs))
-            setattr(self, f"dense_activation_{i}", LayerActivation(style.activation))
-            in_features = width * style.activation.expansion
-        self.head = nnx.Linear(in_features, num_outputs, use_bias=style.use_bias, kernel_init=orthogonal(), rngs=rngs)
+        self.pools = tuple(pools)
+        self.convs, self.dense = (tuple(units.modules for units in hidden) for hidden in (convs, dense))
+        for units in (*convs, *dense):
+            units.add_to(self, rngs)
+        size = dense[-1].num_outputs if dense else input_size
+        self.head = nnx.Linear(size, num_outputs, use_bias=use_bias, kernel_init=orthogonal(), rngs=rngs)
 
     def __call__(
         self, inputs: Float[Array, "batch height wide channels"], *, train: bool, key: Key | None
@@ -81,20 +45,13 @@ class CNN(nnx.Module):
         """The head's output and what every hidden layer hands on."""
         next_key = key_stream(key, train=train)
         x, features = inputs, {}
-        for i, pool in enumerate(self.pools):
-            x = max_pool(self._hidden("conv", i, x, next_key, train=train), pool)
-            features[f"conv_{i}"] = x
+        for modules, pool in zip(self.convs, self.pools, strict=True):
+            x = max_pool(apply_units(self, modules, x, next_key, train=train), pool)
+            features[modules.linear] = x
         x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
-        for i in range(self.depth):
-            x = features[f"dense_{i}"] = self._hidden("dense", i, x, next_key, train=train)
+        for modules in self.dense:
+            x = features[modules.linear] = apply_units(self, modules, x, next_key, train=train)
         return self.head(x), features
-
-    def _hidden(self, kind: str, i: int, x: Array, next_key: NextKey, *, train: bool) -> Array:
-        x = through(getattr(self, f"{kind}_{i}"), x, train=train)
-        if hasattr(self, f"{kind}_norm_{i}"):
-            x = getattr(self, f"{kind}_norm_{i}")(x)
-        activate: LayerActivation = getattr(self, f"{kind}_activation_{i}")
-        return activate(x, next_key)
 
 
 def cnn(
@@ -180,15 +137,32 @@ def cnn(
         iterations=linear_iterations,
         use_bias=use_bias,
     )
-    convs = [_Conv(*sizes) for sizes in zip(channels, kernel_sizes, strides, pool, strict=True)]
-    style = _Style(chosen, norm == "layer", use_bias, padding, linears)
-    height, wide, in_features = input_shape
-    _size_behind((height, wide, in_features), convs, padding)
+    height, wide, size = input_shape
+    named = Modules("{}_{}", "{}_norm_{}" if norm == "layer" else "", "{}_activation_{}")
+    convs: list[HiddenUnits] = []
+    for i, width in enumerate(channels):
+        modules = Modules(*(name.format("conv", i) for name in named))
+        shape = (kernel_sizes[i], kernel_sizes[i], size, width)
+        convs.append(HiddenUnits(modules, shape, linears[i], activation, strides[i], padding))
+        size = convs[-1].num_outputs
+    positions = math.prod(_size_behind((height, wide), convs, pool))
+    input_size = size = size * positions
+    dense: list[HiddenUnits] = []
+    for i, width in enumerate(widths):
+        modules = Modules(*(name.format("dense", i) for name in named))
+        dense.append(HiddenUnits(modules, (size, width), linears[len(convs) + i], activation))
+        size = dense[-1].num_outputs
+    hidden = [*convs, *dense]
+    names = [units.modules.linear for units in hidden]
+    pieces = [
+        units.piece([reader], positions=positions if i + 1 == len(convs) else 1)
+        for i, (units, reader) in enumerate(zip(hidden, [*names[1:], "head"], strict=False))
+    ]
 
     def make(rngs: nnx.Rngs) -> CNN:
-        return CNN((height, wide, in_features), num_outputs, convs, widths, style=style, rngs=rngs)
+        return CNN(input_size, num_outputs, convs, dense, pools=pool, use_bias=use_bias, rngs=rngs)
 
-    return from_nnx(make, _wiring((height, wide, in_features), convs, widths, activation, style))
+    return from_nnx(make, wiring_of(pieces, names[-1] if names else None, use_bias=use_bias))
 
 
 def lyle_cnn(
@@ -316,60 +290,24 @@ def kumar_cnn(
     )
 
 
-def _size_behind(input_shape: tuple[int, int, int], convs: Sequence[_Conv], padding: Padding) -> tuple[int, int]:
+def _size_behind(image: tuple[int, int], convs: Sequence[HiddenUnits], pools: Sequence[int]) -> tuple[int, int]:
     """Height and width of the images behind all convolutions and poolings.
 
     Raises:
       UserError: if nothing is left of them.
     """
-    sizes = list(input_shape[:2])
-    for i, layer in enumerate(convs):
+    sizes = list(image)
+    for i, (units, pool) in enumerate(zip(convs, pools, strict=True)):
         for axis, size in enumerate(sizes):
-            size = size if padding == "SAME" else size - layer.kernel_size + 1
-            sizes[axis] = -(-size // layer.stride) // layer.pool
+            size = size if units.padding == "SAME" else size - units.shape[0] + 1
+            sizes[axis] = -(-size // units.strides) // pool
         if min(sizes) < 1:
             raise UserError(
-                got=f"images of {input_shape[0]} × {input_shape[1]}, of which conv_{i} leaves nothing",
+                got=f"images of {image[0]} × {image[1]}, of which conv_{i} leaves nothing",
                 wanted="at least one position behind every convolution and pooling",
                 do="Use smaller kernels, strides or pooling windows, or padding='SAME'.",
             )
     return sizes[0], sizes[1]
-
-
-def _wiring(
-    input_shape: tuple[int, int, int], convs: Sequence[_Conv], widths: Sequence[int], name: str, style: _Style
-) -> Wiring:
-    height, wide = _size_behind(input_shape, convs, style.padding)
-    hidden = [("conv", i, layer.channels) for i, layer in enumerate(convs)]
-    hidden += [("dense", i, width) for i, width in enumerate(widths)]
-    modules = [f"{kind}_{i}" for kind, i, _ in hidden] + ["head"]
-    areas = [layer.kernel_size**2 for layer in convs] + [1] * len(widths)
-    inputs = input_shape[-1] if convs else math.prod(input_shape)
-    roles: dict[str, Role] = {}
-    layers = []
-    for i, (kind, number, width) in enumerate(hidden):
-        norm = f"{kind}_norm_{number}" if style.has_norm else None
-        own = style.linears[i].owned(modules[i], areas[i] * inputs, norm=norm)
-        tiles = style.activation.expansion * (height * wide if i == len(convs) - 1 else 1)
-        readers = (Slot(f"{modules[i + 1]}/kernel", axis=-2, tiles=tiles),)
-        layers.append(
-            HiddenLayer(
-                modules[i],
-                width,
-                own.feeds,
-                readers,
-                name,
-                style.activation.elementwise,
-                statistics=own.statistics,
-                state=own.state,
-            )
-        )
-        roles |= own.roles | activation_roles(f"{kind}_activation_{number}", style.activation)
-        inputs = width * tiles
-    heads, of_head = output_head(layers[-1].name if layers else None, use_bias=style.use_bias)
-    roles |= of_head
-    indirect = frozenset(f"{modules[i]}/kernel" for i, linear in enumerate(style.linears) if not linear.is_plain)
-    return Wiring(tuple(layers), roles, heads, indirect)
 
 
 def _check(

@@ -8,39 +8,26 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from pliant.errors import require_choice
-from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
-from pliant.networks._layer_activation import LayerActivation, activation_roles, key_stream
-from pliant.networks._linear import Linear, LinearKind, linear_layers, through
-from pliant.networks._norms import LayerNorm
+from pliant.networks._hidden_units import HiddenUnits, Modules, apply_units, wiring_of
+from pliant.networks._layer_activation import key_stream
+from pliant.networks._linear import LinearKind, linear_layers
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, multiplied, output_head, require_sizes
-from pliant.types import Features, HiddenLayer, Key, Network, Role, Slot, Wiring
+from pliant.networks._wiring import activation_for, multiplied, require_sizes
+from pliant.types import Features, Key, Network
 
 
 class MLP(nnx.Module):
     """Hidden layers `dense_i` (→ `norm_i`) → `activation_i`, and a linear `head`; see `mlp`."""
 
     def __init__(
-        self,
-        input_size: int,
-        num_outputs: int,
-        widths: Sequence[int],
-        *,
-        activation: Activation,
-        norm: Literal["none", "layer"],
-        linears: Sequence[Linear],
-        use_bias: bool,
-        rngs: nnx.Rngs,
+        self, input_size: int, num_outputs: int, hidden: Sequence[HiddenUnits], *, use_bias: bool, rngs: nnx.Rngs
     ):
-        self.depth = len(widths)
-        for i, width in enumerate(widths):
-            setattr(self, f"dense_{i}", linears[i].dense(input_size, width, rngs=rngs))
-            if norm == "layer":
-                setattr(self, f"norm_{i}", LayerNorm(width, rngs=rngs))
-            setattr(self, f"activation_{i}", LayerActivation(activation))
-            input_size = width * activation.expansion
-        self.head = nnx.Linear(input_size, num_outputs, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)
+        self.hidden = tuple(units.modules for units in hidden)
+        for units in hidden:
+            units.add_to(self, rngs)
+        size = hidden[-1].num_outputs if hidden else input_size
+        self.head = nnx.Linear(size, num_outputs, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)
 
     def __call__(
         self, inputs: Float[Array, "batch ..."], *, train: bool, key: Key | None
@@ -49,11 +36,8 @@ class MLP(nnx.Module):
         next_key = key_stream(key, train=train)
         x = inputs.reshape(inputs.shape[0], math.prod(inputs.shape[1:]))
         features = {}
-        for i in range(self.depth):
-            x = through(getattr(self, f"dense_{i}"), x, train=train)
-            if hasattr(self, f"norm_{i}"):
-                x = getattr(self, f"norm_{i}")(x)
-            x = features[f"dense_{i}"] = getattr(self, f"activation_{i}")(x, next_key)
+        for modules in self.hidden:
+            x = features[modules.linear] = apply_units(self, modules, x, next_key, train=train)
         return self.head(x), features
 
 
@@ -127,55 +111,16 @@ def mlp(
         iterations=linear_iterations,
         use_bias=use_bias,
     )
-    input_size = math.prod(input_shape)
+    input_size = size = math.prod(input_shape)
+    hidden: list[HiddenUnits] = []
+    for i, width in enumerate(widths):
+        modules = Modules(f"dense_{i}", f"norm_{i}" if norm == "layer" else "", f"activation_{i}")
+        hidden.append(HiddenUnits(modules, (size, width), linears[i], activation))
+        size = hidden[-1].num_outputs
+    names = [units.modules.linear for units in hidden]
+    pieces = [units.piece([reader]) for units, reader in zip(hidden, [*names[1:], "head"], strict=False)]
 
     def make(rngs: nnx.Rngs) -> MLP:
-        return MLP(
-            input_size,
-            num_outputs,
-            widths,
-            activation=chosen,
-            norm=norm,
-            linears=linears,
-            use_bias=use_bias,
-            rngs=rngs,
-        )
+        return MLP(input_size, num_outputs, hidden, use_bias=use_bias, rngs=rngs)
 
-    wiring = _wiring(input_size, widths, activation, chosen, linears, has_norm=norm == "layer", use_bias=use_bias)
-    return from_nnx(make, wiring)
-
-
-def _wiring(
-    fan_in: int,
-    widths: Sequence[int],
-    name: str,
-    chosen: Activation,
-    linears: Sequence[Linear],
-    *,
-    has_norm: bool,
-    use_bias: bool,
-) -> Wiring:
-    roles: dict[str, Role] = {"head/kernel": "head"}
-    layers = []
-    for i, width in enumerate(widths):
-        norm = f"norm_{i}" if has_norm else None
-        own = linears[i].owned(f"dense_{i}", fan_in, norm=norm)
-        roles |= own.roles | activation_roles(f"activation_{i}", chosen)
-        fan_in = width * chosen.expansion
-        reader = f"dense_{i + 1}/kernel" if i + 1 < len(widths) else "head/kernel"
-        layers.append(
-            HiddenLayer(
-                name=f"dense_{i}",
-                width=width,
-                feeds=own.feeds,
-                readers=(Slot(reader, axis=-2, tiles=chosen.expansion),),
-                activation=name,
-                elementwise=chosen.elementwise,
-                statistics=own.statistics,
-                state=own.state,
-            )
-        )
-    heads, of_head = output_head(layers[-1].name if layers else None, use_bias=use_bias)
-    roles |= of_head
-    indirect = frozenset(f"dense_{i}/kernel" for i, linear in enumerate(linears) if not linear.is_plain)
-    return Wiring(tuple(layers), roles, heads, indirect)
+    return from_nnx(make, wiring_of(pieces, names[-1] if names else None, use_bias=use_bias))

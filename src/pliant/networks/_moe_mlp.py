@@ -10,13 +10,14 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from pliant.errors import require_choice, require_whole
-from pliant.networks._activations import Activation
+from pliant.networks._activations import activation
 from pliant.networks._functional import from_nnx
-from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
+from pliant.networks._hidden_units import HiddenUnits, Modules, Piece, activate, apply_units, dense_piece, wiring_of
+from pliant.networks._layer_activation import LayerActivation, key_stream
+from pliant.networks._linear import Linear
 from pliant.networks._norms import LayerNorm
-from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, multiplied, output_head, owned, require_sizes
-from pliant.types import Features, Feed, HiddenLayer, Key, Method, Network, Role, Slot, Wiring
+from pliant.networks._wiring import activation_for, multiplied, require_sizes
+from pliant.types import Features, Key, Method, Network
 
 
 class MoEMLP(nnx.Module):
@@ -29,42 +30,30 @@ class MoEMLP(nnx.Module):
         self,
         input_size: int,
         num_outputs: int,
-        widths: Sequence[int],
-        *,
-        num_experts: int,
-        top_k: int,
-        expert_width: int,
+        dense: Sequence[HiddenUnits],
+        experts: Sequence[HiddenUnits],
         mixture_width: int,
-        activation: Activation,
-        norm: Literal["none", "layer"],
-        use_bias: bool,
+        *,
+        top_k: int,
         rngs: nnx.Rngs,
     ):
-        self.depth = len(widths)
-        self.num_experts = num_experts
+        self.dense, self.experts = (tuple(units.modules for units in hidden) for hidden in (dense, experts))
         self.top_k = top_k
-
-        def linear(size: int, width: int, gain: float, use_bias: bool = use_bias) -> nnx.Linear:
-            return nnx.Linear(size, width, use_bias=use_bias, kernel_init=orthogonal(gain), rngs=rngs)
-
-        def add_units(name: str, size: int, width: int) -> None:
-            setattr(self, name, linear(size, width, activation.gain))
-            if norm == "layer":
-                setattr(self, f"{name}_norm", LayerNorm(width, rngs=rngs))
-            setattr(self, f"{name}_activation", LayerActivation(activation))
-
-        for i, width in enumerate(widths):
-            add_units(f"dense_{i}", input_size, width)
-            input_size = width * activation.expansion
-        self.router = linear(input_size, num_experts, 1.0, use_bias=False)
-        for i in range(num_experts):
-            add_units(f"expert_{i}", input_size, expert_width)
-            out = linear(expert_width * activation.expansion, mixture_width, activation.gain)
-            setattr(self, f"expert_{i}_out", out)
-        if norm == "layer":
+        *_, any_expert = experts
+        linear, chosen = any_expert.linear, activation(any_expert.activation)
+        for units in dense:
+            units.add_to(self, rngs)
+        size = dense[-1].num_outputs if dense else input_size
+        router = linear._replace(gain=1.0, use_bias=False)
+        self.router = router.dense(size, len(experts), rngs=rngs)
+        for units in experts:
+            units.add_to(self, rngs)
+            out = linear.dense(units.num_outputs, mixture_width, rngs=rngs)
+            setattr(self, f"{units.modules.linear}_out", out)
+        if any_expert.modules.norm:
             self.mixture_norm = LayerNorm(mixture_width, rngs=rngs)
-        self.mixture_activation = LayerActivation(activation)
-        self.head = linear(mixture_width * activation.expansion, num_outputs, 1.0)
+        self.mixture_activation = LayerActivation(chosen)
+        self.head = linear._replace(gain=1.0).dense(mixture_width * chosen.expansion, num_outputs, rngs=rngs)
 
     def __call__(
         self, inputs: Float[Array, "batch ..."], *, train: bool, key: Key | None
@@ -73,23 +62,22 @@ class MoEMLP(nnx.Module):
         next_key = key_stream(key, train=train)
         x = inputs.reshape(inputs.shape[0], math.prod(inputs.shape[1:]))
         features = {}
-        for i in range(self.depth):
-            name = f"dense_{i}"
-            x = features[name] = self._activate(name, getattr(self, name)(x), next_key)
+        for modules in self.dense:
+            x = features[modules.linear] = apply_units(self, modules, x, next_key, train=train)
         gates = top_k_gates(self.router(x), self.top_k)
         terms = []
-        for i in range(self.num_experts):
-            name, gate = f"expert_{i}", gates[:, i : i + 1]
-            hidden = self._activate(name, getattr(self, name)(x), next_key)
-            features[name] = gate * hidden
-            terms.append(gate * getattr(self, f"{name}_out")(hidden))
-        features["mixture"] = self._activate("mixture", jnp.stack(terms).sum(axis=0), next_key)
+        for i, modules in enumerate(self.experts):
+            gate = gates[:, i : i + 1]
+            hidden = apply_units(self, modules, x, next_key, train=train)
+            features[modules.linear] = gate * hidden
+            terms.append(gate * getattr(self, f"{modules.linear}_out")(hidden))
+        mixture = _modules("mixture", has_norm=hasattr(self, "mixture_norm"))
+        features["mixture"] = activate(self, mixture, jnp.stack(terms).sum(axis=0), next_key)
         return self.head(features["mixture"]), features
 
-    def _activate(self, name: str, x: Array, next_key: NextKey) -> Array:
-        norm = getattr(self, f"{name}_norm", lambda x: x)
-        activate: LayerActivation = getattr(self, f"{name}_activation")
-        return activate(norm(x), next_key)
+
+def _modules(name: str, *, has_norm: bool) -> Modules:
+    return Modules(name, f"{name}_norm" if has_norm else "", f"{name}_activation")
 
 
 def top_k_gates(logits: Float[Array, "batch experts"], top_k: int) -> Float[Array, "batch experts"]:
@@ -196,71 +184,40 @@ def moe_mlp(
     _check(norm, num_experts, top_k)
     input_size = math.prod(input_shape)
 
-    def make(rngs: nnx.Rngs) -> MoEMLP:
-        return MoEMLP(
-            input_size,
-            num_outputs,
-            widths,
-            num_experts=num_experts,
-            top_k=top_k,
-            expert_width=expert_width,
-            mixture_width=mixture_width,
-            activation=chosen,
-            norm=norm,
-            use_bias=use_bias,
-            rngs=rngs,
-        )
-
-    wiring = _wiring(
-        widths,
-        num_experts,
-        expert_width,
-        mixture_width,
-        activation,
-        chosen,
-        has_norm=norm == "layer",
-        use_bias=use_bias,
-    )
-    return from_nnx(make, wiring)
-
-
-def _wiring(
-    widths: Sequence[int],
-    num_experts: int,
-    expert_width: int,
-    mixture_width: int,
-    name: str,
-    chosen: Activation,
-    *,
-    has_norm: bool,
-    use_bias: bool,
-) -> Wiring:
-    dense = [f"dense_{i}" for i in range(len(widths))]
-    experts = [f"expert_{i}" for i in range(num_experts)]
-    outs = [f"{expert}_out" for expert in experts]
-    heads, of_head = output_head("mixture", use_bias=use_bias)
-    roles: dict[str, Role] = {"router/kernel": "other", **of_head}
-    biases: dict[str, str] = {}
-
-    def layer(units: str, width: int, modules: Sequence[str], readers: Sequence[str]) -> HiddenLayer:
-        feeds: tuple[Feed, ...] = ()
-        for module in modules:
-            norm = f"{units}_norm" if has_norm and module == modules[-1] else None
-            own = owned(module, orthogonal(chosen.gain), use_bias=use_bias, norm=norm)
-            feeds += own.feeds
-            roles.update(own.roles)
-            biases.update(own.biases)
-        roles.update(activation_roles(f"{units}_activation", chosen))
-        slots = tuple(Slot(f"{reader}/kernel", axis=-2, tiles=chosen.expansion) for reader in readers)
-        return HiddenLayer(units, width, feeds, slots, name, chosen.elementwise, statistics=())
-
-    behind = [[module] for module in dense[1:]] + [["router", *experts]]
-    layers = [
-        layer(module, width, [module], behind[i]) for i, (module, width) in enumerate(zip(dense, widths, strict=True))
+    size, linear = input_size, Linear("plain", chosen.gain, 1, use_bias)
+    dense: list[HiddenUnits] = []
+    for i, width in enumerate(widths):
+        dense.append(HiddenUnits(_modules(f"dense_{i}", has_norm=norm == "layer"), (size, width), linear, activation))
+        size = dense[-1].num_outputs
+    experts = [
+        HiddenUnits(_modules(f"expert_{i}", has_norm=norm == "layer"), (size, expert_width), linear, activation)
+        for i in range(num_experts)
     ]
-    layers += [layer(expert, expert_width, [expert], [out]) for expert, out in zip(experts, outs, strict=True)]
-    layers.append(layer("mixture", mixture_width, outs, ["head"]))
-    return Wiring(tuple(layers), roles, heads, biases=biases)
+
+    def make(rngs: nnx.Rngs) -> MoEMLP:
+        return MoEMLP(input_size, num_outputs, dense, experts, mixture_width, top_k=top_k, rngs=rngs)
+
+    names, of_experts = ([units.modules.linear for units in hidden] for hidden in (dense, experts))
+    readers = [*([name] for name in names[1:]), ["router", *of_experts]]
+    pieces = [dense_piece("router", use_bias=False, role="other")]
+    pieces += [units.piece(read_by) for units, read_by in zip(dense, readers, strict=False)]
+    pieces += [units.piece([f"{name}_out"]) for units, name in zip(experts, of_experts, strict=True)]
+    pieces.append(_mixture(experts, mixture_width, has_norm=norm == "layer"))
+    return from_nnx(make, wiring_of(pieces, "mixture", use_bias=use_bias))
+
+
+def _mixture(experts: Sequence[HiddenUnits], width: int, *, has_norm: bool) -> Piece:
+    """The units that all experts feed."""
+    outs = []
+    for units in experts:
+        modules = _modules(f"{units.modules.linear}_out", has_norm=False)._replace(activation="mixture_activation")
+        if has_norm and units is experts[-1]:
+            modules = modules._replace(norm="mixture_norm")
+        outs.append(units._replace(modules=modules, shape=(units.num_outputs, width)).piece(["head"], name="mixture"))
+    feeds = tuple(feed for out in outs for layer in out.layers for feed in layer.feeds)
+    roles = {path: role for out in outs for path, role in out.roles.items()}
+    biases = {kernel: bias for out in outs for kernel, bias in out.biases.items()}
+    return Piece((outs[0].layers[0]._replace(feeds=feeds),), roles, biases)
 
 
 def _check(norm: str, num_experts: int, top_k: int) -> None:

@@ -8,47 +8,37 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_choice, require_range, require_whole
-from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
-from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
+from pliant.networks._hidden_units import HiddenUnits, Modules, apply_units, dense_piece, norm_piece, wiring_of
+from pliant.networks._layer_activation import NextKey, key_stream
+from pliant.networks._linear import Linear
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import activation_for, multiplied, output_head, owned, require_sizes
-from pliant.types import Features, HiddenLayer, Key, Method, Network, Slot, Wiring
+from pliant.networks._wiring import activation_for, multiplied, require_sizes
+from pliant.types import Features, Key, Method, Network
+
+_MODULES = Modules("up", "", "activation")
 
 
 class ResidualBlock(nnx.Module):
     """(`norm` →) `up` → `activation` → `down`, added to the stream; see `residual_mlp`."""
 
     def __init__(
-        self,
-        width: int,
-        hidden_width: int,
-        *,
-        activation: Activation,
-        norm: Literal["none", "layer"],
-        use_bias: bool,
-        branch_gain: float,
-        rngs: nnx.Rngs,
+        self, units: HiddenUnits, *, norm: Literal["none", "layer"], use_bias: bool, branch_gain: float, rngs: nnx.Rngs
     ):
+        width = units.shape[0]
         if norm == "layer":
             self.norm = LayerNorm(width, rngs=rngs)
-        self.up = nnx.Linear(width, hidden_width, use_bias=use_bias, kernel_init=orthogonal(activation.gain), rngs=rngs)
-        self.activation = LayerActivation(activation)
-        self.down = nnx.Linear(
-            hidden_width * activation.expansion,
-            width,
-            use_bias=use_bias,
-            kernel_init=orthogonal(branch_gain),
-            rngs=rngs,
-        )
+        units.add_to(self, rngs)
+        kernel_init = orthogonal(branch_gain)
+        self.down = nnx.Linear(units.num_outputs, width, use_bias=use_bias, kernel_init=kernel_init, rngs=rngs)
 
     def __call__(
         self, stream: Float[Array, "batch width"], next_key: NextKey
     ) -> tuple[Float[Array, "batch width"], Array]:
         """The stream behind the block, and the block's hidden features."""
         x = self.norm(stream) if hasattr(self, "norm") else stream
-        hidden = self.activation(self.up(x), next_key)
+        hidden = apply_units(self, _MODULES, x, next_key, train=False)
         return stream + self.down(hidden), hidden
 
 
@@ -59,27 +49,18 @@ class ResidualMLP(nnx.Module):
         self,
         input_size: int,
         num_outputs: int,
-        *,
         width: int,
-        widths: Sequence[int],
-        activation: Activation,
+        blocks: Sequence[HiddenUnits],
+        *,
         norm: Literal["none", "layer"],
         use_bias: bool,
         branch_gain: float,
         rngs: nnx.Rngs,
     ):
-        self.num_blocks = len(widths)
+        self.num_blocks = len(blocks)
         self.stem = nnx.Linear(input_size, width, use_bias=use_bias, kernel_init=orthogonal(1.0), rngs=rngs)
-        for i, hidden_width in enumerate(widths):
-            block = ResidualBlock(
-                width,
-                hidden_width,
-                activation=activation,
-                norm=norm,
-                use_bias=use_bias,
-                branch_gain=branch_gain,
-                rngs=rngs,
-            )
+        for i, units in enumerate(blocks):
+            block = ResidualBlock(units, norm=norm, use_bias=use_bias, branch_gain=branch_gain, rngs=rngs)
             setattr(self, f"block_{i}", block)
         if norm == "layer":
             self.norm = LayerNorm(width, rngs=rngs)
@@ -169,41 +150,21 @@ def residual_mlp(
         branch_gain = 1.0 / math.sqrt(max(len(widths), 1))
     input_size = math.prod(input_shape)
 
+    linear = Linear("plain", chosen.gain, 1, use_bias)
+    blocks = [HiddenUnits(_MODULES, (width, size), linear, activation) for size in widths]
+
     def make(rngs: nnx.Rngs) -> ResidualMLP:
         return ResidualMLP(
-            input_size,
-            num_outputs,
-            width=width,
-            widths=widths,
-            activation=chosen,
-            norm=norm,
-            use_bias=use_bias,
-            branch_gain=branch_gain,
-            rngs=rngs,
+            input_size, num_outputs, width, blocks, norm=norm, use_bias=use_bias, branch_gain=branch_gain, rngs=rngs
         )
 
-    wiring = _wiring(widths, activation, chosen, has_norm=norm == "layer", use_bias=use_bias)
-    return from_nnx(make, wiring)
-
-
-def _wiring(widths: Sequence[int], name: str, chosen: Activation, *, has_norm: bool, use_bias: bool) -> Wiring:
-    """The stem is a dense layer on the inputs like any other, so its kernel is a matrix and not an embedding."""
-    stem = owned("stem", orthogonal(1.0), use_bias=use_bias)
-    roles, biases = stem.roles, stem.biases
-    layers = []
-    for i, width in enumerate(widths):
-        block = f"block_{i}"
-        up = owned(f"{block}/up", orthogonal(chosen.gain), use_bias=use_bias)
-        down = owned(f"{block}/down", orthogonal(1.0), use_bias=use_bias)
-        roles |= up.roles | down.roles | activation_roles(f"{block}/activation", chosen)
-        biases |= up.biases | down.biases
-        readers = (Slot(f"{block}/down/kernel", axis=-2, tiles=chosen.expansion),)
-        layers.append(HiddenLayer(block, width, up.feeds, readers, name, chosen.elementwise, statistics=()))
-    if has_norm:
-        norms = [*(layer.name + "/norm" for layer in layers), "norm"]
-        roles |= {f"{norm}/{part}": "norm" for norm in norms for part in ("scale", "bias")}
-    heads, of_head = output_head("stream", use_bias=use_bias)
-    return Wiring(tuple(layers), roles | of_head, heads, biases=biases)
+    pieces = [dense_piece("stem", use_bias=use_bias)]  # reads the inputs as any dense layer does: no embedding
+    for i, units in enumerate(blocks):
+        pieces.append(units.piece([f"block_{i}/down"], name=f"block_{i}", path=f"block_{i}/"))
+        pieces.append(dense_piece(f"block_{i}/down", use_bias=use_bias))
+    if norm == "layer":
+        pieces.append(norm_piece(*(f"block_{i}/norm" for i in range(len(blocks))), "norm"))
+    return from_nnx(make, wiring_of(pieces, "stream", use_bias=use_bias))
 
 
 def _check(

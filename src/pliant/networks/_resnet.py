@@ -9,11 +9,12 @@ from jaxtyping import Array, Float
 from pliant.errors import UserError, require_choice
 from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
+from pliant.networks._hidden_units import Piece, wiring_of
 from pliant.networks._kernel_layer import KernelLayer
 from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
 from pliant.networks._norms import BatchNorm, LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import Owned, activation_for, output_head, owned, require_sizes
+from pliant.networks._wiring import Owned, activation_for, owned, require_sizes
 from pliant.types import Features, HiddenLayer, Key, Network, Slot, Wiring
 from pliant.xla.convolution import max_pool
 
@@ -206,45 +207,32 @@ def _normalized(norm: nnx.Module | None, x: Array, train: bool) -> Array:
 
 
 def _wiring(blocks: Sequence[tuple[int, int]], name: str, style: _Style, *, head_bias: bool) -> Wiring:
-    init = orthogonal(style.activation.gain)
+    init, has_norm = orthogonal(style.activation.gain), style.norm != "none"
 
     def own(path: str, norm: str) -> Owned:
-        found = owned(
-            path,
-            init,
-            use_bias=style.use_bias,
-            norm=None if style.norm == "none" else norm,
-            has_statistics=style.norm == "batch",
-        )
-        biases.update(found.biases)
-        return found
+        is_batch = style.norm == "batch"
+        return owned(path, init, use_bias=style.use_bias, norm=norm if has_norm else None, has_statistics=is_batch)
 
-    biases: dict[str, str] = {}
-    roles = own("stem", "stem_norm").roles | activation_roles("stem_activation", style.activation)
-    layers = []
+    def convolution(path: str, norm: str) -> Piece:
+        return Piece(roles=own(path, norm).roles, biases=own(path, norm).biases)
+
+    def activations(*paths: str) -> Piece:
+        return Piece(roles={leaf: role for p in paths for leaf, role in activation_roles(p, style.activation).items()})
+
+    pieces = [convolution("stem", "stem_norm"), activations("stem_activation")]
     before = blocks[0][0]
     for i, (width, stride) in enumerate(blocks):
-        inner = own(f"block_{i}/conv_0", f"block_{i}/norm_0")
-        readers = (Slot(f"block_{i}/conv_1/kernel", axis=-2),)
-        layers.append(
-            HiddenLayer(
-                f"block_{i}_inner",
-                width,
-                inner.feeds,
-                readers,
-                name,
-                style.activation.elementwise,
-                statistics=inner.statistics,
-            )
-        )
-        roles |= inner.roles | own(f"block_{i}/conv_1", f"block_{i}/norm_1").roles
-        for place in ("activation_0", "activation_1"):
-            roles |= activation_roles(f"block_{i}/{place}", style.activation)
+        block = f"block_{i}"
+        inner = own(f"{block}/conv_0", f"{block}/norm_0")
+        readers = (Slot(f"{block}/conv_1/kernel", axis=-2),)
+        layer = HiddenLayer(f"{block}_inner", width, inner.feeds, readers, name, style.activation.elementwise)
+        pieces.append(Piece((layer._replace(statistics=inner.statistics),), inner.roles, inner.biases))
+        pieces.append(convolution(f"{block}/conv_1", f"{block}/norm_1"))
+        pieces.append(activations(f"{block}/activation_0", f"{block}/activation_1"))
         if stride != 1 or before != width:
-            roles |= own(f"block_{i}/shortcut", f"block_{i}/shortcut_norm").roles
+            pieces.append(convolution(f"{block}/shortcut", f"{block}/shortcut_norm"))
         before = width
-    heads, of_head = output_head("pooled", use_bias=head_bias)
-    return Wiring(tuple(layers), roles | of_head, heads, biases=biases)
+    return wiring_of(pieces, "pooled", use_bias=head_bias)
 
 
 def _check(

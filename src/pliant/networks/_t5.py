@@ -12,21 +12,21 @@ from jaxtyping import Array, Bool, Float, Int
 from pliant.errors import UserError, require_range, require_whole
 from pliant.networks._activations import Activation, activation
 from pliant.networks._attention import (
-    PROJECTIONS,
     Attention,
     Drop,
     FeedForward,
     Initializer,
-    dense_roles,
+    attention_piece,
     dropping,
-    feed_forward_wiring,
+    feed_forward_piece,
 )
 from pliant.networks._functional import from_nnx
+from pliant.networks._hidden_units import Piece, norm_piece, wiring_of
 from pliant.networks._kernel_layer import KernelLayer
 from pliant.networks._layer_activation import NextKey, key_stream
 from pliant.networks._norms import RMSNorm
 from pliant.networks._wiring import multiplied
-from pliant.types import Features, Head, HiddenLayer, Key, Network, Role, Text, TextLengths, Wiring
+from pliant.types import Features, Key, Network, Text, TextLengths, Wiring
 
 
 class T5Block(nnx.Module):
@@ -380,17 +380,14 @@ def _wiring(
     gated: bool,
     has_head: bool,
 ) -> Wiring:
-    roles: dict[str, Role] = {"tokens/embedding": "embed"}
-    if has_head:
-        roles["head/kernel"] = "head"
-    heads = {"output": Head(("head/kernel",) if has_head else (), reads="decoder")}
-    layers: list[HiddenLayer] = []
+    pieces = [Piece(roles={"tokens/embedding": "embed"})]
     for stack, depth in num_blocks.items():
-        roles |= {f"{stack}/position_bias": "embed", f"{stack}/norm/scale": "norm"}
+        pieces.append(Piece(roles={f"{stack}/position_bias": "embed"}))
         attentions = ("attention", "cross") if stack == "decoder" else ("attention",)
+        norms = [f"{stack}/norm"]
         for i in range(depth):
             block = f"{stack}/block_{i}"
-            layer, of_mlp = feed_forward_wiring(
+            mlp = feed_forward_piece(
                 f"{stack}_{i}_mlp",
                 f"{block}/mlp",
                 mlp_width,
@@ -400,13 +397,10 @@ def _wiring(
                 use_bias=False,
                 up_init=_normal(width),
             )
-            layers.append(layer)
-            roles |= of_mlp
-            for part in attentions:
-                roles |= dense_roles(f"{block}/{part}", PROJECTIONS, use_bias=False)
-            for part in (*attentions, "mlp"):
-                roles[f"{block}/norm_{part}/scale"] = "norm"
-    return Wiring(tuple(layers), roles, heads)
+            pieces += [mlp, *(attention_piece(f"{block}/{part}", use_bias=False) for part in attentions)]
+            norms += [f"{block}/norm_{part}" for part in (*attentions, "mlp")]
+        pieces.append(norm_piece(*norms, use_bias=False))
+    return wiring_of(pieces, "decoder", head="head" if has_head else "", use_bias=False)
 
 
 def _check(

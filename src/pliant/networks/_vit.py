@@ -15,18 +15,18 @@ from pliant.networks._attention import (
     Attention,
     Drop,
     FeedForward,
-    dense_biases,
-    dense_roles,
+    attention_piece,
     dropping,
-    feed_forward_wiring,
+    feed_forward_piece,
 )
 from pliant.networks._functional import from_nnx
+from pliant.networks._hidden_units import Piece, dense_piece, norm_piece, wiring_of
 from pliant.networks._kernel_layer import KernelLayer
 from pliant.networks._layer_activation import NextKey, key_stream
 from pliant.networks._norms import LayerNorm
 from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import multiplied, output_head, require_sizes
-from pliant.types import Features, HiddenLayer, Key, Network, Role, Wiring
+from pliant.networks._wiring import multiplied, require_sizes
+from pliant.types import Features, Key, Network, Wiring
 
 
 class ViTBlock(nnx.Module):
@@ -319,17 +319,10 @@ def _patches(
 def _wiring(
     num_blocks: int, mlp_width: int, name: str, chosen: Activation, *, has_norm: bool, has_token: bool, use_bias: bool
 ) -> Wiring:
-    heads, of_head = output_head("pooled", use_bias=use_bias)
-    roles: dict[str, Role] = {"patch/kernel": "embed", "positions": "embed", **of_head}
-    biases = {"patch/kernel": "patch/bias"} if use_bias else {}
-    if has_token:
-        roles["class_token"] = "embed"
-    if use_bias:
-        roles["patch/bias"] = "bias"
-    norms = ["norm"] if has_norm else []
-    layers: list[HiddenLayer] = []
+    pieces = [dense_piece("patch", use_bias=use_bias, role="embed")]
+    pieces.append(Piece(roles=dict.fromkeys(["positions", *(["class_token"] if has_token else [])], "embed")))
     for i in range(num_blocks):
-        layer, of_mlp = feed_forward_wiring(
+        mlp = feed_forward_piece(
             f"block_{i}_mlp",
             f"block_{i}/mlp",
             mlp_width,
@@ -339,13 +332,11 @@ def _wiring(
             use_bias=use_bias,
             up_init=orthogonal(chosen.gain),
         )
-        layers.append(layer)
-        roles |= dense_roles(f"block_{i}/attention", PROJECTIONS, use_bias=use_bias) | of_mlp
-        biases |= dense_biases(f"block_{i}/attention", PROJECTIONS, use_bias=use_bias)
-        biases |= dense_biases(f"block_{i}/mlp", ("up", "down"), use_bias=use_bias)
-        norms += [f"block_{i}/norm_attention", f"block_{i}/norm_mlp"] if has_norm else []
-    roles |= {f"{path}/{leaf}": "norm" for path in norms for leaf in ("scale", "bias")}
-    return Wiring(tuple(layers), roles, heads, biases=biases)
+        pieces += [mlp, attention_piece(f"block_{i}/attention", use_bias=use_bias)]
+    if has_norm:
+        norms = [f"block_{i}/norm_{part}" for i in range(num_blocks) for part in ("attention", "mlp")]
+        pieces.append(norm_piece("norm", *norms))
+    return wiring_of(pieces, "pooled", use_bias=use_bias)
 
 
 def _check(

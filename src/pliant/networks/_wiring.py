@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from pliant.errors import UserError, require_range, require_whole
 from pliant.networks._activations import Activation, activation
-from pliant.types import Feed, Head, Key, Role, Slot
+from pliant.types import Feed, Key, Role, Slot
 
 
 class Owned(NamedTuple):
@@ -59,19 +59,6 @@ def owned(
         roles[f"{norm}/scale"] = roles[f"{norm}/bias"] = "norm"
     statistics = tuple(Slot(f"{norm}/{name}", axis=-1) for name in ("mean", "var") if norm and has_statistics)
     return Owned(tuple(feeds), roles, biases, statistics)
-
-
-def output_head(reads: str | None, *, use_bias: bool) -> tuple[dict[str, Head], dict[str, Role]]:
-    """The layer "head" as the only head, and the roles of its leaves.
-
-    Example:
-      >>> output_head("dense_0", use_bias=True)[1]
-      {'head/kernel': 'head', 'head/bias': 'bias'}
-    """
-    roles: dict[str, Role] = {"head/kernel": "head"}
-    if use_bias:
-        roles["head/bias"] = "bias"
-    return {"output": Head(tuple(roles), reads)}, roles
 
 
 def require_sizes(input_shape: Sequence[int], num_outputs: int, *, images: bool = False) -> None:
