@@ -96,14 +96,15 @@ def test_no_branch_has_more_layers(key):
 
 
 def test_silent_units_of_a_branch_are_recycled(key):
-    params = PARAMS | {"critic": PARAMS["critic"] | {"bias": jnp.array([-9.0, 0.0, 0.0, 0.0])}}
-    probe = lambda learned, key, number: apply(learned.params, {}, X, train=False)[1]  # noqa: E731
+    biases = {"trunk": jnp.full(6, 9.0), "actor": jnp.full(5, 99.0), "critic": jnp.array([-99.0, 99.0, 99.0, 99.0])}
+    params = PARAMS | {name: PARAMS[name] | {"bias": bias} for name, bias in biases.items()}
+    probe = lambda learned, key, number: apply(learned.params, {}, 0.1 * X, train=False)[1]  # noqa: E731
     signals = Signals(params, {}, probe, FRESH)
     method = redo(NETWORK.wiring, threshold=0.0, every=1)
     after, _, info = method.update(key, 1, Learned(params, {}, ()), (), signals)
     assert int(info["units_reset"]) == 1
     assert changed(params, after.params) == {"critic", "value"}
-    outputs = [apply(each, {}, X, train=False)[0] for each in (params, after.params)]
+    outputs = [apply(each, {}, 0.1 * X, train=False)[0] for each in (params, after.params)]
     jax.tree.map(np.testing.assert_array_equal, *outputs)
 
 

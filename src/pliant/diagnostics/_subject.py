@@ -36,8 +36,8 @@ def picked(subject: Subject, output: PyTree) -> Array:
 
     Example:
       >>> subject = Subject(None, {}, {}, None, None, None, output="value")
-      >>> picked(subject, {"policy": 1, "value": 2})
-      2
+      >>> float(picked(subject, {"policy": jnp.array(1.0), "value": jnp.array(2.0)}))
+      2.0
     """
     named = _by_name(output)
     if subject.output is None and len(named) > 1:
