@@ -114,9 +114,27 @@ MUTATIONS = {
     ),
     "resumed-with-other-keys": Mutation(
         "training/_run.py",
-        "_Trainer(plan, method, seeds, reused)",
-        "_Trainer(plan, method, [seed + (first > 0) for seed in seeds], reused)",
+        "_Trainer(plan, method, block.seeds, reused)",
+        "_Trainer(plan, method, [seed + (first > 0) for seed in block.seeds], reused)",
         "tests/supervised/test_run.py",
+    ),
+    "new-seeds-are-the-first-again": Mutation(
+        "training/_run.py",
+        "_Trainer(plan, method, block.seeds, reused)",
+        "_Trainer(plan, method, range(len(block.seeds)), reused)",
+        "tests/supervised/test_extend.py",
+    ),
+    "later-tasks-stay": Mutation(
+        "results/_metric_parts.py",
+        "_keep_first(folder, task - 1)",
+        "_keep_first(folder, task)",
+        "tests/results/test_metric_parts.py",
+    ),
+    "arrays-of-grids-are-joined-by-seed": Mutation(
+        "results/_method_folder.py",
+        "np.concatenate(parts, axis=1)",
+        "np.concatenate(parts, axis=0)",
+        "tests/results/test_method_folder.py",
     ),
     "restores-the-oldest": Mutation(
         "training/_checkpoint.py",
