@@ -35,9 +35,9 @@ def run(
     """Trains methods on a stream of tasks and returns the folder of results: `pliant run` for Python.
 
     Everything can be a name that `pliant list` prints, `path/to/file.py:name`, or an object of your own, in any
-    mixture. The same call continues an interrupted run. Objects are recorded by the hash of their source, so a run is
-    not continued with code that was edited; only what has a name or stands in a file can be found again by
-    `pliant diagnose`.
+    mixture. The same call continues an interrupted run; with more methods, tasks or seeds it extends a finished one.
+    Objects are recorded by the hash of their source, so a run is not continued with code that was edited. Only what has
+    a name or stands in a file can be found again by `pliant diagnose`.
 
     Args:
       problem: a stream as below, a published benchmark such as "kumar/permuted-mnist", or a `RunConfig`.

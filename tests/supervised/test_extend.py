@@ -9,7 +9,7 @@ import pytest
 import pliant.training._run as run_module
 from pliant.errors import UserError
 from pliant.results import RunFolder
-from pliant.supervised import RunConfig, make_plan, run, run_folder
+from pliant.supervised import RunConfig, diagnose_run, make_plan, run, run_folder
 
 WHOLE = RunConfig(
     methods=("adam", "adamo"), seeds=4, tasks=3, epochs=2, train_size=200, widths=(72,), batch_size=20, probe_size=50
@@ -84,6 +84,16 @@ def test_a_grid_is_extended(tmp_path):
     pd.testing.assert_frame_equal(run(grid, tmp_path / "run").metrics, begun_so, check_exact=True)
 
 
+def test_a_diagnosis_is_over_the_seeds_of_all_blocks(tmp_path):
+    small = _change(methods=("adam",), tasks=1, epochs=1)
+    for seeds in (1, 3):
+        folder = run(dataclasses.replace(small, seeds=seeds), tmp_path / "run")
+    (found,) = diagnose_run(folder.path, diagnostics=("effective-rank", "weight-spectra"))
+    wanted = folder.metrics.query("metric == 'effective_rank'")["value"]
+    assert found.numbers["effective-rank"]["effective_rank"] == pytest.approx(wanted.mean(), rel=1e-6)
+    assert {len(array) for array in folder.arrays("adam")[1].values()} == {3}
+
+
 def test_progress_goes_to_the_end_over_all_blocks(tmp_path):
     reports = []
     run(_change(seeds=2, tasks=1, methods=("adam",)), tmp_path / "run")
@@ -112,6 +122,8 @@ def test_a_folder_of_an_earlier_version_is_not_continued(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(content | {"environment": []}))
     with pytest.raises(UserError, match="which an earlier version of pliant wrote"):
         run(WHOLE, tmp_path)
+    with pytest.raises(UserError, match=r"earlier version of pliant wrote.*Diagnose it with the version that made it"):
+        diagnose_run(tmp_path)
 
 
 def test_the_default_folder_is_the_same_until_a_method_changes(tmp_path, monkeypatch):

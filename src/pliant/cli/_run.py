@@ -29,7 +29,9 @@ _Settings = Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="se
 
 @dataclasses.dataclass(frozen=True)
 class Run(RunConfig):
-    """Train methods on a stream of tasks. The same command continues an interrupted run."""
+    """Train methods on a stream of tasks. The same command continues an interrupted run; with more methods, tasks or
+    seeds it extends a finished one, and trains only what is new.
+    """
 
     stream: Positional[str] = "random-labels"
     """Stream of tasks; a published benchmark such as kumar/permuted-mnist, whose choices then are the defaults of the

@@ -18,7 +18,7 @@ def run(
     data_dir: str | None = None,
     report: Callable[[Progress], None] = lambda _: None,
 ) -> RunFolder:
-    """Trains every method of a configuration and writes the run folder; continues an interrupted run.
+    """Trains every method of a configuration and writes the run folder; continues an interrupted run, or extends one.
 
     See `pliant.training.train` for what is stored.
 
