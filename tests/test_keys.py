@@ -5,7 +5,7 @@ from pliant.keys import Draw, SeedKeys, draw_key, seed_keys
 
 def test_no_two_draws_of_a_key_have_a_number():
     assert list(Draw.__members__) == [draw.name for draw in Draw]  # a second name of the same would vanish
-    assert {draw.key for draw in Draw} == {"seed", "layer", *SeedKeys._fields} - {"probe"}
+    assert {draw.key for draw in Draw} == {"seed", "layer", *SeedKeys._fields}
 
 
 def test_draws_beside_counts_are_above_them():

@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 
+@enum.unique
 class Draw(enum.Enum):
     """What is drawn: the key that is split, and the number that is folded into it.
 
@@ -30,6 +31,8 @@ class Draw(enum.Enum):
     PENALTY = "method", 2**32 - 4
     SWITCH = "method", 2**32 - 5
     DIAGNOSTIC = "method", 2**32 - 6
+    EVALUATION = "probe", 2**32 - 1
+    EXAMPLES = "probe", 2**32 - 2
     BATCH = "noise", 2**32 - 1
     SOURCE = "noise", 2**32 - 2
     TRANSITION = "tasks", 2**20

@@ -44,7 +44,7 @@ class Mean(NamedTuple):
 
     total: Shaped[Array, ""]
     number: Int[Array, ""]
-    """Of what `total` is the sum of."""
+    """How many values `total` adds up."""
 
 
 Info: TypeAlias = Mapping[str, Shaped[Array, ""] | Mean]
@@ -287,8 +287,9 @@ class Objective(NamedTuple):
     it."""
     losses: Callable[[Array, PyTree[Array], PyTree[Array]], Float[Array, " batch"]]
     """`losses(output, targets, task) -> loss of every example`; the training loss is their mean."""
-    scores: Callable[[Array, PyTree[Array], PyTree[Array]], Float[Array, " batch"]]
-    """`scores(output, targets, task) -> score of every example`; outputs that are not finite get the worst score."""
+    scores: Callable[[Array, PyTree[Array], PyTree[Array]], Float[Array, " batch"]] | None
+    """`scores(output, targets, task) -> score of every example`; outputs that are not finite get the worst score. None
+    where a batch has no score, as with agents."""
     writing: Writing | None = None
     """For texts: how they are written at evaluation."""
 
@@ -440,7 +441,7 @@ class Diagnostic(NamedTuple):
 
 
 class Fed(NamedTuple):
-    """What the host prepares for a run of updates."""
+    """Inputs that the host prepares for a chunk of updates."""
 
     own: PyTree[np.ndarray]
     """Arrays with a seed axis, then a step axis, such as the indices of examples."""
@@ -448,17 +449,27 @@ class Fed(NamedTuple):
     """Arrays with a step axis that are the same for all seeds."""
 
 
-class Now(NamedTuple):
-    """Where a learner is, for its source."""
+class Scene(NamedTuple):
+    """What a source is told of a seed in a task."""
 
     key: Key
-    """Of this seed and update, for what the source draws."""
-    step: Int[Array, ""]
+    """For what the source draws; another one for each call."""
     data: PyTree[Array]
     """The source's `data`, as an argument of the compiled program."""
     task: PyTree[Array]
     facts: PyTree[Array]
     """The source's `facts` of the task, the same for all seeds."""
+
+
+class Now(NamedTuple):
+    """What a source is told of an update: the fields of a `Scene`, and two more."""
+
+    key: Key
+    data: PyTree[Array]
+    task: PyTree[Array]
+    facts: PyTree[Array]
+    step: Int[Array, ""]
+    """The number of the update, from 1."""
     fed: Fed
     """What the host prepared for this update."""
 
@@ -474,27 +485,28 @@ class Lesson(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """How the best weights of a task are found, for sources that choose among those it passed."""
+    """Chooses the weights that a task ends with from those at several updates."""
 
     after: Callable[[int], list[int]]
     """`after(index)`: the numbers of updates after which task number `index` compares; the last is its end."""
-    score: Callable[[Network, tuple[Params, State], PyTree[Array], PyTree[Array], PyTree[Array]], Scalar]
-    """`score(network, (params, statistics), data, task, facts)`: the highest wins, the first of equals."""
+    score: Callable[[Network, tuple[Params, State], Scene, State], Scalar]
+    """`score(network, (params, statistics), scene, state)`: the highest wins, the first of equals."""
     metric: str
-    """What the best score is recorded as."""
+    """Name under which the best score is recorded."""
 
 
 class Source(NamedTuple):
     """Where batches come from: all that training knows of a problem.
 
-    A task is a block of updates in which nothing else switches. Functions of a seed are pure and traced, with `data`,
-    tasks and facts as arguments; nothing recompiles between tasks. `num_updates`, `facts`, `feed` and `summarize` run
-    on the host.
+    A task is a block of updates in which nothing else switches. Functions that are given a `Scene` are pure and traced,
+    for one seed; data, tasks and facts are arguments of the compiled program, so nothing recompiles between tasks.
+    `num_updates`, `facts`, `feed` and `summarize` run on the host.
     """
 
     inputs: PyTree[jax.ShapeDtypeStruct]
     """Of one example."""
-    num_outputs: int
+    num_outputs: int | Mapping[str, int]
+    """Size of the network's output, or of each named output."""
     objective: Objective
     progress: str
     """The metric that is shown while training goes on."""
@@ -503,26 +515,30 @@ class Source(NamedTuple):
     task: Callable[[Key, Any], PyTree[Array]]
     """`task(key, index)`: the arrays that make task number `index`."""
     num_updates: Callable[[int], int]
-    """Updates in task number `index`."""
+    """Updates in task number `index`, ≥ 1."""
     facts: Callable[[int], PyTree[np.ndarray]]
     """`facts(index)`: numbers of task `index` that the host knows, of the same shapes for all tasks: sizes, indices."""
     feed: Callable[[Sequence[int], int, int, int], Fed]
-    """`feed(seeds, index, start, stop)`: what updates `start` to `stop` − 1 of task `index` are fed."""
-    draw: Callable[[Now, State, "Learned"], tuple[State, Lesson, Info]]
-    """`draw(now, state, learned) -> (state, lesson, info)`, before every update."""
-    probe: Callable[[PyTree[Array], State, PyTree[Array], PyTree[Array]], Batch]
-    """`probe(data, state, task, facts)`: the examples that diagnostics look at at the end of a task."""
-    evaluate: Callable[[Network, tuple[Params, State], PyTree[Array], State, PyTree[Array], PyTree[Array]], PyTree]
-    """`evaluate(network, (params, statistics), data, state, task, facts)`: arrays at the end of a task."""
+    """`feed(seeds, index, start, stop)`: what updates `start` to `stop` − 1 of task `index` are fed. A pure function of
+    its arguments: chunks are of any size, so the feed of 0 to 8 equals that of 0 to 3 followed by that of 3 to 8."""
+    draw: Callable[[Network, Now, State, "Learned"], tuple[State, Lesson, Info]]
+    """`draw(network, now, state, learned) -> (state, lesson, info)`, before every update."""
+    probe: Callable[[Network, Scene, State], Batch]
+    """`probe(network, scene, state)`: the examples on which diagnostics are measured at the end of a task."""
+    evaluate: Callable[[Network, tuple[Params, State], Scene, State], PyTree[Array]]
+    """`evaluate(network, (params, statistics), scene, state)`: arrays at the end of a task."""
     summarize: Callable[[PyTree[np.ndarray]], dict[str, float]]
     """Named numbers of one seed from what `evaluate` returned."""
     selection: Selection | None = None
     """None if a task ends with its last weights."""
-    init: Callable[[Key, PyTree[Array], PyTree[Array], PyTree[Array]], State] | None = None
-    """`init(key, data, task, facts)`: the state before the first task: environments, a replay. None for no state. The
-    state is donated to the compiled program: a replay is never copied."""
-    switch: Callable[[Key, PyTree[Array], State, "Learned", PyTree[Array], PyTree[Array]], State] | None = None
-    """`switch(key, data, state, learned, task, facts) -> state`, before each task but the first; None for no change."""
+    init: Callable[[Network, Scene, "Learned"], State] | None = None
+    """`init(network, scene, learned)`: the state before the first task: environments, a replay, a target network. None
+    for no state. It is donated to the compiled program: where seeds are batched, a replay is never copied."""
+    switch: Callable[[Network, Scene, State, "Learned"], State] | None = None
+    """`switch(network, scene, state, learned) -> state`, of the same shapes, before each task but the first. None changes
+    nothing."""
+    output: str | None = None
+    """The named output that diagnostics of a single output measure."""
 
     @property
     def input_shape(self) -> "tuple[int, ...] | TextLengths":

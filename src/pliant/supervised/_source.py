@@ -24,6 +24,7 @@ from pliant.types import (
     Now,
     Params,
     Scalar,
+    Scene,
     Selection,
     Source,
     State,
@@ -73,8 +74,8 @@ def source_of(stream: Stream, config: RunConfig) -> Source:
         own = np.stack([order(seed, index, start, stop) for seed in seeds])
         return Fed(own, moments(index)[start:stop].astype(np.int32))
 
-    def draw(now: Now, state: State, learned: Learned) -> tuple[State, Lesson, Info]:
-        del learned
+    def draw(network: Network, now: Now, state: State, learned: Learned) -> tuple[State, Lesson, Info]:
+        del network, learned
         task = stream.at(now.task, now.fed.shared) if stream.at else now.task
         batch = stream.train.batch(now.data, task, now.fed.own)
         if stream.augment:
@@ -86,23 +87,23 @@ def source_of(stream: Stream, config: RunConfig) -> Source:
 
         return state, Lesson(batch, task, examples), {}
 
-    def probe(data: Any, state: State, task: Any, facts: Facts) -> Batch:
-        del state
-        return stream.train.batch(data, task, jnp.asarray(facts.probe))
+    def probe(network: Network, scene: Scene, state: State) -> Batch:
+        del network, state
+        return stream.train.batch(scene.data, scene.task, jnp.asarray(scene.facts.probe))
 
-    def evaluated(
-        network: Network, weights: tuple[Params, State], data: Any, state: State, task: Any, facts: Facts
-    ) -> Any:
+    def evaluated(network: Network, weights: tuple[Params, State], scene: Scene, state: State) -> Any:
         del state
-        return evaluate(stream, network, weights, data, task, facts.num_train, facts.num_test)
+        sizes = scene.facts.num_train, scene.facts.num_test
+        return evaluate(stream, network, weights, scene.data, scene.task, *sizes)
 
-    def validation_score(network: Network, weights: tuple[Params, State], data: Any, task: Any, facts: Facts) -> Scalar:
+    def validation_score(network: Network, weights: tuple[Params, State], scene: Scene, state: State) -> Scalar:
+        del state
         assert stream.validation is not None
 
         def apply(inputs: Any) -> Array:
             return network.apply(*weights, inputs, train=False, key=None)[0]
 
-        return mean_score(stream, apply, stream.validation, facts.num_validation, data, task)
+        return mean_score(stream, apply, stream.validation, scene.facts.num_validation, scene.data, scene.task)
 
     selection = Selection(functools.partial(epoch_ends, config, stream), validation_score, metric=f"validation_{score}")
     return Source(

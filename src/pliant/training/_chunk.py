@@ -12,6 +12,7 @@ from pliant.keys import Draw, SeedKeys, draw_key
 from pliant.methods import Parts
 from pliant.training._state import Carry
 from pliant.training._step import train_step
+from pliant.training._sums import together
 from pliant.types import Diagnostic, Fed, Info, Mean, Network, Now, Source, State, Update
 
 
@@ -23,7 +24,7 @@ class Pace(NamedTuple):
     fraction: Float[np.ndarray | Array, " step"]
     """The share of the task's updates done before this one, in [0, 1)."""
     weight: Float[np.ndarray | Array, " step"]
-    """Of the update in a mean over those that diagnostics sample, times all updates of the task; 0 for the others."""
+    """Weight of this update for sampled diagnostics: updates of the task over those sampled, or 0 if it is not."""
     first_step: Int[Array, ""] | np.int32
     """Updates before this chunk."""
     num_steps: Int[Array, ""] | np.int32
@@ -38,7 +39,7 @@ class Pace(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What a chunk is handed beside the learner and its source's state."""
+    """Inputs of a chunk other than the learner and the source's state."""
 
     keys: SeedKeys
     data: Any
@@ -55,8 +56,8 @@ def train_chunk(
     network: Network,
     build_parts: Callable[[Any, Any], Parts],
     source: Source,
+    source_state: State,
     carry: Carry,
-    state: State,
     setting: Setting,
     diagnostics: Sequence[Diagnostic] = (),
 ) -> tuple[State, Carry, Mapping[str, Any]]:
@@ -66,8 +67,8 @@ def train_chunk(
       network: what learns.
       build_parts: `build_parts(factor of the learning rate, fraction of the task) -> the method's parts`.
       source: where batches come from.
+      source_state: before the chunk.
       carry: the learner before the chunk.
-      state: the source's.
       setting: keys, task, and what the host prepared.
       diagnostics: those that follow training.
 
@@ -76,25 +77,25 @@ def train_chunk(
     """
     keys, pace = setting.keys, setting.pace
 
-    def one(state: State, carry: Carry, i: Int[Array, ""] | int) -> tuple[State, Carry, Info]:
+    def one(source_state: State, carry: Carry, i: Int[Array, ""] | int) -> tuple[State, Carry, Info]:
         step = jnp.asarray(pace.first_step + i + 1)
         fed = jax.tree.map(lambda leaf: leaf[i], setting.fed)
         key = draw_key(keys.noise, Draw.BATCH, step)
-        now = Now(key, step, setting.data, setting.task, setting.facts, fed)
-        state, lesson, told = source.draw(now, state, carry.learner.learned())
+        now = Now(key, setting.data, setting.task, setting.facts, step, fed)
+        source_state, lesson, told = source.draw(network, now, source_state, carry.learner.learned())
         parts = build_parts(pace.rate[i], pace.fraction[i])
         stepped = train_step(network, parts, source.objective, carry.learner, lesson, step, keys)
         followed, seen = follow(diagnostics, carry.followed, stepped.update, pace.weight[i])
-        return state, Carry(stepped.state, followed), {**told, **stepped.info, **seen}
+        return source_state, Carry(stepped.state, followed), together(told, stepped.info, seen)
 
     def body(i: Int[Array, ""], everything: tuple[State, Carry, Any]) -> tuple[State, Carry, Any]:
-        state, carry, info = everything
-        state, carry, values = one(state, carry, i)
-        return state, carry, jax.tree.map(lambda of_all, value: of_all.at[i].set(value), info, values)
+        source_state, carry, info = everything
+        source_state, carry, values = one(source_state, carry, i)
+        return source_state, carry, jax.tree.map(lambda of_all, value: of_all.at[i].set(value), info, values)
 
-    _, _, shapes = jax.eval_shape(one, state, carry, 0)
+    _, _, shapes = jax.eval_shape(one, source_state, carry, 0)
     zeros = jax.tree.map(lambda value: jnp.zeros((len(pace.rate), *value.shape), value.dtype), shapes)
-    return jax.lax.fori_loop(0, pace.num_steps, body, (state, carry, zeros))
+    return jax.lax.fori_loop(0, pace.num_steps, body, (source_state, carry, zeros))
 
 
 def follow(
@@ -118,14 +119,14 @@ def follow(
     for each in diagnostics:
         if each.init and each.follow:
             states[each.name], told = each.follow(states[each.name], update())
-            info |= told
+            info = together(info, told)
 
     def sampled() -> Info:
         found = [each.follow((), update())[1] for each in diagnostics if each.follow and not each.init]
-        told = {name: value for info in found for name, value in info.items()}
+        told = together(*found)
         return {name: value if isinstance(value, Mean) else weight * value for name, value in told.items()}
 
     if all(each.init for each in diagnostics):
         return states, info
     zeros = jax.tree.map(lambda value: jnp.zeros(value.shape, value.dtype), jax.eval_shape(sampled))
-    return states, info | jax.lax.cond(jnp.asarray(weight) > 0, sampled, lambda: zeros)
+    return states, together(info, jax.lax.cond(jnp.asarray(weight) > 0, sampled, lambda: zeros))

@@ -11,7 +11,7 @@ from pliant.diagnostics import failure, measure, summarize
 from pliant.keys import seed_keys
 from pliant.methods import Parts
 from pliant.training._state import View, init_carry, view
-from pliant.types import Diagnostic, Key, Measured, Network, Rule, Source, State, Subject
+from pliant.types import Diagnostic, Key, Measured, Network, Rule, Scene, Source, State, Subject
 
 ALWAYS = ("cheap", "spectral")  # classes that are measured after every task
 
@@ -48,8 +48,9 @@ class Views(NamedTuple):
 
     now: View
     initial: View | None
-    """At the start of training, as the next at the end of the task before; None if no diagnostic compares with it."""
+    """At the start of training; None if no diagnostic compares with it."""
     previous: View | None
+    """At the end of the previous task; None if no diagnostic compares with it."""
     followed: Mapping[str, State]
     """By name, the states of the diagnostics that follow training."""
 
@@ -59,10 +60,8 @@ def make_subject(
     source: Source,
     views: Views,
     key: Key,
-    data: Any,
-    state: State,
-    task: Any,
-    facts: Any,
+    scene: Scene,
+    source_state: State,
     rule: Rule | None = None,
 ) -> Subject:
     """What diagnostics look at: a network on fixed examples of a task.
@@ -70,21 +69,19 @@ def make_subject(
     Args:
       network: with the method's changes.
       source: of the examples.
-      views: of the network.
+      views: the networks that it compares.
       key: for measurements.
-      data: the source's.
-      state: the source's.
-      task: the current one.
-      facts: of the task.
+      scene: for the source, in the task that is measured.
+      source_state: at the end of that task.
       rule: of training; for the diagnostics that need it.
     """
 
     def losses(output: Any, targets: Any) -> Any:
-        return source.objective.losses(output, targets, task)
+        return source.objective.losses(output, targets, scene.task)
 
+    batch = source.probe(network, scene, source_state)
     now, initial, previous, followed = views
-    batch = source.probe(data, state, task, facts)
-    return Subject(network, *now, batch, losses, key, initial, previous, rule, followed)
+    return Subject(network, *now, batch, losses, key, initial, previous, rule, followed, source.output)
 
 
 def summarize_slots(
@@ -113,12 +110,12 @@ def unmeasurable(
     def trace(facts: Any) -> None:
         keys, made = seed_keys(0), parts()
         carry = init_carry(network, made, keys.network, diagnostics)
-        task = source.task(keys.tasks, 0)
-        state = source.init(keys.noise, source.data, task, facts) if source.init else ()
+        scene = Scene(keys.noise, source.data, source.task(keys.tasks, 0), facts)
+        source_state = source.init(network, scene, carry.learner.learned()) if source.init else ()
         seen = view(made, carry.learner)
         rule = Rule(made.optimizer, batch_size)
         views = Views(seen, seen, seen, carry.followed)
-        subject = make_subject(network, source, views, keys.probe, source.data, state, task, facts, rule)
+        subject = make_subject(network, source, views, keys.probe, scene, source_state, rule)
         for each in diagnostics:
             if each.measure:
                 reason = failure(functools.partial(measure, subject, [each]))

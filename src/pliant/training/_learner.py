@@ -13,7 +13,7 @@ from pliant.training._seeds import Batching, Program, SeedAxis, seed_axis
 from pliant.training._selection import Best, better, no_best
 from pliant.training._state import Carry, SeedSlot, init_carry
 from pliant.training._switch import switch_task
-from pliant.types import Fed, State
+from pliant.types import Fed, Scene, State
 
 
 class Begun(NamedTuple):
@@ -35,7 +35,7 @@ class Learner(NamedTuple):
     make_task: Program
     """(slot, task index) -> task"""
     init_source: Program | None
-    """((slot, task), `Shared`) -> the source's state"""
+    """(`Begun`, `Shared`) -> the source's state"""
     switch_source: Program | None
     """((the source's state, `Begun`), `Shared`) -> the source's state, which is donated"""
     switch: Program
@@ -45,7 +45,7 @@ class Learner(NamedTuple):
     no_best: Program
     """(carry, ()) -> `Best`"""
     better: Program
-    """((best, `Begun`), `Shared`) -> `Best`"""
+    """((best, `Begun`, the source's state), `Shared`) -> `Best`"""
     observers: Observers
 
 
@@ -78,14 +78,18 @@ def make_learner(
         keys = seed_keys(seed)
         return init_carry(network, parts(shared.traced | own), keys.network, following), SeedSlot(keys, dict(own))
 
-    def init_source(item: tuple[SeedSlot, Any], shared: Shared) -> State:
-        slot, task = item
-        return source.init and source.init(draw_key(slot.keys.noise, Draw.SOURCE, 0), shared.data, task, shared.facts)
+    def scene(begun: Begun, shared: Shared) -> Scene:
+        key = draw_key(begun.slot.keys.noise, Draw.SOURCE, shared.index)
+        return Scene(key, shared.data, begun.task, shared.facts)
+
+    def init_source(begun: Begun, shared: Shared) -> State:
+        assert source.init
+        return source.init(network, scene(begun, shared), begun.carry.learner.learned())
 
     def switch_source(item: tuple[State, Begun], shared: Shared) -> State:
-        state, (carry, slot, task, _) = item
-        key = draw_key(slot.keys.noise, Draw.SOURCE, shared.index)
-        return source.switch and source.switch(key, shared.data, state, carry.learner.learned(), task, shared.facts)
+        source_state, begun = item
+        assert source.switch
+        return source.switch(network, scene(begun, shared), source_state, begun.carry.learner.learned())
 
     def switch(item: tuple[Carry, SeedSlot], shared: Shared) -> Any:
         carry, slot = item
@@ -101,20 +105,21 @@ def make_learner(
         return carry._replace(learner=learner), info
 
     def train(item: tuple[State, Begun], shared: Shared) -> Any:
-        state, begun = item
+        source_state, begun = item
 
-        def now(rate: Any, fraction: Any) -> Any:
+        def parts_at(rate: Any, fraction: Any) -> Any:
             return parts(shared.traced | begun.slot.own, rate=rate, fraction=fraction)
 
         fed = Fed(begun.fed, shared.fed)
         setting = Setting(begun.slot.keys, shared.data, begun.task, shared.facts, fed, shared.pace)
-        return train_chunk(network, now, source, begun.carry, state, setting, following)
+        return train_chunk(network, parts_at, source, source_state, begun.carry, setting, following)
 
-    def improve(item: tuple[Best, Begun], shared: Shared) -> Best:
-        best, begun = item
+    def improve(item: tuple[Best, Begun, State], shared: Shared) -> Best:
+        best, begun, source_state = item
         assert source.selection is not None
-        learner = begun.carry.learner
-        return better(network, source.selection, best, learner, shared.data, begun.task, shared.facts)
+        key = draw_key(begun.slot.keys.probe, Draw.EVALUATION, shared.index)
+        seen = Scene(key, shared.data, begun.task, shared.facts)
+        return better(network, source.selection, best, begun.carry.learner, seen, source_state)
 
     axis = seed_axis(num_slots, network, batching)
     return Learner(

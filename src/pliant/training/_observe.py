@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax
 
 from pliant.diagnostics import measure
+from pliant.keys import Draw, draw_key
 from pliant.methods import Parts
 from pliant.training._diagnose import ALWAYS, Views, make_subject
 from pliant.training._plan import MethodPlan
 from pliant.training._seeds import Program, SeedAxis
 from pliant.training._state import SeedSlot, TrainState, View, view
-from pliant.types import Diagnostic, Rule, State
+from pliant.types import Diagnostic, Rule, Scene, State
 
 
 class Shared(NamedTuple):
@@ -36,7 +37,7 @@ class Observed(NamedTuple):
     views: Any
     """A `View`, or `Views` for diagnostics."""
     slot: SeedSlot
-    source: State
+    source_state: State
     task: Any
 
 
@@ -49,14 +50,14 @@ class Group(NamedTuple):
 
 
 class Observers(NamedTuple):
-    """Functions of states of training. What they compile knows the network that the method reports, not the method."""
+    """Evaluation and diagnostics, compiled. Programs depend on network and source, so methods share them."""
 
     look: Callable[[TrainState, SeedSlot, Any], View]
     """(state, slot, traced) -> the network that the method reports; no program if nothing is to be computed"""
     evaluate: Program
     """(`Observed`, `Shared`) -> scores"""
     groups: Sequence[Group]
-    """Of the diagnostics that are measured after every task one, and one of each other"""
+    """One of all diagnostics that are measured after every task, and one of each other diagnostic"""
 
 
 def observe(
@@ -78,7 +79,9 @@ def observe(
 
         def compiled(f: Program) -> Program:
             program = programs.setdefault((names, id(network), id(source), axis.num_slots), axis.over_seeds(f))
-            return lambda item, shared: program(item, shared._replace(traced=()))
+            return lambda item, shared: program(
+                item._replace(slot=item.slot._replace(own={})), shared._replace(traced=())
+            )
 
         return compiled
 
@@ -91,15 +94,17 @@ def observe(
             return seen
         return view(made, state)
 
+    def scene(item: Observed, shared: Shared, draw: Draw) -> Scene:
+        return Scene(draw_key(item.slot.keys.probe, draw, shared.index), shared.data, item.task, shared.facts)
+
     def score(item: Observed, shared: Shared) -> Any:
-        return source.evaluate(network, item.views, shared.data, item.source, item.task, shared.facts)
+        return source.evaluate(network, item.views, scene(item, shared, Draw.EVALUATION), item.source_state)
 
     def measure_views(group: Sequence[Diagnostic], has_rule: bool, item: Observed, shared: Shared) -> Any:
         key = jax.random.fold_in(item.slot.keys.probe, shared.index)
         rule = Rule(parts(shared.traced | item.slot.own).optimizer, batch_size) if has_rule else None
-        subject = make_subject(
-            network, source, item.views, key, shared.data, item.source, item.task, shared.facts, rule
-        )
+        seen = scene(item, shared, Draw.EXAMPLES)
+        subject = make_subject(network, source, item.views, key, seen, item.source_state, rule)
         return measure(subject, group)
 
     def grouped(diagnostics: tuple[Diagnostic, ...]) -> Group:
@@ -110,7 +115,7 @@ def observe(
     measured = [each for each in method.diagnostics if each.measure]
     always = tuple(each for each in measured if each.cost in ALWAYS)
     groups = [*([always] if always else []), *((each,) for each in measured if each.cost not in ALWAYS)]
-    return Observers(look, sharing("evaluate")(score), [grouped(group) for group in groups])
+    return Observers(look, sharing()(score), [grouped(group) for group in groups])
 
 
 def needs(diagnostics: Sequence[Diagnostic], field: str) -> bool:

@@ -1,13 +1,13 @@
 """The best weights of a task, for sources that choose among those it passed."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pliant.training._state import TrainState
-from pliant.types import Network, Params, Selection, State
+from pliant.types import Network, Params, Scene, Selection, State
 
 
 class Best(NamedTuple):
@@ -24,7 +24,7 @@ def no_best(state: TrainState) -> Best:
 
 
 def better(
-    network: Network, selection: Selection, best: Best, state: TrainState, data: Any, task: Any, facts: Any
+    network: Network, selection: Selection, best: Best, state: TrainState, scene: Scene, source_state: State
 ) -> Best:
     """The better of the best so far and the weights now; for one seed, pure.
 
@@ -33,10 +33,9 @@ def better(
       selection: the source's.
       best: so far.
       state: now.
-      data: the source's.
-      task: the current one.
-      facts: of the task.
+      scene: for the source.
+      source_state: now.
     """
-    score = selection.score(network, (state.params, state.statistics), data, task, facts)
-    now = Best(score, state.params, state.statistics)
-    return jax.tree.map(lambda new, old: jnp.where(now.score > best.score, new, old), now, best)
+    score = selection.score(network, (state.params, state.statistics), scene, source_state)
+    latest = Best(score, state.params, state.statistics)
+    return jax.tree.map(lambda new, old: jnp.where(latest.score > best.score, new, old), latest, best)

@@ -103,11 +103,10 @@ def train_step(
     updates = rounded(updates, step)
     params = optax.apply_updates(state.params, updates)
 
-    info: dict[str, Any] = dict(optimizer_info(optimizer)) | {
-        f"online_{objective.score}": objective.scores(found.output, batch.targets, task).mean(),
-        "loss": found.loss,
-        "gradient_norm": total_norm(gradients),
-    }
+    info: dict[str, Any] = dict(optimizer_info(optimizer))
+    if objective.scores:
+        info[f"online_{objective.score}"] = objective.scores(found.output, batch.targets, task).mean()
+    info |= {"loss": found.loss, "gradient_norm": total_norm(gradients)}
     if parts.penalty:
         info["penalty"] = found.penalty
 

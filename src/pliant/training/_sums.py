@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pliant.errors import UserError
 from pliant.types import Mean
 
 
@@ -38,16 +39,42 @@ class Sums:
         return {name: _number(total, num_updates) for name, total in self._sums.items()}
 
     def mean(self, name: str, num_updates: int) -> float:
-        """One of them so far, mean over slots; NaN if nobody reports it."""
-        return float(_number(self._sums[name], num_updates).mean()) if name in self._sums else float("nan")
+        """One of them so far, mean over the slots that have it; NaN if none has, or nobody reports it."""
+        total = self._sums.get(name, np.zeros(0))
+        values = _number(total, num_updates)
+        known = values[~np.isnan(values)] if isinstance(total, Mean) else values
+        return float(known.mean()) if len(known) else float("nan")
+
+
+def together(*infos: Mapping[str, Any]) -> dict[str, Any]:
+    """Joins what is reported of one update.
+
+    Raises:
+      UserError: if two of them report a number of one name.
+
+    Example:
+      >>> together({"loss": 1.0}, {"resets": 2})
+      {'loss': 1.0, 'resets': 2}
+    """
+    joined: dict[str, Any] = {}
+    for info in infos:
+        twice = sorted(joined.keys() & info.keys())
+        if twice:
+            raise UserError(
+                got=f"two numbers named {twice[0]!r} of one update",
+                wanted="a name for each",
+                do="Rename the one that your diagnostic, method or source reports.",
+            )
+        joined |= info
+    return joined
 
 
 def _number(total: Any, num_updates: int) -> np.ndarray:
     if isinstance(total, Mean):
         with np.errstate(invalid="ignore"):
             return np.asarray(total.total / np.where(total.number == 0, np.nan, total.number))
-    return np.asarray(total if total.dtype.kind == "i" else total / num_updates)
+    return np.asarray(total if total.dtype.kind in "iu" else total / num_updates)
 
 
 def _wide(leaf: np.ndarray) -> type:
-    return np.int64 if leaf.dtype.kind == "i" else np.float64
+    return np.int64 if leaf.dtype.kind in "iu" else np.float64
