@@ -114,8 +114,8 @@ MUTATIONS = {
     ),
     "resumed-with-other-keys": Mutation(
         "training/_run.py",
-        "_Trainer(plan, method, block.seeds, reused)",
-        "_Trainer(plan, method, [seed + (first > 0) for seed in block.seeds], reused)",
+        "Trainer(protocol, method, block.seeds, reused)",
+        "Trainer(protocol, method, [seed + (first > 0) for seed in block.seeds], reused)",
         "tests/supervised/test_run.py",
     ),
     "new-seeds-are-the-first-again": Mutation(

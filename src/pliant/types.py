@@ -535,8 +535,8 @@ class Source(NamedTuple):
     """`init(network, scene, learned)`: the state before the first task: environments, a replay, a target network. None
     for no state. It is donated to the compiled program: where seeds are batched, a replay is never copied."""
     switch: Callable[[Network, Scene, State, "Learned"], State] | None = None
-    """`switch(network, scene, state, learned) -> state`, of the same shapes, before each task but the first. None changes
-    nothing."""
+    """`switch(network, scene, state, learned) -> state`, of the same shapes, before tasks other than the first. None
+    changes nothing."""
     output: str | None = None
     """The named output that diagnostics of a single output measure."""
 

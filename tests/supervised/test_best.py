@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import pliant.training._run as run_module
+import pliant.training._trainer as trainer_module
 from pliant.errors import UserError
 from pliant.networks import mlp
 from pliant.streams import class_incremental, load_dataset
 from pliant.supervised import RunConfig, make_plan, run, source_of
 from pliant.training import TrainState, better, make_learner, no_best
+from pliant.types import Scene
 
 STREAM = class_incremental(load_dataset("digits"), num_tasks=3, classes_per_task=3, validation_per_class=10)
 CONFIG = RunConfig(
@@ -49,6 +50,7 @@ def test_the_better_score_stays_and_the_first_of_two_equals(key):
     network, task = mlp((8, 8, 1), 10, widths=(16,)), STREAM.task(key, 2)
     source = source_of(STREAM, CONFIG)
     facts = source.facts(2)
+    scene = Scene(key, STREAM.data, task, facts)
     batch = STREAM.validation.batch(STREAM.data, task, jnp.arange(facts.num_validation))
 
     def accuracy(state):
@@ -60,12 +62,12 @@ def test_the_better_score_stays_and_the_first_of_two_equals(key):
     assert len(set(scores)) > 1
     best = no_best(states[0])
     for state in states:
-        best = better(network, source.selection, best, state, STREAM.data, task, facts)
+        best = better(network, source.selection, best, state, scene, ())
     assert float(best.score) == pytest.approx(max(scores))
     winner = states[int(np.argmax(scores))]
     jax.tree.map(np.testing.assert_array_equal, best.params, winner.params)
     doubled = _state(network, jax.random.key(int(np.argmax(scores))), factor=2.0)  # answers the same
-    again = better(network, source.selection, best, doubled, STREAM.data, task, facts)
+    again = better(network, source.selection, best, doubled, scene, ())
     jax.tree.map(np.testing.assert_array_equal, again.params, winner.params)
 
 
@@ -101,7 +103,7 @@ def test_the_next_task_begins_with_them(tmp_path, monkeypatch):
 
         return learner._replace(observers=learner.observers._replace(evaluate=evaluate), train=train)
 
-    monkeypatch.setattr(run_module, "make_learner", watching)
+    monkeypatch.setattr(trainer_module, "make_learner", watching)
     run(dataclasses.replace(CONFIG, epochs=6, learning_rate=0.3), tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, begun[1], ended[0])
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(last[0]), jax.tree.leaves(ended[0]), strict=True))

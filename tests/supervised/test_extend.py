@@ -6,7 +6,7 @@ import json
 import pandas as pd
 import pytest
 
-import pliant.training._run as run_module
+import pliant.training._trainer as trainer_module
 from pliant.errors import UserError
 from pliant.results import RunFolder
 from pliant.supervised import RunConfig, diagnose_run, make_plan, run, run_folder
@@ -44,13 +44,13 @@ def test_an_extended_run_has_the_numbers_of_one_begun_so(whole, first, tmp_path)
 
 
 def test_of_a_run_with_another_method_only_the_new_one_is_trained(tmp_path, monkeypatch):
-    trained, honest = [], run_module.make_learner
+    trained, honest = [], trainer_module.make_learner
 
     def watching(method, *arguments, **options):
         trained.append(method.method.name)
         return honest(method, *arguments, **options)
 
-    monkeypatch.setattr(run_module, "make_learner", watching)
+    monkeypatch.setattr(trainer_module, "make_learner", watching)
     one = _change(methods=("adam",), seeds=2, tasks=1)
     run(one, tmp_path / "run")
     folder = run(dataclasses.replace(one, methods=("l2-init", "adam")), tmp_path / "run")
@@ -59,7 +59,7 @@ def test_of_a_run_with_another_method_only_the_new_one_is_trained(tmp_path, monk
 
 
 def test_fewer_tasks_and_seeds_than_are_stored_need_no_training(whole, monkeypatch):
-    monkeypatch.setattr(run_module, "make_learner", None)
+    monkeypatch.setattr(trainer_module, "make_learner", None)
     folder = run(_change(tasks=1, seeds=1, methods=("adamo",)), whole.path)
     pd.testing.assert_frame_equal(folder.metrics, whole.metrics)
 

@@ -66,3 +66,13 @@ def test_the_newest_is_restored_unless_another_is_named(tmp_path):
         checkpoints.save(2, _state(2.0))
         np.testing.assert_array_equal(checkpoints.restore(_state(0.0))[0]["a"], [2, 2, 2])
         np.testing.assert_array_equal(checkpoints.restore(_state(0.0), num_tasks_done=1)[0]["a"], [1, 1, 1])
+
+
+def test_a_checkpoint_of_another_structure_is_not_to_be_removed(tmp_path):
+    with Checkpoints(tmp_path / "all", 1) as checkpoints:
+        checkpoints.save(1, _state(1.0))
+        with pytest.raises(
+            UserError, match=r"got a checkpoint of another structure in .*; .*Use the version"
+        ) as caught:
+            checkpoints.restore(_state(0.0) | {"b": np.zeros(2, np.float32)})
+    assert "Remove" not in str(caught.value)

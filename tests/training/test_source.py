@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pliant.errors import UserError
 from pliant.methods import METHODS, defaults, split_static
 from pliant.networks import mlp
 from pliant.results import RunRecord
 from pliant.streams import REGRESSION
-from pliant.training import Checkpoints, MethodPlan, Plan, Protocol, train
+from pliant.training import Checkpoints, MethodPlan, Plan, Protocol, diagnose_plan, train
 from pliant.types import Batch, Diagnostic, Fed, Lesson, Mean, Measured, Source
 
 REPLAY = 4096  # entries of the state
@@ -18,10 +19,11 @@ REPLAY = 4096  # entries of the state
 def _source(**changes):
     """Draws inputs itself, keeps them in a replay, and ends an episode every third update."""
 
-    def init(key, data, task, facts):
-        return {"replay": jnp.zeros(REPLAY), "num_drawn": jnp.int32(0), "bias": jax.random.normal(key)}
+    def init(network, scene, learned):
+        target = jax.tree.map(lambda leaf: 2.0 * leaf, learned.params)
+        return {"replay": jnp.zeros(REPLAY), "num_drawn": jnp.int32(0), "key": scene.key, "target": target}
 
-    def draw(now, state, learned):
+    def draw(network, now, state, learned):
         x = jax.random.normal(now.key, (8, 3))
         targets = x.sum(axis=1, keepdims=True) + now.task + now.fed.own + now.fed.shared
         replay = state["replay"].at[state["num_drawn"] % REPLAY].set(x[0, 0])
@@ -30,9 +32,15 @@ def _source(**changes):
         info = {"episode_return": Mean(jnp.where(has_ended, now.step * 1.0, 0.0), has_ended.astype(jnp.int32))}
         return state, Lesson(Batch(x, targets), now.task, lambda key, number: Batch(x[:number], targets[:number])), info
 
-    def evaluate(network, weights, data, state, task, facts):
+    def evaluate(network, weights, scene, state):
         output = network.apply(*weights, jnp.ones((1, 3)), train=False, key=None)[0]
-        return {"output": output[0, 0], "num_drawn": state["num_drawn"], "replay_sum": state["replay"].sum()}
+        drawn = jax.random.normal(jax.random.fold_in(state["key"], state["num_drawn"]))
+        return {
+            "output": output[0, 0],
+            "num_drawn": state["num_drawn"],
+            "replay_sum": state["replay"].sum(),
+            "drawn": drawn + jax.random.normal(scene.key),
+        }
 
     def feed(seeds, index, start, stop):
         own = np.array([[0.1 * seed] * (stop - start) for seed in seeds], np.float32)
@@ -49,11 +57,11 @@ def _source(**changes):
         facts=lambda index: np.int32(index),
         feed=feed,
         draw=draw,
-        probe=lambda data, state, task, facts: Batch(jnp.eye(3), jnp.ones((3, 1)) * facts),
+        probe=lambda network, scene, state: Batch(jnp.eye(3), jnp.ones((3, 1)) * scene.facts),
         evaluate=evaluate,
         summarize=lambda found: {name: float(value) for name, value in found.items()},
         init=init,
-        switch=lambda key, data, state, learned, task, facts: state | {"replay": state["replay"] + 1.0},
+        switch=lambda network, scene, state, learned: state | {"replay": state["replay"] + 1.0, "key": scene.key},
     )
     return made._replace(**changes)
 
@@ -84,9 +92,9 @@ def test_a_source_keeps_its_state_and_reports_means_of_its_own(tmp_path):
 
 def test_the_sources_state_is_donated(tmp_path, monkeypatch):
     """The replay that a chunk was given is gone after it; the learner that it was given is not."""
-    import pliant.training._run as run_module
+    import pliant.training._trainer as trainer_module
 
-    make, given = run_module.make_learner, []
+    make, given = trainer_module.make_learner, []
 
     def watching(*arguments, **options):
         learner = make(*arguments, **options)
@@ -97,7 +105,7 @@ def test_the_sources_state_is_donated(tmp_path, monkeypatch):
 
         return learner._replace(train=watched)
 
-    monkeypatch.setattr(run_module, "make_learner", watching)
+    monkeypatch.setattr(trainer_module, "make_learner", watching)
     train(_plan(_source(), tasks=1), tmp_path / "run")
     assert given
     assert all(replay.is_deleted() and not params.is_deleted() for replay, params in given)
@@ -160,3 +168,32 @@ def test_sources_with_and_without_what_follows_train_the_same(tmp_path):
     with_it = _values(train(_plan(_source(), diagnostics=(_steps_seen(),)), tmp_path / "a"))
     without = _values(train(_plan(_source()), tmp_path / "b"))
     np.testing.assert_array_equal(with_it[without.columns], without)
+
+
+def test_a_headline_that_nobody_reports_is_named_after_the_first_task(tmp_path):
+    plan = _plan(_source())
+    plan = plan._replace(record=plan.record._replace(headline="returns"))
+    with pytest.raises(UserError, match=r"got the headline 'returns', which nobody reports; wanted one of .*output"):
+        train(plan, tmp_path / "run")
+
+
+def test_two_numbers_of_one_name_are_refused(tmp_path):
+    loud = _steps_seen()._replace(follow=lambda state, update: (state, {"loss": update.loss}))
+    with pytest.raises(UserError, match=r"got two numbers named 'loss' of one update; wanted a name for each"):
+        train(_plan(_source(), diagnostics=(loud,)), tmp_path / "run")
+
+
+def test_diagnosing_what_a_run_did_not_follow_or_did_not_ask_for(tmp_path):
+    """One diagnostic was followed and is not asked for, another is asked for and was not followed."""
+    plan = _plan(_source(), diagnostics=(_steps_seen(),))
+    folder = train(plan, tmp_path / "run")
+    ends = _steps_seen()._replace(
+        name="ends",
+        needs=(),
+        measure=lambda s: s.params["head"]["kernel"].sum(),
+        summarize=lambda v: Measured({"e": v}),
+    )
+    (found,) = diagnose_plan(folder, plan, None, (ends,))
+    assert np.isfinite(found.numbers["ends"]["e"])
+    (found,) = diagnose_plan(folder, plan, None, (_steps_seen(),))
+    assert found.numbers["steps-seen"]["steps_number"] == 33

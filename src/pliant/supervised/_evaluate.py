@@ -46,8 +46,8 @@ def evaluate(
 
 def numbers(stream: Stream, results: dict[str, Any]) -> dict[str, float]:
     """Named numbers of one seed from its part of `evaluate`'s arrays."""
-    written = results.pop("written", {})
-    metrics = {name: float(value) for name, value in results.items()}
+    written = results.get("written", {})
+    metrics = {name: float(value) for name, value in results.items() if name != "written"}
     if stream.objective.writing is not None:
         for split, texts in written.items():
             metrics |= {f"{split}_{name}": value for name, value in stream.objective.writing.scores(*texts).items()}

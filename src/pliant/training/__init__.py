@@ -11,9 +11,9 @@ from pliant.training._diagnose_run import Diagnosis, diagnose_plan
 from pliant.training._learner import Begun, Learner, make_learner
 from pliant.training._network import network_factory
 from pliant.training._observe import Observed, Shared
-from pliant.training._pace import rates, sampled_weights
 from pliant.training._plan import MethodPlan, Plan, plan_method
 from pliant.training._protocol import Protocol
+from pliant.training._rates import rates, sampled_weights
 from pliant.training._record import as_data, record_method, record_sources, settings_of
 from pliant.training._run import Progress, train
 from pliant.training._seeds import SeedAxis, choose_batching, seed_axis
@@ -23,6 +23,7 @@ from pliant.training._state import Carry, TrainState, init_carry, init_state
 from pliant.training._step import Stepped, train_step
 from pliant.training._sums import Sums
 from pliant.training._switch import switch_task
+from pliant.training._trainer import Trainer
 
 __all__ = [
     "BackgroundWriter",
@@ -44,6 +45,7 @@ __all__ = [
     "Stepped",
     "Sums",
     "TrainState",
+    "Trainer",
     "as_data",
     "better",
     "check_names",

@@ -99,11 +99,17 @@ class Checkpoints:
         try:
             found = self._manager.restore(num_tasks_done or self.num_tasks_done(), args=ocp.args.Composite(**parts))
             return found["learner"], found["source"] if "source" in parts else source_like
-        except Exception as error:  # Orbax raises many kinds for what is missing, truncated or of another structure
+        except Exception as error:  # Orbax raises many kinds for what is missing or truncated
+            if type(error) is ValueError:  # what it raises for another structure
+                raise UserError(
+                    got=f"a checkpoint of another structure in {self._folder}",
+                    wanted="one that this version wrote for the same method and diagnostics",
+                    do="Use the version of pliant that wrote it.",
+                ) from error
             raise UserError(
                 got=f"a damaged checkpoint in {self._folder} ({type(error).__name__})",
                 wanted="the checkpoint that `pliant run` wrote",
-                do="Remove that folder: the method then starts anew, with the same numbers.",
+                do="Remove that folder: the method then starts from the beginning, with the same numbers.",
             ) from error
 
     def _open(self) -> ocp.CheckpointManager:

@@ -4,21 +4,19 @@ import contextlib
 import functools
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from pliant.diagnostics import choose, one_blas_thread
 from pliant.errors import UserError
-from pliant.methods import as_arrays, build
+from pliant.methods import build
 from pliant.results import MethodFolder, RunFolder, SeedBlock
 from pliant.specs import users_code
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._diagnose import summarize_slots, unmeasurable
-from pliant.training._learner import make_learner
-from pliant.training._observe import Observed, Shared, views_of
 from pliant.training._plan import MethodPlan, Plan
-from pliant.training._run import slots
+from pliant.training._trainer import Trainer
 from pliant.types import Diagnostic
 
 
@@ -126,36 +124,21 @@ def _diagnose_checkpoints(
     task: int,
     chosen: Sequence[Diagnostic],
 ) -> _OfBlock:
-    protocol, source, index = plan.protocol, method.source, task - 1
     has_previous = task == 1 or task - 1 in checkpoints.kept()
     reasons = _reasons(plan, method, chosen, has_previous=has_previous)
-    following = [each for each in method.diagnostics if each.init]  # their states are in the checkpoints
-    measured = tuple(each for each in chosen if each.name not in reasons)
+    followed = {each.name for each in method.diagnostics if each.init}
+    measured = tuple(
+        each if each.name in followed else each._replace(init=None, follow=None)  # their states are in no checkpoint
+        for each in chosen
+        if each.name not in reasons
+    )
     names = {each.name for each in measured}
-    method = method._replace(diagnostics=(*measured, *(each for each in following if each.name not in names)))
-    seeds, own = slots(block.seeds, method)
-    learner = make_learner(method, len(seeds), protocol=protocol)
-    axis, look = learner.axis, learner.observers.look
-    shared = Shared(axis.share(as_arrays(method.traced)), axis.share(source.data), source.facts(index), np.int32(index))
-    initial, slot = learner.init(axis.put((seeds, own)), shared._replace(facts=source.facts(0)))
-    first = learner.make_task(slot, np.int32(0))
-    state = learner.init_source((slot, first), shared._replace(facts=source.facts(0))) if learner.init_source else ()
-    carry_like, state_like = axis.get((initial, state))
-    carry, state = axis.put(checkpoints.restore(carry_like, state_like, task))
-    at_start = at_previous = look(initial.learner, slot, shared.traced)
-    if task > 1 and has_previous:
-        before, _ = axis.put(checkpoints.restore(carry_like, state_like, task - 1))
-        at_previous = look(before.learner, slot, shared.traced)
-    now = look(carry.learner, slot, shared.traced)
-    observed = Observed(now, slot, state, learner.make_task(slot, np.int32(index)))
-    found: dict[str, Any] = {}
-    for group in learner.observers.groups:
-        if names & {each.name for each in group.diagnostics}:
-            views = views_of(group.diagnostics, now, at_start, at_previous, carry.followed)
-            found |= group.program(observed._replace(views=views), shared)
-    numbers, arrays = summarize_slots(measured, axis.get(found), len(seeds))
-    block.record_arrays(task, arrays)
+    unasked = tuple(each._replace(measure=None) for each in method.diagnostics if each.init and each.name not in names)
+    trainer = Trainer(plan.protocol, method._replace(diagnostics=(*measured, *unasked)), block.seeds, {})
+    trainer.restore(checkpoints, task)
     size = len(block.seeds)
+    numbers, arrays = summarize_slots(measured, trainer.measure(task - 1), size * len(method.points))
+    block.record_arrays(task, arrays)
     return _OfBlock([numbers[point * size : (point + 1) * size] for point in range(len(method.points))], reasons)
 
 

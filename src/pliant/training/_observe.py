@@ -1,7 +1,7 @@
 """What is seen of a learner at the end of a task: scores and diagnostics, over all seeds."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import jax
 from pliant.diagnostics import measure
 from pliant.keys import Draw, draw_key
 from pliant.methods import Parts
-from pliant.training._diagnose import ALWAYS, Views, make_subject
+from pliant.training._diagnose import ALWAYS, make_subject
 from pliant.training._plan import MethodPlan
 from pliant.training._seeds import Program, SeedAxis
 from pliant.training._state import SeedSlot, TrainState, View, view
@@ -116,20 +116,3 @@ def observe(
     always = tuple(each for each in measured if each.cost in ALWAYS)
     groups = [*([always] if always else []), *((each,) for each in measured if each.cost not in ALWAYS)]
     return Observers(look, sharing()(score), [grouped(group) for group in groups])
-
-
-def needs(diagnostics: Sequence[Diagnostic], field: str) -> bool:
-    """Whether any of them compares with that moment of training."""
-    return any(field in each.needs for each in diagnostics)
-
-
-def views_of(
-    diagnostics: Sequence[Diagnostic], now: View, initial: View, previous: View, followed: Mapping[str, State]
-) -> Views:
-    """What those diagnostics look at."""
-    return Views(
-        now,
-        initial if needs(diagnostics, "initial") else None,
-        previous if needs(diagnostics, "previous") else None,
-        followed,
-    )

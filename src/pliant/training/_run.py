@@ -3,30 +3,23 @@
 import functools
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
 
 from pliant.diagnostics import one_blas_thread
-from pliant.methods import as_arrays
+from pliant.errors import UserError
 from pliant.results import COLUMNS, RunFolder, SeedBlock, environment
 from pliant.specs import name_of, users_code
 from pliant.training._background_writer import BackgroundWriter
 from pliant.training._checkpoint import Checkpoints
-from pliant.training._chunk import Pace
-from pliant.training._diagnose import due, summarize_slots
-from pliant.training._learner import Begun, make_learner
-from pliant.training._observe import Group, Observed, Shared, views_of
-from pliant.training._pace import rates, sampled_weights
+from pliant.training._diagnose import summarize_slots
 from pliant.training._plan import MethodPlan, Plan
-from pliant.training._state import Carry, SeedSlot, View
-from pliant.training._sums import Sums
-from pliant.types import Diagnostic, State
+from pliant.training._trainer import Learned, Trainer
 
 _CHUNK = 128  # updates at most in a compiled call: long against its overhead, short against a user's patience
 
@@ -117,7 +110,7 @@ def _train_block(
         started = time.perf_counter()
         for diagnostic, reason in method.unmeasured.items():
             folder.log(f"{name}: without {diagnostic}: {reason}")
-        trainer = _Trainer(plan, method, block.seeds, reused)
+        trainer = Trainer(protocol, method, block.seeds, reused)
         if first:
             trainer.restore(checkpoints)
             folder.log(f"{name}: continues after task {first} of {protocol.tasks}")
@@ -135,167 +128,13 @@ def _train_block(
             del learned, store  # so that what one task leaves is gone before the next one's is fetched
 
 
-class _Learned(NamedTuple):
-    """A task that has been learned, with a slot axis, on the host but for the learner."""
-
-    task_index: int
-    """Counted from 0."""
-    numbers: Mapping[str, np.ndarray]
-    scored: Any
-    measured: Mapping[str, Any]
-    diagnostics: Sequence[Diagnostic]
-    """Those that were measured."""
-    carry: Callable[[], tuple[Any, Any]]
-    """Fetches what goes into the checkpoint."""
-
-
-class _Trainer:
-    """The state of one method's learning between tasks, and how it goes on."""
-
-    def __init__(self, plan: Plan, method: MethodPlan, seeds: Sequence[int], reused: dict[Any, Any]):
-        """Initialises the learner of every slot; programs and data in `reused` are not made again."""
-        self._plan, self._method, self._seeds = plan, method, seeds
-        of_slot, own = slots(seeds, method)
-        self._place = np.tile(np.arange(len(seeds)), len(method.points))  # of each slot's seed among the seeds
-        learner = make_learner(method, len(of_slot), protocol=plan.protocol, programs=reused)
-        self._learner, axis = learner, learner.axis
-        place = "data", id(method.source.data), axis.mesh
-        if place not in reused:
-            reused[place] = axis.share(method.source.data)
-        self._shared = Shared(axis.share(as_arrays(method.traced)), reused[place], facts=method.source.facts(0))
-        self._carry: Carry
-        self._slot: SeedSlot
-        self._carry, self._slot = learner.init(axis.put((of_slot, own)), self._shared)
-        self._initial = self._previous = self._look()
-        self._source: State = ()
-        if learner.init_source:
-            self._source = learner.init_source((self._slot, learner.make_task(self._slot, np.int32(0))), self._shared)
-        self._chunk = _Chunk()
-
-    def restore(self, checkpoints: Checkpoints) -> None:
-        """Goes back to where the newest checkpoint was."""
-        axis = self._learner.axis
-        like = axis.get((self._carry, self._source))
-        self._carry, self._source = axis.put(checkpoints.restore(*like))
-        self._previous = self._look()
-
-    def learn(self, index: int, progress: Callable[[float, float], None]) -> _Learned:
-        """Trains on a task and observes what was learned."""
-        learner, axis, source = self._learner, self._learner.axis, self._method.source
-        shared = self._shared._replace(facts=source.facts(index), index=np.int32(index))
-        told: dict[str, np.ndarray] = {}
-        if index and _switches(self._plan, self._method):
-            self._carry, info = learner.switch((self._carry, self._slot), shared)
-            told = axis.get(info)
-        task = learner.make_task(self._slot, np.int32(index))
-        if index and learner.switch_source:
-            self._source = learner.switch_source((self._source, Begun(self._carry, self._slot, task)), shared)
-        numbers = self._train(index, task, shared, progress)
-        now = self._look()
-        observed = Observed(now, self._slot, self._source, task)
-        scored = learner.observers.evaluate(observed, shared)
-        groups = _due(learner.observers.groups, self._plan, index)
-        measured: dict[str, Any] = {}
-        for group in groups:
-            views = views_of(group.diagnostics, now, self._initial, self._previous, self._carry.followed)
-            measured |= group.program(observed._replace(views=views), shared)
-        scored, measured = axis.get((scored, measured))
-        self._previous = now
-        names = [each for group in groups for each in group.diagnostics]
-        kept = (self._carry, axis.get(self._source))  # the source's state is donated to the next chunk
-        return _Learned(index, numbers | told, scored, measured, names, lambda: axis.get(kept))
-
-    def _look(self) -> View:
-        return self._learner.observers.look(self._carry.learner, self._slot, self._shared.traced)
-
-    def _train(
-        self, index: int, task: Any, shared: Shared, progress: Callable[[float, float], None]
-    ) -> dict[str, np.ndarray]:
-        """Trains on one task; returns its numbers, one entry a slot: means over updates, and sums of counts."""
-        learner, axis, source = self._learner, self._learner.axis, self._method.source
-        total = source.num_updates(index)
-        factors, weights = rates(self._plan.protocol, total), sampled_weights(total)
-        before = sum(map(source.num_updates, range(index)))
-        selection = source.selection
-        ends = selection.after(index) if selection else [total]
-        best = learner.no_best(self._carry, ()) if selection else None
-        sums = Sums()
-        start = 0
-        while start < total:
-            began, stop = time.perf_counter(), min(start + self._chunk.size, *(end for end in ends if end > start))
-            fed = source.feed(self._seeds, index, start, stop)
-            own = jax.tree.map(lambda leaf: _padded(leaf, axis=1)[self._place], fed.own)
-            pace = Pace(
-                _padded(factors[start:stop].astype(np.float32)),
-                _padded((np.arange(start, stop) / total).astype(np.float32)),
-                _padded(weights[start:stop].astype(np.float32)),
-                np.int32(before + start),
-                np.int32(stop - start),
-            )
-            begun = Begun(self._carry, self._slot, task, axis.put(own))
-            of_chunk = shared._replace(pace=pace, fed=jax.tree.map(_padded, fed.shared))
-            self._source, self._carry, info = learner.train((self._source, begun), of_chunk)
-            sums.add(axis.get(info), stop - start)
-            if best is not None and stop in ends:
-                best = learner.better((best, begun._replace(carry=self._carry, fed=())), shared)
-            start = stop
-            self._chunk.took(time.perf_counter() - began)
-            progress(stop / total, sums.mean(source.progress, stop))
-        numbers = sums.numbers(total)
-        if best is not None:
-            assert selection is not None
-            best_learner = self._carry.learner._replace(params=best.params, statistics=best.statistics)
-            self._carry = self._carry._replace(learner=best_learner)
-            numbers[selection.metric] = axis.get(best.score)
-        return numbers
-
-
-def _padded(values: np.ndarray, axis: int = 0) -> np.ndarray:
-    """An array as long as a chunk may be."""
-    missing = [(0, _CHUNK - size if place == axis else 0) for place, size in enumerate(values.shape)]
-    return np.pad(values, missing, mode="edge")
-
-
-class _Chunk:
-    """How many updates a compiled call runs: twice as many as before while that takes less than a second."""
-
-    def __init__(self) -> None:
-        self.size = 4
-
-    def took(self, seconds: float) -> None:
-        if seconds < 1.0:
-            self.size = min(2 * self.size, _CHUNK)
-
-
-def slots(seeds: Sequence[int], method: MethodPlan) -> tuple[Int[np.ndarray, " slot"], dict[str, np.ndarray]]:
-    """The seed of every slot, and its values of what a grid varies: all seeds of the first point, then of the next."""
-    of_slot = np.tile(np.array(seeds, np.int32), len(method.points))
-    own = {
-        name: np.repeat(np.stack([as_arrays(point)[name] for point in method.points]), len(seeds))
-        for name in method.points[0]
-    }
-    return of_slot, own
-
-
-def _switches(plan: Plan, method: MethodPlan) -> bool:
-    """Whether anything is done to the learner when the task changes."""
-    kept = (plan.protocol.optimizer_at_switch, plan.protocol.head_at_switch) == ("keep", "keep")
-    return method.method.boundary_aware or not kept
-
-
-def _due(groups: Sequence[Group], plan: Plan, index: int) -> list[Group]:
-    """The diagnostics that are measured at the end of a task; of a group all are, or none."""
-    protocol = plan.protocol
-    return [group for group in groups if due(group.diagnostics[0], index + 1, protocol.tasks, protocol.diagnose_after)]
-
-
 def _store(
     plan: Plan,
     method: MethodPlan,
     folder: RunFolder,
     block: SeedBlock,
     checkpoints: Checkpoints,
-    learned: _Learned,
+    learned: Learned,
     seconds: float,
 ) -> None:
     """Summarises and writes a task; the checkpoint comes last, so that every checkpoint has its metrics."""
@@ -305,12 +144,18 @@ def _store(
     block.record_arrays(task, arrays)
     block.record_task(task, rows, seconds)
     checkpoints.save(task, *learned.carry())
+    if plan.record.headline not in set(rows["metric"]):
+        raise UserError(
+            got=f"the headline {plan.record.headline!r}, which nobody reports",
+            wanted=f"one of {', '.join(sorted({name.partition('/')[0] for name in rows['metric']}))}",
+            do="Choose another headline, or report it in the source's evaluation.",
+        )
     headline = rows.loc[rows["metric"] == plan.record.headline, "value"].mean()
     folder.log(f"{name}: task {task} of {plan.protocol.tasks}, {headline:.3f}")
 
 
 def _summarize(
-    method: MethodPlan, learned: _Learned, num_slots: int
+    method: MethodPlan, learned: Learned, num_slots: int
 ) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
     """Scores and diagnostics at the end of a task: numbers of each slot, and arrays with a slot axis."""
     numbers, arrays = summarize_slots(learned.diagnostics, learned.measured, num_slots)
@@ -322,7 +167,7 @@ def _summarize(
 
 
 def _rows(
-    plan: Plan, method: MethodPlan, seeds: Sequence[int], learned: _Learned, found: Sequence[dict[str, float]]
+    plan: Plan, method: MethodPlan, seeds: Sequence[int], learned: Learned, found: Sequence[dict[str, float]]
 ) -> pd.DataFrame:
     """The metrics of one task in long form."""
     step = sum(map(method.source.num_updates, range(learned.task_index + 1)))

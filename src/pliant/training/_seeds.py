@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
@@ -81,8 +82,31 @@ class SeedAxis(NamedTuple):
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
     def get(self, tree: PyTree) -> PyTree:
-        """Fetches arrays with a slot axis as NumPy, one entry a seed."""
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[: self.num_seeds], jax.device_get(tree))
+        """Fetches arrays with a slot axis as NumPy, one entry a seed; typed keys as their data."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: self.num_seeds], jax.device_get(_as_data(tree)))
+
+    def like(self, tree: PyTree) -> PyTree:
+        """The shapes and types of what `get` fetches; nothing is fetched."""
+        shapes = jax.eval_shape(_as_data, tree)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.num_seeds, *leaf.shape[1:]), leaf.dtype), shapes)
+
+    def put_like(self, tree: PyTree, like: PyTree) -> PyTree:
+        """Places what `get` has fetched; typed keys are made of their data where `like` has them."""
+
+        def typed(leaf: Any, original: Any) -> Any:
+            kind = jax.random.key_impl(original) if _is_key(original) else None
+            return leaf if kind is None else jax.random.wrap_key_data(leaf, impl=kind)
+
+        return jax.tree.map(typed, self.put(tree), like)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _as_data(tree: PyTree) -> PyTree:
+    """Typed keys as the integers that they hold, which can be stored."""
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
 
 
 def seed_axis(num_seeds: int, network: Network, batching: Batching | None = None) -> SeedAxis:
