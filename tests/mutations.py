@@ -120,8 +120,8 @@ MUTATIONS = {
     ),
     "new-seeds-are-the-first-again": Mutation(
         "training/_run.py",
-        "_Trainer(plan, method, block.seeds, reused)",
-        "_Trainer(plan, method, range(len(block.seeds)), reused)",
+        "Trainer(protocol, method, block.seeds, reused)",
+        "Trainer(protocol, method, range(len(block.seeds)), reused)",
         "tests/supervised/test_extend.py",
     ),
     "later-tasks-stay": Mutation(
