@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from pliant.errors import UserError
-from pliant.networks import ACTIVATIONS
-from pliant.networks._cnn import cnn, kumar_cnn, lyle_cnn
+from pliant.networks import ACTIVATIONS, cnn, kumar_cnn, lyle_cnn
 from strict_types import unchecked
 from wiring_checks import assert_roles_are_complete, assert_wiring_is_true
 

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from pliant.errors import UserError
-from pliant.networks import ACTIVATIONS
-from pliant.networks._residual_mlp import residual_mlp
+from pliant.networks import ACTIVATIONS, residual_mlp
 from wiring_checks import assert_wiring_is_true
 
 

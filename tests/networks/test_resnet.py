@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from pliant.errors import UserError
-from pliant.networks import ACTIVATIONS
-from pliant.networks._resnet import resnet18
+from pliant.networks import ACTIVATIONS, resnet18
 from pliant.types import Feed, HiddenLayer, Slot, leaf_path
 from strict_types import unchecked
 from wiring_checks import assert_roles_are_complete, assert_wiring_is_true

@@ -8,8 +8,7 @@ import pytest
 import safetensors.numpy
 
 from pliant.errors import UserError
-from pliant.networks._t5 import t5
-from pliant.networks._t5_weights import pretrained_t5, t5_pretrained, t5_weights
+from pliant.networks import pretrained_t5, t5, t5_pretrained, t5_weights
 from pliant.types import Text
 
 SIZES = {"vocab_size": 19, "d_model": 24, "d_kv": 5, "d_ff": 40, "num_heads": 3}

@@ -8,8 +8,7 @@ import pytest
 
 from pliant.errors import UserError
 from pliant.interventions import slot_mask
-from pliant.networks import ACTIVATIONS
-from pliant.networks._vit import vit
+from pliant.networks import ACTIVATIONS, vit
 from pliant.types import leaf_path
 
 SMALL = {"patch_size": 2, "width": 8, "num_blocks": 2, "num_heads": 2, "mlp_width": 6}
