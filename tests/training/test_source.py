@@ -191,7 +191,7 @@ def test_diagnosing_what_a_run_did_not_follow_or_did_not_ask_for(tmp_path):
         name="ends",
         needs=(),
         measure=lambda s: s.params["head"]["kernel"].sum(),
-        summarize=lambda v: Measured({"e": v}),
+        summarize=lambda v: Measured({"e": float(v)}),
     )
     (found,) = diagnose_plan(folder, plan, None, (ends,))
     assert np.isfinite(found.numbers["ends"]["e"])
