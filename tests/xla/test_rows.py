@@ -1,3 +1,4 @@
+import collections
 import functools
 import re
 
@@ -93,7 +94,6 @@ def test_exact_where_there_are_many_rows():
     np.testing.assert_allclose(total(x), np.float64(x).sum(0), rtol=2e-7)
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere the stock sum")
 def test_long_sums_go_by_halves():
     """The compiled gradient of a row has no reduction of XLA's, which is slow."""
     row, x = normal((8,)), normal((2048, 8), seed=1)
@@ -104,3 +104,30 @@ def test_long_sums_go_by_halves():
 
     assert not reductions(spread)
     assert reductions(lambda row, x: jnp.broadcast_to(row, x.shape))
+
+
+TRANSFORMATIONS = {
+    "forward": lambda f: f,
+    "gradient": jax.grad,
+    "gradients of many": lambda f: lambda row, x: jax.vmap(jax.grad(f), (0, None))(jnp.stack([row, 2 * row]), x),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_elsewhere_than_on_the_cpu_it_is_the_stock_sum(name):
+    """The choice falls when a program is lowered, for a platform that need not be here."""
+
+    def operations(along_rows, sum_of_rows, platform):
+        program = TRANSFORMATIONS[name](lambda row, x: jnp.sin(sum_of_rows(along_rows(row, x))).sum())
+        lowered = jax.jit(program).trace(normal((8,)), normal((2048, 8))).lower(lowering_platforms=(platform,))
+        return collections.Counter(re.findall(r"\bstablehlo\.(?!reshape|broadcast)\w+", lowered.as_text()))
+
+    stock = lambda row, x: jnp.broadcast_to(row, x.shape), lambda x: x.sum(0)
+    assert operations(spread, total, "cuda") == operations(*stock, "cuda")
+    assert operations(spread, total, "cpu") != operations(*stock, "cpu")
+
+
+def test_runs_without_compilation():
+    x = normal((2048, 3))
+    with jax.disable_jit():
+        np.testing.assert_allclose(total(spread(x[0], x)), 2048 * np.float64(x[0]), rtol=1e-5)

@@ -16,10 +16,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching
 from jaxtyping import Array, Float
 
 from pliant.xla import winograd
+from pliant.xla.lowering import lower_by_platform
 
 Padding = Literal["SAME", "VALID"]
 Pair = tuple[int, int]
@@ -86,11 +87,7 @@ def convolution(
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     pads = (pair(padding[0]), pair(padding[1]))
-    if jax.default_backend() != "cpu":
-        return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_LAYOUT)
     window = Window(pair(strides), pads, pair(x.shape[1:3]), pair(kernel.shape[:2]))
-    if kernel.shape[2] <= _FEW_CHANNELS:
-        return _by_patches(x, kernel, window)
     return _output_p.bind(x, kernel, window=window)
 
 
@@ -142,7 +139,7 @@ def pair(values: Sequence[int]) -> Pair:
     return int(first), int(second)
 
 
-def _by_patches(x: Array, kernel: Array, window: Window) -> Array:
+def _by_patches(x: Array, kernel: Array, *, window: Window) -> Array:
     """Every patch as a row, times the kernel as a matrix: of pixels with few channels a fifth of the time.
 
     The kernel's gradient is then a product of matrices too; as a convolution its examples would be those few channels.
@@ -326,8 +323,32 @@ def _span(size: int, dilation: int) -> int:
     return (size - 1) * dilation + 1 if size else 0
 
 
+def _stock(x: Array, kernel: Array, *, window: Window) -> Array:
+    return jax.lax.conv_general_dilated(x, kernel, window.strides, window.padding, dimension_numbers=_LAYOUT)
+
+
+Form = Callable[..., Array]
+"""One of a convolution and its two gradients: `form(a, b, *, window)`."""
+
+
+def _gradients(output: Form) -> tuple[Form, Form]:
+    """Both gradients of a way to convolve, as JAX derives them."""
+
+    def to_input(g: Array, kernel: Array, *, window: Window) -> Array:
+        x = jax.ShapeDtypeStruct((len(g), *window.image, kernel.shape[2]), g.dtype)
+        found: Array = jax.linear_transpose(lambda x: output(x, kernel, window=window), x)(g)[0]
+        return found
+
+    def to_kernel(x: Array, g: Array, *, window: Window) -> Array:
+        kernel = jax.ShapeDtypeStruct((*window.kernel, x.shape[3], g.shape[3]), g.dtype)
+        found: Array = jax.linear_transpose(lambda kernel: output(x, kernel, window=window), kernel)(g)[0]
+        return found
+
+    return to_input, to_kernel
+
+
 _output_p = Primitive("pliant_convolution")
-"""x ∗ k, of the images and the kernel."""
+"""x ∗ k, of the images and the kernel; leading axes that both have are mapped over."""
 _input_p = Primitive("pliant_convolution_to_input")
 """The gradient to the images, of g and the kernel."""
 _kernel_p = Primitive("pliant_convolution_to_kernel")
@@ -335,55 +356,87 @@ _kernel_p = Primitive("pliant_convolution_to_kernel")
 
 
 def _define(
-    primitive: Primitive, run: Callable[..., Array], shape: Callable[..., Any], joins: tuple[Pair, Pair]
+    primitive: Primitive,
+    direct: Form,
+    by_patches: Form,
+    stock: Form,
+    *,
+    shape: Callable[..., Any],
+    channels: Callable[[Array, Array], int],
+    joins: tuple[Pair, Pair],
 ) -> None:
     """Says how a primitive is computed, and what it makes of the axes that `vmap` adds.
 
     Args:
       primitive: bilinear.
-      run: computes it.
-      shape: of its result, from its arguments and the window.
+      direct: computes it on the CPU.
+      by_patches: computes it on the CPU where channels are few.
+      stock: computes it elsewhere.
+      shape: of its result, from the last four axes of its arguments and the window.
+      channels: the number of the images' channels.
       joins: for each argument, the axis that its own new axis joins, and which axis of the result that makes longer.
     """
 
     def abstract(a: Any, b: Any, *, window: Window) -> Any:
-        return jax.core.ShapedArray(shape(a, b, window), jnp.result_type(a, b))
+        found = (*a.shape[:-4], *shape(a.shape[-4:], b.shape[-4:], window))
+        return jax.core.ShapedArray(found, jnp.result_type(a, b))
+
+    def on_cpu(a: Array, b: Array, *, window: Window) -> Array:
+        """Mapped over one after the other: as groups of channels they are two to four times as slow."""
+        are_few = channels(a, b) <= _FEW_CHANNELS
+        if a.ndim == 4:
+            return (by_patches if are_few else direct)(a, b, window=window)
+        one = functools.partial(on_cpu, window=window)
+        found: Array = jax.vmap(one)(a, b) if are_few else jax.lax.map(lambda pair: one(*pair), (a, b))
+        return found
+
+    def elsewhere(a: Array, b: Array, *, window: Window) -> Array:
+        run = functools.partial(stock, window=window)
+        for _ in a.shape[:-4]:
+            run = jax.vmap(run)
+        return run(a, b)
 
     def batch(arguments: Any, axes: Any, *, window: Window) -> tuple[Array, int]:
-        """With new axes of both one after the other: as groups of channels they are two to four times as slow."""
         bind = functools.partial(primitive.bind, window=window)
         if None not in axes:
-            pairs = tuple(jnp.moveaxis(x, axis, 0) for x, axis in zip(arguments, axes, strict=True))
-            return jax.lax.map(lambda pair: bind(*pair), pairs), 0
+            return bind(*(jnp.moveaxis(x, axis, 0) for x, axis in zip(arguments, axes, strict=True))), 0
         which = 0 if axes[1] is None else 1
-        joined, longer = joins[which]
+        joined, longer = (arguments[1 - which].ndim - 4 + axis for axis in joins[which])
         x = jnp.moveaxis(arguments[which], axes[which], joined)
         flat = x.reshape(*x.shape[:joined], -1, *x.shape[joined + 2 :])
         y = bind(flat, arguments[1]) if which == 0 else bind(arguments[0], flat)
         return y.reshape(*y.shape[:longer], *x.shape[joined : joined + 2], *y.shape[longer + 1 :]), longer
 
-    primitive.def_impl(jax.jit(run, static_argnames="window"))
     primitive.def_abstract_eval(abstract)
     batching.primitive_batchers[primitive] = batch
-    mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=False))
+    lower_by_platform(primitive, cpu=on_cpu, elsewhere=elsewhere, parameters=("window",))
 
 
 _define(
     _output_p,
     _output,
-    lambda x, kernel, window: (x.shape[0], *window.output, kernel.shape[3]),
+    _by_patches,
+    _stock,
+    shape=lambda x, kernel, window: (x[0], *window.output, kernel[3]),
+    channels=lambda _x, kernel: kernel.shape[-2],
     joins=((0, 0), (3, 3)),
 )
 _define(
     _input_p,
     _to_input,
-    lambda g, kernel, window: (g.shape[0], *window.image, kernel.shape[2]),
+    _gradients(_by_patches)[0],
+    _gradients(_stock)[0],
+    shape=lambda g, kernel, window: (g[0], *window.image, kernel[2]),
+    channels=lambda _g, kernel: kernel.shape[-2],
     joins=((0, 0), (2, 3)),
 )
 _define(
     _kernel_p,
     _to_kernel,
-    lambda x, g, window: (*window.kernel, x.shape[3], g.shape[3]),
+    _gradients(_by_patches)[1],
+    _gradients(_stock)[1],
+    shape=lambda x, g, window: (*window.kernel, x[3], g[3]),
+    channels=lambda x, _g: x.shape[-1],
     joins=((3, 2), (3, 3)),
 )
 ad.defbilinear(

@@ -14,8 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching
 from jaxtyping import Array, Float
+
+from pliant.xla.lowering import lower_by_platform
 
 Scalar = Float[Array, ""]
 _FEW_ROWS = 512
@@ -45,7 +47,7 @@ def spread_number(number: Scalar, like: Float[Array, "*axes"]) -> Float[Array, "
       >>> spread_number(jnp.float32(2.0), jnp.ones((1, 2))).tolist()
       [[2.0, 2.0]]
     """
-    if like.ndim < 2 or jax.default_backend() != "cpu":
+    if like.ndim < 2:
         return jnp.broadcast_to(number, like.shape)
     row = jnp.broadcast_to(number, like.shape[-1:])
     return _spread_p.bind(row, num_rows=num_rows(like)).reshape(like.shape)
@@ -74,16 +76,18 @@ def num_rows(x: Float[Array, "*rows columns"]) -> int:
 
 
 def _are_few(x: Array) -> bool:
-    return num_rows(x) <= _FEW_ROWS or jax.default_backend() != "cpu"
+    return num_rows(x) <= _FEW_ROWS
 
 
-@functools.partial(jax.jit, static_argnames="num_rows")
 def _spread(row: Array, *, num_rows: int) -> Array:
     return jnp.broadcast_to(row[..., None, :], (*row.shape[:-1], num_rows, row.shape[-1]))
 
 
-@jax.jit
 def _total(x: Array) -> Array:
+    return x.sum(-2)
+
+
+def _total_by_halves(x: Array) -> Array:
     """Halves of an odd number of rows leave one out, which joins the last rows.
 
     Those are summed by a product with ones: XLA would add them up again for every number that reads the sum.
@@ -105,22 +109,27 @@ _total_p = Primitive("pliant_total")
 """(*batch, rows, columns) → (*batch, columns)."""
 
 
-def _define(primitive: Primitive, run: Callable[..., Array], transpose: Callable[..., Array]) -> None:
+def _define(
+    primitive: Primitive,
+    cpu: Callable[..., Array],
+    elsewhere: Callable[..., Array],
+    transpose: Callable[..., Array],
+    *parameters: str,
+) -> None:
     """Makes a linear primitive of one argument; the axes that `vmap` adds come first."""
 
     def abstract(x: Any, **parameters: Any) -> Any:
-        result: Any = jax.eval_shape(functools.partial(run, **parameters), x)
+        result: Any = jax.eval_shape(functools.partial(elsewhere, **parameters), x)
         return jax.core.ShapedArray(result.shape, result.dtype)
 
     def batch(arguments: Any, axes: Any, **parameters: Any) -> tuple[Array, int]:
         return primitive.bind(jnp.moveaxis(arguments[0], axes[0], 0), **parameters), 0
 
-    primitive.def_impl(run)
     primitive.def_abstract_eval(abstract)
     batching.primitive_batchers[primitive] = batch
-    mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=False))
+    lower_by_platform(primitive, cpu=cpu, elsewhere=elsewhere, parameters=parameters)
     ad.deflinear2(primitive, lambda g, x, **_: [transpose(g, x.aval)])
 
 
-_define(_spread_p, _spread, lambda g, _: _total_p.bind(g))
-_define(_total_p, _total, lambda g, x: _spread_p.bind(g, num_rows=x.shape[-2]))
+_define(_spread_p, _spread, _spread, lambda g, _: _total_p.bind(g), "num_rows")
+_define(_total_p, _total_by_halves, _total, lambda g, x: _spread_p.bind(g, num_rows=x.shape[-2]))
