@@ -33,7 +33,8 @@ def both():
     def apply(params, x):
         return network.apply(params, {}, x, train=False, key=None)[:2]
 
-    names = (*module_under_test.OBSERVED, *module_under_test.DERIVED)
+    names = ("dormant", "dead", "saturated", "effective-rank", "srank", "stable-rank", "feature-rank")
+    names += ("isometry-deviation", "weight-spectra", "weight-norm", "gradient-norm", "jacobian", "ntk")
     quiet = Console(quiet=True)
     ours = pliant.diagnose(apply, twins().params, jnp.asarray(x), y, network.wiring, diagnostics=names, console=quiet)
     theirs = diagnose(twins().module, nchw(x), torch.tensor(y), head="head", console=quiet)

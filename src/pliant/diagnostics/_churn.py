@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from pliant.diagnostics._as_measured import as_measured
 from pliant.diagnostics._subject import outputs
 from pliant.errors import UserError
-from pliant.types import Diagnostic, Measured, Scalar, Subject, Text
+from pliant.types import Diagnostic, Scalar, Subject, Text
 
 
 class PolicyChurn(NamedTuple):
@@ -135,6 +136,6 @@ CHURN = Diagnostic(
     summary="how much the answers on this task have changed since the task before: choices and KL, or squared values",
     cost="cheap",
     measure=_measure,
-    summarize=lambda values: Measured({name: float(value) for name, value in values.items()}),
+    summarize=as_measured,
     needs=("previous",),
 )

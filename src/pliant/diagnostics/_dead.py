@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.diagnostics._layer_fractions import LayerFractions, as_measured, layer_fractions, named, require_features
+from pliant.diagnostics._as_measured import as_measured
+from pliant.diagnostics._layer_fractions import LayerFractions, layer_fractions, named, require_features
 from pliant.diagnostics._subject import unit_features
 from pliant.errors import UserError, require_range
 from pliant.types import Diagnostic, Features, Number, Params, State, Subject

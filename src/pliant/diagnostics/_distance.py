@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pliant.diagnostics._as_measured import as_measured
 from pliant.diagnostics._tree_norms import count, norms, require_same, widened
 from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
 from pliant.xla.squares import total_norm
@@ -72,7 +73,7 @@ def _summarize(found: Distance) -> Measured:
     numbers = {"distance_from_init": found.total}
     numbers |= {f"distance_from_init/{path}": norm for path, norm in found.by_leaf.items()}
     numbers |= {"distance_from_init_relative": found.relative, "distance_from_init_rms": found.rms}
-    return Measured({metric: float(value) for metric, value in numbers.items()})
+    return as_measured(numbers)
 
 
 DISTANCE_FROM_INIT = Diagnostic(

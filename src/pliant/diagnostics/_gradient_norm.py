@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pliant.diagnostics._as_measured import as_measured
 from pliant.diagnostics._subject import gradient
 from pliant.diagnostics._tree_norms import count, norms, widened
 from pliant.types import Diagnostic, Measured, Params, Scalar, Subject
@@ -69,7 +70,7 @@ def _summarize(found: GradientNorm) -> Measured:
     numbers = {"probe_gradient_norm": found.l2}
     numbers |= {f"probe_gradient_norm/{path}": norm for path, norm in found.by_leaf.items()}
     numbers |= {"probe_gradient_l1": found.l1, "probe_gradient_zero_fraction": found.zero_fraction}
-    return Measured({metric: float(value) for metric, value in numbers.items()})
+    return as_measured(numbers)
 
 
 GRADIENT_NORM = Diagnostic(

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.diagnostics._layer_fractions import LayerFractions, as_measured, layer_fractions, named
+from pliant.diagnostics._as_measured import as_measured
+from pliant.diagnostics._layer_fractions import LayerFractions, layer_fractions, named
 from pliant.diagnostics._subject import gradient, some, widened
 from pliant.errors import UserError, require_range
 from pliant.types import Batch, Diagnostic, Number, Params, Subject, Wiring, by_path

@@ -1,14 +1,13 @@
-"""Fractions of units: by layer, over all layers, and as the numbers of a run."""
+"""Fractions of units, by layer and over all layers."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool
 
 from pliant.errors import UserError
-from pliant.types import Features, Measured, Scalar
+from pliant.types import Features, Scalar
 
 
 class LayerFractions(NamedTuple):
@@ -67,14 +66,3 @@ def named(metric: str, found: LayerFractions | None) -> dict[str, Scalar]:
     if found is None:
         return {metric: jnp.full((), jnp.nan)}
     return {metric: found.pooled} | {f"{metric}/{layer}": value for layer, value in found.by_layer.items()}
-
-
-def as_measured(numbers: Mapping[str, np.ndarray]) -> Measured:
-    """Numbers of one seed, from arrays that have their metrics' names already.
-
-    Example:
-      >>> import numpy as np
-      >>> as_measured({"dead_fraction": np.array(0.5)}).numbers
-      {'dead_fraction': 0.5}
-    """
-    return Measured({metric: float(value) for metric, value in numbers.items()})

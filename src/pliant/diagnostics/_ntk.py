@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from pliant.diagnostics._subject import widened
 from pliant.diagnostics.tracing import (
     Derivatives,
     ParameterUse,
@@ -177,8 +178,8 @@ def _products(program: Program, use: ParameterUse, measured: Derivatives, *, is_
     """(A Aᵀ) ∘ (D Dᵀ)."""
     del program, use
     num = len(measured.operands[0])
-    vectors = _widened(measured.operands[0]).reshape(num, -1)
-    derivatives = _widened(measured.outputs[0]).reshape(num, measured.outputs[0].shape[1], -1)
+    vectors = widened(measured.operands[0]).reshape(num, -1)
+    derivatives = widened(measured.outputs[0]).reshape(num, measured.outputs[0].shape[1], -1)
     if not is_full:
         return (vectors @ vectors.T) * jnp.einsum("aco,bco->ab", derivatives, derivatives)
     products = jnp.einsum("aco,bdo->acbd", derivatives, derivatives)
@@ -190,7 +191,7 @@ def _contraction(program: Program, use: ParameterUse, measured: Derivatives, *, 
     at_once = _at_once(measured.outputs[0].shape[1] * program.leaves[use.leaf].size)
 
     def derivatives(one: Derivatives) -> Array:
-        return _widened(parameter_derivatives(program, use, one))
+        return widened(parameter_derivatives(program, use, one))
 
     def row(one: Derivatives) -> Array:
         mine = derivatives(one)
@@ -212,7 +213,3 @@ def _at_once(num_numbers: int) -> int:
 def _square(blocks: Float[Array, "examples out examples out"]) -> Float[Array, "rows rows"]:
     num, num_outputs = blocks.shape[:2]
     return blocks.reshape(num * num_outputs, num * num_outputs)
-
-
-def _widened(array: Array) -> Array:
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from pliant.diagnostics._as_measured import as_measured
 from pliant.diagnostics._subject import features
 from pliant.errors import UserError
-from pliant.types import Diagnostic, Features, Measured, Scalar, Subject, Text
+from pliant.types import Diagnostic, Features, Scalar, Subject, Text
 
 
 class RepresentationChange(NamedTuple):
@@ -89,6 +90,6 @@ REPRESENTATION_CHANGE = Diagnostic(
     summary="relative change of the last hidden layer's features since the task before, on the same inputs",
     cost="cheap",
     measure=_measure,
-    summarize=lambda values: Measured({name: float(value) for name, value in values.items()}),
+    summarize=as_measured,
     needs=("previous",),
 )

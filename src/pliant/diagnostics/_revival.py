@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
+from pliant.diagnostics._as_measured import as_measured
 from pliant.diagnostics._dead import firing_rates, magnitudes_of_silenced
-from pliant.diagnostics._layer_fractions import LayerFractions, as_measured, named, require_features
+from pliant.diagnostics._layer_fractions import LayerFractions, named, require_features
 from pliant.errors import UserError
 from pliant.types import Diagnostic, Features, Scalar, Subject
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from pliant.diagnostics._as_measured import as_measured
 from pliant.diagnostics._subject import kernels
 from pliant.diagnostics._tree_norms import count, matrices, norms, widened
 from pliant.isometry import gram_deviation
@@ -118,7 +119,7 @@ def _measure_isometry(subject: Subject) -> Array:
 def _summarize_norm(found: WeightNorm) -> Measured:
     numbers = {"weight_norm": found.total} | {f"weight_norm/{path}": norm for path, norm in found.by_leaf.items()}
     numbers |= {"weight_mean_absolute": found.mean_absolute, "weight_max_absolute": found.max_absolute}
-    return Measured({metric: float(value) for metric, value in numbers.items()})
+    return as_measured(numbers)
 
 
 ISOMETRY_DEVIATION = Diagnostic(

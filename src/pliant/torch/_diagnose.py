@@ -24,9 +24,7 @@ from pliant.types import Batch, Diagnostic, Head, HiddenLayer, Measured, Network
 
 _OF_FEATURES = ("dormant", "dead", "saturated", "effective-rank", "srank", "stable-rank", "feature-rank")
 _OF_KERNELS = ("isometry-deviation", "weight-spectra")
-OBSERVED = (*_OF_FEATURES, *_OF_KERNELS, "weight-norm")
-"""What needs features and weights alone."""
-DERIVED = ("gradient-norm", "jacobian", "ntk")
+_MEASURED = (*_OF_FEATURES, *_OF_KERNELS, "weight-norm", "gradient-norm", "jacobian", "ntk")
 _MOST_EXAMPLES = 64  # of the NTK and the Jacobians
 _MOST_ROWS = 1024  # examples × outputs of a full NTK
 _LARGEST_BLOCK = 2**26  # derivatives at once
@@ -41,7 +39,7 @@ def diagnose(
     *,
     head: str | None = None,
     layers: Sequence[str] | None = None,
-    diagnostics: Sequence[str | Diagnostic] = (*OBSERVED, *DERIVED),
+    diagnostics: Sequence[str | Diagnostic] = _MEASURED,
     title: str = "diagnosis",
     console: Console | None = None,
 ) -> Measured:
