@@ -1,4 +1,4 @@
-"""Diagnostics: pure functions of arrays, and the registry of those that runs sample."""
+"""Diagnostics: pure functions of arrays, and the registry of those that runs measure."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""One thread for NumPy's linear algebra."""
+"""Limits NumPy's linear algebra to one thread."""
 
 from contextlib import AbstractContextManager
 
@@ -6,7 +6,7 @@ import threadpoolctl
 
 
 def one_blas_thread() -> AbstractContextManager[object]:
-    """Within it NumPy's BLAS has one thread: several that wait for each other make a small SVD take seconds.
+    """Limits NumPy's BLAS to one thread: threads that wait for each other make a small SVD take seconds.
 
     Example:
       >>> import numpy as np

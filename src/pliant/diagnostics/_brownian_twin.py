@@ -1,4 +1,4 @@
-"""The Brownian twin: where random steps would have led that were as long as the optimizer's."""
+"""The Brownian twin: a copy of the network that takes random steps as long as the optimizer's."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -22,6 +22,8 @@ _NAME = "brownian-twin"
 
 def random_step(key: Key, params: Params, length: Number) -> Params:
     r"""Moves parameters by a given distance in a random direction.
+
+    Use it to compare an optimizer's path with a random walk of the same step lengths.
 
     .. math:: \theta' = \theta + \rho\, z / \lVert z \rVert, \qquad z \sim \mathcal N(0, I)
 
@@ -61,7 +63,7 @@ def random_step(key: Key, params: Params, length: Number) -> Params:
 
 
 class _Landscape(NamedTuple):
-    """The loss around one network."""
+    """Curvature and gradients of the loss around one network."""
 
     alphas: Array
     betas: Array

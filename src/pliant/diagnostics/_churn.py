@@ -28,6 +28,8 @@ def policy_churn(
 ) -> PolicyChurn:
     r"""Measures the churn of a policy, a classifier or action values.
 
+    Use it to see how much training on new data changes answers to old inputs, for discrete choices.
+
     .. math:: W = \mathbb E_x\, 1\big[\arg\max f_{now}(x) \ne \arg\max f_{prev}(x)\big], \qquad
               D = \mathbb E_x \sum_c p_c \ln \frac{p_c}{q_c}
 
@@ -78,6 +80,8 @@ def policy_churn(
 
 def value_churn(values: Float[Array, "*batch"], previous_values: Float[Array, "*before"]) -> Scalar:
     r"""Measures the churn of values: :math:`\mathbb E_x\, (V_{now}(x) - V_{prev}(x))^2`.
+
+    Use it to see how much training on new data changes predicted values on old inputs.
 
     Args:
       values: outputs now.

@@ -1,4 +1,4 @@
-"""Dead units: which hidden units hardly ever fire."""
+"""Dead units: hidden units that never, or hardly ever, fire."""
 
 from collections.abc import Mapping
 
@@ -16,6 +16,8 @@ def firing_rates(
     activations: Float[Array, "batch *space features"], num_units: int | None = None
 ) -> Float[Array, " width"]:
     r"""Measures how often each unit fires.
+
+    Use it to choose your own definition of a dead unit, or to follow single units.
 
     .. math:: r_i = \mathbb E_x \, \mathbb 1[h_i(x) > 0]
 
@@ -57,6 +59,8 @@ def firing_rates(
 
 def dead(features: Features, min_rate: Number = 0.01, num_units: Mapping[str, int] | None = None) -> LayerFractions:
     r"""Measures the fraction of dead units: those that fire on a share `min_rate` of the examples or less.
+
+    Use it for ReLU networks, where a unit that never fires gets no gradient and cannot recover by itself.
 
     .. math:: \frac1N \#\{i : r_i \le r_{min}\}, \qquad r_i = \mathbb E_x \, \mathbb 1[h_i(x) > 0]
 

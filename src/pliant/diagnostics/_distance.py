@@ -29,6 +29,8 @@ class Distance(NamedTuple):
 def distance(params: Params, initial: Params) -> Distance:
     r"""Measures the distance of parameters from those that training began with.
 
+    Use it to see how far training has moved the network, or how strongly a pull to the start acts.
+
     .. math:: d = \lVert \theta - \theta_0 \rVert_2, \qquad \frac{d}{\lVert \theta_0 \rVert_2}, \qquad
               \frac{d}{\sqrt P}
 

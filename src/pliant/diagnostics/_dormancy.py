@@ -1,4 +1,4 @@
-"""Dormant units: which hidden units hardly ever say anything."""
+"""Dormant units: hidden units whose activations are small compared with those of their layer."""
 
 from collections.abc import Mapping
 
@@ -16,6 +16,8 @@ def dormancy_scores(
     activations: Float[Array, "batch *space features"], num_units: int | None = None, *, relative: bool = True
 ) -> Float[Array, " width"]:
     r"""Scores units by their mean absolute activation relative to their layer's.
+
+    Use it to rank the units of a layer, for instance to choose which ones to reset.
 
     .. math:: s_i = \frac{\mathbb E_x |h_i(x)|}{\frac1N \sum_k \mathbb E_x |h_k(x)| + 10^{-9}}
 
@@ -53,6 +55,8 @@ def is_dormant(
 ) -> Bool[Array, " width"]:
     """True at units whose `dormancy_scores` are at most `threshold`.
 
+    Use it to see which units are dormant; `dormant` counts them.
+
     Args:
       activations: as in `dormancy_scores`.
       threshold: τ; 0 selects units that are exactly silent, a negative one selects none.
@@ -75,6 +79,8 @@ def dormant(
     features: Features, threshold: Number = 0.025, num_units: Mapping[str, int] | None = None
 ) -> LayerFractions:
     """Measures the fraction of dormant units.
+
+    Use it as the first and cheapest sign that a network stops using its units.
 
     Scores are relative to their layer: a layer in which all units shrink together shows none, one that is entirely
     silent shows all. Not meaningful where features mix units and are never near 0 (MaxMin).

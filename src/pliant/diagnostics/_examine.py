@@ -1,4 +1,4 @@
-"""A subject of somebody else's network: its layers, what is trained of it, and its loss."""
+"""Prepares a user's own network for diagnostics: finds its layers, trained parameters and loss."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -19,19 +19,19 @@ from pliant.types import Batch, Key, Network, Params, State, Subject, Wiring
 
 
 class Examined(NamedTuple):
-    """Somebody else's network, as diagnostics take it."""
+    """A user's own network, in the form that diagnostics take."""
 
     subject: Subject
     trained: Trained
     is_traceable: bool
     notes: Mapping[str, str]
-    """What is not seen of it, and why."""
+    """What cannot be measured, and why."""
 
 
 def examine(
     apply: Callable[[Any, Any], Any], params: Params, x: Any, y: Any = None, wiring: Wiring | None = None
 ) -> Examined:
-    """Makes a subject of somebody else's network: what `pliant.diagnose` hands to every diagnostic.
+    """Prepares a user's own network for diagnostics, as `pliant.diagnose` does.
 
     Args:
       apply: as for `pliant.diagnose`, as are the others.

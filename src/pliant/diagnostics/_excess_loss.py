@@ -1,4 +1,4 @@
-"""Excess-loss plasticity: which share of the loss on new tasks training still removes."""
+"""Excess-loss plasticity: the share of the loss on a new task that training removes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -38,7 +38,9 @@ def excess_loss_fraction(
     loss_after: Float[Array, "*shape"],
     best_loss: Number | Float[Array, "*shape"] = 0.0,
 ) -> Float[Array, "*shape"]:
-    r"""Measures which fraction of the excess achievable loss was eliminated.
+    r"""Measures the fraction of the excess loss that training eliminated.
+
+    Use it with losses from training of your own; `excess_loss_plasticity` also does the training.
 
     .. math:: \Phi = \frac{\Delta_{before} - \Delta_{after}}{\Delta_{before}}, \qquad \Delta = L - L^*
 
@@ -79,6 +81,8 @@ def excess_loss_plasticity(
     best_loss: Number | Float[Array, " tasks"] = 0.0,
 ) -> ExcessLossPlasticity:
     r"""Measures plasticity as the expected fraction of excess loss that training on a new task eliminates.
+
+    Use it to compare how well networks learn new tasks whose starting losses differ.
 
     .. math:: \mathcal P_T(\theta) = \mathbb E_\tau\, \Phi_T(\theta, \tau), \qquad
        \Phi_T = \frac{\Delta_\tau(\theta) - \Delta_\tau(\theta_T)}{\Delta_\tau(\theta)}, \qquad
@@ -126,7 +130,7 @@ def excess_loss_plasticity(
       Rosseau et al. 2026 (arXiv 2606.09762). Definition 2.1.
 
     Differs from:
-      The authors, who follow their benchmarks' own tasks. In runs the tasks are the probe's targets dealt anew with
+      The authors, who follow their benchmarks' own tasks. In runs the tasks are the probe's targets shuffled with
       L* = 0, which is true where they can be memorised: not for targets that are distributions (two-hot), and not where
       inputs repeat (slowly-changing-regression); there all fractions are too low. Copies are trained with the method's
       optimizer alone: its penalties, interventions and schedules take no part.
@@ -157,7 +161,7 @@ def _redealt(batch: Batch, key: Key) -> Batch:
 
 
 def _measure(subject: Subject) -> ExcessLossPlasticity:
-    """New tasks for any stream: the probe's targets dealt anew, which a network can only memorise, so that L* = 0."""
+    """New tasks for any stream: the probe's targets, shuffled. A network can only memorise them, so L* = 0."""
     assert subject.rule is not None
     probe = some(subject.probe, _MOST)
     return excess_loss_plasticity(

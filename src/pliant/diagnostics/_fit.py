@@ -1,4 +1,4 @@
-"""Training a copy of a network: what the probes of plasticity share."""
+"""Trains a copy of a network, for the diagnostics that probe plasticity by training."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ def fit(
 ) -> Fit:
     """Trains a copy of the parameters from a fresh optimizer state, in one loop that can be compiled and mapped.
 
-    Every update sees `batch_size` examples that are drawn with replacement, so that any batch size fits any data.
+    Every update sees `batch_size` examples sampled with replacement, so that any batch size fits any data.
 
     Args:
       function: `function(params, inputs) -> output`, deterministic.

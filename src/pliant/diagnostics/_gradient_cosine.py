@@ -1,4 +1,4 @@
-"""Whether examples help or hinder each other: cosines between the gradients of single examples."""
+"""Cosines between the gradients of single examples: whether examples help or hinder each other."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -50,11 +50,13 @@ def gradient_gram(
 ) -> Float[Array, "k k"]:
     r"""Computes the inner products between the gradients of single examples.
 
+    Use it as the input of `gradient_cosine`.
+
     .. math:: G_{ij} = \sum_{leaf} \langle \nabla_{leaf} \ell(\theta, x_i), \nabla_{leaf} \ell(\theta, x_j) \rangle
 
-    Exact, in float32. The gradients are made in blocks of examples that fit into memory, and anew for every pair of
-    blocks: nothing of size k × P is ever there for large P. Cost: k gradients of one example if all fit into one block,
-    about k (B + 1) / 2 with B blocks.
+    Exact, in float32. The gradients are computed in blocks of examples that fit into memory, and again for every
+    pair of blocks, so that nothing of size k × P is held for large P. Cost: k gradients of one example if all fit into
+    one block, about k (B + 1) / 2 with B blocks.
 
     Args:
       loss: `loss(params, examples with a batch axis of length 1) -> scalar`.
@@ -116,6 +118,8 @@ def gradient_gram(
 
 def gradient_cosine(gram: Float[np.ndarray, "k k"], num_clusters: int = 10, seed: int = 0) -> GradientCosine:
     r"""Measures how the gradients of single examples interfere, from their Gram matrix.
+
+    Use it to see whether learning one example undoes another.
 
     .. math:: C_{ij} = \frac{G_{ij}}{\sqrt{G_{ii}\, G_{jj}}}
 

@@ -1,4 +1,4 @@
-"""Size of the gradient: how much the loss asks of the parameters."""
+"""The size of the gradient."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -28,7 +28,9 @@ class GradientNorm(NamedTuple):
 
 
 def gradient_norm(gradients: Params) -> GradientNorm:
-    r"""Measures how large a gradient is, and how much of it is missing.
+    r"""Measures the norms of a gradient, and the fraction of its entries that are exactly 0.
+
+    Use it to tell a network that cannot learn (no gradient) from one that has nothing to learn.
 
     .. math:: \lVert g \rVert_2, \qquad \lVert g \rVert_1 = \sum_i |g_i|, \qquad
               \frac1P \#\{i : g_i = 0\}

@@ -1,4 +1,4 @@
-"""Units by their gradient: which hidden units hardly learn."""
+"""Hidden units that hardly learn, judged by their gradients."""
 
 from collections.abc import Mapping
 
@@ -17,6 +17,8 @@ _MOST = 64  # examples with a gradient of their own: each costs a backward pass
 
 def incoming_gradients(wiring: Wiring, gradients: Params) -> Mapping[str, Float[Array, "fan_in width"]]:
     r"""Collects the gradients of each unit's incoming kernels.
+
+    Use it as the input of `gradient_scores` and `zero_gradient`.
 
     .. math:: G_{ji} = \frac{\partial L}{\partial W_{ji}}
 
@@ -65,6 +67,8 @@ def incoming_gradients(wiring: Wiring, gradients: Params) -> Mapping[str, Float[
 def gradient_scores(gradient_of_kernel: Float[Array, "*kernel"], axis: int = -1) -> Float[Array, " width"]:
     r"""Scores units by the mean absolute gradient of their incoming weights relative to their layer's.
 
+    Use it to rank the units of a layer by how much they learn, for any activation.
+
     .. math:: s_i = \frac{g_i}{\frac1N \sum_k g_k}, \qquad
               g_i = \operatorname{mean}_j \Big| \frac{\partial L}{\partial W_{ji}} \Big|
 
@@ -108,6 +112,8 @@ def gradient_scores(gradient_of_kernel: Float[Array, "*kernel"], axis: int = -1)
 def grama(gradients: Mapping[str, Float[Array, "*kernel width"]], threshold: Number = 0.01) -> LayerFractions:
     """Measures the fraction of units that hardly learn: those whose `gradient_scores` are at most `threshold`.
 
+    Use it where `dormant` means little, for instance with activations that are never near 0.
+
     A unit can be active and not learn, since nothing reads it; `dormant` does not see that.
 
     Args:
@@ -139,6 +145,8 @@ def grama(gradients: Mapping[str, Float[Array, "*kernel width"]], threshold: Num
 
 def zero_gradient(gradients: Mapping[str, Float[Array, "*kernel width"]]) -> LayerFractions:
     """Measures the fraction of units that do not learn at all: the gradient of every incoming weight is exactly 0.
+
+    Use it to count the units that no gradient step on this batch can move.
 
     Gradients of a batch can cancel; those of its examples cannot. Behind ReLU a unit that never fires is among them,
     and so is one that nothing reads.

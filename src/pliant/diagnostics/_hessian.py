@@ -19,7 +19,7 @@ MOST_EXAMPLES = 512
 
 
 class Tridiagonal(NamedTuple):
-    """What Lanczos finds: symmetric tridiagonal matrices, one for each start."""
+    """What `lanczos` returns: symmetric tridiagonal matrices, one for each start."""
 
     alphas: Float[Array, "*starts steps"]
     """The diagonals."""
@@ -40,7 +40,9 @@ class TopEigenvalues(NamedTuple):
 
 
 def hessian_vector_product(loss: Callable[[Params], Scalar], params: Params, vector: Params) -> Params:
-    r"""Multiplies the Hessian of a loss by a vector, without making the Hessian.
+    r"""Multiplies the Hessian of a loss by a vector, without forming the Hessian.
+
+    Use it as a building block of algorithms that only multiply by the Hessian.
 
     .. math:: H v = \frac{d}{d\epsilon} \nabla L(\theta + \epsilon v)\Big|_{\epsilon=0}
 
@@ -82,6 +84,8 @@ def lanczos(
     start: Literal["rademacher", "normal"] = "rademacher",
 ) -> Tridiagonal:
     r"""Tridiagonalises the Hessian of a loss from random starts: Lanczos with full reorthogonalisation.
+
+    Use it as the input of `quadrature`, `top_eigenvalues` and `hessian_density`.
 
     .. math:: H V \approx V T, \qquad V^\top V = I, \qquad V e_1 = z / \lVert z \rVert
 
@@ -148,6 +152,8 @@ def top_tridiagonal(
 ) -> tuple[Float[Array, " steps"], Float[Array, " steps-1"]]:
     r"""Tridiagonalises the Hessian from one start, for the eigenvalues at both ends: `lanczos` of few steps.
 
+    Use it for the sharpness of a loss; `lanczos` with more steps and starts gives the whole spectrum.
+
     .. math:: T = V^\top H V, \qquad V e_1 = z / \lVert z \rVert, \quad z \sim \mathcal N(0, I)
 
     Args:
@@ -181,9 +187,11 @@ def top_tridiagonal(
 def top_eigenvalues(alphas: Float[np.ndarray, " steps"], betas: Float[np.ndarray, " steps-1"]) -> TopEigenvalues:
     r"""Finds the eigenvalues at the ends of a Hessian's spectrum from its tridiagonal matrix.
 
+    Use it for the sharpness of a loss, and for its most negative curvature.
+
     .. math:: \max_j \Lambda_j, \qquad \Lambda_{\arg\max_j |\Lambda_j|}, \qquad \min_j \Lambda_j
 
-    with Λ the nodes of `quadrature`. They lie between the Hessian's smallest and largest eigenvalue, and come nearer to
+    with Λ the nodes of `quadrature`. They lie between the Hessian's smallest and largest eigenvalue, and approach
     those with every step. Computed on the host in float64.
 
     Args:
@@ -217,6 +225,8 @@ def probe_loss(
     function: Callable[[Params, Any], Array], params: Params, inputs: PyTree[Array], key: Key, scale: Number = 1.0
 ) -> Callable[[Params], Scalar]:
     r"""Makes the loss of a task that is the same for every network: regression to its own output plus noise.
+
+    Use it to compare the curvature of different networks, or of one network over time.
 
     .. math:: L(\theta) = \frac1n \lVert f_\theta(x) - y \rVert^2, \qquad
               y = f_{\theta_0}(x) + \rho\, \mathrm{std}(f_{\theta_0}(x))\, z, \quad z \sim \mathcal N(0, I)

@@ -56,7 +56,9 @@ def hessian_density(
     tolerance: float = 3e-3,
     num_points: int = 1000,
 ) -> HessianDensity:
-    r"""Estimates the density of a Hessian's eigenvalues, and what is read off it.
+    r"""Estimates the density of a Hessian's eigenvalues, and summary numbers of it.
+
+    Use it to see the whole spectrum of curvature: its bulk, its outliers, and how flat the loss is.
 
     .. math:: \phi(t) = \frac{1}{Z} \sum_v \sum_j \omega_{vj}\, \mathcal N(t;\; \Lambda_{vj},\, s^2), \qquad
               s^2 = \max\big(\sigma^2 \max(1, \Lambda_{max} - \Lambda_{min}),\; \Delta^2\big)

@@ -1,4 +1,4 @@
-"""Jacobians between the layers of a network, one of each example."""
+"""Exact Jacobians of single examples, of a network and between its layers."""
 
 from collections.abc import Sequence
 
@@ -14,6 +14,8 @@ def input_output_jacobian(
     function: Function, inputs: Float[Array, "examples ..."]
 ) -> Float[Array, "examples out inputs"]:
     r"""Computes the derivative of a network's output with respect to its inputs, exactly and for each example.
+
+    Use it when the Jacobian fits into memory; `jacobian_moments` estimates what large ones say.
 
     .. math:: J(x) = \partial f(x) / \partial x
 
@@ -46,6 +48,8 @@ def intermediate_jacobian(
     function: Function, inputs: Float[Array, "examples ..."], start: str | None = None, end: str | None = None
 ) -> Float[Array, "examples out inputs"]:
     r"""Computes the derivative of one layer's features with respect to another's, exactly and for each example.
+
+    Use it to see how one part of a network transmits signals and gradients.
 
     .. math:: J(x) = \partial h_{end}(x) / \partial h_{start}(x)
 
@@ -91,6 +95,8 @@ def layer_jacobians(
     function: Function, inputs: Float[Array, "examples ..."], layers: Sequence[str]
 ) -> dict[str, Float[Array, "examples out inputs"]]:
     r"""Computes the derivative of each layer with respect to the one before it, exactly and for each example.
+
+    Use it to find the layer at which signals or gradients vanish or explode.
 
     .. math:: J_l(x) = \partial h_l(x) / \partial h_{l-1}(x), \qquad h_0 = x
 

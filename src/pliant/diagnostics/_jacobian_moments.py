@@ -1,4 +1,4 @@
-"""Moments of Jacobians that are too large to be made."""
+"""Moments of the singular values of Jacobians that do not fit into memory."""
 
 from typing import Any, NamedTuple
 
@@ -33,7 +33,9 @@ def jacobian_moments(
     num_samples: int = 16,
     num_iterations: int = 20,
 ) -> JacobianMoments:
-    r"""Estimates the mean square and the largest of a Jacobian's singular values, without making the Jacobian.
+    r"""Estimates the mean square and the largest of a Jacobian's singular values, without forming the Jacobian.
+
+    Use it where the Jacobian does not fit into memory.
 
     .. math:: \sum_i \sigma_i^2 \approx \frac1S \sum_{s=1}^S \lVert J^\top z_s \rVert^2, \quad z_s \in \{-1, 1\}^m,
               \qquad \sigma_{max} \approx \lVert J v \rVert, \quad v \leftarrow J^\top J v / \lVert J^\top J v \rVert

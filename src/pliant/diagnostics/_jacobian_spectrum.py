@@ -1,4 +1,4 @@
-"""Singular values of Jacobians: how far each layer, and the whole network, is from dynamical isometry."""
+"""Singular values of Jacobians: the distance of each layer and of the whole network from dynamical isometry."""
 
 import functools
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ _IO_METRICS = {"sigma_max": "sigma_max", "condition_log10": "condition_log10", "
 
 
 class JacobianSpectrum(NamedTuple):
-    """What `jacobian_spectrum` returns: singular values, and means over examples of what is said of each."""
+    """What `jacobian_spectrum` returns: singular values, and numbers averaged over examples."""
 
     singular_values: Float[np.ndarray, "examples rank"]
     """Descending."""
@@ -68,11 +68,13 @@ class JacobianSpectrum(NamedTuple):
 def jacobian_spectrum(jacobians: Float[np.ndarray, "examples out inputs"]) -> JacobianSpectrum:
     r"""Measures Jacobians by their singular values.
 
+    Use it to see how far a layer or a network is from dynamical isometry.
+
     .. math:: \kappa = \sigma_{max} / \sigma_{min}, \qquad
               \text{deviation} = \sqrt{\tfrac1k \textstyle\sum_i (\sigma_i - 1)^2}, \qquad k = \min(m, n)
 
     Of each example, then averaged. On the host, in float64. Through ReLU many singular values are exactly 0, so the
-    smallest says nothing: look at `zero_fraction` and at the condition number of the part that is not zero.
+    smallest is uninformative: look at `zero_fraction` and at the condition number of the part that is not zero.
 
     Args:
       jacobians: one matrix an example.

@@ -37,7 +37,7 @@ def require_features(features: Features) -> None:
 
 
 def layer_fractions(flags: Mapping[str, Bool[Array, "..."]], measured: Mapping[str, Array]) -> LayerFractions:
-    """How many flags are up; NaN in layers where what they were measured from is not finite, and in all together.
+    """The fraction of flags that are True; NaN in layers with values that are not finite, and then over all layers.
 
     Args:
       flags: by hidden layer, (…, units); axes before the last are averaged over.

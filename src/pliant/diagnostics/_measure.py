@@ -1,4 +1,4 @@
-"""Diagnostics of a subject: the device part of several at once, then their numbers."""
+"""Runs diagnostics on a subject: first the device part of all, then their numbers on the host."""
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ _LONGEST = 300
 
 
 def measure(subject: Subject, diagnostics: Sequence[str | Diagnostic]) -> dict[str, Any]:
-    """The device part of diagnostics, each with a key of its own; of those that share it under the first's name.
+    """Runs the device part of diagnostics, each with its own key; a part that several share is run once.
 
     Args:
       subject: what is measured.
@@ -47,7 +47,7 @@ def summarize(
     measured: Mapping[str, Any],
     others: Sequence[str | Diagnostic] = (),
 ) -> dict[str, Measured]:
-    """Numbers and arrays by diagnostic.
+    """Turns what `measure` returned into numbers and arrays, by diagnostic.
 
     Args:
       diagnostics: some of those that were measured, or their names.
@@ -70,7 +70,7 @@ def summarize(
 
 
 def failure(attempt: Callable[[], Any]) -> str | None:
-    """Why something fails, whatever the exception: networks are other people's code. None if it does not.
+    """Calls a function and returns why it failed, whatever the exception; None if it succeeded.
 
     Example:
       >>> failure(lambda: 1 / 0), failure(lambda: 1)
@@ -84,7 +84,7 @@ def failure(attempt: Callable[[], Any]) -> str | None:
 
 
 def in_one_line(error: Exception) -> str:
-    """What an exception says, in one line.
+    """The message of an exception, in one line.
 
     Example:
       >>> in_one_line(KeyError("conv"))

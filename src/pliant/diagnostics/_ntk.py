@@ -1,4 +1,4 @@
-"""The empirical neural tangent kernel: how a gradient step on one example moves the outputs of all others."""
+"""The empirical neural tangent kernel: how a gradient step on one example changes the outputs of the others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -49,11 +49,13 @@ def ntk(
 ) -> NTK:
     r"""Computes the empirical neural tangent kernel, exactly.
 
+    Use it to see which examples a gradient step can tell apart; on small batches, because it is costly.
+
     .. math:: \Theta_{(a,c),(b,d)} = \sum_{w} \frac{\partial f_c(x_a)}{\partial w} \cdot
               \frac{\partial f_d(x_b)}{\partial w}, \qquad
               K_{ab} = \frac1C \sum_{c=1}^C \Theta_{(a,c),(b,c)}
 
-    summed over all parameter leaves w, biases and norms among them. The N·C × P matrix of derivatives is never there.
+    summed over all parameter leaves w, biases and norms among them. The N·C × P matrix of derivatives is never formed.
     A kernel that is multiplied by one vector of each example, and not read elsewhere, contributes
 
     .. math:: (A A^\top) \circ (D D^\top)

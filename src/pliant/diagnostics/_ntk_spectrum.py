@@ -1,4 +1,4 @@
-"""Numbers from an empirical neural tangent kernel: how evenly, and how far, a gradient step moves the outputs."""
+"""Eigenvalues of an empirical neural tangent kernel: how evenly and how far a gradient step moves the outputs."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -46,6 +46,8 @@ class NTKSpectrum(NamedTuple):
 
 def ntk_spectrum(matrix: Float[np.ndarray, "rows rows"]) -> NTKSpectrum:
     r"""Measures the spectrum of a kernel matrix.
+
+    Use it to see how many directions of the output gradient descent can learn at a similar speed.
 
     .. math:: \kappa = \frac{\lambda_1}{\max(\lambda_n, \epsilon \lambda_1)}, \qquad
               \exp\Big(-\sum_i p_i \ln p_i\Big), \qquad \frac{(\sum_i \lambda_i)^2}{\sum_i \lambda_i^2}, \qquad
@@ -112,6 +114,8 @@ def ntk_spectrum(matrix: Float[np.ndarray, "rows rows"]) -> NTKSpectrum:
 def rayleigh(matrix: Float[np.ndarray, "rows rows"], gradient: Float[np.ndarray, "..."]) -> float:
     r"""Measures how far a kernel carries a step along a gradient.
 
+    Use it to see how fast a gradient step lowers this loss, not an average one.
+
     .. math:: \rho(g) = \frac{g^\top \Theta\, g}{\lVert g \rVert^2}
 
     With g the gradient of a loss by the outputs, a gradient step of size η lowers the loss by :math:`\eta \rho(g)
@@ -154,6 +158,8 @@ def rayleigh(matrix: Float[np.ndarray, "rows rows"], gradient: Float[np.ndarray,
 
 def layer_traces(traces: Mapping[str, Any]) -> dict[str, float]:
     """Adds up what the leaves of each layer contribute to the mean eigenvalue of a kernel.
+
+    Use it to see which layers do the learning.
 
     Args:
       traces: by the paths of leaves, as from `ntk`.

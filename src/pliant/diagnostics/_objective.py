@@ -1,4 +1,4 @@
-"""The loss of somebody else's network: cross-entropy for classes, squared error for values."""
+"""The loss of a user's own network: cross-entropy for classes, squared error for values."""
 
 from collections.abc import Callable
 from typing import Any

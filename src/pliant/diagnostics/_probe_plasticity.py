@@ -39,7 +39,9 @@ class ProbePlasticity(NamedTuple):
 def sine_targets(
     function: Callable[[Params, Any], Array], params: Params, initial_params: Params, inputs: Shaped[Array, "batch ..."]
 ) -> Float[Array, "batch *space out"]:
-    r"""Makes a regression target that asks a network to tell all inputs apart.
+    r"""Makes a regression target for which a network must tell all inputs apart.
+
+    Use it to test a network on functions that no task has taught it.
 
     .. math:: g(x) = a + \sin(10^5 f(x; \theta')), \qquad a = \mathbb E_x f(x; \theta)
 
@@ -49,7 +51,7 @@ def sine_targets(
     Args:
       function: `function(params, inputs) -> output`, (batch, …), in float32 or wider.
       params: θ, of the network whose plasticity is asked.
-      initial_params: θ', drawn anew.
+      initial_params: θ', newly sampled.
       inputs: x.
 
     Returns:
@@ -97,11 +99,13 @@ def probe_plasticity(
     num_steps: int = 2000,
     batch_size: int = 32,
 ) -> ProbePlasticity:
-    r"""Measures plasticity as how well the network can be trained to random targets.
+    r"""Measures plasticity as how well copies of the network can be trained to fit random targets.
+
+    Use it for plasticity itself, the ability to fit new targets, where training copies is affordable.
 
     .. math:: P(\theta) = \frac1n \sum_j \Big(\mathrm{Var}(g_j) - \mathbb E_x (f(x; \theta_j^*) - g_j(x))^2\Big)
 
-    where :math:`g_j` are `sine_targets` and :math:`\theta_j^*` is what the optimizer makes of a copy of θ; variance and
+    where :math:`g_j` are `sine_targets` and :math:`\theta_j^*` are the parameters of a trained copy; variance and
     error are averaged over examples and outputs. Copies start with a fresh state of the optimizer, one after the other.
     Targets and batches depend on the key alone, but for the offset a: compare networks under the same key.
 

@@ -1,4 +1,4 @@
-"""What tridiagonal matrices of Lanczos say about a spectrum."""
+"""Eigenvalues and their shares from the tridiagonal matrices of Lanczos."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,9 @@ class Quadrature(NamedTuple):
 
 
 def quadrature(alphas: Float[np.ndarray, " steps"], betas: Float[np.ndarray, " steps-1"]) -> Quadrature:
-    r"""Finds the nodes and weights of the Gauss quadrature that a tridiagonal matrix stands for.
+    r"""Computes the nodes and weights of the Gauss quadrature of a tridiagonal matrix.
+
+    Use it to read eigenvalues and their shares off the result of `lanczos`.
 
     .. math:: T = U \Lambda U^\top, \qquad
               \tfrac{1}{\lVert z \rVert^2} z^\top g(H)\, z \approx \sum_j \omega_j\, g(\Lambda_j), \quad

@@ -1,4 +1,4 @@
-"""Ranks of feature matrices: in how many directions the last hidden layer speaks."""
+"""Ranks of feature matrices: the number of directions that the last hidden layer uses."""
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -20,6 +20,8 @@ _ROUNDING = 1e-12  # of a sum of shares, so that ties with 1 − δ count as rea
 
 def effective_rank(matrix: Float[np.ndarray, "rows columns"], *, power: float = 1, centered: bool = False) -> float:
     r"""Measures the effective rank: the exponential of the entropy of the normalised singular values.
+
+    Use it as a smooth count of the directions that features use; it does not depend on their scale.
 
     .. math:: \exp\Big(-\sum_i p_i \ln p_i\Big), \qquad p_i = \sigma_i^a / \textstyle\sum_j \sigma_j^a
 
@@ -57,6 +59,8 @@ def effective_rank(matrix: Float[np.ndarray, "rows columns"], *, power: float = 
 def participation_ratio(matrix: Float[np.ndarray, "rows columns"]) -> float:
     r"""Measures the participation ratio of the singular values.
 
+    Use it as a count of directions that small singular values change less than `effective_rank`.
+
     .. math:: \frac{(\sum_i \sigma_i)^2}{\sum_i \sigma_i^2} = \frac{1}{\sum_i p_i^2}, \qquad
               p_i = \sigma_i / \textstyle\sum_j \sigma_j
 
@@ -87,7 +91,9 @@ def participation_ratio(matrix: Float[np.ndarray, "rows columns"]) -> float:
 
 
 def srank(matrix: Float[np.ndarray, "rows columns"], delta: float = 0.01) -> float:
-    r"""Measures the srank: how many singular values it takes for a share 1 − δ of their sum.
+    r"""Measures the srank: the number of singular values that make up a share 1 − δ of their sum.
+
+    Use it to compare with work on implicit under-parameterisation; it is a whole number.
 
     .. math:: \min\Big\{k : \sum_{i \le k} \sigma_i \Big/ \textstyle\sum_j \sigma_j \ge 1 - \delta\Big\}
 
@@ -124,9 +130,11 @@ def srank(matrix: Float[np.ndarray, "rows columns"], delta: float = 0.01) -> flo
 def stable_rank(matrix: Float[np.ndarray, "rows columns"]) -> float:
     r"""Measures the stable rank, also called numerical rank.
 
+    Use it to see whether one direction dominates the features.
+
     .. math:: \frac{\lVert A \rVert_F^2}{\lVert A \rVert_2^2} = \frac{\sum_i \sigma_i^2}{\sigma_1^2}
 
-    Never above `effective_rank(matrix, power=2)`, and hardly moved by small singular values.
+    Never above `effective_rank(matrix, power=2)`, and hardly changed by small singular values.
 
     Args:
       matrix: features (examples, width) or weights; not centred. Computed on the host in float64.
@@ -152,7 +160,9 @@ def stable_rank(matrix: Float[np.ndarray, "rows columns"]) -> float:
 
 
 def feature_rank(matrix: Float[np.ndarray, "examples width"], threshold: float = 0.01) -> float:
-    r"""Measures the feature rank: how many singular values are above an absolute threshold.
+    r"""Measures the feature rank: the number of singular values above an absolute threshold.
+
+    Use it when the scale of features matters too, as in the capacity of value networks.
 
     .. math:: \#\big\{i : \sigma_i(\Phi) / \sqrt n > \epsilon\big\}
 

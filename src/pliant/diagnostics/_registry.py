@@ -1,4 +1,4 @@
-"""The diagnostics that runs sample, by name, and the sets that they come in."""
+"""The diagnostics that runs measure, by name, and named sets of them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -65,7 +65,7 @@ SETS: Mapping[str, tuple[str, ...]] = {
     "standard": tuple(name for name, each in DIAGNOSTICS.items() if each.cost in ("cheap", "spectral")),
     "full": tuple(DIAGNOSTICS),
 }
-"""What a single word stands for."""
+"""Diagnostics by the name of a set."""
 
 _PLACES = {id(each): place for place, each in enumerate(DIAGNOSTICS.values())}
 

@@ -1,4 +1,4 @@
-"""Representation change: how far the hidden layers have moved since an earlier moment."""
+"""Representation change: how much the features of the hidden layers have changed since an earlier moment."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -22,7 +22,9 @@ class RepresentationChange(NamedTuple):
 
 
 def representation_change(now: Features, previous: Features) -> RepresentationChange:
-    r"""Measures the relative representation change.
+    r"""Measures the relative change of the features of each layer.
+
+    Use it to see whether a new task changes the features, or only the head.
 
     .. math:: \mathbb E_x \frac{\lVert h_{now}(x) - h_{prev}(x) \rVert_2}{\lVert h_{prev}(x) \rVert_2 + 10^{-8}}
 

@@ -1,4 +1,4 @@
-"""What a network of somebody else returns: its output, and the features of its layers."""
+"""Finds the output and the features of the layers in what a user's own network returns."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Returned(NamedTuple):
 
 
 def returned(result: Any) -> Returned:
-    """Takes apart what `apply` returned.
+    """Separates the output, the features and everything else in what `apply` returned.
 
     Args:
       result: an array; something with a field or key "output" or "logits", and perhaps "features"; a dictionary of one

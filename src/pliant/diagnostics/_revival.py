@@ -23,12 +23,14 @@ class Revival(NamedTuple):
 
 
 def revival(before: Features, after: Features, num_units: Mapping[str, int] | None = None) -> Revival:
-    r"""Measures which share of the dead units came back to life, and which share of the others died.
+    r"""Measures the share of dead units that fire again, and the share of the others that died.
+
+    Use it to tell a fixed set of dead units from one that units leave and join.
 
     .. math:: \frac{\#(D_0 \setminus D_1)}{\# D_0}, \qquad \frac{\#(D_1 \setminus D_0)}{N - \# D_0}
 
     with :math:`D_0` and :math:`D_1` the units that never fire before and after, and N the number of all units. A dead
-    ReLU unit has no gradient: what revives it is a change of the layers before it, or something else than the loss.
+    ReLU unit has no gradient: it is revived by a change in the layers before it, or by something other than the loss.
 
     Args:
       before: post-activation arrays by hidden layer, (batch, …, width), at an earlier moment of the network.

@@ -1,4 +1,4 @@
-"""Sample plasticity: what an update does for the examples that it was made from."""
+"""Sample plasticity: how much one update lowers the loss of the examples that it was made from."""
 
 import jax.numpy as jnp
 
@@ -7,7 +7,9 @@ from pliant.types import Diagnostic, Info, Number, Scalar, State, Update
 
 
 def sample_plasticity(loss_before: Scalar, loss_after: Scalar, eps: Number = 1e-8) -> Scalar:
-    r"""Measures which share of the loss of a batch the update on that batch removes.
+    r"""Measures the share of a batch's loss that one update on that batch removes.
+
+    Use it as a cheap measure of plasticity: one update and two losses.
 
     .. math:: p = \mathrm{clip}\Big(1 - \frac{L_{after}}{\max(L_{before}, \epsilon)},\ 0,\ 1\Big)
 

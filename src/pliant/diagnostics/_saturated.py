@@ -1,4 +1,4 @@
-"""Units at the ends of their activation: where it is flat, and where it is a straight line."""
+"""Saturated and linearised units: those at a flat end, or on one straight piece, of their activation."""
 
 from collections.abc import Mapping
 
@@ -16,9 +16,11 @@ def saturated(
 ) -> LayerFractions:
     r"""Measures the fraction of activations that are close to a bound of their activation function.
 
+    Use it for bounded activations such as tanh and sigmoid, where `dormant` sees nothing wrong.
+
     .. math:: \frac{1}{nN} \#\{(x, i) : h_i(x) < l + \epsilon \ \text{or}\ h_i(x) > u - \epsilon\}
 
-    There the function is flat and lets hardly any gradient through: for tanh its slope is 1 − h², at most 0.02.
+    There the function is flat and passes hardly any gradient: for tanh its slope is 1 − h², at most 0.02.
 
     Args:
       activations: post-activation arrays by hidden layer, (batch, …, width), all behind functions with these bounds.
@@ -63,6 +65,8 @@ def is_linearized(
 ) -> Bool[Array, " width"]:
     """True at units whose activations have the same sign, and are never 0, on all examples.
 
+    Use it to see which units are linearised; `linearized` counts them.
+
     Args:
       activations: post-activation features behind a function with its only kink at 0.
       num_units: if the last axis holds each unit several times, unit index fastest (CReLU): then one of its copies has
@@ -94,6 +98,8 @@ def is_linearized(
 
 def linearized(activations: Features, num_units: Mapping[str, int] | None = None) -> LayerFractions:
     r"""Measures the fraction of linearised units: those that stay on one side of their activation's kink.
+
+    Use it for activations with a kink, to see how much nonlinearity is left.
 
     .. math:: \frac1N \#\{i : h_i(x) > 0 \ \forall x \ \text{or}\ h_i(x) < 0 \ \forall x\}
 

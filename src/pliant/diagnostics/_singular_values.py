@@ -1,4 +1,4 @@
-"""Singular values on the host, and what only depends on them: shared by the ranks of features and of weights."""
+"""Singular values on the host, and the ranks that depend on them alone."""
 
 import hashlib
 from collections import deque

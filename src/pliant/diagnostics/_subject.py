@@ -1,4 +1,4 @@
-"""What diagnostics ask of a subject: its features, outputs and losses, always in eval mode."""
+"""A subject's features, outputs and losses, always in evaluation mode."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -57,9 +57,9 @@ def with_picked(subject: Subject, output: PyTree, one: Array) -> PyTree:
 
 
 def outputs_in_blocks(subject: Subject) -> Callable[[Params, PyTree], Array]:
-    """The same as `outputs`, a few examples after others if the features of all are large.
+    """The same as `outputs`, computed in blocks of examples if the features of all are large.
 
-    Derivatives compute the features of a block anew, so that memory does not grow with the number of examples.
+    Derivatives recompute the features of each block, so that memory does not grow with the number of examples.
     """
     return lambda params, inputs: picked(subject, _in_blocks(subject)(params, inputs))
 

@@ -1,4 +1,4 @@
-"""Which leaves of somebody else's parameters are measured: one rule for all diagnostics."""
+"""Which leaves of a user's parameters are measured: one rule for all diagnostics."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from pliant.types import Params, leaf_path
 
 
 class Trained(NamedTuple):
-    """The parameters among the leaves of a tree: floating-point arrays, but for those that are frozen.
+    """The parameters among the leaves of a tree: floating-point arrays, except frozen ones.
 
     Example:
       >>> params = {"step": 3, "w": np.ones(2, np.float16), "relu": jax.nn.relu, "key": jax.random.key(0)}
@@ -66,7 +66,7 @@ class Trained(NamedTuple):
 
 
 def find_trained(params: Params) -> Trained:
-    """Takes all floating-point arrays for parameters, but for the state that Flax keeps beside them.
+    """Treats all floating-point arrays as parameters, except the state that Flax keeps beside them.
 
     Example:
       >>> find_trained({"table": jnp.arange(3), "w": jnp.ones(2)}).paths

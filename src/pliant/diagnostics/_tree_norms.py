@@ -1,4 +1,4 @@
-"""Sizes of parameters, gradients and updates, leaf by leaf."""
+"""Norms and sizes of trees of parameters, gradients or updates, leaf by leaf."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from pliant.xla.squares import total_norm
 
 
 def widened(tree: Params, kind: str = "parameters") -> Params:
-    """The leaves in float32 or wider: bfloat16 would lose what is summed.
+    """The leaves in float32 or wider, because sums in bfloat16 lose digits.
 
     Args:
       tree: the leaves.
@@ -53,7 +53,7 @@ def matrices(params: Params, mask: Mask, output_axes: OutputAxes) -> dict[str, A
 
 
 def count(tree: Params) -> int:
-    """How many numbers there are in all leaves together.
+    """The number of entries in all leaves together.
 
     Example:
       >>> count({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)})

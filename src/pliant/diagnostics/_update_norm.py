@@ -1,4 +1,4 @@
-"""Size of the update: how far the optimizer goes in one step."""
+"""The size of an optimizer step."""
 
 from typing import NamedTuple
 
@@ -19,12 +19,14 @@ class UpdateNorm(NamedTuple):
 
 
 def update_norm(change: Params, params: Params) -> UpdateNorm:
-    r"""Measures the size of an update, and relative to the parameters that it changes.
+    r"""Measures the norm of an update, also relative to the norm of the parameters.
+
+    Use it to see whether learning slows down because weights grow.
 
     .. math:: \lVert \Delta\theta \rVert_2, \qquad \frac{\lVert \Delta\theta \rVert_2}{\lVert \theta \rVert_2}
 
-    with norms over all leaves together. The quotient is what a scale-invariant network feels: it falls as weights grow.
-    Sums are in float32.
+    with norms over all leaves together. The quotient is the step size that a scale-invariant network sees: it falls as
+    weights grow. Sums are in float32.
 
     Args:
       change: Δθ, what the optimizer adds to the parameters.

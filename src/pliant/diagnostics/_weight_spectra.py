@@ -1,4 +1,4 @@
-"""Spectra of weights: how kernels stretch and squash what passes through them."""
+"""Singular values of kernels: how they stretch and shrink their inputs."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -19,7 +19,7 @@ _SMALLEST = 1e-12
 
 
 class WeightSpectrum(NamedTuple):
-    """The singular values of one kernel, and what they say."""
+    """The singular values of one kernel, and numbers derived from them."""
 
     singular_values: Float[np.ndarray, " smaller"]
     """Descending, as many as the smaller side of the matrix view."""
@@ -40,6 +40,8 @@ class WeightSpectrum(NamedTuple):
 
 def weight_spectra(params: Params, mask: Mask = None, output_axes: OutputAxes = None) -> Mapping[str, WeightSpectrum]:
     r"""Measures the singular values of kernels.
+
+    Use it to see how each kernel stretches and shrinks its inputs.
 
     .. math:: \kappa = \frac{\sigma_{\max}}{\max(\sigma_{\min}, \epsilon\,\sigma_{\max})}, \qquad
               \frac1m \sum_{i=1}^m (\sigma_i^2 - 1)^2, \qquad \mathrm{std}_i \ln \max(\sigma_i, \epsilon\,\sigma_{\max})

@@ -1,4 +1,4 @@
-"""Weights: their size, and their distance from isometry."""
+"""The size of weights, and their distance from isometry."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -29,6 +29,8 @@ class IsometryDeviation(NamedTuple):
 
 def isometry_deviation(params: Params, mask: Mask = None, output_axes: OutputAxes = None) -> IsometryDeviation:
     r"""Measures how far kernels are from isometry.
+
+    Use it to follow in one number how far hidden kernels drift from isometry; `weight_spectra` has details.
 
     .. math:: \frac1m \lVert A^\top A - I \rVert_F^2 = \frac1m \sum_{i=1}^m (\sigma_i^2 - 1)^2
 
@@ -75,7 +77,9 @@ class WeightNorm(NamedTuple):
 
 
 def weight_norm(params: Params) -> WeightNorm:
-    r"""Measures how large the parameters are.
+    r"""Measures the norm of the parameters, and their mean and largest absolute value.
+
+    Use it to see whether parameters grow without bound.
 
     .. math:: \lVert\theta\rVert_2 = \sqrt{\textstyle\sum_l \lVert\theta_l\rVert^2}, \qquad
               \frac1P \sum_i |\theta_i|, \qquad \max_i |\theta_i|

@@ -2,10 +2,11 @@
 
 XLA:CPU sends a convolution to its fast kernel only in the form NHWC × HWIO → NHWC. It rewrites other forms into that
 one, but not inside loops (jax-ml/jax#12868), where JAX's own gradients of a convolution then run about fifty times
-slower. So on the CPU a convolution and its two gradients are primitives of their own, computed in that form.
+slower. So a convolution and its two gradients are primitives, which are lowered to that form on the CPU. On all other
+platforms they are lowered to the stock convolution and its gradients, which the GPU's libraries know.
+
 Of images x, kernel k and the output's gradient g, the number ⟨g, x ∗ k⟩ is linear in each. Each primitive is its
 gradient to one of the three, so they are each other's gradients, and JAX derives forward mode and all orders from that.
-Elsewhere it is the stock convolution, whose gradients the GPU's libraries know.
 """
 
 import functools
@@ -82,7 +83,8 @@ def convolution(
 
     Differs from:
       `jax.lax.conv_general_dilated`, with the same numbers: that one's gradients are slow in loops on a CPU, and so is
-      all of it where the kernel has more rows times columns than the image. Under `shard_map` wants `check_vma=False`.
+      all of it where the kernel has more rows times columns than the image. Under `shard_map`
+      it requires `check_vma=False`.
     """
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
@@ -229,7 +231,7 @@ def _to_kernel(
 ) -> Float[Array, "rows columns channels out"]:
     """The gradient of ⟨g, x ∗ k⟩ to k: x convolved with g as the kernel, examples in the place of channels.
 
-    A few examples after the others: g of all of them is larger than a core's cache, and would be read anew for every
+    In blocks of examples: g of all of them is larger than a core's cache, and would be read again for every
     few of x's channels: up to twice as slow (`benchmarks/convolutions.py`). The sum over examples is in float32 or
     wider: in bfloat16 it would stop growing at 256 times what is added.
 

@@ -1,9 +1,9 @@
 """Broadcasts whose gradients are fast on CPU.
 
-XLA:CPU sums the rows of a long matrix by windows. Halves added to halves, until few rows are left, take a tenth of the
-time and are more exact. Such sums are a batch's statistics, and the gradients of biases and scales. So `spread` and
-`total`, each the other's gradient, are primitives, from which JAX derives forward mode and all orders. As convolutions
-do, they want `check_vma=False` under `shard_map`.
+XLA:CPU sums the rows of a long matrix by windows. Adding one half to the other until few rows are left takes a tenth of
+the time and is more exact. Such sums are a batch's statistics, and the gradients of biases and scales. `spread` and
+`total` are primitives, each the other's gradient, from which JAX derives forward mode and all orders. Elsewhere than on
+the CPU they are lowered to the stock operations. They require `check_vma=False` under `shard_map`.
 """
 
 import functools

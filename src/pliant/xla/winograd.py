@@ -4,8 +4,8 @@ r"""Winograd's convolution with kernels of 3 × 3: 16 products where the definit
 
 for every tile d of 4 × 4 inputs, whose outputs y are 2 × 2. Over channels, each of the 16 entries is one product of
 matrices, (tiles, in) times (in, out). Tiles overlap by two. A few examples go through all steps before the next ones,
-so that what is in between stays in a core's cache. Rounding errors are about those of the definition, a few 10⁻⁷ of the
-largest output.
+so that intermediate results stay in a core's cache. Rounding errors are about those of the definition: a few 10⁻⁷ of
+the largest output.
 
 References:
   Lavin, Gray, `Fast Algorithms for Convolutional Neural Networks <https://arxiv.org/abs/1509.09308>`_, 2015. Section

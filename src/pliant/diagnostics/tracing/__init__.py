@@ -1,4 +1,4 @@
-"""What a network's traced program tells: its layers, its parameters' uses, and the paths between features."""
+"""Reads a network's traced program: its layers, where parameters are used, and the paths between features."""
 
 from pliant.diagnostics.tracing._infer import Form, as_returned, find_frozen, infer
 from pliant.diagnostics.tracing._parameter_uses import (

@@ -1,4 +1,4 @@
-"""Which axes of values index units, and which axes of parameters index outputs: followed, not guessed."""
+"""Follows which axes of values index units, and which axes of parameters index outputs."""
 
 import math
 from collections import defaultdict
@@ -44,7 +44,7 @@ class Followed(NamedTuple):
 
 
 def follow(graph: Graph, parameters: Sequence[int], data: Iterable[int]) -> Followed:
-    """Follows units from the products that make them, and parameters to the products that read them.
+    """Follows units from the products that compute them, and parameters to the products that read them.
 
     Args:
       graph: of a program.
@@ -213,7 +213,7 @@ class _Follower:
 
 
 def origins_of(graph: Graph, node: Node, operand: int, value: int) -> tuple[Axes, ...] | None:
-    """Of which axes of its operand each axis of an output consists; None if the node does not say."""
+    """The axes of its operand that make up each axis of an output; None if unknown for this kind of node."""
     old, new, params = graph.shape(operand), graph.shape(value), node.params
     same = tuple(frozenset({axis}) for axis in range(len(old)))
     if node.name == "transpose":
@@ -245,7 +245,7 @@ def origins_of(graph: Graph, node: Node, operand: int, value: int) -> tuple[Axes
 
 
 def regrouped(old: Sequence[int], new: Sequence[int]) -> tuple[Axes, ...]:
-    """Of which old axes each new axis of a reshape consists, axes of length 1 apart.
+    """The old axes that make up each new axis of a reshape, ignoring axes of length 1.
 
     Example:
       >>> [sorted(axes) for axes in regrouped((2, 1, 3, 4), (2, 12))]

@@ -1,4 +1,4 @@
-"""A program as a graph: what is computed from what, through all the programs that it calls."""
+"""A traced program as a graph of operations, including those of all programs that it calls."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -233,7 +233,7 @@ def called(equation: JaxprEqn) -> ClosedJaxpr | None:
 
 
 def is_copy(name: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
-    """Whether an operation has the same numbers in and out: perhaps in another shape or precision."""
+    """Whether an operation returns the numbers of its input, perhaps in another shape or precision."""
     if name == "convert_element_type":
         return all(jax.numpy.issubdtype(aval.dtype, jax.numpy.floating) for aval in (inputs[0], outputs[0]))
     if name == "broadcast_in_dim":

@@ -1,4 +1,4 @@
-"""The layers and kernels of a network that comes without a wiring, from its traced program."""
+"""Infers the layers and kernels of a network without a wiring from its traced program."""
 
 import math
 from collections import defaultdict
@@ -19,7 +19,7 @@ _GIVE_WIRING = "give wiring="
 
 
 class Form(NamedTuple):
-    """How the layers of a feature are brought into the form (batch, …, units)."""
+    """How the activations of a layer are brought into the form (batch, …, units)."""
 
     feature: str
     batch: int = 0
@@ -110,7 +110,7 @@ def infer(function: Function, params: Params, inputs: PyTree) -> Inferred:
 
 
 def find_frozen(function: Callable[[Params, PyTree], Any], params: Params, inputs: PyTree) -> set[str]:
-    """The leaves that the output depends on, but only behind `stop_gradient`; none if it depends on no others.
+    """The leaves that reach the output only through `stop_gradient`; none if no others reach it.
 
     Example:
       >>> def function(params, x):

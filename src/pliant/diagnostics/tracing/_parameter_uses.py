@@ -182,7 +182,7 @@ def parameter_derivatives(
 
 
 def map_examples(function: Callable[[Any], Any], examples: PyTree, at_once: int) -> Any:
-    """`function` of every example, so many at a time."""
+    """Maps a function over examples, so many at a time."""
     if at_once >= len(jax.tree.leaves(examples)[0]):
         return jax.vmap(function)(examples)
     return jax.lax.map(function, examples, batch_size=at_once)

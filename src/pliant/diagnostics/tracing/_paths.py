@@ -1,4 +1,4 @@
-"""Ways through a network from one feature to another: what Jacobians are derivatives of."""
+"""Paths through a network from one feature to another, whose derivatives are Jacobians."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
@@ -19,7 +19,7 @@ Function: TypeAlias = Callable[[Array], tuple[Array, Features]]
 def segment(
     function: Function, inputs: Array, start: str | None, end: str | None
 ) -> tuple[Callable[[Array], Array], Array]:
-    """What lies between two features as a function of one array, and the array at which it is the network's.
+    """The part of a network between two features as a function of one array, and the value of that array.
 
     Args:
       function: the network.

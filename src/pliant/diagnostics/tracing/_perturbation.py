@@ -1,4 +1,4 @@
-"""Perturbing a function's intermediate arrays where they are, without asking anything of whoever wrote it."""
+"""Perturbs a function's intermediate arrays without changes to its code."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from pliant.types import Features
 def perturbable(
     function: Callable[[PyTree], tuple[Array, Features]],
 ) -> Callable[[PyTree, Features], tuple[Array, Features]]:
-    r"""Makes a function whose features can be perturbed from outside.
+    r"""Makes a function whose features can be perturbed through an argument.
 
     .. math:: h_l = g_l(h_1, \dots, h_{l-1}, x) + \delta_l
 
@@ -81,7 +81,7 @@ def perturbable(
 
 
 def flattened(function: Callable[..., Any], *arguments: Any) -> ClosedJaxpr:
-    """The program of a function with all compiled functions that it calls written out, so that each value has one name.
+    """The program of a function with all compiled functions that it calls inlined, so that each value has one name.
 
     Args:
       function: traceable.
@@ -141,7 +141,7 @@ def _origin(jaxpr: Jaxpr, variable: Any, output: Any) -> tuple[Any, list[JaxprEq
 
 
 def _copied(jaxpr: Jaxpr, equations: list[JaxprEqn], value: Array) -> Array:
-    """A copy anew, with the derivative of a copy."""
+    """Makes the copy again, with the derivative of a copy."""
     for equation in equations:
         if equation.primitive.name != "stop_gradient":
             (value,) = run_one(jaxpr, equation, [value])
@@ -158,7 +158,7 @@ def _undone(jaxpr: Jaxpr, origin: Var, equations: list[JaxprEqn], perturbation: 
 
 
 def run_one(whole: Jaxpr, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
-    """Runs one equation as a program of its own: how functions with rules of their own are bound is JAX's affair."""
+    """Runs one equation as a program of its own, so that JAX binds functions that have custom rules."""
     known = {atom: value for atom, value in zip(equation.invars, inputs, strict=True) if isinstance(atom, Var)}
     program = whole.replace(
         constvars=[],
