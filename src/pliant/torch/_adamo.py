@@ -127,7 +127,7 @@ class AdamO(torch.optim.Optimizer):
             )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Takes a state: of a copy or a pickle whole, or what `load_state_dict` read, once it is checked."""
+        """Sets the state: that of a copy or pickle as it is, that of `load_state_dict` after checks."""
         if "param_groups" in self.__dict__:
             adopt(state["param_groups"], self.param_groups, state["state"])
         super().__setstate__(state)
@@ -247,6 +247,8 @@ class AdamO(torch.optim.Optimizer):
 def param_groups(module: nn.Module, *, head: str | Sequence[str] | None) -> list[dict[str, Any]]:
     """Sorts a network's parameters into a group that `AdamO` keeps near isometry, and the rest.
 
+    Use it to make the first argument of `AdamO`.
+
     The first group has the weights of linear layers and convolutions, (out, in) and (out, in, …). The second group has
     everything else: the head, biases, norms, embeddings, convolutions in groups, transposed convolutions, the stacked
     projection of `torch.nn.MultiheadAttention`, weights that are computed from others (parametrisations, weight norm,
@@ -352,7 +354,7 @@ _before_adam: Callable[[Sequence[dict[str, Any]]], None] = torch.compiler.disabl
 
 
 def _isometry_step(weight: Tensor, size: float | Tensor, gain: float | Tensor, rectangular: str) -> Tensor:
-    """What a weight moves by to descend the gradient of its Gram deviation by `size`, or as far as is stable."""
+    """The change of a weight that descends the gradient of its Gram deviation by `size`, or as far as is stable."""
     with torch.autocast(weight.device.type, enabled=False):
         # At least float32: bfloat16 would lose the signal, which is σ² − s².
         matrix = weight.flatten(1).to(torch.promote_types(weight.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""What the parameter groups and the loaded states of AdamO may say."""
+"""Checks of AdamO's parameter groups and loaded states."""
 
 import difflib
 import math
@@ -44,7 +44,7 @@ def is_trained(weight: Tensor) -> bool:
 
 
 def check_options(group: dict[str, Any]) -> None:
-    """Raises unless AdamO can do what a group says. Keys that belong to other programs are not looked at.
+    """Raises unless a group's options are valid for AdamO. Keys that belong to other programs are ignored.
 
     NumPy's and JAX's numbers become Python's. Tensors stay, because programs change them in place.
 
@@ -109,7 +109,7 @@ def check_update(groups: Sequence[dict[str, Any]]) -> None:
 
 
 def adopt(groups: Sequence[dict[str, Any]], own: Sequence[dict[str, Any]], state: Mapping[Any, Any]) -> None:
-    """Makes the groups and the state of a checkpoint AdamO's, in place.
+    """Converts the groups and the state of a checkpoint to AdamO's, in place.
 
     Options that the checkpoint does not have stay as they are in `own`, the groups before it.
 
@@ -154,7 +154,7 @@ def _require_adam(group: dict[str, Any]) -> None:
 
 
 def _check_moments(parameter: Tensor, entry: dict[str, Any], is_adamo: bool, place: torch.device) -> None:
-    """Raises unless what a checkpoint says of one parameter can be Adam's moments; moves the step to its place."""
+    """Raises unless a checkpoint's entries for one parameter can be Adam's moments; moves the step to its place."""
     shape = tuple(parameter.shape)
     names = {"step", *_MOMENTS}
     if not names & set(entry) and is_adamo:
@@ -178,7 +178,7 @@ def _check_moments(parameter: Tensor, entry: dict[str, Any], is_adamo: bool, pla
 
 
 def _is_misspelt(name: str) -> bool:
-    """Whether a key that is no option is meant to be one: initial_lr, max_lr and lr_scale are schedules' own."""
+    """Whether an unknown key is probably a misspelt option; initial_lr, max_lr and lr_scale belong to schedules."""
     if any(name.startswith(f"{option}_") or name.endswith(f"_{option}") for option in OPTIONS):
         return "isometry" in name
     long = [option for option in OPTIONS if len(option) > 3]

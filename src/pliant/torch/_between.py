@@ -1,4 +1,4 @@
-"""Parameters between the layer that feeds hidden units and the activation whose output is scored."""
+"""Checks for parameters between the layer that feeds hidden units and the activation that is scored."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -49,7 +49,7 @@ def require_nothing_between(module: nn.Module, layers: Sequence[Layer], run: Cal
 
 
 def _hooks(layer: Layer, found: list[tuple[Layer, Tensor]]) -> Iterator[Any]:
-    """Hooks that find the parameters that operations from the feed's output to the activation's work with."""
+    """Hooks that find the parameters used between the feed's output and the activation's."""
     starts: list[Tensor] = []
 
     def start(module: Any, inputs: Any, output: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def _hooks(layer: Layer, found: list[tuple[Layer, Tensor]]) -> Iterator[Any]:
 
 
 def _operands(last: Any, starts: Sequence[Tensor]) -> list[Tensor]:
-    """The leaves that operations on the way from `starts` to `last` work with, at most reshaped or transformed."""
+    """The leaves that operations between `starts` and `last` use, at most reshaped or transformed."""
     order: list[Any] = [last]
     seen = {last}
     for node in order:

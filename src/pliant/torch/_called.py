@@ -1,4 +1,4 @@
-"""How a module is called to be measured: on copies of its tensors, and so that everything is afterwards as before."""
+"""Calls a module on copies of its tensors, and restores everything afterwards."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ _OUTPUTS = ("logits", "last_hidden_state", "out", "output")
 
 
 class Unwrapped(NamedTuple):
-    """A module without what compiles it or spreads it over devices."""
+    """A module without wrappers that compile it or spread it over devices."""
 
     module: nn.Module
     prefix: str
@@ -45,7 +45,7 @@ def unwrapped(module: nn.Module) -> Unwrapped:
 
 
 class Called:
-    """Calls a module on copies of its parameters and buffers, so that what it writes over does not last."""
+    """Calls a module on copies of its parameters and buffers, so that in-place changes do not last."""
 
     def __init__(self, module: nn.Module):
         self.module = module
@@ -55,13 +55,13 @@ class Called:
             self.params = dict(module.named_parameters())
 
     def leaves(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Parameters that derivatives can be taken by."""
+        """Copies of parameters that derivatives can be taken with respect to."""
         if self.is_compiled:
             return {name: self.params[name].requires_grad_() for name in names}
         return {name: self.params[name].detach().requires_grad_() for name in names}
 
     def __call__(self, params: Mapping[str, Tensor], x: Any) -> Any:
-        """What the module returns."""
+        """The module's result."""
         args, kwargs = ((), dict(x)) if isinstance(x, Mapping) else ((x,), {})
         buffers = {name: each.detach().clone() for name, each in self.module.named_buffers()}
         with warnings.catch_warnings():
@@ -72,7 +72,7 @@ class Called:
 
 
 def output_of(result: Any) -> Tensor:
-    """The output among what a module returned: (batch, …).
+    """Finds the output, (batch, …), in what a module returned.
 
     Raises:
       UserError: if that is not clear.
@@ -112,7 +112,7 @@ def with_columns(output: Tensor) -> Tensor:
 
 
 def inputs_for(module: nn.Module, x: Any) -> Any:
-    """The examples as tensors; those of NumPy and lists where, and as wide as, the module's parameters are.
+    """The examples as tensors; NumPy arrays and lists get the device and precision of the module's parameters.
 
     Raises:
       UserError: for what are no numbers, and for no examples.
@@ -190,7 +190,7 @@ def require_real(module: nn.Module) -> None:
 
 @contextlib.contextmanager
 def as_it_was(module: nn.Module) -> Iterator[None]:
-    """Has a module in evaluation mode and uncompiled meanwhile; afterwards all is as before, random states among it.
+    """Puts a module into evaluation mode, uncompiled; on exit restores everything, including random states.
 
     Example:
       >>> net = nn.Dropout()
@@ -247,7 +247,7 @@ def _without_fused_layers() -> Iterator[None]:
 
 
 def random_states(module: nn.Module) -> Sequence[Tensor]:
-    """What random numbers come from; it changes when some are drawn.
+    """The states of all random generators; they change when numbers are drawn.
 
     Example:
       >>> len(random_states(nn.Linear(2, 3)))

@@ -1,4 +1,4 @@
-"""Jacobians and tangent kernels of modules, by autograd alone: whatever can be trained can be differentiated."""
+"""Jacobians and tangent kernels of modules by autograd alone, so that every trainable module is supported."""
 
 import collections
 import warnings
@@ -17,7 +17,7 @@ _AT_ONCE = 2**24  # numbers that a backward pass of several rows may take for on
 
 
 class Captured(TorchFunctionMode):
-    """Keeps what chosen calls return in a forward pass, as it was then, with the place in autograd's graph.
+    """Records what chosen calls return in a forward pass, with their place in autograd's graph.
 
     Example:
       >>> x = torch.ones(2, 3, requires_grad=True)
@@ -64,7 +64,7 @@ class Captured(TorchFunctionMode):
 
 
 def jacobians(output: Tensor, at: Tensor | GradientEdge) -> Tensor:
-    """The Jacobian of each example, of an output by what it was computed from; examples must not depend on each other.
+    """The Jacobian of an output with respect to its input, for each example; examples must be independent.
 
     Returns:
       (examples, outputs, inputs), each flattened.
@@ -154,7 +154,7 @@ def _groups(leaves: Mapping[str, Tensor], most: int) -> Iterator[list[tuple[str,
 
 
 def _gradients(output: Tensor, inputs: Sequence[Any], weights: Tensor) -> Sequence[Tensor | None]:
-    """Gradients of several weighted sums of an output, at once where all operations know how."""
+    """Gradients of several weighted sums of an output, in one batch where all operations support it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of operations for which vmap is a loop
         try:

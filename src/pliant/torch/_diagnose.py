@@ -1,4 +1,4 @@
-"""One call that measures a PyTorch network: PyTorch observes and differentiates, `pliant.diagnostics` does the rest."""
+"""Measures a PyTorch network: PyTorch observes and differentiates, `pliant.diagnostics` does the rest."""
 
 import functools
 import math
@@ -45,12 +45,14 @@ def diagnose(
 ) -> Measured:
     """Measures a network's plasticity, prints a report, and returns the numbers: `pliant.diagnose` for PyTorch.
 
-    The network runs in evaluation mode and on copies of its tensors; afterwards everything is as it was, gradients and
-    random states among it. Hidden layers are found by following what a forward pass computes: every activation that
-    weights read later, whether it is a module or a function; an activation that is called twice is two layers. Units
-    lie where the layer before puts them: last behind linear layers, on axis 1 behind convolutions. Singular values,
-    ranks and fractions are computed by the same functions as those of JAX networks. What cannot be measured is in the
-    report with the reason; the rest is measured all the same. Needs JAX, as `pliant` has it.
+    Use it to ask whether a network that you train is losing plasticity, at any moment of its training.
+
+    The network runs in evaluation mode and on copies of its tensors; gradients, random states and everything else are
+    restored afterwards. Hidden layers are found by following the operations of a forward pass: every activation that
+    weights read later, whether it is a module or a function. An activation that is called twice is two layers. Units
+    are on the last axis after linear layers, and on axis 1 after convolutions. Singular values, ranks and fractions are
+    computed by the same functions as those of JAX networks. The report gives the reason for whatever could not be
+    measured. Requires JAX.
 
     Args:
       module: called as `module(x)`. The output is (batch, out): what it returns, the first entry of a tuple, or
@@ -108,7 +110,7 @@ def diagnose(
 def _measured(
     seen: Seen, y: Any, chosen: Sequence[Diagnostic]
 ) -> tuple[dict[str, Measured], dict[str, str], dict[str, str]]:
-    """Part by part: what was found, why others were not, and which single Jacobians are missing."""
+    """Runs every part: what was found, why the others failed, and which single Jacobians are missing."""
     gaps: dict[str, str] = {}
     features = functools.cache(lambda: _of_features(seen))
     weights = functools.cache(lambda: _of_weights(seen, kernels(seen)))
@@ -134,7 +136,7 @@ def _measured(
 
 
 def _of_features(seen: Seen) -> Subject:
-    """A record of what PyTorch computed, in JAX's layouts: for everything that does not differentiate."""
+    """A subject with the features that PyTorch computed, for diagnostics that do not differentiate."""
     layers = seen.trace.layers
     if not layers:
         raise NotMeasuredError("no hidden layer was found: name modules with layers=")
@@ -149,7 +151,7 @@ def _of_features(seen: Seen) -> Subject:
 
 
 def _of_weights(seen: Seen, tensors: Mapping[str, Tensor]) -> Subject:
-    """A record of weights, or of kernels."""
+    """A subject with weights, or kernels, and nothing else."""
     params, roles, parts = {}, {}, dict(seen.module.named_modules())
     for name, tensor in tensors.items():
         owner, _, own = name.rpartition(".")
@@ -303,7 +305,7 @@ def _summary(name: str, arrays: Any) -> Measured:
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    """In float32 what is narrower.
+    """As a NumPy array, in float32 or wider.
 
     Raises:
       NotMeasuredError: for complex numbers.

@@ -1,4 +1,4 @@
-"""Follows the operations of a forward pass: what is a function of what, and which unit each entry belongs to.
+"""Follows the operations of a forward pass: what depends on what, and which unit each entry belongs to.
 
 An activation is a nonlinear function of one tensor, entry by entry, however many operations it takes. What reads it in
 any other way ends it.
@@ -37,7 +37,7 @@ from pliant.torch._units import along, compact, fits, merged, reduced
 
 
 class Core:
-    """A tensor that may be a hidden layer; kept as it is when something is about to write over it."""
+    """A tensor that may be a hidden layer; copied before something overwrites it."""
 
     def __init__(self, tensor: Tensor, info: "Info", activation: str, name: str, number: int):
         self.tensor = tensor
@@ -231,7 +231,7 @@ class Follower(TorchDispatchMode):
         return found._replace(is_learned=True, frontier=frozenset({len(self.products) - 1}))
 
     def lost(self, infos: Sequence[Info]) -> Info:
-        """What is known of a tensor that was computed out of sight."""
+        """What is known of a tensor that was computed out of PyTorch's sight."""
         found = self.plain(infos, by_weights=True)
         self.read |= found.above
         return found._replace(is_learned=True, frontier=frozenset())

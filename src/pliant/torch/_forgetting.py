@@ -1,4 +1,4 @@
-"""Forgetting an optimizer's gradient statistics at chosen weights."""
+"""Resets an optimizer's gradient statistics at chosen weights."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -59,7 +59,7 @@ def optimizers_in(optimizer: Any) -> list[Any]:
 
 
 def require_statistics(optimizers: Iterable[Any], parameters: Iterable[Tensor]) -> None:
-    """Raises unless whatever optimizers remember of the parameters can be forgotten weight by weight.
+    """Raises unless the optimizers' statistics of the parameters can be reset weight by weight.
 
     Raises:
       UserError: for statistics that weights share, and for entries of unknown names that may be statistics.
@@ -110,7 +110,7 @@ def is_statistic(name: Any, value: Any, parameter: Tensor) -> bool:
 
 
 def _initial(optimizer: Any, parameter: Tensor) -> float:
-    """What Adagrad's sum of squares starts with."""
+    """The initial value of Adagrad's sum of squares."""
     for group in optimizer.param_groups:
         if any(parameter is each for each in group["params"]):
             return float(group.get("initial_accumulator_value", 0.0))

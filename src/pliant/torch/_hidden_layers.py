@@ -1,4 +1,4 @@
-"""Hidden layers of a PyTorch network: what feeds their units, who reads them, and how active they are."""
+"""Hidden layers of a PyTorch network: the layers that feed and read their units, and how active they are."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -50,7 +50,7 @@ class Layer(NamedTuple):
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Everything that a reset rewrites.
+        """All parameters that a reset rewrites.
 
         Raises:
           UserError: for weights that are computed from others, which may have become so since the layer was resolved.
@@ -120,7 +120,7 @@ def _without(shape: Sequence[int], axis: int) -> list[int]:
 
 
 def resolve(module: nn.Module, layer: HiddenLayer) -> Layer:
-    """Looks the modules up.
+    """Finds the modules that `HiddenLayer`s name.
 
     Raises:
       UserError: for unknown names, and modules that no unit can be reset in.

@@ -9,6 +9,8 @@ from pliant.errors import UserError
 class MaxMin(nn.Module):
     r"""Sorts adjacent pairs of units, ascending: an isometry almost everywhere.
 
+    Use it in place of ReLU with `AdamO` or `newton_schulz`, so that the whole network stays near isometry.
+
     .. math:: y_{2i} = \min(x_{2i}, x_{2i+1}), \qquad y_{2i+1} = \max(x_{2i}, x_{2i+1})
 
     The Jacobian is a permutation matrix, so norms and gradients pass unchanged and no unit can die. Where a pair is

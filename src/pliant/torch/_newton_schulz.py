@@ -85,6 +85,8 @@ def newton_schulz(
 ) -> Layer:
     r"""Makes a layer apply the orthogonalised value of its weight, by Newton–Schulz iterations on every call.
 
+    Use it when a layer must stay an isometry whatever the optimizer does; `AdamO` only keeps weights near one.
+
     .. math:: Q(W) = g\, \mathrm{NS}(A / s), \qquad s = \max(1, 1.05\,\hat\sigma), \qquad
               \mathrm{NS}: Y \leftarrow \tfrac32 Y - \tfrac12 Y Y^\top Y \quad \text{(order 1)}
 
@@ -161,6 +163,8 @@ def newton_schulz(
 
 def reproject_(module: nn.Module, iterations: Number = 20) -> int:
     r"""Replaces the weights behind all Newton–Schulz layers by their orthogonalised values, in place.
+
+    Use it after initialisation, and every 10,000 updates or so, to keep the iterations accurate.
 
     .. math:: Y_0 = A / \lVert A^\top A \rVert_F^{1/2}, \qquad Y \leftarrow \tfrac32 Y - \tfrac12 Y Y^\top Y
 

@@ -1,4 +1,4 @@
-"""PyTorch's operations below autograd, by what they do to the entries of a tensor."""
+"""PyTorch's operations below autograd, grouped by what they do to the entries of a tensor."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ MIXING = ("sort", "topk", "glu", "maximum", "minimum")
 
 
 def activation_of(name: str, args: Any, kwargs: Any, operands: Any) -> str:
-    """The operation, by the name of the activation that it is."""
+    """The name of the activation that an operation computes."""
     bounds = dict(zip(("x", "min", "max"), args, strict=False)) | kwargs
     low, high = bounds.get("min"), bounds.get("max")
     if name in ("clamp", "clamp_min", "hardtanh") and isinstance(low, int | float) and low == 0:

@@ -1,4 +1,4 @@
-"""Whether a hidden layer's units are where they are declared to be and nowhere else, found out by changing one."""
+"""Checks by perturbation that a hidden layer's units are where they are declared to be, and nowhere else."""
 
 import contextlib
 import functools
@@ -19,7 +19,7 @@ _SIZES = (100.0, 3.0)
 
 
 class Place(NamedTuple):
-    """Where a unit is to be found."""
+    """Where a unit is in a tensor."""
 
     where: str
     """The activation or the reader that sees it."""
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 
 def require_units_in_place(module: nn.Module, layer: Layer, run: Callable[..., Any]) -> None:
-    """Raises if a change of one unit shows elsewhere than where the layer is scored and where its readers find it.
+    """Raises if a change of one unit shows in other places than those declared for the layer and its readers.
 
     What does not change passes. Norms and gates behind a
     unit may hide where it is, so a layer is refused only if two units, changed a lot and a little, all show elsewhere.
@@ -72,7 +72,7 @@ def require_units_in_place(module: nn.Module, layer: Layer, run: Callable[..., A
 
 
 def _require_no_escape(layer: Layer, ways: Sequence[str]) -> None:
-    """Raises if there is a way around the readers."""
+    """Raises if the unit reaches the output on a path around the readers."""
     if not ways:
         return
     readers = ", ".join(repr(name) for _, (name, _, _) in layer.readers)
@@ -87,7 +87,7 @@ def _require_no_escape(layer: Layer, ways: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _silent(readers: Sequence[Any]) -> Iterator[None]:
-    """Sets the weights of readers to 0 that are not called as modules, so that they give what they gave, too."""
+    """Sets the weights of readers that are not called as modules to 0, so that their outputs do not change either."""
     weights = [reader.weight.detach() for reader in readers]
     values = [weight.clone() for weight in weights]
     try:

@@ -111,7 +111,7 @@ class ReDo:
         self._require_suited()
 
     def step(self, *inputs: Any, **named: Any) -> int:
-        """Counts an update, and resets dormant units if it is one of every F.
+        """Counts an update, and resets dormant units at every F-th.
 
         Args:
           inputs: what the network is called with, on 64 examples or so of the current task; read at those updates only.
@@ -230,7 +230,7 @@ class ReDo:
             self.generator.set_state(state_dict["generator"].cpu())
 
     def _require_suited(self) -> None:
-        """Raises unless every layer is there once, and the optimizers have all its parameters and can forget them."""
+        """Raises unless every layer is given once, and the optimizers can reset all statistics of its parameters."""
         names = [layer.name for layer in self.layers]
         for name in names:
             if names.count(name) > 1:

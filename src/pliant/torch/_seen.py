@@ -1,4 +1,4 @@
-"""A module on examples: what it computes, which of its parameters count, and what can be said of it."""
+"""Runs a module on examples: what it computes, which of its parameters count, and notes for the report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ _ALONE = "one example alone cannot be measured"
 
 
 class NotMeasuredError(Exception):
-    """A part that means nothing for a network; says why."""
+    """Raised for a part that cannot be measured, with the reason."""
 
 
 class Seen(NamedTuple):
@@ -56,7 +56,7 @@ def known(module: nn.Module, name: str, prefix: str) -> str:
 
 
 def see(module: nn.Module, x: Any, head: str | None, layers: Sequence[str] | None) -> Seen:
-    """Runs the module, and finds out what it is."""
+    """Runs the module, and records what it computes."""
     call = Called(module)
     before = random_states(module)
     try:
@@ -148,7 +148,7 @@ def reason(error: Exception) -> str:
 
 
 def notes(seen: Seen) -> dict[str, str]:
-    """What the numbers are about, by a word for each thing that is to be said."""
+    """Notes for the report, by their titles."""
     found = seen.trace
     heads = ", ".join(name or "the module itself" for name in seen.trace.heads)
     if not seen.is_head_declared:

@@ -1,4 +1,4 @@
-"""One forward pass of a module: its hidden layers, their units, and its head, whoever wrote it."""
+"""Finds a module's hidden layers, their units and its head in one forward pass."""
 
 import collections
 import contextlib
@@ -141,7 +141,7 @@ class _Watch:
 
     @contextlib.contextmanager
     def on(self, module: nn.Module) -> Iterator[None]:
-        """Has every module say when it is called."""
+        """Adds hooks to every module, which report its calls."""
         handles = []
         for name, part in module.named_modules():
             if isinstance(part, torch.jit.ScriptModule):  # has no hooks; its operations are seen all the same
@@ -181,7 +181,7 @@ class _Watch:
             self.follower.left = self.follower.tick()
 
     def enter(self, name: str, module: nn.Module, inputs: Any) -> None:
-        """Before a module is called."""
+        """Called before a module runs."""
         follower = self.follower
         for tensor in tree_leaves(inputs) if self.out_of_sight else ():
             if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor not in follower.infos:
@@ -193,7 +193,7 @@ class _Watch:
         follower.is_in_head |= name == self.head
 
     def leave(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        """After a module was called."""
+        """Called after a module ran."""
         follower = self.follower
         _, _, entered, follower.is_opaque, follower.is_in_head = self.stack.pop()
         before = [
@@ -238,7 +238,7 @@ class _Watch:
         follower.infos[tensor] = info._replace(core=core, from_head=info.from_head or name == self.head)
 
     def result(self, output: Any) -> Trace:
-        """What was found."""
+        """The result."""
         follower = self.follower
         candidates = sorted(follower.candidates, key=lambda core: core.number)
         hidden = [core for core in candidates if core in follower.read and not core.from_head]

@@ -1,4 +1,4 @@
-"""Which unit each entry of a tensor belongs to: labels, whose axes have size 1 where they do not matter."""
+"""Labels that say which unit each entry of a tensor belongs to; axes that do not matter have size 1."""
 
 from typing import Any
 
@@ -74,7 +74,7 @@ def reduced(labels: Tensor, axes: Any, *, keepdim: bool) -> Tensor | None:
 
 
 def declared(module: nn.Module, output: Tensor) -> Tensor | None:
-    """What a module that cannot be looked into says of its units.
+    """The labels that follow from a module's declared width, if its operations cannot be followed.
 
     Example:
       >>> declared(nn.Linear(2, 3), torch.zeros(5, 4, 3)).shape
