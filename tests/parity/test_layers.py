@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 
 from pliant.networks import from_nnx, mlp
-from pliant.networks._spectral_norm import SpectralNorm
-from pliant.networks._weight_norm import WeightNorm
+from pliant.networks.blocks._spectral_norm import SpectralNorm
+from pliant.networks.blocks._weight_norm import WeightNorm
 from pliant.types import Wiring
 
 torch = pytest.importorskip("torch")

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from pliant.networks import from_nnx, group_sort, max_min, newton_schulz, reproject
-from pliant.networks._newton_schulz import OrthogonalDense
+from pliant.networks.blocks._newton_schulz import OrthogonalDense
 from pliant.penalties import parseval, spectral
 from pliant.types import Wiring
 

@@ -4,7 +4,17 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from pliant.errors import UserError
-from pliant.networks._activations import (
+from pliant.networks._cnn import CNN, cnn, kumar_cnn, lyle_cnn
+from pliant.networks._functional import from_linen, from_nnx
+from pliant.networks._mlp import MLP, mlp
+from pliant.networks._moe_mlp import MIXTURE_OF_EXPERTS, MoEMLP, moe_mlp
+from pliant.networks._residual_mlp import RESIDUAL, ResidualMLP, residual_mlp
+from pliant.networks._resnet import ResNet, resnet18
+from pliant.networks._t5 import T5, t5
+from pliant.networks._t5_weights import PretrainedT5, pretrained_t5, t5_pretrained, t5_weights
+from pliant.networks._texts import takes_texts
+from pliant.networks._vit import ViT, lyle_vit, vit
+from pliant.networks.blocks._activations import (
     ACTIVATIONS,
     CRELU,
     FOURIER,
@@ -19,23 +29,13 @@ from pliant.networks._activations import (
     max_min,
     smooth_leaky,
 )
-from pliant.networks._aid import AID, aid
-from pliant.networks._cnn import CNN, cnn, kumar_cnn, lyle_cnn
-from pliant.networks._functional import from_linen, from_nnx
-from pliant.networks._mlp import MLP, mlp
-from pliant.networks._moe_mlp import MIXTURE_OF_EXPERTS, MoEMLP, moe_mlp
-from pliant.networks._newton_schulz import cans, cans_coefficients, newton_schulz, reproject
-from pliant.networks._norms import LAYERNORM
-from pliant.networks._orthogonal import delta_orthogonal, orthogonal
-from pliant.networks._rational import RATIONAL, rational
-from pliant.networks._residual_mlp import RESIDUAL, ResidualMLP, residual_mlp
-from pliant.networks._resnet import ResNet, resnet18
-from pliant.networks._spectral_norm import SPECTRAL_NORM_LAYER
-from pliant.networks._t5 import T5, t5
-from pliant.networks._t5_weights import PretrainedT5, pretrained_t5, t5_pretrained, t5_weights
-from pliant.networks._texts import takes_texts
-from pliant.networks._vit import ViT, lyle_vit, vit
-from pliant.networks._weight_norm import WEIGHT_NORM
+from pliant.networks.blocks._aid import AID, aid
+from pliant.networks.blocks._newton_schulz import cans, cans_coefficients, newton_schulz, reproject
+from pliant.networks.blocks._norms import LAYERNORM
+from pliant.networks.blocks._orthogonal import delta_orthogonal, orthogonal
+from pliant.networks.blocks._rational import RATIONAL, rational
+from pliant.networks.blocks._spectral_norm import SPECTRAL_NORM_LAYER
+from pliant.networks.blocks._weight_norm import WEIGHT_NORM
 from pliant.types import Network
 from pliant.xla.convolution import convolution, max_pool
 

@@ -7,14 +7,14 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_choice
-from pliant.networks._activations import Activation
 from pliant.networks._functional import from_nnx
-from pliant.networks._hidden_units import Piece, wiring_of
-from pliant.networks._kernel_layer import KernelLayer
-from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
-from pliant.networks._norms import BatchNorm, LayerNorm
-from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import Owned, activation_for, owned, require_sizes
+from pliant.networks.blocks._activations import Activation
+from pliant.networks.blocks._hidden_units import Piece, wiring_of
+from pliant.networks.blocks._kernel_layer import KernelLayer
+from pliant.networks.blocks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
+from pliant.networks.blocks._norms import BatchNorm, LayerNorm
+from pliant.networks.blocks._orthogonal import orthogonal
+from pliant.networks.blocks._wiring import Owned, activation_for, owned, require_sizes
 from pliant.types import Features, HiddenLayer, Key, Network, Slot, Wiring
 from pliant.xla.convolution import max_pool
 

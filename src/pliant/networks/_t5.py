@@ -10,8 +10,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from pliant.errors import UserError, require_range, require_whole
-from pliant.networks._activations import Activation, activation
-from pliant.networks._attention import (
+from pliant.networks._functional import from_nnx
+from pliant.networks.blocks._activations import Activation, activation
+from pliant.networks.blocks._attention import (
     Attention,
     Drop,
     FeedForward,
@@ -20,12 +21,11 @@ from pliant.networks._attention import (
     dropping,
     feed_forward_piece,
 )
-from pliant.networks._functional import from_nnx
-from pliant.networks._hidden_units import Piece, norm_piece, wiring_of
-from pliant.networks._kernel_layer import KernelLayer
-from pliant.networks._layer_activation import NextKey, key_stream
-from pliant.networks._norms import RMSNorm
-from pliant.networks._wiring import multiplied
+from pliant.networks.blocks._hidden_units import Piece, norm_piece, wiring_of
+from pliant.networks.blocks._kernel_layer import KernelLayer
+from pliant.networks.blocks._layer_activation import NextKey, key_stream
+from pliant.networks.blocks._norms import RMSNorm
+from pliant.networks.blocks._wiring import multiplied
 from pliant.types import Features, Key, Network, Text, TextLengths, Wiring
 
 

@@ -9,8 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_choice, require_range, require_whole
-from pliant.networks._activations import Activation, activation
-from pliant.networks._attention import (
+from pliant.networks._functional import from_nnx
+from pliant.networks.blocks._activations import Activation, activation
+from pliant.networks.blocks._attention import (
     PROJECTIONS,
     Attention,
     Drop,
@@ -19,13 +20,12 @@ from pliant.networks._attention import (
     dropping,
     feed_forward_piece,
 )
-from pliant.networks._functional import from_nnx
-from pliant.networks._hidden_units import Piece, dense_piece, norm_piece, wiring_of
-from pliant.networks._kernel_layer import KernelLayer
-from pliant.networks._layer_activation import NextKey, key_stream
-from pliant.networks._norms import LayerNorm
-from pliant.networks._orthogonal import orthogonal
-from pliant.networks._wiring import multiplied, require_sizes
+from pliant.networks.blocks._hidden_units import Piece, dense_piece, norm_piece, wiring_of
+from pliant.networks.blocks._kernel_layer import KernelLayer
+from pliant.networks.blocks._layer_activation import NextKey, key_stream
+from pliant.networks.blocks._norms import LayerNorm
+from pliant.networks.blocks._orthogonal import orthogonal
+from pliant.networks.blocks._wiring import multiplied, require_sizes
 from pliant.types import Features, Key, Network, Wiring
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.networks._orthogonal import Initializer, orthogonal
+from pliant.networks.blocks._orthogonal import Initializer, orthogonal
 from pliant.xla.convolution import Padding, convolution
 from pliant.xla.rows import num_rows, spread
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pliant.errors import UserError
-from pliant.networks._aid import aid
+from pliant.networks.blocks._aid import aid
 
 
 def same(a, b):

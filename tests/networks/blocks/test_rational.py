@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pliant.networks._rational import DENOMINATOR, NUMERATOR, rational
+from pliant.networks.blocks._rational import DENOMINATOR, NUMERATOR, rational
 
 GRID = np.linspace(-3, 3, 6001)
 LEAKY = np.where(GRID > 0, GRID, 0.01 * GRID)

@@ -10,10 +10,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from pliant.errors import UserError
-from pliant.networks._activations import Activation
-from pliant.networks._hidden_units import Piece, dense_piece
-from pliant.networks._kernel_layer import KernelLayer
-from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles
+from pliant.networks.blocks._activations import Activation
+from pliant.networks.blocks._hidden_units import Piece, dense_piece
+from pliant.networks.blocks._kernel_layer import KernelLayer
+from pliant.networks.blocks._layer_activation import LayerActivation, NextKey, activation_roles
 from pliant.types import Feed, HiddenLayer, Key, Slot
 
 Initializer: TypeAlias = Callable[[Key, tuple[int, ...], Any], Array]

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from pliant.networks._kernel_layer import KernelLayer
-from pliant.networks._orthogonal import orthogonal
+from pliant.networks.blocks._kernel_layer import KernelLayer
+from pliant.networks.blocks._orthogonal import orthogonal
 from pliant.types import Key, Method
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from pliant.errors import require_range, require_whole, unknown_name
 from pliant.isometry import matrix_view
-from pliant.networks._spectral_norm import PowerIterated
+from pliant.networks.blocks._spectral_norm import PowerIterated
 from pliant.xla.convolution import Padding, Pair
 from pliant.xla.squares import sum_of_squares
 

@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array
 
 from pliant.errors import UserError, require_range, require_whole
-from pliant.networks._activations import Activation, activation
+from pliant.networks.blocks._activations import Activation, activation
 from pliant.types import Feed, Key, Role, Slot
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from pliant.errors import UserError
 from pliant.keys import Draw, draw_key
-from pliant.networks._activations import Activation
+from pliant.networks.blocks._activations import Activation
 from pliant.types import Key, Role
 
 NextKey: TypeAlias = Callable[[], Key | None]

@@ -7,10 +7,10 @@ from typing import NamedTuple
 from flax import nnx
 from jaxtyping import Array
 
-from pliant.networks._activations import activation
-from pliant.networks._layer_activation import LayerActivation, NextKey, activation_roles
-from pliant.networks._linear import Linear, through
-from pliant.networks._norms import LayerNorm
+from pliant.networks.blocks._activations import activation
+from pliant.networks.blocks._layer_activation import LayerActivation, NextKey, activation_roles
+from pliant.networks.blocks._linear import Linear, through
+from pliant.networks.blocks._norms import LayerNorm
 from pliant.types import Head, HiddenLayer, Role, Slot, Wiring
 from pliant.xla.convolution import Padding
 

@@ -11,7 +11,7 @@ from pliant.errors import UserError
 from pliant.isometry import matrix_view
 from pliant.methods import METHODS
 from pliant.networks import from_nnx, mlp, orthogonal
-from pliant.networks._newton_schulz import (
+from pliant.networks.blocks._newton_schulz import (
     OrthogonalConv,
     OrthogonalDense,
     cans,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from pliant.networks._attention import PROJECTIONS, Attention
-from pliant.networks._kernel_layer import KernelLayer
+from pliant.networks.blocks._attention import PROJECTIONS, Attention
+from pliant.networks.blocks._kernel_layer import KernelLayer
 
 
 def normal(shape, dtype=jnp.float32):

@@ -6,7 +6,7 @@ from flax import nnx
 
 from pliant.methods import METHODS
 from pliant.networks import mlp
-from pliant.networks._norms import BatchNorm, LayerNorm, RMSNorm
+from pliant.networks.blocks._norms import BatchNorm, LayerNorm, RMSNorm
 
 ROWS = [(6, 3), (9, 8, 8, 3)]
 """Few, where the sums are XLA's, and many."""

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from pliant.isometry import matrix_view
-from pliant.networks._kernel_layer import KernelLayer
+from pliant.networks.blocks._kernel_layer import KernelLayer
 from pliant.types import Method, Scalar
 
 

@@ -5,8 +5,8 @@ import pytest
 from flax import nnx
 
 from pliant.networks import from_nnx
-from pliant.networks._kernel_layer import KernelLayer
-from pliant.networks._spectral_norm import SpectralNorm, power_iteration
+from pliant.networks.blocks._kernel_layer import KernelLayer
+from pliant.networks.blocks._spectral_norm import SpectralNorm, power_iteration
 from pliant.types import Wiring
 
 

@@ -6,11 +6,11 @@ from flax import nnx
 
 from pliant.errors import UserError
 from pliant.networks import cnn, mlp
-from pliant.networks._kernel_layer import KernelLayer
-from pliant.networks._linear import LINEAR_KINDS, Linear, linear_layers, through
-from pliant.networks._newton_schulz import OrthogonalConv, OrthogonalDense
-from pliant.networks._spectral_norm import SpectralNorm
-from pliant.networks._weight_norm import Scaled, WeightNorm
+from pliant.networks.blocks._kernel_layer import KernelLayer
+from pliant.networks.blocks._linear import LINEAR_KINDS, Linear, linear_layers, through
+from pliant.networks.blocks._newton_schulz import OrthogonalConv, OrthogonalDense
+from pliant.networks.blocks._spectral_norm import SpectralNorm
+from pliant.networks.blocks._weight_norm import Scaled, WeightNorm
 from pliant.types import leaf_path
 
 CLASSES = {

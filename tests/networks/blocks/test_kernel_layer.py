@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from pliant.networks._kernel_layer import KernelLayer
+from pliant.networks.blocks._kernel_layer import KernelLayer
 
 
 @pytest.mark.parametrize("use_bias", [True, False])

@@ -6,7 +6,7 @@ import pytest
 
 from pliant.errors import UserError
 from pliant.networks import ACTIVATIONS, NETWORKS, takes_texts
-from pliant.networks._wiring import activation_for, multiplied, owned, require_sizes
+from pliant.networks.blocks._wiring import activation_for, multiplied, owned, require_sizes
 
 
 @pytest.fixture

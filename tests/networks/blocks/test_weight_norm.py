@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from pliant.networks._kernel_layer import KernelLayer
-from pliant.networks._orthogonal import orthogonal
-from pliant.networks._weight_norm import Scaled, WeightNorm, column_norms, fresh_direction, fresh_scale
+from pliant.networks.blocks._kernel_layer import KernelLayer
+from pliant.networks.blocks._orthogonal import orthogonal
+from pliant.networks.blocks._weight_norm import Scaled, WeightNorm, column_norms, fresh_direction, fresh_scale
 
 SHAPES = {"tall": (8, 6), "wide": (6, 8), "conv": (3, 3, 2, 4)}
 LAYERS = [WeightNorm, Scaled]

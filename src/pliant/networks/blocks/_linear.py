@@ -6,12 +6,12 @@ from flax import nnx
 from jaxtyping import Array
 
 from pliant.errors import UserError, require_whole, unknown_name
-from pliant.networks._kernel_layer import KernelLayer
-from pliant.networks._newton_schulz import OrthogonalConv, OrthogonalDense
-from pliant.networks._orthogonal import Initializer, delta_orthogonal, orthogonal
-from pliant.networks._spectral_norm import SpectralNorm
-from pliant.networks._weight_norm import Scaled, WeightNorm, fresh_direction, fresh_scale
-from pliant.networks._wiring import Owned, owned
+from pliant.networks.blocks._kernel_layer import KernelLayer
+from pliant.networks.blocks._newton_schulz import OrthogonalConv, OrthogonalDense
+from pliant.networks.blocks._orthogonal import Initializer, delta_orthogonal, orthogonal
+from pliant.networks.blocks._spectral_norm import SpectralNorm
+from pliant.networks.blocks._weight_norm import Scaled, WeightNorm, fresh_direction, fresh_scale
+from pliant.networks.blocks._wiring import Owned, owned
 from pliant.types import Feed, Slot
 from pliant.xla.convolution import Padding, Pair
 
@@ -84,7 +84,7 @@ class Linear(NamedTuple):
         return _LAYERS[self.kind]((*size, in_features, out_features), gain=self.gain, **options)
 
     def owned(self, module: str, fan_in: int, *, norm: str | None = None) -> Owned:
-        """Lists what the units of such a layer own, as `pliant.networks._wiring.owned`.
+        """Lists what the units of such a layer own, as `pliant.networks.blocks._wiring.owned`.
 
         Args:
           module: the layer.

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_range, unknown_name
-from pliant.networks._aid import aid
-from pliant.networks._rational import DENOMINATOR, NUMERATOR, rational
+from pliant.networks.blocks._aid import aid
+from pliant.networks.blocks._rational import DENOMINATOR, NUMERATOR, rational
 from pliant.types import Method, Number
 from pliant.wiring import TRAITS, Traits
 

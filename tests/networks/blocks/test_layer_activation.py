@@ -9,8 +9,8 @@ from flax import nnx
 
 from pliant.errors import UserError
 from pliant.networks import ACTIVATIONS, NETWORKS, activation, mlp, takes_texts, vit
-from pliant.networks._attention import dropping
-from pliant.networks._layer_activation import LayerActivation, activation_roles, key_stream
+from pliant.networks.blocks._attention import dropping
+from pliant.networks.blocks._layer_activation import LayerActivation, activation_roles, key_stream
 from pliant.types import Text, leaf_path
 from wiring_checks import assert_roles_are_complete
 
