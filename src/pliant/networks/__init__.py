@@ -14,28 +14,34 @@ from pliant.networks._t5 import T5, t5
 from pliant.networks._t5_weights import PretrainedT5, pretrained_t5, t5_pretrained, t5_weights
 from pliant.networks._texts import takes_texts
 from pliant.networks._vit import ViT, lyle_vit, vit
-from pliant.networks.blocks._activations import (
+from pliant.networks.blocks import (
     ACTIVATIONS,
+    AID,
     CRELU,
     FOURIER,
+    LAYERNORM,
     LEAKY,
     MAX_MIN,
+    RATIONAL,
     SMOOTH_LEAKY,
+    SPECTRAL_NORM_LAYER,
+    WEIGHT_NORM,
     Activation,
     activation,
+    aid,
+    cans,
+    cans_coefficients,
     crelu,
+    delta_orthogonal,
     fourier,
     group_sort,
     max_min,
+    newton_schulz,
+    orthogonal,
+    rational,
+    reproject,
     smooth_leaky,
 )
-from pliant.networks.blocks._aid import AID, aid
-from pliant.networks.blocks._newton_schulz import cans, cans_coefficients, newton_schulz, reproject
-from pliant.networks.blocks._norms import LAYERNORM
-from pliant.networks.blocks._orthogonal import delta_orthogonal, orthogonal
-from pliant.networks.blocks._rational import RATIONAL, rational
-from pliant.networks.blocks._spectral_norm import SPECTRAL_NORM_LAYER
-from pliant.networks.blocks._weight_norm import WEIGHT_NORM
 from pliant.types import Network
 from pliant.xla.convolution import convolution, max_pool
 

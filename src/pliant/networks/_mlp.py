@@ -9,11 +9,19 @@ from jaxtyping import Array, Float
 
 from pliant.errors import require_choice
 from pliant.networks._functional import from_nnx
-from pliant.networks.blocks._hidden_units import HiddenUnits, Modules, apply_units, wiring_of
-from pliant.networks.blocks._layer_activation import key_stream
-from pliant.networks.blocks._linear import LinearKind, linear_layers
-from pliant.networks.blocks._orthogonal import orthogonal
-from pliant.networks.blocks._wiring import activation_for, multiplied, require_sizes
+from pliant.networks.blocks import (
+    HiddenUnits,
+    LinearKind,
+    Modules,
+    activation_for,
+    apply_units,
+    key_stream,
+    linear_layers,
+    multiplied,
+    orthogonal,
+    require_sizes,
+    wiring_of,
+)
 from pliant.types import Features, Key, Network
 
 

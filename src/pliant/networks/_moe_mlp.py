@@ -11,20 +11,23 @@ from jaxtyping import Array, Float
 
 from pliant.errors import require_choice, require_whole
 from pliant.networks._functional import from_nnx
-from pliant.networks.blocks._activations import activation
-from pliant.networks.blocks._hidden_units import (
+from pliant.networks.blocks import (
     HiddenUnits,
+    LayerActivation,
+    LayerNorm,
+    Linear,
     Modules,
     Piece,
     activate,
+    activation,
+    activation_for,
     apply_units,
     dense_piece,
+    key_stream,
+    multiplied,
+    require_sizes,
     wiring_of,
 )
-from pliant.networks.blocks._layer_activation import LayerActivation, key_stream
-from pliant.networks.blocks._linear import Linear
-from pliant.networks.blocks._norms import LayerNorm
-from pliant.networks.blocks._wiring import activation_for, multiplied, require_sizes
 from pliant.types import Features, Key, Method, Network
 
 

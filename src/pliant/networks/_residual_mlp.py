@@ -9,12 +9,22 @@ from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_choice, require_range, require_whole
 from pliant.networks._functional import from_nnx
-from pliant.networks.blocks._hidden_units import HiddenUnits, Modules, apply_units, dense_piece, norm_piece, wiring_of
-from pliant.networks.blocks._layer_activation import NextKey, key_stream
-from pliant.networks.blocks._linear import Linear
-from pliant.networks.blocks._norms import LayerNorm
-from pliant.networks.blocks._orthogonal import orthogonal
-from pliant.networks.blocks._wiring import activation_for, multiplied, require_sizes
+from pliant.networks.blocks import (
+    HiddenUnits,
+    LayerNorm,
+    Linear,
+    Modules,
+    NextKey,
+    activation_for,
+    apply_units,
+    dense_piece,
+    key_stream,
+    multiplied,
+    norm_piece,
+    orthogonal,
+    require_sizes,
+    wiring_of,
+)
 from pliant.types import Features, Key, Method, Network
 
 _MODULES = Modules("up", "", "activation")

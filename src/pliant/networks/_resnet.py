@@ -8,13 +8,23 @@ from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_choice
 from pliant.networks._functional import from_nnx
-from pliant.networks.blocks._activations import Activation
-from pliant.networks.blocks._hidden_units import Piece, wiring_of
-from pliant.networks.blocks._kernel_layer import KernelLayer
-from pliant.networks.blocks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
-from pliant.networks.blocks._norms import BatchNorm, LayerNorm
-from pliant.networks.blocks._orthogonal import orthogonal
-from pliant.networks.blocks._wiring import Owned, activation_for, owned, require_sizes
+from pliant.networks.blocks import (
+    Activation,
+    BatchNorm,
+    KernelLayer,
+    LayerActivation,
+    LayerNorm,
+    NextKey,
+    Owned,
+    Piece,
+    activation_for,
+    activation_roles,
+    key_stream,
+    orthogonal,
+    owned,
+    require_sizes,
+    wiring_of,
+)
 from pliant.types import Features, HiddenLayer, Key, Network, Slot, Wiring
 from pliant.xla.convolution import max_pool
 

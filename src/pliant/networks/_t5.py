@@ -11,21 +11,25 @@ from jaxtyping import Array, Bool, Float, Int
 
 from pliant.errors import UserError, require_range, require_whole
 from pliant.networks._functional import from_nnx
-from pliant.networks.blocks._activations import Activation, activation
-from pliant.networks.blocks._attention import (
+from pliant.networks.blocks import (
+    Activation,
     Attention,
     Drop,
     FeedForward,
     Initializer,
+    KernelLayer,
+    NextKey,
+    Piece,
+    RMSNorm,
+    activation,
     attention_piece,
     dropping,
     feed_forward_piece,
+    key_stream,
+    multiplied,
+    norm_piece,
+    wiring_of,
 )
-from pliant.networks.blocks._hidden_units import Piece, norm_piece, wiring_of
-from pliant.networks.blocks._kernel_layer import KernelLayer
-from pliant.networks.blocks._layer_activation import NextKey, key_stream
-from pliant.networks.blocks._norms import RMSNorm
-from pliant.networks.blocks._wiring import multiplied
 from pliant.types import Features, Key, Network, Text, TextLengths, Wiring
 
 

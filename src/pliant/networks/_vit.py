@@ -10,22 +10,28 @@ from jaxtyping import Array, Float
 
 from pliant.errors import UserError, require_choice, require_range, require_whole
 from pliant.networks._functional import from_nnx
-from pliant.networks.blocks._activations import Activation, activation
-from pliant.networks.blocks._attention import (
+from pliant.networks.blocks import (
     PROJECTIONS,
+    Activation,
     Attention,
     Drop,
     FeedForward,
+    KernelLayer,
+    LayerNorm,
+    NextKey,
+    Piece,
+    activation,
     attention_piece,
+    dense_piece,
     dropping,
     feed_forward_piece,
+    key_stream,
+    multiplied,
+    norm_piece,
+    orthogonal,
+    require_sizes,
+    wiring_of,
 )
-from pliant.networks.blocks._hidden_units import Piece, dense_piece, norm_piece, wiring_of
-from pliant.networks.blocks._kernel_layer import KernelLayer
-from pliant.networks.blocks._layer_activation import NextKey, key_stream
-from pliant.networks.blocks._norms import LayerNorm
-from pliant.networks.blocks._orthogonal import orthogonal
-from pliant.networks.blocks._wiring import multiplied, require_sizes
 from pliant.types import Features, Key, Network, Wiring
 
 
