@@ -23,7 +23,7 @@ def small(key, **options):
     network = mlp((3,), 2, **({"widths": (4,), "activation": "tanh"} | options))
     params, state = network.init(key)
     inputs = jax.random.normal(key, (6, 3))
-    return subject(network, params, state, inputs, twin=params, initial=(params, state))
+    return subject(network, params, state, inputs, followed={"brownian-twin": params}, initial=(params, state))
 
 
 def test_golden_length():
@@ -66,7 +66,9 @@ def test_seeds_may_be_mapped(key):
 def test_nan_in_nan_out(key):
     assert np.isnan(random_step(key, jnp.ones(2), jnp.nan)).all()
     of = small(key, widths=(2,))
-    numbers = measure("brownian-twin", of._replace(twin=jax.tree.map(lambda leaf: leaf * jnp.nan, of.twin))).numbers
+    numbers = measure(
+        "brownian-twin", of._replace(followed=jax.tree.map(lambda leaf: leaf * jnp.nan, of.followed))
+    ).numbers
     assert {name for name, value in numbers.items() if np.isnan(value)} == {n for n in NAMES if n.startswith("twin")}
 
 
@@ -125,7 +127,8 @@ def test_examples_that_a_network_confuses_interfere(key):
     params, state = network.init(key)
     inputs = 1 + 1e-3 * jax.random.normal(key, (6, 3))
     numbers = measure(
-        "brownian-twin", subject(network, params, state, inputs, twin=params, initial=(params, state))
+        "brownian-twin",
+        subject(network, params, state, inputs, followed={"brownian-twin": params}, initial=(params, state)),
     ).numbers
     for of in ("twin", "probe"):
         negative = numbers[f"{of}_gradient_cosine_negative_fraction"]
@@ -139,7 +142,9 @@ def test_a_convolutional_network(key):
     params, state = network.init(key)
     twin = random_step(key, params, 2.0)
     x = jax.random.normal(key, (5, 4, 4, 1))
-    numbers = measure("brownian-twin", subject(network, params, state, x, twin=twin, initial=(params, state))).numbers
+    numbers = measure(
+        "brownian-twin", subject(network, params, state, x, followed={"brownian-twin": twin}, initial=(params, state))
+    ).numbers
     np.testing.assert_allclose(numbers["twin_distance_from_init"], 2.0, rtol=1e-5)
     assert np.isfinite(list(numbers.values())).all()
 

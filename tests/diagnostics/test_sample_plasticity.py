@@ -23,8 +23,8 @@ def followed(network, params, inputs, learning_rate, key):
 
     before, gradient = jax.value_and_grad(loss)(params)
     change = jax.tree.map(lambda leaf: -learning_rate * leaf, gradient)
-    update = Update(params, change, before, lambda: loss(optax.apply_updates(params, change)))
-    found = DIAGNOSTICS["sample-plasticity"].follow(update)
+    update = Update(key, params, change, change, before, lambda: loss(optax.apply_updates(params, change)))
+    _, found = DIAGNOSTICS["sample-plasticity"].follow((), update)
     assert set(found) == {"sample_plasticity"}
     return found["sample_plasticity"], learning_rate * optax.tree.norm(gradient) ** 2 / before
 

@@ -83,9 +83,9 @@ def test_it_follows_gradient_descent(key):
     for rate in (0.5, 0.0):
         optimizer = optax.sgd(rate)
         change, _ = optimizer.update(gradients, optimizer.init(params), params)
-        found = jax.jit(lambda params, change: UPDATE_NORM.follow(Update(params, change, 1.0, lambda: 0.0)))(
-            params, change
-        )
+        found = jax.jit(
+            lambda params, change: UPDATE_NORM.follow((), Update(key, params, change, change, 1.0, None))[1]
+        )(params, change)
         assert set(found) == {"update_norm", "effective_learning_rate"}
         assert float(found["update_norm"]) == pytest.approx(rate * size**0.5, rel=1e-5)
         relative = rate * size**0.5 / float(optax.tree.norm(params))
