@@ -45,8 +45,6 @@ def record_method(
             "config": {"settings": settings_of(protocol, method.name), "grid": list(grid.values())},
             "source": spec if all(each.source for each in members) else None,
             "source_sha256": "+".join(hashes) or None,
-            "reference": method.reference,
-            "boundary_aware": method.boundary_aware,
             "hyperparameters": hyperparameters,
             "grid": [point for point in points if point],
             "network": network,
