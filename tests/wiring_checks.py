@@ -29,7 +29,7 @@ def _assert_all_is_said(network):
     assert kernels <= wiring.head_leaves, f"no head's: {kernels - wiring.head_leaves}"
     biases = {path for path, role in wiring.roles.items() if role == "bias"}
     assert biases == set(wiring.biases.values()), f"no kernel's: {biases - set(wiring.biases.values())}"
-    said = {path for layer in wiring.layers for path in (*layer.state, *(slot.path for slot in layer.statistics))}
+    said = {path for layer in wiring.layers for path in (*layer.state, *(slot.path for slot in layer.statistics or ()))}
     state = set(by_path(jax.eval_shape(network.init, jax.random.key(0))[1]))
     assert said <= state, f"not in the state: {said - state}"
 

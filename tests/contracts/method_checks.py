@@ -463,7 +463,8 @@ def check_keeps_bfloat16(method: Method) -> None:
     def after() -> TrainState:
         state = init_state(narrow, parts, keys.network)
         step = jnp.int32(4)
-        state, _ = train_step(narrow, parts, stream.objective, state, batch, (), step, keys, lambda key, _: batch)
+        lesson = Lesson(batch, (), lambda key, _: batch)
+        state = train_step(narrow, parts, stream.objective, state, lesson, step, keys).state
         return switch_task(narrow, parts, state, keys, jnp.int32(1))[0]
 
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(after).params)}

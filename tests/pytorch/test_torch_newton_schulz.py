@@ -8,7 +8,7 @@ from flax import nnx
 torch = pytest.importorskip("torch")
 
 from pliant.errors import UserError
-from pliant.networks import _newton_schulz as in_jax
+from pliant.networks.blocks import _newton_schulz as in_jax
 from pliant.torch import newton_schulz, reproject_
 
 

@@ -39,8 +39,7 @@ def run(
       >>> import tempfile
       >>> config = RunConfig(methods=("adam",), seeds=1, tasks=1, epochs=1, widths=(16,))
       >>> with tempfile.TemporaryDirectory() as out:
-      ...     folder = run(config, out)
-      >>> sorted(folder.metrics.metric)[:3]
+      ...     sorted(run(config, out).metrics.metric)[:3]
       ['diverged', 'dormant_exact_fraction', 'dormant_fraction']
     """
     plan = make_plan(config, data_dir)
