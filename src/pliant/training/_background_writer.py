@@ -22,7 +22,7 @@ class BackgroundWriter:
         self._last: Future[None] | None = None
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Waits for the work before, then starts this one; if that one failed, raises its error instead."""
+        """Waits for the previous work, then starts this; raises the previous work's error instead if it failed."""
         self._finish()
         self._last = self._pool.submit(work)
 

@@ -22,7 +22,7 @@ class Checkpoints:
     """The checkpoints of one method in a run folder; a context manager, so that writes are finished at the end."""
 
     def __init__(self, folder: Path, num_tasks_stored: int, *, keep: Literal["last", "all"] = "last"):
-        """Opens a folder; what is beyond the tasks whose metrics are stored is of no use, and all is begun anew."""
+        """Opens a folder. If it is ahead of the tasks whose metrics are stored, its checkpoints are deleted."""
         self._most = 1 if keep == "last" else None
         self._loud = _silenced()
         self._folder = folder.absolute()
@@ -64,7 +64,7 @@ class Checkpoints:
         raise UserError(
             got=f"a checkpoint that cannot be written in {self._folder} ({reason})",
             wanted="free space, and permission to write there",
-            do="Mend that and run the same command again: it goes on after the last whole checkpoint.",
+            do="Fix that and run the same command again: it resumes after the last complete checkpoint.",
         )
 
     def _abandon(self) -> None:

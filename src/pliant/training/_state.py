@@ -34,7 +34,7 @@ class Carry(NamedTuple):
 
 
 class SeedSlot(NamedTuple):
-    """What tells one learner from the next: its random streams, and its point of a grid."""
+    """A slot's random keys, and its point of a grid."""
 
     keys: SeedKeys
     own: dict[str, Any]

@@ -24,8 +24,8 @@ def switch_task(
     """Tells the method that task number `index` begins, then resets the optimizer's state or the heads.
 
     First the penalty, which may look back at the old parameters, then the intervention, then what the protocol asks
-    for. "zero" makes the parameters of all heads 0, "fresh" initialises them again. What the optimizer remembers of
-    them stays unless it is reset too.
+    for. "zero" makes the parameters of all heads 0, "fresh" initialises them again. The optimizer keeps its
+    statistics for them unless it is reset too.
 
     Returns:
       The state, and what the intervention reports.
