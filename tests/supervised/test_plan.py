@@ -25,7 +25,7 @@ not_a_method = 3
 
 FAULTS = {
     "no default": ("def f(wiring, *, learning_rate, strength): ...", "whose strength has no default"),
-    "positional": ("def f(wiring, learning_rate): ...", "got TypeError in .*missing 1 required positional"),
+    "nothing": ("def f(wiring, learning_rate): ...", "got the optimizer of 'mine', which is NoneType; wanted .*optax"),
     "raises": ("def f(wiring, *, learning_rate):\n    return 1 / 0", r"got ZeroDivisionError in '.*own.py', line 4"),
     "exits": ("raise SystemExit(0)", "got SystemExit in"),
 }

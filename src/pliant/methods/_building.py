@@ -56,12 +56,17 @@ def build(method: Method, wiring: Wiring, values: Mapping[str, Any], *, rate: An
         factors.append(made(method.schedule)(fraction))
     for factor in factors if "learning_rate" in values else []:
         values = {**values, "learning_rate": values["learning_rate"] * factor}
-    intervention = made(method.intervention)
-    return Parts(
-        hold_frozen(made(method.optimizer or adam), wiring),
-        made(method.penalty),
-        intervention and keep_frozen(intervention, wiring),
-    )
+    parts = made(method.optimizer or adam), made(method.penalty), made(method.intervention)
+    kinds = optax.GradientTransformation, Penalty, Intervention
+    for name, part, kind in zip(Parts._fields, parts, kinds, strict=True):
+        if not isinstance(part, kind) and (part is not None or getattr(method, name) is not None):
+            raise UserError(
+                got=f"the {name} of {method.name!r}, which is {type(part).__name__}",
+                wanted=f"a function that returns {kind.__module__.partition('.')[0]}'s {kind.__name__}",
+                do=f"Let the {name} of the method return one.",
+            )
+    optimizer, penalty, intervention = parts
+    return Parts(hold_frozen(optimizer, wiring), penalty, intervention and keep_frozen(intervention, wiring))
 
 
 def retarget(method: Method, stream: Stream, values: Mapping[str, Any]) -> Stream:
