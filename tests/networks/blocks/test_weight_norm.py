@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from pliant.networks.blocks._kernel_layer import KernelLayer
 from pliant.networks.blocks._orthogonal import orthogonal
 from pliant.networks.blocks._weight_norm import Scaled, WeightNorm, column_norms, fresh_direction, fresh_scale
 
@@ -119,8 +118,3 @@ def test_fresh_draws_are_like_the_start(key, shape):
     scale = fresh_scale(1.4, fan_in)(key, shape[-1:], jnp.float32)
     np.testing.assert_allclose(np.mean(np.square(scale)), np.mean(np.square(layer.scale[...])), rtol=1e-5)
     assert fresh_direction(key, shape, jnp.bfloat16).dtype == jnp.bfloat16
-
-
-def test_a_kernel_layer_must_say_what_it_applies():
-    with pytest.raises(NotImplementedError):
-        KernelLayer((3, 2), rngs=nnx.Rngs(0))(jnp.ones((1, 3)))
