@@ -108,7 +108,7 @@ def test_kill_9_and_the_same_command_again(uninterrupted, tmp_path, method, task
 
 
 def test_two_processes_train_two_methods_of_one_run(uninterrupted, tmp_path, begin):
-    """Begun at once, one of them killed; a third that wants a method in use is refused."""
+    """Both start at once and one is killed; a third process is refused a method that is in use."""
     out, options = tmp_path / "run", {"env": _environment(tmp_path), "stderr": subprocess.PIPE, "text": True}
     commands = {
         method: [*COMMAND, "run", *SMALL, "--out", str(out), "--methods", method] for method in ("adam", "adamo")

@@ -231,9 +231,9 @@ class Method(NamedTuple):
     boundary_aware: bool = False
     """True if the method must be told when the task changes."""
     redraws: bool = False
-    """True if the whole network is drawn anew when the task changes."""
+    """True if the whole network is initialised again when the task changes."""
     remembers: str = ""
-    """What the method keeps of earlier weights, which is useless once the whole network is drawn anew; or empty."""
+    """What the method keeps of earlier weights, which is useless once the whole network is initialised again; or empty."""
     alone: str = ""
     """Why the method cannot be combined with those that rewrite or remember weights; empty if it can."""
 
@@ -393,7 +393,7 @@ class Update(NamedTuple):
     """One update of training, as the diagnostics that follow it see it."""
 
     key: Key
-    """Of this update, for diagnostics that draw."""
+    """Of this update, for diagnostics that draw. All of them get the same: fold something of your own in."""
     params: Params
     """Before it."""
     step: Params

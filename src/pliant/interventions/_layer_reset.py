@@ -1,4 +1,4 @@
-"""Layer reset: the output layer and the last hidden layers are drawn anew."""
+"""Layer reset: initialises the output layer and the last hidden layers again."""
 
 from collections.abc import Collection
 

@@ -1,4 +1,4 @@
-"""Selective weight reinitialisation: the least useful weights are drawn anew."""
+"""Selective weight reinitialisation: the least useful weights are sampled again."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def selective_reinit(
 
     Use it when single weights rather than whole units are idle, or when layers have norms.
 
-    At updates F, 2F, … the n weights with the lowest utility are drawn anew in every selected kernel,
+    At updates F, 2F, … the n weights with the lowest utility are sampled again in every selected kernel,
 
     .. math:: u_i = |w_i| \quad \text{or} \quad u_i = |w_i\, g_i|, \qquad n = \lfloor f N + U \rfloor
 

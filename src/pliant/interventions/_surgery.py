@@ -42,7 +42,7 @@ def slot_mask(slot: Slot, units: Bool[Array, " width"], leaf: Array) -> Bool[Arr
 def reset_units(
     key: Key, learned: Learned, wiring: Wiring, units: Units, *, start: Mapping[str, Array] | None = None
 ) -> Learned:
-    """Resets units: what feeds them is drawn anew, what reads them becomes 0, and their moments are cleared.
+    """Resets units: samples fresh incoming weights, sets outgoing weights to 0, and clears their moments.
 
     Use it to write an intervention that resets units of your choice.
 
@@ -152,7 +152,7 @@ def require_statistics(layers: Sequence[HiddenLayer], state: State, method: str)
     Args:
       layers: those to reset.
       state: the network's running statistics.
-      method: what wants to reset them, for the message.
+      method: what resets them, for the message.
     """
     unclear = [layer.name for layer in layers if layer.statistics is None]
     if unclear and by_path(state):
@@ -247,7 +247,7 @@ def _require_known(wiring: Wiring, units: Units, leaves: Mapping[str, Array]) ->
 
 
 class _Draw(NamedTuple):
-    """What a parameter is drawn from, and whether any of its units are drawn anew."""
+    """How a parameter is sampled, and whether any of its units are reset."""
 
     initializer: Callable[..., Array]
     key: Key

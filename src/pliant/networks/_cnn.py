@@ -97,7 +97,7 @@ def cnn(
       padding: "SAME", where stride 1 keeps the size of the images, or "VALID" for none.
       widths: units of each dense hidden layer, each ≥ 1; empty for none.
       width_multiplier: > 0, what channels and widths are multiplied by, rounded, as for `mlp`.
-      activation: as for `mlp`. "maxmin" wants even channels and widths.
+      activation: as for `mlp`. "maxmin" requires even channels and widths.
       norm: "layer" puts a LayerNorm with scale and offset before every activation: over the channels of each position
         behind a convolution, over the units behind a dense layer.
       use_bias: whether convolutions, dense layers and head have biases (initialised to 0).

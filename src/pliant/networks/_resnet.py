@@ -138,7 +138,7 @@ def resnet18(
         running statistics; "layer" the channels of each position; both with scale and offset.
       width: channels of the first stage, ≥ 1.
       num_blocks: blocks of each stage, ≥ 1; the name of the network counts the layers of the default.
-      activation: a name in `pliant.networks.ACTIVATIONS` that keeps the width. "maxmin" wants an even width.
+      activation: a name in `pliant.networks.ACTIVATIONS` that keeps the width. "maxmin" requires an even width.
       use_bias: whether the head has a bias, and the convolutions if no norm follows (initialised to 0).
       gain: singular values of the convolutions' kernels at the start, as matrices of shape (rows·columns·in, out), > 0;
         by default what keeps the activation's scale. The head starts with 1.

@@ -267,7 +267,7 @@ def t5(
       activation: of the MLPs, a name in `pliant.networks.ACTIVATIONS`.
       gated: whether the MLP's hidden units are φ(norm(h) W_gate) · norm(h) W_up, as in T5 v1.1 with "gelu".
       dropout: the probability, in [0, 1), with which an entry of the embeddings, the attention weights, the hidden
-        units and the outputs of attentions, MLPs and stacks is dropped in training. `apply` then wants a key.
+        units and the outputs of attentions, MLPs and stacks is dropped in training. `apply` then requires a key.
       tie_embeddings: whether the head is the transposed token embedding, as in T5; it then reads the decoder's state
         divided by √width. False has a head of its own, as in T5 v1.1.
 

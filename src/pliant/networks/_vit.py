@@ -192,12 +192,12 @@ def vit(
       num_heads: heads of an attention, ≥ 1.
       mlp_width: hidden units of a block's MLP, ≥ 1; by default 4 · `width`, as in the reference.
       width_multiplier: > 0, what `mlp_width` is multiplied by, as for `mlp`; not the tokens' size.
-      activation: of the MLPs, a name in `pliant.networks.ACTIVATIONS`. "maxmin" wants an even `mlp_width`.
+      activation: of the MLPs, a name in `pliant.networks.ACTIVATIONS`. "maxmin" requires an even `mlp_width`.
       norm: "layer" puts a LayerNorm with scale and offset before every attention and MLP, and before the pooling.
       skip: whether attention and MLP are added to what they read. False leaves the sum out.
       pool: "token" has a class token, which the head reads; "mean" has none, and the head reads the tokens' mean.
       dropout: the probability, in [0, 1), with which an entry of the embedding, of an attention's output, of the hidden
-        units and of an MLP's output is dropped in training. `apply` then wants a key.
+        units and of an MLP's output is dropped in training. `apply` then requires a key.
       use_bias: whether dense layers and head have biases (initialised to 0).
 
     Returns:

@@ -25,8 +25,8 @@ def rational(
 
     As the activation "rational" of a network, a and b are parameters of every layer (role "other", so weight decay and
     methods of kernels leave them alone). They start from the least squares fit to leaky ReLU of slope 0.01 on [−3, 3].
-    Outside of that interval the start goes over to 0.505 x + 3.1: a quotient of degrees 5 and 4 has one slope on both
-    sides.
+    Outside that interval the initial function approaches 0.505 x + 3.1: a quotient of degrees 5 and 4 has one slope on
+    both sides.
 
     Args:
       x: any shape.
