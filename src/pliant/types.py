@@ -233,7 +233,7 @@ class Method(NamedTuple):
     redraws: bool = False
     """True if the whole network is initialised again when the task changes."""
     remembers: str = ""
-    """What the method keeps of earlier weights, which is useless once the whole network is initialised again; or empty."""
+    """What the method keeps of earlier weights, useless once the whole network is initialised again; or empty."""
     alone: str = ""
     """Why the method cannot be combined with those that rewrite or remember weights; empty if it can."""
 
