@@ -35,9 +35,9 @@ def test_names_files_and_objects_are_found(own):
         ("no.py:three", r"got the number 'no.py:three'; wanted an existing Python file\. Check the path 'no.py'"),
         (
             "own.py:four",
-            r"got no 'four' in 'own.py'; wanted a float; the file has three\. Give the number as own.py:three",
+            r"got no 'four' in 'own.py'; wanted a float; the file has three\. Give the number as own.py:NAME",
         ),
-        ("own.py", r"got no '' in 'own.py'; wanted a float; the file has three\. Give the number as own.py:three"),
+        ("own.py", r"got no '' in 'own.py'; wanted a float; the file has three\. Give the number as own.py:NAME"),
         ("own.py:word", r"got 'word' in 'own.py', which is str; wanted a float; the file has three\."),
         (
             "empty.py:one",

@@ -158,7 +158,7 @@ def test_a_users_own_method(tmp_path):
         ("not_a_method", r"which is int; wanted a pliant.types.Method; the file has mine"),
         (
             "absent",
-            r"got no .absent. in .*; wanted a pliant.types.Method; the file has mine. Give the method as .*:mine",
+            r"got no .absent. in .*; wanted a pliant.types.Method; the file has mine. Give the method as .*:NAME",
         ),
     ],
 )

@@ -75,7 +75,7 @@ def find(
             if found is None
             else f"{name!r} in {file!r}, which is {type(found).__name__}",
             wanted=f"{wanted}; the file has {', '.join(there) or 'none'}",
-            do=f"Give the {kind} as {file}:{there[0]}." if there else "Define one there: see README.md.",
+            do=f"Give the {kind} as {file}:NAME." if there else "Define one there: see README.md.",
         )
     return found
 
