@@ -1,4 +1,4 @@
-"""One call that trains methods on a stream of tasks, whoever wrote them."""
+"""One call that trains methods on a stream of tasks: names, files and objects."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence

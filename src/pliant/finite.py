@@ -1,4 +1,4 @@
-"""What is not finite: one bad batch must not stay in statistics that go on."""
+"""Keeps values that are not finite out of running statistics, where one bad batch would stay."""
 
 import jax
 import jax.numpy as jnp

@@ -509,7 +509,7 @@ class Source(NamedTuple):
     """Size of the network's output, or of each named output."""
     objective: Objective
     progress: str
-    """The metric that is shown while training goes on."""
+    """The metric that is shown during training."""
     data: PyTree[Array]
     """What all tasks and seeds share."""
     task: Callable[[Key, Any], PyTree[Array]]

@@ -133,7 +133,7 @@ class HiddenLayer(NamedTuple):
     """The axis of its feature that the units index: −1, or 1 for (batch, channels, height, width)."""
     statistics: tuple[Slot, ...] | None = None
     """Where the units live in the running statistics of the network's state, such as a BatchNorm's mean and variance;
-    None if nobody has said."""
+    None if it is not stated."""
     state: tuple[str, ...] = ()
     """What else the network's state keeps of the layer, by `leaf_path`: singular vectors of its kernel."""
     branch: str = ""
@@ -266,7 +266,7 @@ class Wiring(_Graph):
         """The parameters of all output layers, by `leaf_path`; none if the head is tied to an embedding.
 
         Raises:
-          UserError: if nobody has said which they are.
+          UserError: if the wiring does not state which they are.
 
         Example:
           >>> sorted(Wiring((), {"w": "matrix", "v": "head"}).head_leaves)
@@ -293,7 +293,7 @@ class Wiring(_Graph):
 
         Raises:
           UserError: for an output that the network does not have, if the heads read different features and no output is
-            named, and if nobody has said what the head reads.
+            named, and if what the head reads is not stated.
 
         Example:
           >>> Wiring((), {}, {"policy": Head((), "actor"), "value": Head((), "critic")}).head_reads("value")
@@ -323,7 +323,7 @@ class Wiring(_Graph):
         """The bias that is added to what a kernel makes; None if there is none.
 
         Raises:
-          UserError: if that is not clear, because of some bias nobody has said whose it is.
+          UserError: if it is unclear, because the wiring does not state what some bias belongs to.
 
         Example:
           >>> Wiring((), {"w": "head", "b": "bias"}, {"output": Head(("w", "b"))}).bias_of("w")

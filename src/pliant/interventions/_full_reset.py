@@ -6,7 +6,7 @@ from pliant.types import Fresh, Intervention, Key, Learned, Method, Number, Stat
 
 
 def full_reset(*, every_tasks: Number = 1) -> Intervention:
-    r"""Draws the whole network anew when the task changes, and restarts its optimizer.
+    r"""Initialises the whole network again when the task changes, and restarts its optimizer.
 
     Use it as the reference: what a fresh network learns in the same updates.
 

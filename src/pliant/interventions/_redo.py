@@ -49,7 +49,7 @@ def redo(
       threshold: τ; 0 resets units that are exactly silent, a negative one none.
       every: F ≥ 1, a period in updates.
       num_examples: examples for the scores, ≥ 1, drawn with replacement from the current task.
-      source: "fresh" draws what feeds a unit anew; "initial" puts it back to what it was before the first update.
+      source: "fresh" samples new incoming weights; "initial" restores those from before the first update.
       relative: False compares a unit's mean absolute activation itself with τ, without the denominator.
       start_after: t₀ ≥ 0, in updates: none is reset up to update t₀.
       max_fraction: in [0, 1], of the units of a layer that are reset at once, rounded down: those with the lowest

@@ -48,7 +48,7 @@ def selective_reinit(
     here, so this works behind every activation and norm.
 
     Args:
-      fraction: f in [0, 1]; 0 draws none anew.
+      fraction: f in [0, 1]; 0 resets none.
       every: F ≥ 1, a period in updates.
       utility: "magnitude" is |w|; "gradient" is |w g|, the first order of what the loss changes by without the weight.
       source: "fresh" takes a weight out of a new draw of its whole kernel; "mean" sets it to 0, the mean of draws.

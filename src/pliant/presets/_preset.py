@@ -51,9 +51,9 @@ def preset(
 
 
 def with_choices(preset: Preset, scale: Scale, choices: Mapping[str, Any], objects: Objects = NO_OBJECTS) -> RunConfig:
-    """The configuration of a benchmark with some choices of one's own.
+    """The configuration of a benchmark with some choices changed.
 
-    The benchmark's settings stay for what is left of its methods and network; settings of one's own come on top.
+    The benchmark's settings stay for what is left of its methods and network; other settings are added to them.
 
     Args:
       preset: the benchmark.

@@ -148,6 +148,6 @@ def _read(parts: Sequence[_Part]) -> pa.Table:
             raise UserError(
                 got=f"{part.path}, which cannot be read: {str(error)[:200]}",
                 wanted="the metrics that `pliant run` wrote",
-                do="Restore the file; or remove it and run the same command again, which trains these tasks anew.",
+                do="Restore the file; or remove it and run the same command again, which trains these tasks again.",
             ) from error
     return pa.concat_tables(tables)

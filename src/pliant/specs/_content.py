@@ -161,7 +161,7 @@ def _array(value: Any) -> tuple[str, Sequence[Any]]:
 
 
 def _file(module: types.ModuleType) -> list[str]:
-    """The hash of a module of the user's own."""
+    """The hash of a user's own module."""
     file = getattr(module, "__file__", None)
     if not file or _is_installed(file, module.__name__) or not Path(file).is_file():
         return []

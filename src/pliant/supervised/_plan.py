@@ -175,7 +175,7 @@ def _headline(config: RunConfig, stream: Stream) -> str:
 
 
 def _check_inputs(config: RunConfig, stream: Stream, objects: Objects) -> None:
-    """Texts and arrays require different networks; those of the user's own are tried instead."""
+    """Texts and arrays require different networks; a user's own network is traced instead."""
     is_text = isinstance(stream.inputs, Text)
     network = objects.spec("network", config.network)
     if network in tuple(NETWORKS) and is_text != takes_texts(NETWORKS[network]):

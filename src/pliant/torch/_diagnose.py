@@ -175,7 +175,7 @@ def _observe(name: str, subject: Subject) -> Measured:
 
 
 def _own(diagnostic: Diagnostic, seen: Seen, *, is_known: bool) -> Measured:
-    """A diagnostic of the user's own, of what PyTorch has computed."""
+    """Runs a user's own diagnostic on what PyTorch has computed."""
     if is_known or diagnostic.measure is None or diagnostic.summarize is None or diagnostic.needs:
         raise NotMeasuredError("needs a network in JAX or a run: pliant.diagnose or pliant.run measures it")
     weights, features = _of_weights(seen, seen.counted), _of_features(seen) if seen.trace.layers else None

@@ -1,4 +1,4 @@
-"""Writes results in the background while training goes on."""
+"""Writes results in the background while training continues."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor

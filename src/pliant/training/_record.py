@@ -59,7 +59,7 @@ def settings_of(protocol: Protocol, *names: str) -> list[str]:
 
 
 def record_source(spec: Any, known: Mapping[str, Any]) -> dict[str, str | None]:
-    """Where something of the user's own came from, so that it is another configuration when it was edited."""
+    """Source and hash of a user's own object, so that editing it makes another configuration; empty if registered."""
     source = recorded(spec, known)
     return {} if source.sha256 is None else {"source": source.source, "source_sha256": source.sha256}
 

@@ -1,4 +1,4 @@
-"""One method's learning with a block of seeds: its state between tasks, and how it goes on."""
+"""One method's learning with a block of seeds: its state between tasks, and how it learns the next one."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
