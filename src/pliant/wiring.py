@@ -332,8 +332,8 @@ class Wiring(_Graph):
         unclear = [path for path, role in self.roles.items() if role == "bias" and path not in self.biases.values()]
         if kernel not in self.biases and unclear:
             raise UserError(
-                got=f"the kernel {kernel!r}, and the bias {unclear[0]!r} of which nobody says to what it is added",
-                wanted="a wiring that says so",
+                got=f"the kernel {kernel!r}, and the bias {unclear[0]!r}, whose kernel is not stated",
+                wanted="a wiring that states which kernel each bias belongs to",
                 do=f"Add it to the feeds of its layer or the leaves of its head, or give biases={{{kernel!r}: ...}}.",
             )
         return self.biases.get(kernel)
@@ -372,7 +372,7 @@ class Wiring(_Graph):
         return tuple(layer for layer in self.layers if layer.name in last)
 
     def units_last(self, name: str, feature: Array) -> Array:
-        """A feature with its units on the last axis, where those are that are not of a hidden layer.
+        """A feature with its units on the last axis; one that is of no hidden layer is returned as it is.
 
         Example:
           >>> layer = HiddenLayer("conv", 4, (), (), "relu", elementwise=True, axis=1)

@@ -149,7 +149,7 @@ def test_what_the_wiring_does_not_say_is_asked_for():
     assert derived.heads == {"output": Head(None, "h")}
     with pytest.raises(UserError, match=r"Give it heads={'output': Head\(\('out_proj/w',\), reads=...\)}, with"):
         layer_reset(derived)
-    with pytest.raises(UserError, match=r"got the kernel 'out_proj/w', and the bias 'b' of which nobody says"):
+    with pytest.raises(UserError, match=r"got the kernel 'out_proj/w', and the bias 'b', whose kernel is not stated"):
         continual_backprop(derived)
     for method in (layer_reset, continual_backprop):
         with pytest.raises(UserError, match=r"the state 'moving/avg', which may be .* Give the layer 'h' statistics"):

@@ -62,6 +62,8 @@ def _check_fields(stream: Stream) -> None:
             "the shape and type of one example: a jax.ShapeDtypeStruct, or a Text of two",
             "Write for example jax.ShapeDtypeStruct((8, 8, 1), jnp.float32).",
         )
+    if stream.objective.scores is None:
+        raise _refused(stream, "no scores", "a score of every example", "Give the objective a function `scores`.")
     score, last = stream.objective.score, "test" if stream.test else "train"
     known = dict.fromkeys((f"online_{score}", f"train_{score}", f"{last}_{score}"))
     is_written = stream.objective.writing is not None and stream.headline.startswith(f"{last}_")
