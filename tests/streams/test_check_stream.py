@@ -46,7 +46,7 @@ def test_a_stream_of_ones_own_passes():
 @pytest.mark.parametrize(
     ("stream", "message"),
     [
-        (MINE._replace(objective=MINE.objective._replace(scores=None)), r"got no scores .*wanted a score of every example"),
+        (MINE._replace(objective=MINE.objective._replace(scores=None)), r"got no scores .*wanted a score of every ex"),
         (MINE._replace(num_tasks=0), r"got num_tasks=0; wanted .* ≥ 1. Correct it in the stream 'mine'"),
         (MINE._replace(num_outputs=2.5), r"got num_outputs=2.5; wanted a whole number ≥ 1"),
         (MINE._replace(inputs=(3,)), r"got inputs=\(3,\) in the stream 'mine'; wanted .*jax.ShapeDtypeStruct.*Write"),
