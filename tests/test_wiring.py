@@ -142,7 +142,7 @@ def test_biases_of_layers_and_heads_with_one():
     assert wiring.bias_of("down") == "d"
     assert Wiring((), {"v": "head"}).bias_of("v") is None
     unclear = Wiring(layers, roles, {"output": Head(("v", "c"), "h")})
-    with pytest.raises(UserError, match=r"got the kernel 'down', and the bias 'd', whose kernel .* or give biases={'down': ...}"):
+    with pytest.raises(UserError, match=r"the bias 'd', whose kernel .* or give biases={'down': ...}"):
         unclear.bias_of("down")
     two = (hidden("h", ("up", "gate", "b", "d")),)
     assert Wiring(two, roles, {}).biases == {}
