@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 import jax
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from pliant.errors import UserError
 from pliant.wiring import (  # noqa: F401 # the layer graph is to be had here as well
@@ -292,6 +292,8 @@ class Objective(NamedTuple):
     where a batch has no score, as with agents."""
     writing: Writing | None = None
     """For texts: how they are written at evaluation."""
+    reports: Callable[[Any, PyTree[Array], PyTree[Array]], Info] | None = None
+    """`reports(output, targets, task) -> info` of a batch, before its update: parts of the loss, an entropy."""
 
 
 class Split(NamedTuple):
@@ -358,6 +360,83 @@ class Stream(NamedTuple):
           (32,)
         """
         return shape_of(self.inputs)
+
+
+class World(NamedTuple):
+    """What an environment is told beside its state and the action."""
+
+    data: PyTree[Array]
+    """What all tasks and seeds share, such as images; an argument of the compiled program."""
+    task: PyTree[Array]
+    """The arrays that make the current task of a seed, such as a permutation of channels."""
+
+
+class Outcome(NamedTuple):
+    """What a step of an environment leads to."""
+
+    observation: Shaped[Array, "..."]
+    reward: Scalar
+    terminated: Bool[Array, ""]
+    """Whether the episode has ended and nothing follows: the value of what comes is 0."""
+    truncated: Bool[Array, ""]
+    """Whether the episode was cut, as by a time limit: the value of what would have come is that of `observation`."""
+
+
+class Environment(NamedTuple):
+    """One Markov decision process with discrete actions, as pure functions of one copy of it.
+
+    `reset` and `step` are traced, and vmapped over copies. `step` is never called behind the end of an episode: agents
+    reset. Keys are typed.
+    """
+
+    name: str
+    observation: jax.ShapeDtypeStruct
+    """Shape and type of an observation, as it is stored: bool and uint8 are cast to float32 for the network, unscaled
+    but for uint8, which is divided by 255."""
+    num_actions: int
+    reset: Callable[[Key, World], tuple[State, Array]]
+    """`reset(key, world) -> (state, observation)`: an episode begins."""
+    step: Callable[[Key, State, Int[Array, ""], World], tuple[State, Outcome]]
+    """`step(key, state, action, world) -> (state, outcome)`; `action` is in [0, num_actions)."""
+    max_episode_steps: int
+    """Steps after which every episode has ended; evaluation stops there."""
+    dead_below: float | None = None
+    """A phase whose mean episode return is lower is dead: the policy does not act on what it sees. None if no such
+    return is known."""
+    together: "Callable[[int], Environment] | None" = None
+    """`together(num)`: that many copies as one environment whose arrays have a leading axis, for those that cannot be
+    vmapped, such as processes of the host; keys stay single. None if it can be vmapped."""
+
+
+class EnvironmentStream(NamedTuple):
+    """A sequence of tasks for an agent: task t is one of a few environments, with arrays of its own.
+
+    All environments have the same observations and actions, so one network and one program serve all tasks.
+    """
+
+    name: str
+    num_tasks: int
+    environments: tuple[Environment, ...]
+    """The different ones; each is compiled once."""
+    which: Callable[[int], int]
+    """`which(index) -> place in environments` of task number `index`; the same for all seeds."""
+    task: Callable[[Key, Any], PyTree[Array]] = lambda key, index: ()
+    """`task(key, index) -> the arrays that make task number `index``; traced and vmapped over seeds."""
+    data: PyTree[Array] = ()
+    """See `World`."""
+    dataset: str = "generated"
+    depends_on_num_tasks: bool = False
+    """Whether the first tasks change with `num_tasks`: a run of such a stream cannot be extended by more tasks."""
+
+    @property
+    def observation(self) -> jax.ShapeDtypeStruct:
+        """Shape and type of an observation."""
+        return self.environments[0].observation
+
+    @property
+    def num_actions(self) -> int:
+        """Number of actions."""
+        return self.environments[0].num_actions
 
 
 class Rule(NamedTuple):
@@ -459,6 +538,8 @@ class Scene(NamedTuple):
     task: PyTree[Array]
     facts: PyTree[Array]
     """The source's `facts` of the task, the same for all seeds."""
+    numbers: Mapping[str, Any] = {}
+    """The source's `numbers`, traced."""
 
 
 class Now(NamedTuple):
@@ -468,6 +549,7 @@ class Now(NamedTuple):
     data: PyTree[Array]
     task: PyTree[Array]
     facts: PyTree[Array]
+    numbers: Mapping[str, Any]
     step: Int[Array, ""]
     """The number of the update, from 1."""
     fed: Fed
@@ -523,8 +605,9 @@ class Source(NamedTuple):
     its arguments: chunks are of any size, so the feed of 0 to 8 equals that of 0 to 3 followed by that of 3 to 8."""
     draw: Callable[[Network, Now, State, "Learned"], tuple[State, Lesson, Info]]
     """`draw(network, now, state, learned) -> (state, lesson, info)`, before every update."""
-    probe: Callable[[Network, Scene, State], Batch]
-    """`probe(network, scene, state)`: the examples on which diagnostics are measured at the end of a task."""
+    probe: Callable[[Network, Scene, State], tuple[Batch, PyTree[Array]]]
+    """`probe(network, scene, state) -> (batch, task)`: the examples on which diagnostics are measured at the end of a
+    task, and the task that the objective is told."""
     evaluate: Callable[[Network, tuple[Params, State], Scene, State], PyTree[Array]]
     """`evaluate(network, (params, statistics), scene, state)`: arrays at the end of a task."""
     summarize: Callable[[PyTree[np.ndarray]], dict[str, float]]
@@ -539,6 +622,22 @@ class Source(NamedTuple):
     changes nothing."""
     output: str | None = None
     """The named output that diagnostics of a single output measure."""
+    branches: Mapping[str, str] | None = None
+    """The branch of each named output that has a network of its own, such as {"policy": "actor", "value": "critic"};
+    None if all outputs share one network."""
+    gains: Mapping[str, float] = {}
+    """What the initial kernels of the heads of named outputs are multiplied by, if not by 1."""
+    numbers: Mapping[str, float] = {}
+    """Hyperparameters that are arguments of the compiled program, such as a discount: a grid can vary them."""
+    clip: Callable[[Params, Mapping[str, Any]], Params] | None = None
+    """`clip(gradients, numbers) -> gradients` before the optimizer sees them; None leaves them alone."""
+    points: Callable[[int], list[int]] | None = None
+    """`points(index)`: numbers of updates of task `index` at which a point of its learning curve is stored: what updates
+    have reported since the last one, and an evaluation. None for no curve."""
+    env_steps: float = 0.0
+    """Steps of environments for each update, if there are any; they become an axis of figures."""
+    one_by_one: bool = False
+    """Whether seeds must be trained one after the other: the program calls the host."""
 
     @property
     def input_shape(self) -> "tuple[int, ...] | TextLengths":

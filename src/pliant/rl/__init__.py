@@ -1,0 +1,1 @@
+"""Agents in environments: reinforcement learning as sources of batches."""
