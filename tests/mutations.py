@@ -110,7 +110,7 @@ MUTATIONS = {
         "[value.__defaults__, value.__kwdefaults__]",
     ),
     "one-order-for-all-epochs": Mutation(
-        "supervised/_order.py", "default_rng((seed, task, epoch))", "default_rng((seed, task))"
+        "sampling.py", "default_rng((seed, task, epoch))", "default_rng((seed, task))"
     ),
     "resumed-with-other-keys": Mutation(
         "training/_run.py",

@@ -143,7 +143,7 @@ class Signals(NamedTuple):
     """What an intervention may look at after an update."""
 
     gradients: Params
-    """Gradients of loss and penalties at the parameters before this update."""
+    """Gradients of loss and penalties at the parameters before this update, as the optimizer gets them."""
     features: Features
     """Features of the training batch at the parameters before this update."""
     probe: Probe
@@ -420,7 +420,7 @@ class EnvironmentStream(NamedTuple):
     """The different ones; each is compiled once."""
     which: Callable[[int], int]
     """`which(index) -> place in environments` of task number `index`; the same for all seeds."""
-    task: Callable[[Key, Any], PyTree[Array]] = lambda key, index: ()
+    task: Callable[[Key, Any], PyTree[Array]] = lambda *_: ()
     """`task(key, index) -> the arrays that make task number `index``; traced and vmapped over seeds."""
     data: PyTree[Array] = ()
     """See `World`."""
@@ -585,6 +585,8 @@ class Source(NamedTuple):
     `num_updates`, `facts`, `feed` and `summarize` run on the host.
     """
 
+    name: str
+    """What settings and grids call it."""
     inputs: PyTree[jax.ShapeDtypeStruct]
     """Of one example."""
     num_outputs: int | Mapping[str, int]
@@ -632,8 +634,8 @@ class Source(NamedTuple):
     clip: Callable[[Params, Mapping[str, Any]], Params] | None = None
     """`clip(gradients, numbers) -> gradients` before the optimizer sees them; None leaves them alone."""
     points: Callable[[int], list[int]] | None = None
-    """`points(index)`: numbers of updates of task `index` at which a point of its learning curve is stored: what updates
-    have reported since the last one, and an evaluation. None for no curve."""
+    """`points(index)`: numbers of updates of task `index` at which a point of its learning curve is stored: what
+    updates have reported since the last one, and an evaluation. None for no curve."""
     env_steps: float = 0.0
     """Steps of environments for each update, if there are any; they become an axis of figures."""
     one_by_one: bool = False

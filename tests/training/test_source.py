@@ -47,6 +47,7 @@ def _source(**changes):
         return Fed(own, np.zeros(stop - start, np.float32))
 
     made = Source(
+        name="toy",
         inputs=jax.ShapeDtypeStruct((3,), jnp.float32),
         num_outputs=1,
         objective=REGRESSION,
@@ -57,7 +58,7 @@ def _source(**changes):
         facts=lambda index: np.int32(index),
         feed=feed,
         draw=draw,
-        probe=lambda network, scene, state: Batch(jnp.eye(3), jnp.ones((3, 1)) * scene.facts),
+        probe=lambda network, scene, state: (Batch(jnp.eye(3), jnp.ones((3, 1)) * scene.facts), scene.task),
         evaluate=evaluate,
         summarize=lambda found: {name: float(value) for name, value in found.items()},
         init=init,

@@ -8,6 +8,7 @@ from pliant.networks._cnn import CNN, cnn, kumar_cnn, lyle_cnn
 from pliant.networks._functional import from_linen, from_nnx
 from pliant.networks._mlp import MLP, mlp
 from pliant.networks._moe_mlp import MIXTURE_OF_EXPERTS, MoEMLP, moe_mlp
+from pliant.networks._outputs import side_by_side, with_heads
 from pliant.networks._residual_mlp import RESIDUAL, ResidualMLP, residual_mlp
 from pliant.networks._resnet import ResNet, resnet18
 from pliant.networks._t5 import T5, t5
@@ -110,12 +111,14 @@ __all__ = [
     "reproject",
     "residual_mlp",
     "resnet18",
+    "side_by_side",
     "smooth_leaky",
     "t5",
     "t5_pretrained",
     "t5_weights",
     "takes_texts",
     "vit",
+    "with_heads",
 ]
 
 

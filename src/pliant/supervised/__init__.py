@@ -3,7 +3,6 @@
 from pliant.supervised._config import RunConfig
 from pliant.supervised._diagnose import diagnose_run
 from pliant.supervised._evaluate import evaluate, mean_score, numbers
-from pliant.supervised._order import batch_indices
 from pliant.supervised._pace import epoch_ends, micro_steps, num_steps
 from pliant.supervised._plan import make_plan, make_stream, plan_suited, settings_in_use
 from pliant.supervised._record import record
@@ -13,7 +12,6 @@ from pliant.supervised._source import Facts, probe_indices, source_of
 __all__ = [
     "Facts",
     "RunConfig",
-    "batch_indices",
     "diagnose_run",
     "epoch_ends",
     "evaluate",

@@ -94,7 +94,7 @@ def _make_plan(
     reasons: dict[str, str] = {}
     for spec, method in zip(config.methods, methods, strict=True):
         try:
-            plans.append(plan_method(config, spec, method, pose, settings, grid[method.name], plans, objects, specs))
+            plans.append(plan_method(config, spec, method, pose, settings, grid, plans, objects, specs))
         except UserError as error:
             reasons[spec] = str(error)
             if is_strict or len(reasons) == len(methods):

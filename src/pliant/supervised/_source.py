@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from pliant.sampling import batch_indices
 from pliant.supervised._config import RunConfig
 from pliant.supervised._evaluate import evaluate, mean_score, numbers
-from pliant.supervised._order import batch_indices
 from pliant.supervised._pace import epoch_ends, micro_steps, num_steps
 from pliant.types import (
     Batch,
@@ -87,9 +87,9 @@ def source_of(stream: Stream, config: RunConfig) -> Source:
 
         return state, Lesson(batch, task, examples), {}
 
-    def probe(network: Network, scene: Scene, state: State) -> Batch:
+    def probe(network: Network, scene: Scene, state: State) -> tuple[Batch, Any]:
         del network, state
-        return stream.train.batch(scene.data, scene.task, jnp.asarray(scene.facts.probe))
+        return stream.train.batch(scene.data, scene.task, jnp.asarray(scene.facts.probe)), scene.task
 
     def evaluated(network: Network, weights: tuple[Params, State], scene: Scene, state: State) -> Any:
         del state
@@ -107,6 +107,7 @@ def source_of(stream: Stream, config: RunConfig) -> Source:
 
     selection = Selection(functools.partial(epoch_ends, config, stream), validation_score, metric=f"validation_{score}")
     return Source(
+        name=stream.name,
         inputs=stream.inputs,
         num_outputs=stream.num_outputs,
         objective=stream.objective,

@@ -13,7 +13,7 @@ from pliant.methods import Parts
 from pliant.training._state import Carry
 from pliant.training._step import train_step
 from pliant.training._sums import together
-from pliant.types import Diagnostic, Fed, Info, Mean, Network, Now, Source, State, Update
+from pliant.types import Diagnostic, Fed, Info, Mean, Network, Now, Params, Source, State, Update
 
 
 class Pace(NamedTuple):
@@ -47,6 +47,8 @@ class Setting(NamedTuple):
     task: Any
     facts: Any
     """Of the task, see `Source`."""
+    numbers: Any
+    """The source's hyperparameters."""
     fed: Fed
     """For every update of the chunk."""
     pace: Pace
@@ -77,14 +79,17 @@ def train_chunk(
     """
     keys, pace = setting.keys, setting.pace
 
+    def clip(gradients: Params) -> Params:
+        return source.clip(gradients, setting.numbers) if source.clip else gradients
+
     def one(source_state: State, carry: Carry, i: Int[Array, ""] | int) -> tuple[State, Carry, Info]:
         step = jnp.asarray(pace.first_step + i + 1)
         fed = jax.tree.map(lambda leaf: leaf[i], setting.fed)
         key = draw_key(keys.noise, Draw.BATCH, step)
-        now = Now(key, setting.data, setting.task, setting.facts, step, fed)
+        now = Now(key, setting.data, setting.task, setting.facts, setting.numbers, step, fed)
         source_state, lesson, told = source.draw(network, now, source_state, carry.learner.learned())
         parts = build_parts(pace.rate[i], pace.fraction[i])
-        stepped = train_step(network, parts, source.objective, carry.learner, lesson, step, keys)
+        stepped = train_step(network, parts, source.objective, carry.learner, lesson, step, keys, clip)
         followed, seen = follow(diagnostics, carry.followed, stepped.update, pace.weight[i])
         return source_state, Carry(stepped.state, followed), together(told, stepped.info, seen)
 

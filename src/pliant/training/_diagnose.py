@@ -75,11 +75,11 @@ def make_subject(
       source_state: at the end of that task.
       rule: of training; for the diagnostics that need it.
     """
+    batch, task = source.probe(network, scene, source_state)
 
     def losses(output: Any, targets: Any) -> Any:
-        return source.objective.losses(output, targets, scene.task)
+        return source.objective.losses(output, targets, task)
 
-    batch = source.probe(network, scene, source_state)
     now, initial, previous, followed = views
     return Subject(network, *now, batch, losses, key, initial, previous, rule, followed, source.output)
 
@@ -110,7 +110,7 @@ def unmeasurable(
     def trace(facts: Any) -> None:
         keys, made = seed_keys(0), parts()
         carry = init_carry(network, made, keys.network, diagnostics)
-        scene = Scene(keys.noise, source.data, source.task(keys.tasks, 0), facts)
+        scene = Scene(keys.noise, source.data, source.task(keys.tasks, 0), facts, source.numbers)
         source_state = source.init(network, scene, carry.learner.learned()) if source.init else ()
         seen = view(made, carry.learner)
         rule = Rule(made.optimizer, batch_size)

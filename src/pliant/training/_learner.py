@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from pliant.keys import Draw, draw_key, seed_keys
 from pliant.methods import build
 from pliant.training._chunk import Setting, train_chunk
-from pliant.training._observe import Observers, Shared, observe
+from pliant.training._observe import Observers, Shared, numbers_of, observe
 from pliant.training._plan import MethodPlan
 from pliant.training._protocol import Protocol
 from pliant.training._seeds import Batching, Program, SeedAxis, seed_axis
@@ -78,9 +78,12 @@ def make_learner(
         keys = seed_keys(seed)
         return init_carry(network, parts(shared.traced | own), keys.network, following), SeedSlot(keys, dict(own))
 
+    def numbers(begun: Begun, shared: Shared) -> dict[str, Any]:
+        return numbers_of(source, shared.numbers, begun.slot.own)
+
     def scene(begun: Begun, shared: Shared) -> Scene:
         key = draw_key(begun.slot.keys.noise, Draw.SOURCE, shared.index)
-        return Scene(key, shared.data, begun.task, shared.facts)
+        return Scene(key, shared.data, begun.task, shared.facts, numbers(begun, shared))
 
     def init_source(begun: Begun, shared: Shared) -> State:
         assert source.init
@@ -111,14 +114,16 @@ def make_learner(
             return parts(shared.traced | begun.slot.own, rate=rate, fraction=fraction)
 
         fed = Fed(begun.fed, shared.fed)
-        setting = Setting(begun.slot.keys, shared.data, begun.task, shared.facts, fed, shared.pace)
+        setting = Setting(
+            begun.slot.keys, shared.data, begun.task, shared.facts, numbers(begun, shared), fed, shared.pace
+        )
         return train_chunk(network, parts_at, source, source_state, begun.carry, setting, following)
 
     def improve(item: tuple[Best, Begun, State], shared: Shared) -> Best:
         best, begun, source_state = item
         assert source.selection is not None
         key = draw_key(begun.slot.keys.probe, Draw.EVALUATION, shared.index)
-        seen = Scene(key, shared.data, begun.task, shared.facts)
+        seen = Scene(key, shared.data, begun.task, shared.facts, numbers(begun, shared))
         return better(network, source.selection, best, begun.carry.learner, seen, source_state)
 
     axis = seed_axis(num_slots, network, batching)

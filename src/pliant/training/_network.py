@@ -8,7 +8,7 @@ from jaxtyping import PyTree
 
 from pliant.diagnostics import failure
 from pliant.errors import UserError
-from pliant.networks import NETWORKS
+from pliant.networks import NETWORKS, side_by_side, with_heads
 from pliant.specs import find
 from pliant.types import Network, Source
 
@@ -47,7 +47,7 @@ def make_network(name: str, factory: Callable[..., Network], options: Mapping[st
     Raises:
       UserError: if the factory returns something else, or a network that does not fit the source.
     """
-    network: Any = factory(source.input_shape, source.num_outputs, **options)
+    network: Any = _made(factory, options, source)
     if any(factory is each for each in NETWORKS.values()):
         return network
     if not isinstance(network, Network):
@@ -66,6 +66,20 @@ def make_network(name: str, factory: Callable[..., Network], options: Mapping[st
     return network
 
 
+def _made(factory: Callable[..., Network], options: Mapping[str, Any], source: Source) -> Any:
+    """The network of a source: of several outputs each has its own, or all are heads of one."""
+    sizes = source.num_outputs
+    if isinstance(sizes, int):
+        return factory(source.input_shape, sizes, **options)
+    if source.branches:
+        parts = {output: factory(source.input_shape, size, **options) for output, size in sizes.items()}
+        whole = [part for part in parts.values() if isinstance(part, Network) and set(part.wiring.heads) == set(sizes)]
+        return whole[0] if whole else side_by_side(parts, source.branches, source.gains)
+    network = factory(source.input_shape, next(iter(sizes.values())), **options)
+    is_whole = not isinstance(network, Network) or set(network.wiring.heads) == set(sizes)
+    return network if is_whole else with_heads(network, sizes, source.gains)
+
+
 def _misfit(network: Network, source: Source) -> str | None:
     """Why a network does not fit a source; found by tracing it, nothing is computed."""
     found: list[Any] = []
@@ -79,6 +93,13 @@ def _misfit(network: Network, source: Source) -> str | None:
         found.append(jax.eval_shape(output, batch))
 
     why = failure(trace)
-    if why is None and isinstance(found[0], jax.ShapeDtypeStruct) and found[0].shape[-1:] != (source.num_outputs,):
-        return f"its output for 2 examples has shape {found[0].shape}"
-    return why
+    if why is not None:
+        return why
+    sizes, made = source.num_outputs, found[0]
+    if isinstance(sizes, Mapping):
+        shapes = {name: each.shape for name, each in made.items()} if isinstance(made, Mapping) else None
+        wanted = {name: (2, size) for name, size in sizes.items()}
+        return None if shapes == wanted else f"its outputs for 2 examples have the shapes {shapes}, not {wanted}"
+    if isinstance(made, jax.ShapeDtypeStruct) and made.shape[-1:] != (sizes,):
+        return f"its output for 2 examples has shape {made.shape}"
+    return None

@@ -1,7 +1,7 @@
 """What is seen of a learner at the end of a task: scores and diagnostics, over all seeds."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,14 +13,14 @@ from pliant.training._diagnose import ALWAYS, make_subject
 from pliant.training._plan import MethodPlan
 from pliant.training._seeds import Program, SeedAxis
 from pliant.training._state import SeedSlot, TrainState, View, view
-from pliant.types import Diagnostic, Rule, Scene, State
+from pliant.types import Diagnostic, Rule, Scene, Source, State
 
 
 class Shared(NamedTuple):
     """What programs are given once for all slots."""
 
     traced: Any
-    """Hyperparameters."""
+    """Hyperparameters of the method."""
     data: Any
     """The source's, as the next."""
     facts: Any = ()
@@ -29,6 +29,13 @@ class Shared(NamedTuple):
     pace: Any = ()
     fed: Any = ()
     """What all seeds are fed."""
+    numbers: Mapping[str, Any] = {}
+    """Hyperparameters of the source."""
+
+
+def numbers_of(source: Source, shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters of a source, with those that a point of a grid replaces; these have its name before them."""
+    return {name: own.get(f"{source.name}.{name}", value) for name, value in shared.items()}
 
 
 class Observed(NamedTuple):
@@ -79,9 +86,12 @@ def observe(
 
         def compiled(f: Program) -> Program:
             program = programs.setdefault((names, id(network), id(source), axis.num_slots), axis.over_seeds(f))
-            return lambda item, shared: program(
-                item._replace(slot=item.slot._replace(own={})), shared._replace(traced=())
-            )
+
+            def of_source(item: Observed, shared: Shared) -> Any:
+                own = {name: value for name, value in item.slot.own.items() if name.startswith(f"{source.name}.")}
+                return program(item._replace(slot=item.slot._replace(own=own)), shared._replace(traced=()))
+
+            return of_source
 
         return compiled
 
@@ -95,7 +105,8 @@ def observe(
         return view(made, state)
 
     def scene(item: Observed, shared: Shared, draw: Draw) -> Scene:
-        return Scene(draw_key(item.slot.keys.probe, draw, shared.index), shared.data, item.task, shared.facts)
+        key = draw_key(item.slot.keys.probe, draw, shared.index)
+        return Scene(key, shared.data, item.task, shared.facts, numbers_of(source, shared.numbers, item.slot.own))
 
     def score(item: Observed, shared: Shared) -> Any:
         return source.evaluate(network, item.views, scene(item, shared, Draw.EVALUATION), item.source_state)

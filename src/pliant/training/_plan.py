@@ -1,5 +1,6 @@
 """From the names of a protocol to what they stand for: every choice is checked before anything is trained."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from pliant.diagnostics import SETS, choose
 from pliant.errors import UserError
 from pliant.methods import build, split_spec, split_static, with_settings, wrapped
 from pliant.results import RunRecord
-from pliant.settings import Value, options
+from pliant.settings import Value, cast, options
 from pliant.specs import Objects, name_of, users_code
 from pliant.training._diagnose import unmeasurable
 from pliant.training._network import make_network, network_factory
@@ -70,9 +71,9 @@ def plan_method(
     protocol: Protocol,
     spec: str,
     method: Method,
-    pose: Callable[[Method, Mapping[str, Any]], Source],
+    pose: Callable[..., Source],
     settings: Mapping[str, Mapping[str, str]],
-    grid: Mapping[str, str],
+    grid: Mapping[str, Mapping[str, str]],
     earlier: Sequence[MethodPlan],
     objects: Objects,
     specs: Mapping[str, Sequence[Any]],
@@ -83,9 +84,10 @@ def plan_method(
       protocol: how all methods are trained.
       spec: what the configuration calls the method.
       method: the method.
-      pose: `pose(method, static hyperparameters) -> the source`, the same object for the same problem.
+      pose: `pose(method, static hyperparameters, numbers={}) -> the source`, the same object for the same problem;
+        `numbers` replace some of the source's.
       settings: of the method and of the network, by name.
-      grid: values of the method to try.
+      grid: values to try, of methods and of the source, by name.
       earlier: the methods before.
       objects: given in Python.
       specs: what was asked for that all methods share, by kind: the problem and the diagnostics.
@@ -116,17 +118,31 @@ def plan_method(
         network = wrapped(method, network, static)
         build(method, network.wiring, values)  # numbers are checked here: inside a compiled program they are traced
         plan = MethodPlan(method, spec, static, traced, name, network_options, network, source, specs=asked)
-        points = _points(plan, grid, protocol.learning_rate)
+        points = _points(plan, grid, protocol.learning_rate, functools.partial(pose, method, static))
         of_network = {"name": name_of(name)} | network_options
-        configuration = record_method(protocol, spec, method, static | traced, points, of_network, asked)
+        configuration = record_method(protocol, spec, method, static | traced, points, of_network, asked, source.name)
         plan = plan._replace(points=points, configuration=configuration)
         return _with_diagnostics(protocol, plan, earlier, specs["diagnostic"])
 
 
-def _points(plan: MethodPlan, grid: Mapping[str, str], learning_rate: float) -> tuple[dict[str, Value], ...]:
-    """All combinations of a method's values to try, each checked as a setting is."""
-    name, axes = plan.method.name, []
-    for option, texts in grid.items():
+def _points(
+    plan: MethodPlan, grid: Mapping[str, Mapping[str, str]], learning_rate: float, pose: Callable[..., Source]
+) -> tuple[dict[str, Value], ...]:
+    """All combinations of values to try, of a method and of its source, each checked as a setting is."""
+    name, source, axes = plan.method.name, plan.source, []
+    for option, texts in grid.get(source.name, {}).items():
+        if option not in source.numbers:
+            raise UserError(
+                got=f"--grid {source.name}.{option}",
+                wanted=f"numbers of {source.name}: {', '.join(source.numbers) or 'it has none'}",
+                do=f"Use --set {source.name}.{option}=VALUE, one run for each, if it is another option.",
+            )
+        found = [cast(f"{source.name}.{option}", text, source.numbers[option], float) for text in texts.split(",")]
+        _check_different(f"{source.name}.{option}={texts}", found)
+        for value in found:
+            pose({option: value})
+        axes.append([(f"{source.name}.{option}", value) for value in found])
+    for option, texts in grid[name].items():
         if option in plan.static:
             raise UserError(
                 got=f"--grid {name}.{option}, which shapes the compiled program",
@@ -134,15 +150,17 @@ def _points(plan: MethodPlan, grid: Mapping[str, str], learning_rate: float) -> 
                 do=f"Use --set {name}.{option}=VALUE, one run for each.",
             )
         values = [with_settings(plan.method, {option: text}, learning_rate)[option] for text in texts.split(",")]
-        if len(set(values)) < len(values):
-            raise UserError(
-                got=f"--grid {name}.{option}={texts}", wanted="every value once", do="Drop the repeated one."
-            )
+        _check_different(f"{name}.{option}={texts}", values)
         axes.append([(option, value) for value in values])
     points = tuple(dict(point) for point in itertools.product(*axes))
     for point in points:
         build(plan.method, plan.network.wiring, plan.static | plan.traced | point)
     return points
+
+
+def _check_different(entry: str, values: Sequence[Value]) -> None:
+    if len(set(values)) < len(values):
+        raise UserError(got=f"--grid {entry}", wanted="every value once", do="Drop the repeated one.")
 
 
 def _with_diagnostics(

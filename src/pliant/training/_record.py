@@ -20,6 +20,7 @@ def record_method(
     points: Sequence[Mapping[str, Value]],
     network: Mapping[str, Any],
     specs: Mapping[str, Sequence[Any]],
+    source: str,
 ) -> dict[str, Any]:
     """What a method's numbers depend on beside the configuration of the run, as JSON data.
 
@@ -31,6 +32,7 @@ def record_method(
       points: of a grid.
       network: name and options.
       specs: what was asked for, by kind.
+      source: the name of the source, whose numbers a grid may vary.
     """
     grid = {}  # by METHOD.OPTION; what a method is given wins over what all are
     for entry in sorted(protocol.grid, key=lambda entry: "." in entry.partition("=")[0]):
@@ -38,6 +40,8 @@ def record_method(
         named, _, option = target.rpartition(".")
         if named in ("", method.name):
             grid[option] = f"{method.name}.{option}={values}"
+        elif named == source:
+            grid[target] = entry
     members = [recorded(each, METHODS) for each in specs["method"]]
     hashes = [each.sha256 for each in members if each.sha256]
     return as_data(

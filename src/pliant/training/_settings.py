@@ -44,10 +44,13 @@ def parse_settings(protocol: Protocol, names: Sequence[str]) -> dict[str, dict[s
     return parsed
 
 
-def parse_grid(protocol: Protocol, methods: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Values to try, with commas between, by method and option; what a method is given wins over what all are."""
+def parse_grid(protocol: Protocol, methods: Sequence[str], others: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+    """Values to try, with commas between, by name and option; what a method is given wins over what all are.
+
+    `others` are sources, whose own numbers can be varied.
+    """
     of_all: dict[str, str] = {}
-    of_one: dict[str, dict[str, str]] = {name: {} for name in methods}
+    of_one: dict[str, dict[str, str]] = {name: {} for name in (*methods, *others)}
     for entry in protocol.grid:
         target, _, values = entry.partition("=")
         name, dot, option = target.rpartition(".")
@@ -55,9 +58,9 @@ def parse_grid(protocol: Protocol, methods: Sequence[str]) -> dict[str, dict[str
             do = "For example adamo.isometry_strength=0.01,0.1,1, or learning_rate=1e-4,1e-3 for all methods."
             raise UserError(got=f"--grid {entry}", wanted="METHOD.OPTION=VALUE,VALUE,… or OPTION=VALUE,VALUE,…", do=do)
         if dot and name not in of_one:
-            raise unknown_name("method", name, methods, do="Give options of the methods of this run.")
+            raise unknown_name("method", name, of_one, do="Give options of the methods of this run.")
         (of_one[name] if dot else of_all)[option] = values
-    return {name: of_all | own for name, own in of_one.items()}
+    return {name: own if name in others else of_all | own for name, own in of_one.items()}
 
 
 def with_options(factory: Any, name: str, settings: Mapping[str, str], skip: Sequence[str] = ()) -> dict[str, Any]:

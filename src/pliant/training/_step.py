@@ -12,6 +12,7 @@ from pliant.keys import Draw, SeedKeys, draw_key
 from pliant.methods import Parts
 from pliant.optimizers import optimizer_info
 from pliant.training._state import TrainState
+from pliant.training._sums import together
 from pliant.types import (
     Features,
     Forward,
@@ -64,6 +65,7 @@ def train_step(
     lesson: Lesson,
     step: Int[Array, ""],
     keys: SeedKeys,
+    clip: Callable[[Params], Params] = lambda gradients: gradients,
 ) -> Stepped:
     """Gradients of loss and penalty → optimizer → apply → intervention.
 
@@ -75,10 +77,12 @@ def train_step(
       lesson: the batch, and the task that it belongs to.
       step: the number of this update, from 1; the same for all seeds.
       keys: of the seed.
+      clip: what is done to the gradients before the optimizer gets them.
 
     Returns:
-      The state after the update; scalars of it: the online score and `loss` before the update, the global norm of the
-      gradient of loss and penalty, the `penalty`, and what optimizer and intervention report; and the update itself.
+      The state after the update; scalars of it: the online score and `loss` before the update, what the objective
+      reports, the global norm of the gradient of loss and penalty before it is clipped, the `penalty`, and what
+      optimizer and intervention report; and the update itself.
     """
     batch, task = lesson.batch, lesson.task
     noise = jax.random.fold_in(keys.noise, step)
@@ -97,8 +101,9 @@ def train_step(
 
     gradients, found = jax.grad(total_loss, has_aux=True)(state.params)
     gradients = rounded(gradients, step)
+    clipped = clip(gradients)
     updates, optimizer = parts.optimizer.update(
-        gradients, state.optimizer, state.params, step=step, key=draw_key(keys.method, Draw.OPTIMIZER, step)
+        clipped, state.optimizer, state.params, step=step, key=draw_key(keys.method, Draw.OPTIMIZER, step)
     )
     updates = rounded(updates, step)
     params = optax.apply_updates(state.params, updates)
@@ -107,6 +112,8 @@ def train_step(
     if objective.scores:
         info[f"online_{objective.score}"] = objective.scores(found.output, batch.targets, task).mean()
     info |= {"loss": found.loss, "gradient_norm": total_norm(gradients)}
+    if objective.reports:
+        info = together(info, objective.reports(found.output, batch.targets, task))
     if parts.penalty:
         info["penalty"] = found.penalty
 
@@ -121,7 +128,7 @@ def train_step(
 
     learned, intervention = Learned(params, found.statistics, optimizer), state.intervention
     if parts.intervention and parts.intervention.update:
-        signals = Signals(gradients, found.features, _probe(network, lesson), Fresh(network.init, parts.optimizer.init))
+        signals = Signals(clipped, found.features, _probe(network, lesson), Fresh(network.init, parts.optimizer.init))
         key = jax.random.fold_in(keys.method, step)
         learned, intervention, told = parts.intervention.update(key, step, learned, intervention, signals)
         info |= told

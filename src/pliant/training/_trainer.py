@@ -46,12 +46,20 @@ class Trainer:
         self._protocol, self._method, self._seeds = protocol, method, seeds
         of_slot, own = _slots(seeds, method)
         self._place = np.tile(np.arange(len(seeds)), len(method.points))  # of each slot's seed among the seeds
-        self._learner = make_learner(method, len(of_slot), protocol=protocol, programs=reused)
+        self._learner = make_learner(
+            method,
+            len(of_slot),
+            "map" if method.source.one_by_one else None,
+            protocol=protocol,
+            programs=reused,
+        )
         axis, source = self._learner.axis, method.source
         place = "data", id(source.data), axis.mesh
         if place not in reused:
             reused[place] = axis.share(source.data)
-        self._shared = Shared(axis.share(as_arrays(method.traced)), reused[place], source.facts(0), np.int32(0))
+        self._shared = Shared(
+            axis.share(as_arrays(method.traced)), reused[place], source.facts(0), np.int32(0)
+        )._replace(numbers=axis.share(as_arrays(source.numbers)))
         self._carry, self._slot = self._learner.init(axis.put((of_slot, own)), self._shared)
         self._initial = self._look() if self._compares_with("initial") else None
         self._previous = self._look() if self._compares_with("previous") else None

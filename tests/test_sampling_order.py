@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pliant.supervised import batch_indices
+from pliant.sampling import batch_indices
 
 
 @given(num_examples=st.integers(2, 40), batch_size=st.integers(1, 10), cut=st.integers(1, 20), total=st.integers(2, 30))
