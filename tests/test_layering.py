@@ -18,7 +18,7 @@ LAYERS = [
     {"_diagnose", "interventions"},
     {"methods"},
     {"training"},
-    {"supervised"},
+    {"supervised", "rl"},
     {"presets"},
     {"_run"},
     {"cli"},

@@ -391,8 +391,7 @@ class Environment(NamedTuple):
 
     name: str
     observation: jax.ShapeDtypeStruct
-    """Shape and type of an observation, as it is stored: bool and uint8 are cast to float32 for the network, unscaled
-    but for uint8, which is divided by 255."""
+    """Shape and type of an observation, as replays and rollouts store it; see `view` for what the network gets."""
     num_actions: int
     reset: Callable[[Key, World], tuple[State, Array]]
     """`reset(key, world) -> (state, observation)`: an episode begins."""
@@ -406,6 +405,9 @@ class Environment(NamedTuple):
     together: "Callable[[int], Environment] | None" = None
     """`together(num)`: that many copies as one environment whose arrays have a leading axis, for those that cannot be
     vmapped, such as processes of the host; keys stay single. None if it can be vmapped."""
+    view: Callable[[Array, World], Float[Array, "..."]] | None = None
+    """`view(observation, world) -> input of the network`, float32, for one stored observation, such as the image of a
+    stored index; traced and vmapped. None casts to float32, and divides uint8 by 255. Agents call `pliant.rl.view`."""
 
 
 class EnvironmentStream(NamedTuple):
@@ -430,8 +432,18 @@ class EnvironmentStream(NamedTuple):
 
     @property
     def observation(self) -> jax.ShapeDtypeStruct:
-        """Shape and type of an observation."""
+        """Shape and type of an observation, as it is stored."""
         return self.environments[0].observation
+
+    @property
+    def inputs(self) -> jax.ShapeDtypeStruct:
+        """Shape and type of one input of the network."""
+        environment = self.environments[0]
+        if environment.view is None:
+            return jax.ShapeDtypeStruct(environment.observation.shape, np.float32)
+        task = jax.eval_shape(self.task, jax.eval_shape(lambda: jax.random.key(0)), 0)
+        shown = jax.eval_shape(environment.view, environment.observation, World(self.data, task))
+        return jax.ShapeDtypeStruct(shown.shape, shown.dtype)
 
     @property
     def num_actions(self) -> int:
