@@ -380,6 +380,11 @@ class Outcome(NamedTuple):
     """Whether the episode has ended and nothing follows: the value of what comes is 0."""
     truncated: Bool[Array, ""]
     """Whether the episode was cut, as by a time limit: the value of what would have come is that of `observation`."""
+    score: Scalar | None = None
+    """What returns are reported in, where `reward` was clipped for learning; None if it is the reward."""
+    game_over: Bool[Array, ""] | None = None
+    """Whether the game that is scored has ended, where episodes are shorter, such as lives; None if an episode is a
+    game."""
 
 
 class Environment(NamedTuple):
@@ -387,6 +392,11 @@ class Environment(NamedTuple):
 
     `reset` and `step` are traced, and vmapped over copies. `step` is never called behind the end of an episode: agents
     reset. Keys are typed.
+
+    An environment that cannot be vmapped, such as a process of the host, has `together`. The environment that it makes
+    is `num` copies at once. Every array then has a leading axis; keys stay single. `step` returns the *last*
+    observation of an episode that ends; before the next step the agent calls `restart`. A state is used once: the host
+    cannot go back.
     """
 
     name: str
@@ -403,8 +413,17 @@ class Environment(NamedTuple):
     """A phase whose mean episode return is lower is dead: the policy does not act on what it sees. None if no such
     return is known."""
     together: "Callable[[int], Environment] | None" = None
-    """`together(num)`: that many copies as one environment whose arrays have a leading axis, for those that cannot be
-    vmapped, such as processes of the host; keys stay single. None if it can be vmapped."""
+    """`together(num)`: that many copies as one environment, see above. None if it can be vmapped."""
+    restart: "Callable[[Key, State, Bool[Array, ' num'], World], tuple[State, Array]] | None" = None
+    """Of copies together: `restart(key, state, done, world) -> (state, observations)` begins an episode in the copies
+    that are done. The observations are those of all copies: the others' are unchanged."""
+    release: Callable[[State], None] | None = None
+    """Of copies together: `release(state)` gives back what the host keeps for these copies, such as when a task or an
+    evaluation ends. The state is useless afterwards."""
+    frames: int = 0
+    """If not 0, an observation is a stack of this many frames along its last axis, the newest last. A step adds one
+    frame and drops the oldest; at the beginning of an episode all are the first frame. So a replay may store each frame
+    once, see `pliant.rl`."""
     view: Callable[[Array, World], Float[Array, "..."]] | None = None
     """`view(observation, world) -> input of the network`, float32, for one stored observation, such as the image of a
     stored index; traced and vmapped. None casts to float32, and divides uint8 by 255. Agents call `pliant.rl.view`."""
