@@ -10,7 +10,7 @@ from docstring_parser.google import DEFAULT_SECTIONS, GoogleParser, Section, Sec
 
 from pliant.errors import UserError
 
-Value: TypeAlias = float | int | bool | str | tuple[int, ...] | None
+Value: TypeAlias = float | int | bool | str | tuple[int, ...] | tuple[str, ...] | None
 _OWN_SECTIONS = (Section(title, title.lower(), SectionType.SINGULAR) for title in ("References", "Differs from"))
 _GOOGLE = GoogleParser([*DEFAULT_SECTIONS, *_OWN_SECTIONS])
 _INT32_MAX = 2**31 - 1  # inside a compiled program whole numbers are int32
@@ -92,8 +92,8 @@ def cast(name: str, value: Any, default: Any, annotation: Any = float) -> Value:
     Example:
       >>> cast("adamo.isometry_every", "8", default=16), cast("mlp.use_bias", "false", default=True)
       (8, False)
-      >>> cast("cnn.channels", "16,32", default=(32, 32))
-      (16, 32)
+      >>> cast("cnn.channels", "16,32", default=(32, 32)), cast("octax.games", "brix,ufo", default=("tank",))
+      ((16, 32), ('brix', 'ufo'))
     """
     kind = type(default)
     if default is None:
@@ -102,7 +102,10 @@ def cast(name: str, value: Any, default: Any, annotation: Any = float) -> Value:
     if kind is str:
         return text
     if kind is tuple:
-        return tuple(_integer(name, part, default) for part in text.strip("()").split(",") if part.strip())
+        parts = [part.strip() for part in text.strip("()").split(",") if part.strip()]
+        if default and isinstance(default[0], str):
+            return tuple(part.strip("'\"") for part in parts)  # a tuple's own text has quotes
+        return tuple(_integer(name, part, default) for part in parts)
     if kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
