@@ -13,8 +13,8 @@ from pliant.presets import PRESETS, Scale, with_choices
 from pliant.results import RunFolder
 from pliant.specs import Objects, name_of
 from pliant.streams import STREAMS
-from pliant.supervised import RunConfig, make_plan, run_folder
-from pliant.training import Progress, train
+from pliant.supervised import RunConfig, make_plan
+from pliant.training import Progress, run_folder, train
 from pliant.types import Stream
 
 

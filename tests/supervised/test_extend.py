@@ -9,7 +9,8 @@ import pytest
 import pliant.training._trainer as trainer_module
 from pliant.errors import UserError
 from pliant.results import RunFolder
-from pliant.supervised import RunConfig, diagnose_run, make_plan, run, run_folder
+from pliant.supervised import RunConfig, diagnose_run, make_plan, run
+from pliant.training import run_folder
 
 WHOLE = RunConfig(
     methods=("adam", "adamo"), seeds=4, tasks=3, epochs=2, train_size=200, widths=(72,), batch_size=20, probe_size=50

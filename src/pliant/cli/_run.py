@@ -56,7 +56,7 @@ class Run(RunConfig):
         for name, reason in left_out.items():
             print_line(f"without {name}: {reason}")
         with _reporting(config.tasks) as report:
-            folder = training.train(plan, supervised.run_folder(plan, self.out, self._name()), report)
+            folder = training.train(plan, training.run_folder(plan, self.out, self._name()), report)
         print_run(folder)
         draw_figure([folder])
 

@@ -6,7 +6,7 @@ from pliant.supervised._evaluate import evaluate, mean_score, numbers
 from pliant.supervised._pace import epoch_ends, micro_steps, num_steps
 from pliant.supervised._plan import make_plan, make_stream, plan_suited, settings_in_use
 from pliant.supervised._record import record
-from pliant.supervised._run import run, run_folder
+from pliant.supervised._run import run
 from pliant.supervised._source import Facts, probe_indices, source_of
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "probe_indices",
     "record",
     "run",
-    "run_folder",
     "settings_in_use",
     "source_of",
 ]

@@ -4,6 +4,7 @@ from typing import NoReturn
 
 from pliant.errors import UserError
 from pliant.training._background_writer import BackgroundWriter
+from pliant.training._check import check_protocol
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._chunk import Pace, Setting, train_chunk
 from pliant.training._diagnose import due
@@ -11,6 +12,7 @@ from pliant.training._diagnose_run import Diagnosis, diagnose_plan
 from pliant.training._learner import Begun, Learner, make_learner
 from pliant.training._network import network_factory
 from pliant.training._observe import Observed, Shared
+from pliant.training._place import run_folder
 from pliant.training._plan import MethodPlan, Plan, plan_method
 from pliant.training._protocol import Protocol
 from pliant.training._rates import rates, sampled_weights
@@ -47,6 +49,7 @@ __all__ = [
     "TrainState",
     "Trainer",
     "as_data",
+    "check_protocol",
     "better",
     "check_names",
     "choose_batching",
@@ -63,6 +66,7 @@ __all__ = [
     "rates",
     "record_method",
     "record_sources",
+    "run_folder",
     "sampled_weights",
     "seed_axis",
     "settings_of",
