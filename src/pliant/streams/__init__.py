@@ -12,6 +12,7 @@ from pliant.streams._class_pairs import class_pairs
 from pliant.streams._datasets import DATASETS, Dataset, Images, Origin, load_dataset
 from pliant.streams._decoding import beam_search, greedy
 from pliant.streams._five_plus_one import five_plus_one
+from pliant.streams._images import ImageData, image_data, normalized
 from pliant.streams._label_noise import label_noise
 from pliant.streams._label_shuffle import label_shuffle
 from pliant.streams._letters import END, shifted, spell
@@ -68,6 +69,7 @@ __all__ = [
     "TEXT",
     "TRANSITIONS",
     "Dataset",
+    "ImageData",
     "Images",
     "Origin",
     "abrupt",
@@ -80,12 +82,14 @@ __all__ = [
     "encipher",
     "five_plus_one",
     "greedy",
+    "image_data",
     "input_interpolation",
     "is_correct",
     "label_noise",
     "label_shuffle",
     "load_dataset",
     "masked_classification",
+    "normalized",
     "output_interpolation",
     "permuted_pixels",
     "random_labels",
