@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pliant.errors import UserError, require_whole
+from pliant.errors import UserError
 
 
 class Budget(NamedTuple):
@@ -19,11 +19,6 @@ class Budget(NamedTuple):
     """Points of the learning curve of each task."""
     probe_size: int = 512
     """Observations on which diagnostics are measured, at most."""
-
-    def check(self) -> None:
-        """Raises `UserError` for numbers out of range."""
-        for name, low in {"env_steps": 1, "batch_size": 1, "eval_episodes": 0, "curve_points": 1}.items():
-            require_whole(name, getattr(self, name), low, do="See the fields of pliant.rl.AgentConfig.")
 
     def points(self, num_updates: int, every: int = 1) -> Callable[[int], list[int]] | None:
         """The updates at which points of the curve lie: evenly spaced multiples of `every`.

@@ -14,6 +14,7 @@ class Objects(NamedTuple):
     stream: Mapping[str, Any] = {}
     network: Mapping[str, Any] = {}
     diagnostic: Mapping[str, Any] = {}
+    environment: Mapping[str, Any] = {}
 
     def spec(self, kind: str, name: str) -> Any:
         """The object that a configuration calls by a name; the name itself if it was given as one.

@@ -22,6 +22,7 @@ from pliant.training import (
     Plan,
     check_names,
     network_factory,
+    of_names,
     parse_grid,
     parse_settings,
     plan_method,
@@ -119,8 +120,7 @@ def settings_in_use(settings: Sequence[str], config: RunConfig, objects: Objects
       ('adam.b1=0.8', 'b2=0.9')
     """
     used = {find(objects.spec("method", spec)).name for spec in config.methods}
-    used |= {name_of(config.stream), name_of(config.network), ""}
-    return tuple(setting for setting in settings if setting.partition("=")[0].rpartition(".")[0] in used)
+    return of_names(settings, used | {name_of(config.stream), name_of(config.network)})
 
 
 def make_stream(

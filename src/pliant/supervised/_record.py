@@ -1,14 +1,10 @@
 """What all methods of a supervised run have in common, as data."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
 from pliant.diagnostics import DIAGNOSTICS
-from pliant.results import RunRecord
+from pliant.results import RunRecord, hash_of_arrays
 from pliant.specs import name_of
 from pliant.streams import STREAMS, Dataset
 from pliant.supervised._config import RunConfig
@@ -51,7 +47,7 @@ def record(
             "score": stream.objective.score,
             "num_outputs": stream.num_outputs,
             "input_shape": list(stream.input_shape),
-            "data_sha256": _data_hash(stream),
+            "data_sha256": hash_of_arrays(stream.data),
         }
         | ({"tasks": stream.num_tasks} if stream.depends_on_num_tasks else {})
         | _classes(dataset)
@@ -85,11 +81,3 @@ def _writing(stream: Stream) -> str:
     """How texts are written at evaluation."""
     writing = stream.objective.writing
     return f"written with {writing.num_beams} beam(s)" if writing and writing.num_beams > 1 else "greedily"
-
-
-def _data_hash(stream: Stream) -> str:
-    """The hash of the data, so that a run is not continued on other images of the same name."""
-    content = hashlib.sha256()
-    for leaf in jax.tree.leaves(stream.data):
-        content.update(np.ascontiguousarray(leaf).data)
-    return content.hexdigest()

@@ -20,7 +20,7 @@ from pliant.training._record import as_data, record_method, record_sources, sett
 from pliant.training._run import Progress, train
 from pliant.training._seeds import SeedAxis, choose_batching, seed_axis
 from pliant.training._selection import Best, better, no_best
-from pliant.training._settings import check_names, parse_grid, parse_settings, with_options
+from pliant.training._settings import check_names, of_names, parse_grid, parse_settings, with_options
 from pliant.training._state import Carry, TrainState, init_carry, init_state
 from pliant.training._step import Stepped, train_step
 from pliant.training._sums import Sums
@@ -60,6 +60,7 @@ __all__ = [
     "make_learner",
     "network_factory",
     "no_best",
+    "of_names",
     "parse_grid",
     "parse_settings",
     "plan_method",

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pliant.errors import UserError, unknown_name
@@ -23,6 +23,16 @@ def check_names(names: Sequence[str], others: Sequence[str]) -> None:
                 wanted="letters, digits and _.+- (it names a folder), other than the stream and the network",
                 do="Rename the method.",
             )
+
+
+def of_names(entries: Sequence[str], names: Collection[str]) -> tuple[str, ...]:
+    """Those settings, or entries of a grid, that are of one of some names, or of all methods.
+
+    Example:
+      >>> of_names(("redo.every=9", "adam.b1=0.8", "b2=0.9"), {"adam"})
+      ('adam.b1=0.8', 'b2=0.9')
+    """
+    return tuple(entry for entry in entries if entry.partition("=")[0].rpartition(".")[0] in ("", *names))
 
 
 def parse_settings(protocol: Protocol, names: Sequence[str]) -> dict[str, dict[str, str]]:
