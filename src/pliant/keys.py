@@ -33,6 +33,7 @@ class Draw(enum.Enum):
     DIAGNOSTIC = "method", 2**32 - 6
     EVALUATION = "probe", 2**32 - 1
     EXAMPLES = "probe", 2**32 - 2
+    POINT = "probe", 2**32 - 3
     BATCH = "noise", 2**32 - 1
     SOURCE = "noise", 2**32 - 2
     TRANSITION = "tasks", 2**20

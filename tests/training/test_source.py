@@ -1,8 +1,11 @@
 """The engine on a source that is no stream: its own state, regression to a target that moves, episodes that end."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 from pliant.errors import UserError
@@ -198,3 +201,64 @@ def test_diagnosing_what_a_run_did_not_follow_or_did_not_ask_for(tmp_path):
     assert np.isfinite(found.numbers["ends"]["e"])
     (found,) = diagnose_plan(folder, plan, None, (_steps_seen(),))
     assert found.numbers["steps-seen"]["steps_number"] == 33
+
+
+def _curved(**changes):
+    """The source with three points a task, the last at its end."""
+    return _source(points=lambda index: [4, 7, 10 + index], env_steps=2.5, **changes)
+
+
+def _wide(table):
+    return table.pivot_table(index=["task", "seed", "step"], columns="metric", values="value")
+
+
+def test_a_learning_curve_has_what_was_reported_between_its_points(tmp_path):
+    folder = train(_plan(_curved()), tmp_path / "run")
+    values = _wide(folder.curves)
+    assert values.index.unique("step").tolist() == [4, 7, 10, 14, 17, 21, 25, 28, 33]
+    of_seed = values.xs(1, level="seed")
+    assert of_seed["episode_return"].tolist() == [3.0, 6.0, 9.0, 12.0, 15.0, 19.5, 24.0, 27.0, 31.5]
+    assert of_seed["num_drawn"].tolist() == of_seed.index.get_level_values("step").tolist()
+    assert of_seed["env_steps"].tolist()[:4] == [10.0, 18.0, 25.0, 35.0]  # 17.5 and 24.5 of 7 and 10 updates, rounded
+
+
+def test_a_curve_disturbs_nothing_and_ends_with_the_tasks_scores(tmp_path):
+    folder = train(_plan(_curved()), tmp_path / "curved")
+    plain = train(_plan(_source()), tmp_path / "plain")
+    values, ends = _values(folder), _wide(folder.curves).groupby(["task", "seed"]).last()
+    np.testing.assert_array_equal(values.drop(columns="env_steps"), _values(plain))
+    for name in ("output", "num_drawn", "drawn", "env_steps"):
+        np.testing.assert_array_equal(ends[name], values[name])
+    assert len(set(_wide(folder.curves)["drawn"])) == 3 * 3 * 2  # with a key for each point
+    assert plain.curves.empty
+    assert not list(plain.path.rglob("curves"))
+
+
+@pytest.mark.parametrize("task", [2, 3])
+def test_an_interrupted_run_has_the_same_curves(task, tmp_path):
+    whole = train(_plan(_curved()), tmp_path / "whole").curves
+
+    def interrupt(now):
+        if now.task == task and now.task_done > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(_plan(_curved()), tmp_path / "run", interrupt)
+    pd.testing.assert_frame_equal(train(_plan(_curved()), tmp_path / "run").curves, whole, check_exact=True)
+
+
+def test_curves_that_are_lost_are_computed_again(tmp_path):
+    whole = train(_plan(_curved(), tasks=2), tmp_path / "run")
+    (folder,) = whole.path.rglob("curves")
+    assert len(whole.curves) > 0
+    shutil.rmtree(folder)
+    again = train(_plan(_curved(), tasks=2), tmp_path / "run")
+    pd.testing.assert_frame_equal(again.curves, whole.curves, check_exact=True)
+    pd.testing.assert_frame_equal(again.metrics, whole.metrics, check_exact=True)
+
+
+@pytest.mark.parametrize("points", [[], [4], [4, 4, 10], [7, 4, 10], [0, 10], [4, 10, 12]])
+def test_points_that_do_not_end_with_the_task(points, tmp_path):
+    wanted = r"wanted increasing numbers of updates, ≥ 1, the last of which is 10, the end of the task"
+    with pytest.raises(UserError, match=f"got the points .* of the learning curve of task 1; {wanted}"):
+        train(_plan(_source(points=lambda index: points)), tmp_path / "run")

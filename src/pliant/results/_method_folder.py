@@ -21,19 +21,28 @@ class SeedBlock(NamedTuple):
     path: Path
     seeds: range
 
-    def num_tasks_stored(self) -> int:
-        """How many of the first tasks have their metrics here."""
-        return num_tasks_in(self.path / "metrics")
-
-    def record_task(self, task: int, rows: pd.DataFrame, seconds: float) -> None:
-        """Stores the metrics and wall time of a task, in place of what an interrupted attempt left.
+    def num_tasks_stored(self, *, with_curves: bool = False) -> int:
+        """How many of the first tasks have their metrics here.
 
         Args:
-          task: counted from 1; metrics of later tasks are dropped.
+          with_curves: whether they must have their learning curves, too.
+        """
+        parts = ("metrics", "curves") if with_curves else ("metrics",)
+        return min(num_tasks_in(self.path / part) for part in parts)
+
+    def record_task(self, task: int, rows: pd.DataFrame, seconds: float, curves: pd.DataFrame | None = None) -> None:
+        """Stores the metrics, learning curves and wall time of a task, in place of what an interrupted attempt left.
+
+        Args:
+          task: counted from 1; what is stored of later tasks is dropped.
           rows: the metrics in long form, with `COLUMNS`; with a grid, of all its points.
           seconds: the wall time.
+          curves: the metrics at points within the task, in the same form; `step` tells the points apart. None without
+            curves.
         """
         append_task(self.path / "metrics", task, rows)
+        if curves is not None:
+            append_task(self.path / "curves", task, curves)
         append_line(self.path / "seconds.csv", f"{task},{seconds}")
 
     def record_arrays(self, task: int, arrays: Mapping[str, np.ndarray]) -> None:
@@ -149,7 +158,14 @@ class MethodFolder:
 
     def metrics(self) -> pd.DataFrame:
         """The metrics of all seeds, in order of task, point of a grid and seed, however they lie in blocks."""
-        tables = [read_tasks(block.path / "metrics") for block in self.blocks()]
+        return self._joined("metrics")
+
+    def curves(self) -> pd.DataFrame:
+        """The learning curves of all seeds in the same order, then in that of updates; empty without any."""
+        return self._joined("curves")
+
+    def _joined(self, part: str) -> pd.DataFrame:
+        tables = [read_tasks(block.path / part) for block in self.blocks()]
         if len(tables) == 1:
             return tables[0]
         table = pd.concat([no_metrics(), *tables], ignore_index=True)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -58,8 +58,8 @@ class RunFolder:
     `config.json` holds what all methods have in common, and is written once. Every method has a folder of its own,
     `methods/METHOD/`, so that methods can be added later, and trained by several processes at once. It holds the
     method's `config.json` and a folder for each block of seeds that were trained together, `seeds-0000-0003/`:
-    `metrics/`, `seconds.csv`, `arrays/` and `checkpoints/`. More tasks are added to a block; more seeds make a new one.
-    `run.log` and `summary.csv` are of the whole run.
+    `metrics/`, `seconds.csv`, `arrays/`, `checkpoints/`, and `curves/` if learning curves are recorded. More tasks are
+    added to a block; more seeds make a new one. `run.log` and `summary.csv` are of the whole run.
 
     Folders of earlier versions (formats 1 and 2) can be read, but not continued.
 
@@ -198,6 +198,27 @@ class RunFolder:
         return pd.concat([no_metrics(), *(method.metrics() for method in self._methods())], ignore_index=True)
 
     @cached_property
+    def curves(self) -> pd.DataFrame:
+        """Learning curves within tasks, in long form, with `COLUMNS`; empty for runs that recorded none.
+
+        Every point of a curve is a value of `step`; the last of a task is its end. The numbers are what updates have
+        reported since the point before, and an evaluation. Rows are in the order of `metrics`, then of points.
+        """
+        tables = [] if self.is_old else [method.curves() for method in self._methods()]
+        return pd.concat([no_metrics(), *tables], ignore_index=True)
+
+    @cached_property
+    def environments(self) -> dict[int, str]:
+        """The name of the environment of each task, counted from 1; empty if tasks have none.
+
+        The metric `environment` is its place among the names in the configuration, `environment.environments`.
+        """
+        own = self.metrics[self.metrics["metric"] == "environment"]
+        places = own.groupby("task")["value"].first().astype(int)
+        names = self.configuration.get("environment", {}).get("environments", [])
+        return {int(task): _environment_name(names, place) for task, place in places.items()}
+
+    @cached_property
     def seconds(self) -> dict[str, list[float]]:
         """Wall time of every task, by method and point of a grid; points share the time, blocks of seeds add up."""
         if self.is_old:
@@ -286,6 +307,13 @@ def fingerprint(recorded: Mapping[str, Any]) -> str:
       False
     """
     return hashlib.sha256(json.dumps(recorded, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _environment_name(names: Sequence[str], place: int) -> str:
+    """The name at a place, told apart from equal ones; its number if there is none."""
+    if place >= len(names):
+        return f"environment {place}"
+    return names[place] if names.count(names[place]) == 1 else f"{names[place]} ({place})"
 
 
 def _as_path(path: str | os.PathLike[str]) -> Path:

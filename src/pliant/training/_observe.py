@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from pliant.diagnostics import measure
 from pliant.keys import Draw, draw_key
@@ -26,6 +28,8 @@ class Shared(NamedTuple):
     facts: Any = ()
     index: Any = 0
     """Of the task."""
+    point: Any = np.int32(0)
+    """Updates of the run before a point of a learning curve that is evaluated; 0 at the end of a task."""
     pace: Any = ()
     fed: Any = ()
     """What all seeds are fed."""
@@ -109,7 +113,10 @@ def observe(
         return Scene(key, shared.data, item.task, shared.facts, numbers_of(source, shared.numbers, item.slot.own))
 
     def score(item: Observed, shared: Shared) -> Any:
-        return source.evaluate(network, item.views, scene(item, shared, Draw.EVALUATION), item.source_state)
+        of_point = draw_key(item.slot.keys.probe, Draw.POINT, shared.point)
+        seen = scene(item, shared, Draw.EVALUATION)
+        seen = seen._replace(key=jnp.where(shared.point > 0, of_point, seen.key))
+        return source.evaluate(network, item.views, seen, item.source_state)
 
     def measure_views(group: Sequence[Diagnostic], has_rule: bool, item: Observed, shared: Shared) -> Any:
         key = jax.random.fold_in(item.slot.keys.probe, shared.index)

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,9 +43,10 @@ class Progress(NamedTuple):
 def train(plan: Plan, path: Path, report: Callable[[Progress], None] = lambda _: None) -> RunFolder:
     """Trains every method of a plan and writes the run folder; continues an interrupted run, or extends a finished one.
 
-    After every task the metrics are stored and a checkpoint is written. A run that is killed at any moment continues
-    from the last whole checkpoint when it is started again, and ends with the same numbers, to the bit on the same
-    machine and packages. A seed that diverges is recorded (`diverged`, accuracies of 0) and does not touch the others.
+    After every task the metrics are stored, with a learning curve if the source has one; then a checkpoint is written.
+    A run that is killed at any moment continues from the last whole checkpoint when it is started again, and ends with
+    the same numbers, to the bit on the same machine and packages. A seed that diverges is recorded (`diverged`,
+    accuracies of 0) and does not touch the others.
 
     Of a finished run, methods that are new are trained, tasks that are new in every block of seeds, and seeds that are
     new as a block of their own. Fewer tasks or seeds than are stored need no training.
@@ -100,8 +101,9 @@ def _train_block(
       reused: compiled programs and placed data, by what they are for.
     """
     protocol, name, (done, share) = plan.protocol, method.method.name, within
+    num_stored = block.num_tasks_stored(with_curves=method.source.points is not None)
     with (
-        Checkpoints(block.checkpoints, block.num_tasks_stored(), keep=protocol.checkpoints) as checkpoints,
+        Checkpoints(block.checkpoints, num_stored, keep=protocol.checkpoints) as checkpoints,
         BackgroundWriter() as writer,
     ):
         first = checkpoints.num_tasks_done()
@@ -138,11 +140,13 @@ def _store(
     seconds: float,
 ) -> None:
     """Summarises and writes a task; the checkpoint comes last, so that every checkpoint has its metrics."""
-    task, name = learned.task_index + 1, method.method.name
-    found, arrays = _summarize(method, learned, len(block.seeds) * len(method.points))
-    rows = _rows(plan, method, block.seeds, learned, found)
+    task, name, num_slots = learned.task_index + 1, method.method.name, len(block.seeds) * len(method.points)
+    found, arrays = _summarize(method, learned, num_slots)
+    step = sum(map(method.source.num_updates, range(task)))
+    rows = _rows(plan, method, block.seeds, task, [_Moment(step, learned.numbers, found)])
+    points = [_Moment(each.step, each.numbers, _scores(method, each.scored, num_slots)) for each in learned.curve]
     block.record_arrays(task, arrays)
-    block.record_task(task, rows, seconds)
+    block.record_task(task, rows, seconds, _rows(plan, method, block.seeds, task, points) if points else None)
     checkpoints.save(task, *learned.carry())
     if plan.record.headline not in set(rows["metric"]):
         raise UserError(
@@ -159,21 +163,38 @@ def _summarize(
 ) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
     """Scores and diagnostics at the end of a task: numbers of each slot, and arrays with a slot axis."""
     numbers, arrays = summarize_slots(learned.diagnostics, learned.measured, num_slots)
-    found = []
-    for slot, of_slot in enumerate(numbers):
-        scored = method.source.summarize(jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), learned.scored))
-        found.append(scored | {metric: value for each in of_slot.values() for metric, value in each.items()})
+    found = [
+        scored | {metric: value for each in of_slot.values() for metric, value in each.items()}
+        for scored, of_slot in zip(_scores(method, learned.scored, num_slots), numbers, strict=True)
+    ]
     return found, arrays
 
 
-def _rows(
-    plan: Plan, method: MethodPlan, seeds: Sequence[int], learned: Learned, found: Sequence[dict[str, float]]
-) -> pd.DataFrame:
-    """The metrics of one task in long form."""
-    step = sum(map(method.source.num_updates, range(learned.task_index + 1)))
+def _scores(method: MethodPlan, scored: Any, num_slots: int) -> list[dict[str, float]]:
+    """An evaluation as numbers of each slot."""
+    of_slots = (jax.tree.map(lambda leaf, slot=slot: np.asarray(leaf[slot]), scored) for slot in range(num_slots))
+    return list(map(method.source.summarize, of_slots))
+
+
+class _Moment(NamedTuple):
+    """When metrics are recorded, and what they are."""
+
+    step: int
+    """Updates of the run before it."""
+    numbers: Mapping[str, np.ndarray]
+    """One entry a slot."""
+    found: Sequence[Mapping[str, float]]
+    """Of each slot."""
+
+
+def _rows(plan: Plan, method: MethodPlan, seeds: Sequence[int], task: int, moments: Sequence[_Moment]) -> pd.DataFrame:
+    """The metrics at moments of one task in long form."""
     rows = []
     for slot, (label, seed) in enumerate(itertools.product(method.labels, seeds)):
-        metrics = {name: float(values[slot]) for name, values in learned.numbers.items()} | found[slot]
-        common = (plan.problem, label, name_of(plan.protocol.network), plan.dataset, seed, learned.task_index + 1, step)
-        rows += [(*common, name, value) for name, value in sorted(metrics.items())]
+        for step, numbers, found in moments:
+            metrics = {name: float(values[slot]) for name, values in numbers.items()} | found[slot]
+            if method.source.env_steps:
+                metrics["env_steps"] = float(round(step * method.source.env_steps))
+            common = (plan.problem, label, name_of(plan.protocol.network), plan.dataset, seed, task, step)
+            rows += [(*common, name, value) for name, value in sorted(metrics.items())]
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from pliant.methods import as_arrays
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._chunk import Pace
+from pliant.training._curve import Point, points_of
 from pliant.training._diagnose import Views, due
 from pliant.training._learner import Begun, make_learner
 from pliant.training._observe import Observed, Shared
@@ -34,6 +35,8 @@ class Learned(NamedTuple):
     measured: Mapping[str, Any]
     diagnostics: Sequence[Diagnostic]
     """Those that were measured."""
+    curve: Sequence[Point]
+    """Empty if the source has none. The last point has the scores of the task."""
     carry: Callable[[], tuple[Any, Any]]
     """Fetches what goes into the checkpoint."""
 
@@ -93,7 +96,7 @@ class Trainer:
         begun = self._begun(shared.index)
         if index and learner.switch_source:
             self._source_state = learner.switch_source((self._source_state, begun), shared)
-        numbers = self._train(index, begun.task, shared, progress)
+        numbers, curve = self._train(index, begun.task, shared, progress)
         observed = self._observed(begun.task)
         scored = learner.observers.evaluate(observed, shared)
         measured, diagnostics = self._measured(index, observed, shared, everything=False)
@@ -101,7 +104,9 @@ class Trainer:
         if self._compares_with("previous"):
             self._previous = observed.views
         kept = (self._carry, axis.get(self._source_state))  # the latter is donated to the next chunk
-        return Learned(index, numbers | told, scored, measured, diagnostics, lambda: axis.get(kept))
+        if curve:
+            curve[-1] = curve[-1]._replace(scored=scored)
+        return Learned(index, numbers | told, scored, measured, diagnostics, curve, lambda: axis.get(kept))
 
     def measure(self, index: int) -> dict[str, Any]:
         """What all diagnostics find at the end of a task, with a slot axis, on the host."""
@@ -140,19 +145,23 @@ class Trainer:
 
     def _train(
         self, index: int, task: Any, shared: Shared, progress: Callable[[float, float], None]
-    ) -> dict[str, np.ndarray]:
-        """Trains on one task; returns its numbers, one entry a slot: means over updates, and sums of counts."""
+    ) -> tuple[dict[str, np.ndarray], list[Point]]:
+        """Trains on one task; returns its numbers, one entry a slot: means over updates, and sums of counts; and the
+        points of its learning curve, of which the last is not evaluated yet.
+        """
         learner, axis, source = self._learner, self._learner.axis, self._method.source
         total = source.num_updates(index)
         factors, weights = rates(self._protocol, total), sampled_weights(total)
         before = sum(map(source.num_updates, range(index)))
         selection = source.selection
-        ends = selection.after(index) if selection else [total]
+        ends = selection.after(index) if selection else []
         best = learner.no_best(self._carry, ()) if selection else None
-        sums = Sums()
+        points, curve = points_of(source, index), list[Point]()
+        stops = {total, *ends, *points}
+        sums, since_point = Sums(), Sums()
         start = 0
         while start < total:
-            began, stop = time.perf_counter(), min(start + self._chunk.size, *(end for end in ends if end > start))
+            began, stop = time.perf_counter(), min(start + self._chunk.size, *(each for each in stops if each > start))
             fed = source.feed(self._seeds, index, start, stop)
             own = jax.tree.map(lambda leaf: _padded(leaf, axis=1)[self._place], fed.own)
             pace = Pace(
@@ -165,20 +174,35 @@ class Trainer:
             begun = Begun(self._carry, self._slot, task, axis.put(own))
             of_chunk = shared._replace(pace=pace, fed=jax.tree.map(_padded, fed.shared))
             self._source_state, self._carry, info = learner.train((self._source_state, begun), of_chunk)
-            sums.add(axis.get(info), stop - start)
+            reported = axis.get(info)
+            sums.add(reported, stop - start)
+            if points:
+                since_point.add(reported, stop - start)
             if best is not None and stop in ends:
                 begun = begun._replace(carry=self._carry, fed=())
                 best = learner.better((best, begun, self._source_state), shared)
             start = stop
             self._chunk.took(time.perf_counter() - began)
             progress(stop / total, sums.mean(source.progress, stop))
+            if stop in points:
+                at_end = stop == total  # where the task is evaluated anyway
+                numbers = since_point.numbers(stop - max(point for point in (0, *points) if point < stop))
+                curve.append(
+                    Point(before + stop, numbers, None if at_end else self._scored(task, shared, before + stop))
+                )
+                since_point = Sums()
         numbers = sums.numbers(total)
         if best is not None:
             assert selection is not None
             best_learner = self._carry.learner._replace(params=best.params, statistics=best.statistics)
             self._carry = self._carry._replace(learner=best_learner)
             numbers[selection.metric] = axis.get(best.score)
-        return numbers
+        return numbers, curve
+
+    def _scored(self, task: Any, shared: Shared, step: int) -> Any:
+        """What the source's evaluation returns at a point of a learning curve, on the host."""
+        scored = self._learner.observers.evaluate(self._observed(task), shared._replace(point=np.int32(step)))
+        return self._learner.axis.get(scored)
 
 
 def _padded(values: np.ndarray, axis: int = 0) -> np.ndarray:
