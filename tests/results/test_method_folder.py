@@ -22,7 +22,10 @@ def _train(path, num_seeds, num_tasks, labels=("m",)):
     with RunFolder.begin(path, RECORD).open_method("m", {}) as method:
         for block in method.blocks(num_seeds):
             for task in range(block.num_tasks_stored() + 1, num_tasks + 1):
-                block.record_task(task, _rows(task, block.seeds, labels), seconds=1.0)
+                rows = _rows(task, block.seeds, labels)
+                points = pd.concat([rows.assign(step=step, value=rows["value"] / step) for step in (5, 10)])
+                order = ["method", "seed"]
+                block.record_task(task, rows, 1.0, points.sort_values(order, kind="stable"))
     return RunFolder(path)
 
 
@@ -41,6 +44,8 @@ def test_a_run_that_is_extended_is_read_as_one_begun_so(tmp_path):
         blocks = sorted(each.name for each in (path / "methods" / "m").glob("seeds-*"))
         assert blocks == ["seeds-0000-0001", "seeds-0002-0005"]
         pd.testing.assert_frame_equal(extended.metrics, whole.metrics, check_exact=True)
+        pd.testing.assert_frame_equal(extended.curves, whole.curves, check_exact=True)
+        assert len(whole.curves) == 2 * len(whole.metrics)
         assert extended.seconds == {label: [2.0 / len(labels)] * 4 for label in labels}
 
 

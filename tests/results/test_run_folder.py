@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import threading
 
 import filelock
@@ -24,7 +25,7 @@ def _rows(method, task, seeds=(0,)):
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _train(path, methods=("m",), num_tasks=2, num_seeds=1):
+def _train(path, methods=("m",), num_tasks=2, num_seeds=1, *, with_curves=False):
     """What training does with a folder: a checkpoint comes after its metrics."""
     folder = RunFolder.begin(path, RECORD)
     for name in methods:
@@ -32,9 +33,12 @@ def _train(path, methods=("m",), num_tasks=2, num_seeds=1):
             for block in method.blocks(num_seeds):
                 file = block.checkpoints / "done"
                 done = int(file.read_text()) if file.exists() else 0
-                for task in range((done if done <= block.num_tasks_stored() else 0) + 1, num_tasks + 1):
+                stored = block.num_tasks_stored(with_curves=with_curves)
+                for task in range((done if done <= stored else 0) + 1, num_tasks + 1):
                     block.record_arrays(task, {"a/b": np.full(len(block.seeds), task)})
-                    block.record_task(task, _rows(name, task, block.seeds), seconds=float(task))
+                    rows = _rows(name, task, block.seeds)
+                    curves = pd.concat([rows.assign(step=5), rows]).sort_values("seed", kind="stable")
+                    block.record_task(task, rows, float(task), curves if with_curves else None)
                     folder.log(f"{name}: task {task}")
                     block.checkpoints.mkdir(exist_ok=True)
                     (block.checkpoints / "new").write_text(str(task))
@@ -65,6 +69,31 @@ def test_methods_are_added_to_a_finished_run(tmp_path):
     assert {file: file.stat().st_mtime_ns for file in files} == files  # nothing is written again
     pd.testing.assert_frame_equal(both.metrics[both.metrics["method"] == "b"], first)
     assert list(both.methods) == ["b", "a"]
+
+
+def test_curves_that_are_lacking_begin_again(tmp_path):
+    folder = _train(tmp_path, with_curves=True)
+    with folder.open_method("m", {"hyperparameters": {"b": 1}}) as method:
+        (block,) = method.blocks()
+    assert block.num_tasks_stored(with_curves=True) == block.num_tasks_stored() == 2
+    shutil.rmtree(block.path / "curves")
+    assert (block.num_tasks_stored(with_curves=True), block.num_tasks_stored()) == (0, 2)
+    assert RunFolder(tmp_path).curves.empty
+    again = _train(tmp_path, with_curves=True)
+    pd.testing.assert_frame_equal(again.curves, folder.curves, check_exact=True)
+
+
+def test_environments_are_named_by_task(tmp_path):
+    names = ["breakout", "freeway", "breakout"]
+    record = RECORD._replace(configuration={"environment": {"environments": names}})
+    folder = RunFolder.begin(tmp_path, record)
+    with folder.open_method("m", {}) as method:
+        (block,) = method.blocks(2)
+        for task, place in ((1, 1.0), (2, 0.0), (3, 2.0), (4, 3.0), (5, np.nan)):
+            block.record_task(task, _rows("m", task, (0, 1)).assign(metric="environment", value=place), 1.0)
+    wanted = {1: "freeway", 2: "breakout (0)", 3: "breakout (2)", 4: "environment 3"}
+    assert RunFolder(tmp_path).environments == wanted
+    assert _train(tmp_path / "without").environments == {}
 
 
 def test_the_title_counts_seeds(tmp_path):
@@ -192,22 +221,25 @@ def _kill_at(patch, number):
         patch.setattr(owner, name, killing(getattr(owner, name), tear))
 
 
-def test_killed_at_any_write_a_run_ends_the_same(tmp_path):
-    whole = _train(tmp_path / "whole")
+@pytest.mark.parametrize("with_curves", [False, True])
+def test_killed_at_any_write_a_run_ends_the_same(with_curves, tmp_path):
+    whole = _train(tmp_path / "whole", with_curves=with_curves)
     for number in range(1, 200):
         path = tmp_path / str(number)
         with pytest.MonkeyPatch.context() as patch:
             _kill_at(patch, number)
             try:
-                _train(path)
+                _train(path, with_curves=with_curves)
                 break
             except Killed:
                 pass
         if (path / "config.json").exists():
-            stored = RunFolder(path).metrics
-            pd.testing.assert_frame_equal(stored, whole.metrics[: len(stored)], check_exact=True)
-        folder = _train(path)
+            for part in ("metrics", "curves"):
+                stored, wanted = getattr(RunFolder(path), part), getattr(whole, part)
+                pd.testing.assert_frame_equal(stored, wanted[: len(stored)], check_exact=True)
+        folder = _train(path, with_curves=with_curves)
         pd.testing.assert_frame_equal(folder.metrics, whole.metrics, check_exact=True)
+        pd.testing.assert_frame_equal(folder.curves, whole.curves, check_exact=True)
         assert folder.seconds == whole.seconds
         assert str(folder.arrays("m")) == str(whole.arrays("m"))
         files = [sorted(str(file.relative_to(each)) for file in each.rglob("*")) for each in (path, whole.path)]

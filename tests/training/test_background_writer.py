@@ -56,10 +56,10 @@ def test_a_run_that_cannot_be_stored_fails_and_goes_on_later(task, tmp_path, mon
     config = RunConfig(methods=("adam",), seeds=1, tasks=2, epochs=1, widths=(8,))
     record = SeedBlock.record_task
 
-    def full(self, index, rows, seconds):
+    def full(self, index, *rest):
         if index == task:
             raise OSError("disk full")
-        record(self, index, rows, seconds)
+        record(self, index, *rest)
 
     monkeypatch.setattr(SeedBlock, "record_task", full)
     with pytest.raises(OSError, match="disk full"):

@@ -213,10 +213,10 @@ class RunFolder:
 
         The metric `environment` is its place among the names in the configuration, `environment.environments`.
         """
-        own = self.metrics[self.metrics["metric"] == "environment"]
-        places = own.groupby("task")["value"].first().astype(int)
+        own = self.metrics[self.metrics["metric"] == "environment"].dropna().drop_duplicates("task")
         names = self.configuration.get("environment", {}).get("environments", [])
-        return {int(task): _environment_name(names, place) for task, place in places.items()}
+        places = zip(own["task"], own["value"], strict=True)
+        return {int(task): _environment_name(names, int(place)) for task, place in places}
 
     @cached_property
     def seconds(self) -> dict[str, list[float]]:

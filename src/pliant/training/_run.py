@@ -183,7 +183,7 @@ class _Moment(NamedTuple):
     """Updates of the run before it."""
     numbers: Mapping[str, np.ndarray]
     """One entry a slot."""
-    found: Sequence[Mapping[str, float]]
+    found: Sequence[dict[str, float]]
     """Of each slot."""
 
 

@@ -159,7 +159,7 @@ class Trainer:
         points, curve = points_of(source, index), list[Point]()
         stops = {total, *ends, *points}
         sums, since_point = Sums(), Sums()
-        start = 0
+        start = last = 0
         while start < total:
             began, stop = time.perf_counter(), min(start + self._chunk.size, *(each for each in stops if each > start))
             fed = source.feed(self._seeds, index, start, stop)
@@ -185,12 +185,9 @@ class Trainer:
             self._chunk.took(time.perf_counter() - began)
             progress(stop / total, sums.mean(source.progress, stop))
             if stop in points:
-                at_end = stop == total  # where the task is evaluated anyway
-                numbers = since_point.numbers(stop - max(point for point in (0, *points) if point < stop))
-                curve.append(
-                    Point(before + stop, numbers, None if at_end else self._scored(task, shared, before + stop))
-                )
-                since_point = Sums()
+                scored = self._scored(task, shared, before + stop) if stop < total else None  # `learn` scores the end
+                curve.append(Point(before + stop, since_point.numbers(stop - last), scored))
+                since_point, last = Sums(), stop
         numbers = sums.numbers(total)
         if best is not None:
             assert selection is not None
