@@ -56,6 +56,64 @@ def test_runs_with_other_headlines_share_a_metric(drawn, tmp_path, capsys):
     assert [line.get_label() for line in drawn["both"].axes[0].lines] == ["one: adam", "two: adam"]
 
 
+def _make_agents(path, games=("asterix", "freeway"), *, with_curves=True):
+    """Two seeds in three tasks of 10 updates, each with a point in its middle."""
+    record = RunRecord("ppo in minatar, mlp", "episode_return", None, {"environment": {"environments": games}})
+    with RunFolder.begin(path, record).open_method("adam", {}) as method:
+        (block,) = method.blocks(2)
+        for task in (1, 2, 3):
+            rows = [
+                ("b", "adam", "mlp", "d", seed, task, step, metric, value)
+                for seed in block.seeds
+                for step in (10 * task - 5, 10 * task)
+                for metric, value in (
+                    ("environment", task % len(games)),
+                    ("episode_return", float(step)),
+                    *([("dead_phase", float(seed == 1))] if step == 10 * task else []),
+                )
+            ]
+            points = pd.DataFrame(rows, columns=list(COLUMNS))
+            at_end = points[points["step"] == 10 * task]
+            block.record_task(task, at_end, 1.0, points[points["metric"] != "dead_phase"] if with_curves else None)
+    return str(path)
+
+
+def test_learning_curves_by_environment(drawn, tmp_path, capsys):
+    _make_agents(tmp_path / "run")
+    assert cli.main(["plot", "run"]) == 0
+    printed = capsys.readouterr().out
+    assert "figure: run/episode_return.png (and .pdf)\nlearning curves: run/episode_return-curves.png" in printed
+    panels = {axes.get_title(): axes.lines[-1].get_xdata().tolist() for axes in drawn["episode_return-curves"].axes}
+    assert list(panels) == ["freeway", "asterix"]
+    assert panels["asterix"] == [5, 10]
+    assert panels["freeway"][:2] + panels["freeway"][3:] == [5, 10, 15, 20]
+
+
+def test_metrics_without_curves_are_drawn_by_environment(drawn, tmp_path):
+    """Of what is recorded at the ends of tasks alone, in several environments, these are the points."""
+    for name, with_curves, metric in (("a", True, "dead_phase"), ("b", False, "episode_return")):
+        _make_agents(tmp_path / name, with_curves=with_curves)
+        assert cli.main(["plot", name, "--metric", metric]) == 0
+        assert [axes.lines[-1].get_xdata().tolist() for axes in drawn[f"{metric}-curves"].axes] == [[10, 20], [10]]
+    _make_agents(tmp_path / "one", ("asterix",), with_curves=False)
+    drawn.clear()
+    assert cli.main(["plot", "one"]) == 0
+    assert list(drawn) == ["episode_return"]
+
+
+def test_learning_curves_of_several_runs(drawn, tmp_path):
+    _make_agents(tmp_path / "a")
+    _make_agents(tmp_path / "b", ("freeway", "asterix"))  # in the other order
+    assert cli.main(["plot", "a", "b", "--out", "both"]) == 0
+    for axes in drawn["both-curves"].axes:
+        labels = [line.get_label() for line in axes.lines if line.get_label().endswith("adam")]
+        assert labels == ["a: adam", "b: adam"]
+    _make(tmp_path / "without", headline="episode_return")
+    drawn.clear()
+    assert cli.main(["plot", "a", "without", "--metric", "loss"]) == cli.USER_ERROR
+    assert not drawn
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from tyro.conf import Positional
 
@@ -15,12 +16,15 @@ from pliant.results import RunFolder
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """Draw the figure of a run, or of several runs in one; or a picture of what a run's diagnostics found."""
+    """Draw the figure of a run, or of several runs in one, and its learning curves if it has any; or a picture of what
+    a run's diagnostics found.
+    """
 
     dirs: Positional[tuple[Path, ...]]
     """Run folders. Several share one figure, whose lines are named by folder and method."""
     out: Path | None = None
-    """File without suffix; by default in the (first) run folder. With --picture, -METHOD is appended."""
+    """File without suffix; by default in the (first) run folder. For learning curves -curves is appended, and with
+    --picture -METHOD."""
     metric: str | None = None
     """Metric of the figure: any that the run recorded, such as loss, test_accuracy or effective_rank; by default the
     run's headline metric."""
@@ -51,7 +55,10 @@ class Plot:
 
 
 def draw_figure(folders: Sequence[RunFolder], out: Path | None = None, metric: str | None = None) -> None:
-    """Draws a metric of one or several runs, by default their headline, and prints the path of the figure."""
+    """Draws a metric of one or several runs, by default their headline, and prints the paths of the figures.
+
+    One has it against the task. Another has its learning curves, if all runs have any.
+    """
     first = folders[0]
     if metric is None and len({folder.headline for folder in folders}) > 1:
         got = ", ".join(f"{folder.path}: {folder.headline}" for folder in folders)
@@ -64,17 +71,34 @@ def draw_figure(folders: Sequence[RunFolder], out: Path | None = None, metric: s
         if metric not in set(table["metric"]):
             known = table["metric"].unique()
             raise unknown_name("metric", metric, known, do=f"Give one of {folder.path}.")
-    title = first.title
-    if len(folders) > 1:
-        title = metric.replace("_", " ")
-        tables = [
-            table.assign(method=f"{folder.path}: " + table["method"])
-            for folder, table in zip(folders, tables, strict=True)
-        ]
+    title = first.title if len(folders) == 1 else metric.replace("_", " ")
     chance = first.chance if metric == first.headline else None
-    figure = results.headline_figure(pd.concat(tables), metric, title, chance)
-    png, _ = results.save_figure(figure, out or first.path / metric.replace("/", "-"))
+    figure = results.headline_figure(_joined(folders, tables), metric, title, chance)
+    path = out or first.path / metric.replace("/", "-")
+    png, _ = results.save_figure(figure, path)
     print_line(f"figure: {png} (and .pdf)")
+    curves = [found for folder in folders if (found := _curves(folder, metric)) is not None]
+    if len(curves) == len(folders):
+        figure = results.learning_curves(_joined(folders, curves), metric, title)
+        png, _ = results.save_figure(figure, path.with_name(f"{path.name}-curves"))
+        print_line(f"learning curves: {png} (and .pdf)")
+
+
+def _joined(folders: Sequence[RunFolder], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One table, in which the methods of several runs are told apart by folder."""
+    if len(folders) == 1:
+        return tables[0]
+    named = zip(folders, tables, strict=True)
+    return pd.concat([table.assign(method=f"{folder.path}: " + table["method"]) for folder, table in named])
+
+
+def _curves(folder: RunFolder, metric: str) -> pd.DataFrame | None:
+    """What has learning curves of a metric: the run's curves, or its metrics if tasks have several environments."""
+    environments = folder.environments
+    for table in (folder.curves, *([folder.metrics] if len(set(environments.values())) > 1 else [])):
+        if np.isfinite(table.loc[table["metric"] == metric, "value"]).any():
+            return table.assign(environment=table["task"].map(environments).fillna(""))
+    return None
 
 
 def _draw_pictures(dirs: Sequence[Path], picture: str, method: str | None, out: Path | None) -> None:

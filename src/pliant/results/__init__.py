@@ -2,6 +2,7 @@
 
 from pliant.results._environment import environment
 from pliant.results._figures import headline_figure, save_figure
+from pliant.results._learning_curves import learning_curves
 from pliant.results._method_folder import MethodFolder, SeedBlock
 from pliant.results._metric_parts import COLUMNS
 from pliant.results._pictures import PICTURES, dormant_by_layer, draw_picture, gradient_cosine, probe_curves
@@ -27,6 +28,7 @@ __all__ = [
     "hash_of_arrays",
     "headline_figure",
     "hessian_density",
+    "learning_curves",
     "ntk_eigenvalues",
     "probe_curves",
     "save_figure",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -38,14 +39,13 @@ def headline_figure(metrics: pd.DataFrame, headline: str, title: str, chance: fl
       >>> figure.get_supxlabel()
       'mean over 2 seeds; band: ± one standard error'
     """
-    chosen = _finite(metrics, headline)
+    chosen = finite_rows(metrics, headline)
     figure = Figure(figsize=(7.0, max(4.4, 0.22 * chosen["method"].nunique())), layout="constrained")
     axes = figure.subplots()
     for place, (method, own) in enumerate(chosen.groupby("method", sort=False)):
         table = own.pivot(index="seed", columns="task", values="value")
         tasks, scores = table.columns.to_numpy(), table.to_numpy()
-        mean, counts = over_rows("nanmean", scores), np.isfinite(scores).sum(axis=0)
-        error = np.nan_to_num(over_rows("nanstd", scores) / np.sqrt(np.maximum(counts - 1, 1)))
+        mean, error = mean_and_error(scores)
         style = line_style(place)
         axes.plot(tasks, mean, **style, label=literal(str(method)), markersize=4, linewidth=1.4)
         axes.fill_between(tasks, mean - error, mean + error, color=style["color"], alpha=0.2, linewidth=0)
@@ -58,11 +58,18 @@ def headline_figure(metrics: pd.DataFrame, headline: str, title: str, chance: fl
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    figure.supxlabel(_caption(chosen), fontsize=8, color="0.4")
+    figure.supxlabel(caption(chosen), fontsize=8, color="0.4")
     return figure
 
 
-def _finite(metrics: pd.DataFrame, name: str) -> pd.DataFrame:
+def mean_and_error(scores: Float[np.ndarray, "seed point"]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over seeds, and its standard error, which is 0 for a single one; both skip NaN."""
+    counts = np.isfinite(scores).sum(axis=0)
+    error = np.nan_to_num(over_rows("nanstd", scores) / np.sqrt(np.maximum(counts - 1, 1)))
+    return over_rows("nanmean", scores), error
+
+
+def finite_rows(metrics: pd.DataFrame, name: str) -> pd.DataFrame:
     """The rows of a metric with a finite number."""
     known = sorted({str(metric) for metric in metrics["metric"]})
     if name not in known:
@@ -75,7 +82,7 @@ def _finite(metrics: pd.DataFrame, name: str) -> pd.DataFrame:
     return chosen
 
 
-def _caption(chosen: pd.DataFrame) -> str:
+def caption(chosen: pd.DataFrame) -> str:
     """Explains lines and bands. Methods may have different numbers of seeds."""
     numbers = sorted(set(chosen.groupby("method", sort=False)["seed"].nunique()))
     if numbers == [1]:

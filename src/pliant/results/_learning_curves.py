@@ -1,0 +1,102 @@
+"""Figures of a metric within tasks, drawn from stored curves: a panel for each environment."""
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from pliant.results._figures import caption, finite_rows, mean_and_error
+from pliant.results._look import line_style, literal
+
+_MOST_BORDERS = 100  # more vertical lines would hide the curves
+_MARKERS = 12  # of a line, so that they stay apart
+
+
+def learning_curves(curves: pd.DataFrame, metric: str, title: str) -> Figure:
+    """Draws a metric against environment steps, or updates: a panel an environment, a line a method.
+
+    Use it to see how agents learn when environments come and go. A panel shows all phases of its environment one after
+    the other, and leaves out what was trained in between; thin vertical lines separate the phases. Lines are means over
+    seeds, ± one standard error shaded, as in `headline_figure`.
+
+    Args:
+      curves: in long form, see `RunFolder.curves`; a column `environment` names the panels, without it there is one.
+        The axis is the metric `env_steps` if all methods have it, or else `step`.
+      metric: any in the table.
+      title: above the panels.
+
+    Raises:
+      UserError: if the table has no such metric, or no finite number of it.
+
+    Example:
+      >>> rows = [("a", 0, task, 4 * task - 2 * rest, "loss", 0.5, name)
+      ...         for task, name in ((1, "x"), (2, "y"), (3, "x")) for rest in (1, 0)]
+      >>> columns = ["method", "seed", "task", "step", "metric", "value", "environment"]
+      >>> figure = learning_curves(pd.DataFrame(rows, columns=columns), "loss", "two environments")
+      >>> [(axes.get_title(), axes.lines[-1].get_xdata().tolist()) for axes in figure.axes]
+      [('x', [2.0, 4.0, nan, 6.0, 8.0]), ('y', [2.0, 4.0])]
+    """
+    if "environment" not in curves:
+        curves = curves.assign(environment="")
+    points, unit = _placed(curves)
+    chosen = finite_rows(curves, metric).merge(points, on=["method", "task", "step"])
+    panels, methods = list(chosen["environment"].unique()), list(chosen["method"].unique())
+    num_columns = math.ceil(math.sqrt(len(panels)))
+    num_rows = math.ceil(len(panels) / num_columns)
+    height = max(1.2 + 3.0 * num_rows, 0.22 * len(methods))
+    figure = Figure(figsize=(2.5 + 4.5 * num_columns, height), layout="constrained")
+    grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
+    for axes, panel in zip(grid, panels, strict=False):
+        own = chosen[chosen["environment"] == panel]
+        borders = sorted(set(own["offset"]) - {0.0})
+        for border in borders if len(borders) <= _MOST_BORDERS else ():
+            axes.axvline(border, color="0.8", linewidth=0.6, zorder=0)
+        for method, of_method in own.groupby("method", sort=False):
+            table = of_method.pivot(index="seed", columns=["task", "x"], values="value").sort_index(axis=1)
+            tasks, x = (table.columns.get_level_values(level).to_numpy() for level in ("task", "x"))
+            x, mean, error = _apart(tasks, x, *mean_and_error(table.to_numpy()))
+            style = line_style(methods.index(method))
+            every = max(1, len(x) // _MARKERS)
+            label = literal(str(method))
+            axes.plot(x, mean, **style, label=label, markersize=4, markevery=every, linewidth=1.2)
+            axes.fill_between(x, mean - error, mean + error, color=style["color"], alpha=0.2, linewidth=0)
+        axes.set(xlabel=unit, title=literal(panel))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    handles = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    named = [handles[name] for name in map(literal, map(str, methods))]
+    figure.legend(handles=named, frameon=False, loc="outside right upper")
+    figure.supylabel(literal(metric.replace("_", " ")), fontsize=10)
+    figure.suptitle(literal(title), fontsize=11)
+    figure.supxlabel(caption(chosen), fontsize=8, color="0.4")
+    return figure
+
+
+def _placed(curves: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Where points lie in their panels: `x`, and the `offset` at which their phase begins; and the unit of both."""
+    points = curves[["method", "environment", "task", "step"]].drop_duplicates()
+    counted = curves[curves["metric"] == "env_steps"].drop_duplicates(["method", "task", "step"])
+    in_steps = points.merge(counted[["method", "task", "step", "value"]], on=["method", "task", "step"])
+    has_steps = len(in_steps) == len(points)
+    points = in_steps.assign(at=in_steps["value"]) if has_steps else points.assign(at=points["step"])
+    phases = points.groupby(["method", "environment", "task"], sort=False)["at"].max().reset_index(name="end")
+    phases = phases.sort_values("task", kind="stable")
+    phases["begin"] = phases.groupby("method")["end"].shift(fill_value=0)
+    phases["length"] = phases["end"] - phases["begin"]
+    phases["offset"] = phases.groupby(["method", "environment"])["length"].cumsum() - phases["length"]
+    points = points.merge(phases, on=["method", "environment", "task"])
+    points["x"] = (points["at"] - points["begin"] + points["offset"]).astype(float)
+    kept = points[["method", "task", "step", "x", "offset"]]
+    return kept, "environment steps" if has_steps else "updates"
+
+
+def _apart(tasks: np.ndarray, *rows: np.ndarray) -> list[np.ndarray]:
+    """Separates phases by NaN, so that no line joins them; those of one point each are joined."""
+    starts = np.flatnonzero(np.diff(tasks)) + 1
+    if len(starts) + 1 == len(tasks):
+        return list(rows)
+    return [np.insert(row, starts, np.nan) for row in rows]
