@@ -19,6 +19,7 @@ LAYERS = [
     {"methods"},
     {"training"},
     {"supervised", "rl"},
+    {"problems"},
     {"presets"},
     {"_run"},
     {"cli"},

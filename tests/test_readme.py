@@ -10,7 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from pliant import cli, supervised
+from pliant import cli, problems, supervised
 from pliant.errors import UserError
 from pliant.methods import find
 from pliant.supervised import RunConfig
@@ -158,7 +158,7 @@ def finished(tmp_path_factory):
 def test_every_other_command_works(words, finished, monkeypatch, capsys):
     """Each runs as it is written; only measurements are left out."""
     monkeypatch.chdir(finished)
-    monkeypatch.setattr(supervised, "diagnose_run", lambda *arguments, **options: [])
+    monkeypatch.setattr(problems, "diagnose_run", lambda *arguments, **options: [])
     assert cli.main(words) == 0, capsys.readouterr().err
 
 

@@ -13,7 +13,8 @@ import pliant
 from pliant import networks, streams
 from pliant.errors import UserError
 from pliant.methods import METHODS
-from pliant.supervised import RunConfig, diagnose_run
+from pliant.problems import diagnose_run
+from pliant.supervised import RunConfig
 from pliant.types import Batch, Diagnostic, Measured, Method, Split, Stream
 
 QUICK = {"seeds": 1, "tasks": 1, "steps": 4, "train_size": 100, "batch_size": 10}

@@ -1,4 +1,4 @@
-"""One call that trains methods on a stream of tasks: names, files and objects."""
+"""One call that trains methods on any problem: names, files and objects."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +10,15 @@ from pliant.errors import UserError, unknown_name
 from pliant.methods import METHODS
 from pliant.networks import NETWORKS
 from pliant.presets import PRESETS, Scale, with_choices
+from pliant.problems import Config, kind_of, make_plan
 from pliant.results import RunFolder
+from pliant.rl import AgentConfig, is_environment
+from pliant.rl.environments import ENVIRONMENTS
 from pliant.specs import Objects, name_of
 from pliant.streams import STREAMS
-from pliant.supervised import RunConfig, make_plan
+from pliant.supervised import RunConfig
 from pliant.training import Progress, run_folder, train
-from pliant.types import Stream
+from pliant.types import EnvironmentStream, Stream
 
 
 def run(
@@ -24,6 +27,7 @@ def run(
     *,
     methods: Any = None,
     stream: Any = None,
+    environment: Any = None,
     network: Any = None,
     diagnostics: Any = None,
     scale: Scale | None = None,
@@ -32,7 +36,9 @@ def run(
     report: Callable[[Progress], None] = lambda _: None,
     **choices: Any,
 ) -> RunFolder:
-    """Trains methods on a stream of tasks and returns the folder of results: `pliant run` for Python.
+    """Trains methods on a stream of tasks, or an agent in environments, and returns the folder of results.
+
+    This is `pliant run` for Python.
 
     Everything can be a name that `pliant list` prints, `path/to/file.py:name`, or an object of your own, in any
     mixture. The same call continues an interrupted run; with more methods, tasks or seeds it extends a finished one.
@@ -40,10 +46,13 @@ def run(
     a name or stands in a file can be found again by `pliant diagnose`.
 
     Args:
-      problem: a stream as below, a published benchmark such as "kumar/permuted-mnist", or a `RunConfig`.
+      problem: a stream or environments as below, a published benchmark such as "kumar/permuted-mnist", a `RunConfig` or
+        an `AgentConfig`.
       methods: a method or several: names, files and names, or `pliant.types.Method`.
       stream: a name, a file and a name, a function `(dataset, *, num_tasks, options) -> Stream`, without `dataset` if
         it makes its own data; or a `pliant.types.Stream`.
+      environment: a name, a file and a name, a function `(*, num_tasks, options) -> EnvironmentStream`, a
+        `pliant.types.EnvironmentStream` or `Environment`, or an environment of gymnax or Gymnasium.
       network: a name, a file and a name, a function `(input_shape, num_outputs, *, options) -> Network`, or a
         `pliant.types.Network`.
       diagnostics: one or several: names, sets, files and names, or `pliant.types.Diagnostic`.
@@ -51,7 +60,8 @@ def run(
       out: the run folder; by default runs/NAME-ID.
       data_dir: see `pliant.streams.load_dataset`.
       report: called with the progress after every chunk of updates.
-      **choices: any field of `pliant.supervised.RunConfig`, such as `seeds=4`, `tasks=10` or `learning_rate=1e-4`.
+      **choices: any field of `pliant.supervised.RunConfig`, or of `pliant.rl.AgentConfig` for agents, such as
+        `seeds=4`, `tasks=10` or `learning_rate=1e-4`.
         `settings` name an object by its `name` or `__name__`.
 
     Returns:
@@ -73,45 +83,70 @@ def run(
       ...     sorted(set(folder.metrics["method"]))
       ['adam', 'heavy-ball']
     """
-    base = problem if isinstance(problem, RunConfig) else RunConfig()
-    if not isinstance(problem, RunConfig | None):
-        if stream is not None:
-            do = "Give the stream alone, as the first argument."
-            raise UserError(got="a problem and a stream", wanted="one of them", do=do)
-        stream = problem
-    benchmark = PRESETS.get(stream) if isinstance(stream, str) else None
-    if benchmark and isinstance(problem, RunConfig):
+    if isinstance(problem, RunConfig | AgentConfig):
+        base: Config = problem
+        problem = None
+    else:
+        base = _base(problem, stream, environment, choices)
+    kind = kind_of(base)
+    if [problem is not None, stream is not None, environment is not None].count(True) > 1:
+        do = "Give one of them, as the first argument."
+        raise UserError(got="several problems: a stream, environments", wanted="one of them", do=do)
+    asked_for = next((each for each in (problem, stream, environment) if each is not None), None)
+    benchmark = PRESETS.get(asked_for) if isinstance(asked_for, str) else None
+    if benchmark and base not in (RunConfig(), AgentConfig()):
         got = f"a configuration and the benchmark {benchmark.name!r}, which is another"
         raise UserError(got=got, wanted="one of them", do="Give what you change of the benchmark by name, as tasks=10.")
     if scale is not None and benchmark is None:
         raise UserError(got=f"scale={scale!r} without a benchmark", wanted="none", do="See `pliant list benchmarks`.")
-    known = {field.name for field in dataclasses.fields(RunConfig)} - set(_KINDS.values())
+    known = {field.name for field in dataclasses.fields(base)} - set(_KINDS.values())
     unknown = [choice for choice in choices if choice not in known]
     if unknown:
-        raise unknown_name("choice", unknown[0], known, do="See pliant.supervised.RunConfig.")
-    if isinstance(stream, Stream):
-        choices = {"tasks": stream.num_tasks} | choices
-    asked = {"method": methods, "stream": None if benchmark else stream, "network": network, "diagnostic": diagnostics}
-    named = {kind: _named(kind, _several(each)) for kind, each in asked.items() if each is not None}
-    for kind, names in named.items():
-        choices[_KINDS[kind]] = tuple(names) if kind in ("method", "diagnostic") else next(iter(names), "")
+        raise unknown_name("choice", unknown[0], known, do=f"See {type(base).__module__.rpartition('.')[0]}.")
+    if isinstance(asked_for, Stream | EnvironmentStream):
+        choices = {"tasks": asked_for.num_tasks} | choices
+    asked = {"method": methods, kind: None if benchmark else asked_for, "network": network, "diagnostic": diagnostics}
+    named = {name: _named(name, _several(each)) for name, each in asked.items() if each is not None}
+    for name, names in named.items():
+        choices[_KINDS[name]] = tuple(names) if name in ("method", "diagnostic") else next(iter(names), "")
     objects = Objects(**named)
     if benchmark is None:
-        name: str | None = None
+        folder: str | None = None
         config = dataclasses.replace(base, **choices)
     else:
         size = scale or "cpu"
-        name = f"{benchmark.name.replace('/', '-')}-{size}"
+        folder = f"{benchmark.name.replace('/', '-')}-{size}"
         config = with_choices(benchmark, size, choices, objects)
     plan = make_plan(config, data_dir, objects)
-    return train(plan, run_folder(plan, out, name), report)
+    return train(plan, run_folder(plan, out, folder), report)
 
 
-_KINDS = {"method": "methods", "stream": "stream", "network": "network", "diagnostic": "diagnostics"}
+def _base(problem: Any, stream: Any, environment: Any, choices: Mapping[str, Any]) -> Config:
+    """The configuration to begin with: of an agent, if environments or an agent are asked for."""
+    if stream is not None:
+        return RunConfig()
+    if environment is not None or "agent" in choices:
+        return AgentConfig()
+    if isinstance(problem, str):
+        preset = PRESETS.get(problem)
+        is_of_agent = kind_of(preset.configs["cpu"]) == "environment" if preset else problem in ENVIRONMENTS
+        return AgentConfig() if is_of_agent else RunConfig()
+    is_of_agent = is_environment(problem) or any(problem is each for each in ENVIRONMENTS.values())
+    return AgentConfig() if is_of_agent else RunConfig()
+
+
+_KINDS = {
+    "method": "methods",
+    "stream": "stream",
+    "environment": "environment",
+    "network": "network",
+    "diagnostic": "diagnostics",
+}
 """The fields of a configuration that name something."""
 _REGISTRIES: Mapping[str, Mapping[str, Any]] = {
     "method": METHODS,
     "stream": STREAMS,
+    "environment": ENVIRONMENTS,
     "network": NETWORKS,
     "diagnostic": DIAGNOSTICS,
 }

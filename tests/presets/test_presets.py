@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from pliant.presets import PRESETS, SCALES
+from pliant.problems import settings_in_use
 from pliant.streams import load_dataset, random_labels
-from pliant.supervised import make_plan, micro_steps, run, settings_in_use
+from pliant.supervised import make_plan, micro_steps, run
 
 # name: stream, data set, training images, batch, epochs (or updates) a task, tasks, seeds, learning rate, network
 PUBLISHED = {

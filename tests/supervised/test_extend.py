@@ -8,8 +8,9 @@ import pytest
 
 import pliant.training._trainer as trainer_module
 from pliant.errors import UserError
+from pliant.problems import diagnose_run
 from pliant.results import RunFolder
-from pliant.supervised import RunConfig, diagnose_run, make_plan, run
+from pliant.supervised import RunConfig, make_plan, run
 from pliant.training import run_folder
 
 WHOLE = RunConfig(

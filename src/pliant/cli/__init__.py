@@ -10,7 +10,7 @@ import pliant
 from pliant.cli._diagnose import Diagnose
 from pliant.cli._list import List
 from pliant.cli._plot import Plot
-from pliant.cli._run import Run
+from pliant.cli._run import Run, RunAgent, run_command
 from pliant.cli._show import Show
 from pliant.cli._terminal import print_error, tolerate_any_letters
 from pliant.errors import UserError
@@ -30,17 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"pliant {pliant.__version__}")
         return 0
+    running = run_command(arguments[1:]) if arguments[:1] == ["run"] else Run
     command = tyro.extras.subcommand_cli_from_dict(
-        _COMMANDS,
+        _COMMANDS | {"run": running},
         prog="pliant",
         args=arguments,
-        description="Neural networks that keep learning: methods, streams of tasks and diagnostics of plasticity.",
+        description="Neural networks that keep learning: methods, tasks, agents and diagnostics of plasticity.",
     )
     try:
-        if isinstance(command, Run):  # read again: a benchmark brings its own defaults
+        if isinstance(command, Run | RunAgent):  # read again: a benchmark brings its own defaults
             defaults_now = command.with_defaults_of_benchmark()
-            command = tyro.cli(Run, prog="pliant run", args=arguments[1:], default=defaults_now)
-        if isinstance(command, Run | Diagnose):
+            command = tyro.cli(running, prog="pliant run", args=arguments[1:], default=defaults_now)
+        if isinstance(command, Run | RunAgent | Diagnose):
             _start_jax()
         command()
     except UserError as error:
@@ -49,7 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # no file of the user's
         raise
     except OSError as error:
-        kept = " A run keeps its finished tasks; the same command continues it." if isinstance(command, Run) else ""
+        kept = (
+            " A run keeps its finished tasks; the same command continues it."
+            if isinstance(command, Run | RunAgent)
+            else ""
+        )
         print_error(
             f"pliant: got {type(error).__name__}: {error}; wanted files that can be read and written. "
             f"Check permissions and free space.{kept}"

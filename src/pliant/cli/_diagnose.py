@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from pliant import results, supervised
+from pliant import problems, results
 from pliant.cli._terminal import print_table
 from pliant.diagnostics import choose
 
@@ -29,7 +29,7 @@ class Diagnose:
 
     def __call__(self) -> None:
         """Prints a table for each method; spectra and matrices go to the run's arrays/."""
-        found = supervised.diagnose_run(self.dir, self.task, self.diagnostics, self.methods, self.data_dir)
+        found = problems.diagnose_run(self.dir, self.task, self.diagnostics, self.methods, self.data_dir)
         summaries = {each.name: each.summary for each in choose(self.diagnostics)}
         for each in found:
             title = f"{each.label}, end of task {each.task}, mean over seeds"

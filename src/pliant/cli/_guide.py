@@ -80,6 +80,20 @@ WHEN: Mapping[str, Mapping[str, str]] = {
         "random-teacher": "for regression with tasks that are equally hard, without any data.",
         "upgd-toy": "to check an online method in seconds.",
     },
+    "environment": {
+        "minatar": "to see an agent lose plasticity within an hour: games that change, or one whose channels move.",
+        "octax": "for games of a real machine, from pixels; slower than minatar.",
+        "classification-mdp": "to study value functions where the best policy is known.",
+        "atari": "for the games of the literature; slow, and hard to learn from in less than a day.",
+        "cartpole": "first: an agent learns it within seconds.",
+        "acrobot": "as cartpole, where rewards come late.",
+        "mountain-car": "to see an agent that explores too little fail.",
+        "probe": "to check an agent of your own: it must learn each of the five kinds in seconds.",
+    },
+    "agent": {
+        "ppo": "for environments that are cheap to step.",
+        "dqn": "to study value functions, and to learn from few steps.",
+    },
     "transition": {
         "abrupt": "for the harshest change, the usual one in benchmarks.",
         "output-interpolation": "to make a change of labels gradual.",

@@ -13,15 +13,29 @@ from pliant.diagnostics import DIAGNOSTICS
 from pliant.methods import METHODS, defaults
 from pliant.networks import NETWORKS
 from pliant.presets import PRESETS, SCALES, Preset
+from pliant.rl import AGENTS
+from pliant.rl.environments import ENVIRONMENTS
 from pliant.settings import description, meanings, options
 from pliant.streams import DATASETS, STREAMS, TRANSITIONS
+
+_Kind = Literal[
+    "methods",
+    "benchmarks",
+    "streams",
+    "environments",
+    "agents",
+    "transitions",
+    "datasets",
+    "networks",
+    "diagnostics",
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class List:
     """List the names that a run knows, with their options. `pliant show NAME` explains each."""
 
-    kind: Positional[Literal["methods", "benchmarks", "streams", "transitions", "datasets", "networks", "diagnostics"]]
+    kind: Positional[_Kind]
     """What to list."""
     plain: bool = False
     """Print names only, one a line."""
@@ -32,6 +46,8 @@ class List:
             "methods": lambda: [(m.name, m.summary, _pairs(defaults(m))) for m in METHODS.values()],
             "benchmarks": lambda: [(p.name, p.summary, _sizes(p)) for p in PRESETS.values()],
             "streams": lambda: [_factory_row(name, make) for name, make in STREAMS.items()],
+            "environments": lambda: [_factory_row(name, make) for name, make in ENVIRONMENTS.items()],
+            "agents": lambda: [_factory_row(name, make) for name, make in AGENTS.items()],
             "transitions": lambda: [(name, *_suited(make)) for name, make in TRANSITIONS.items()],
             "datasets": lambda: [(name, d.summary, d.hub or "embedded") for name, d in DATASETS.items()],
             "networks": lambda: [_factory_row(name, make) for name, make in NETWORKS.items()],

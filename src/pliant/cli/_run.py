@@ -3,22 +3,25 @@
 import dataclasses
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from tyro.conf import Positional, UseAppendAction, arg
 
-from pliant import supervised, training
+from pliant import problems, training
 from pliant.cli._plot import draw_figure
 from pliant.cli._show import print_run
 from pliant.cli._terminal import is_terminal, new_console, print_line
 from pliant.errors import unknown_name
 from pliant.methods import METHODS
-from pliant.presets import PRESETS, Scale, with_choices
+from pliant.presets import PRESETS, Preset, Scale, with_choices
+from pliant.problems import Config
+from pliant.rl import AgentConfig
+from pliant.rl.environments import ENVIRONMENTS
 from pliant.supervised import RunConfig
 
 _ALL = ("all",)
@@ -27,10 +30,56 @@ _WIDE = 100  # there is room for a bar
 _Settings = Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="NAME.OPTION=VALUE")]
 
 
+_FLAGS = ("--use-bias", "--no-use-bias")  # options that take no value
+
+
+class _Command:
+    """What runs of streams and of agents do alike."""
+
+    def __call__(self: Any) -> None:
+        """Trains, then prints the table and where the figure is."""
+        config, left_out = self._config(), dict[str, str]()
+        if self.methods == _ALL:
+            plan, left_out = problems.plan_suited(config, self.data_dir)
+        else:
+            plan = problems.make_plan(config, self.data_dir)
+        for name, reason in left_out.items():
+            print_line(f"without {name}: {reason}")
+        with _reporting(config.tasks) as report:
+            folder = training.train(plan, training.run_folder(plan, self.out, self._name()), report)
+        print_run(folder)
+        draw_figure([folder])
+
+    def with_defaults_of_benchmark(self: Any) -> Any:
+        """What the command line starts from, now that it is known which benchmark it names."""
+        kind = problems.kind_of(type(self))
+        problem = getattr(self, kind)
+        if problem not in PRESETS:
+            if self.scale is not None or ("/" in problem and ".py:" not in problem):
+                raise unknown_name("benchmark", problem, PRESETS, do="Streams have no slash and no --scale.")
+            return type(self)()
+        scale: Scale = self.scale or "cpu"
+        choices = vars(PRESETS[problem].configs[scale]) | {kind: problem, "settings": ()}
+        return type(self)(**choices, scale=scale)
+
+    def _config(self: Any) -> Config:
+        kind = problems.kind_of(type(self))
+        of_problem = AgentConfig if kind == "environment" else RunConfig
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(of_problem)}
+        fields |= {"settings": tuple(itertools.chain(*self.settings))}
+        fields |= {"methods": tuple(METHODS)} if self.methods == _ALL else {}
+        return of_problem(**fields) if self.scale is None else with_choices(PRESETS[fields[kind]], self.scale, fields)
+
+    def _name(self: Any) -> str | None:
+        name = getattr(self, problems.kind_of(type(self)))
+        return None if self.scale is None else f"{name.replace('/', '-')}-{self.scale}"
+
+
 @dataclasses.dataclass(frozen=True)
-class Run(RunConfig):
+class Run(_Command, RunConfig):
     """Train methods on a stream of tasks. The same command continues an interrupted run; with more methods, tasks or
-    seeds it extends a finished one, and trains only what is new.
+    seeds it extends a finished one, and trains only what is new. `pliant run ENVIRONMENT --help` shows the options of
+    agents.
     """
 
     stream: Positional[str] = "random-labels"
@@ -46,38 +95,48 @@ class Run(RunConfig):
     data_dir: str | None = None
     """Folder with parquet files of the data set; by default PLIANT_DATA, or else the Hugging Face hub."""
 
-    def __call__(self) -> None:
-        """Trains, then prints the table and where the figure is."""
-        config, left_out = self._config(), dict[str, str]()
-        if self.methods == _ALL:
-            plan, left_out = supervised.plan_suited(config, self.data_dir)
-        else:
-            plan = supervised.make_plan(config, self.data_dir)
-        for name, reason in left_out.items():
-            print_line(f"without {name}: {reason}")
-        with _reporting(config.tasks) as report:
-            folder = training.train(plan, training.run_folder(plan, self.out, self._name()), report)
-        print_run(folder)
-        draw_figure([folder])
 
-    def with_defaults_of_benchmark(self) -> "Run":
-        """What the command line starts from, now that it is known which benchmark it names."""
-        if self.stream not in PRESETS:
-            if self.scale is not None or ("/" in self.stream and ".py:" not in self.stream):
-                raise unknown_name("benchmark", self.stream, PRESETS, do="Streams have no slash and no --scale.")
-            return Run()
-        scale = self.scale or "cpu"
-        choices = vars(PRESETS[self.stream].configs[scale]) | {"stream": self.stream, "settings": ()}
-        return Run(**choices, scale=scale)
+@dataclasses.dataclass(frozen=True)
+class RunAgent(_Command, AgentConfig):
+    """Train an agent with several methods in a sequence of environments. The same command continues an interrupted run;
+    with more methods, tasks or seeds it extends a finished one, and trains only what is new.
+    """
 
-    def _config(self) -> RunConfig:
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(RunConfig)}
-        fields |= {"settings": tuple(itertools.chain(*self.settings))}
-        fields |= {"methods": tuple(METHODS)} if self.methods == _ALL else {}
-        return RunConfig(**fields) if self.scale is None else with_choices(PRESETS[self.stream], self.scale, fields)
+    environment: Positional[str] = AgentConfig.environment
+    """Environments; a published benchmark such as isometry/continual-minatar, whose choices then are the defaults of
+    the options below; or environments of your own, path/to/file.py:name, together with --agent. `pliant list
+    environments`, `pliant list benchmarks`."""
+    scale: Scale | None = None
+    """Size of a benchmark: smoke (a minute), cpu, or paper; by default cpu."""
+    settings: _Settings = ()  # type: ignore[assignment] # --set may be repeated, and take several
+    """Any option of a method, of the environments, of the agent or of the network, such as
+    adamo.isometry_strength=0.03, minatar.games=breakout, ppo.clip=0.1 or mlp.norm=layer. `pliant show NAME` explains
+    them."""
+    out: Path | None = None
+    """Run folder; by default runs/ENVIRONMENT-DATASET-ID or runs/BENCHMARK-SCALE-ID."""
+    data_dir: str | None = None
+    """Folder with parquet files of the data set, for environments that show images."""
 
-    def _name(self) -> str | None:
-        return None if self.scale is None else f"{self.stream.replace('/', '-')}-{self.scale}"
+
+def run_command(arguments: Sequence[str]) -> type[Run] | type[RunAgent]:
+    """Whether the words after `pliant run` are about a stream or an agent: an agent is named, or environments are.
+
+    Example:
+      >>> run_command(["--seeds", "2", "cartpole"]).__name__, run_command(["--out", "cartpole"]).__name__
+      ('RunAgent', 'Run')
+    """
+    environments = {*ENVIRONMENTS, *(name for name, each in PRESETS.items() if is_of_agent(each))}
+    for place, word in enumerate(arguments):
+        before = arguments[place - 1] if place else ""
+        is_value = before.startswith("--") and before not in _FLAGS and "=" not in before
+        if word.partition("=")[0] == "--agent" or (word in environments and not is_value):
+            return RunAgent
+    return Run
+
+
+def is_of_agent(preset: Preset) -> bool:
+    """Whether a benchmark is one of agents."""
+    return isinstance(preset.configs["paper"], AgentConfig)
 
 
 @contextmanager

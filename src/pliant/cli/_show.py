@@ -21,6 +21,8 @@ from pliant.methods import METHODS, defaults, find, option_meanings, split_spec
 from pliant.networks import NETWORKS
 from pliant.presets import PRESETS, SCALES
 from pliant.results import RunFolder
+from pliant.rl import AGENTS
+from pliant.rl.environments import ENVIRONMENTS
 from pliant.settings import description, meanings, options, plain_text
 from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 from pliant.supervised import RunConfig
@@ -37,8 +39,8 @@ _COSTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Show:
-    """Print the table of a run; or explain a benchmark, method, stream, transition, data set, network, diagnostic or
-    set of diagnostics: what it is, when to use it, and what its options mean.
+    """Print the table of a run; or explain a benchmark, method, stream, environment, agent, transition, data set,
+    network, diagnostic or set of diagnostics: what it is, when to use it, and what its options mean.
     """
 
     what: Positional[str]
@@ -146,8 +148,9 @@ def _explain_benchmark(name: str) -> None:
     for text in (preset.summary, f"From: {preset.reference}", f"Use it {BENCHMARKS}", *preset.notes.split("\n\n")):
         print_paragraph(text)
     table = Table("choice", *SCALES, "meaning")
-    known = _field_meanings(RunConfig)
-    for field in dataclasses.fields(RunConfig):
+    kind = type(preset.configs["paper"])
+    known = _field_meanings(kind)
+    for field in dataclasses.fields(kind):
         values = [getattr(preset.configs[scale], field.name) for scale in SCALES]
         if any(value != field.default for value in values):
             table.add_row(*map(escape, (field.name, *map(_text, values), known[field.name])))
@@ -158,6 +161,8 @@ _KINDS: Mapping[str, tuple[Callable[[str], bool], Callable[[str], None]]] = {
     "benchmark": (PRESETS.__contains__, _explain_benchmark),
     "method": (_is_method, _explain_method),
     "stream": (STREAMS.__contains__, _explain_factory("stream", STREAMS)),
+    "environment": (ENVIRONMENTS.__contains__, _explain_factory("environment", ENVIRONMENTS)),
+    "agent": (AGENTS.__contains__, _explain_factory("agent", AGENTS)),
     "transition": (TRANSITIONS.__contains__, _explain_factory("transition", TRANSITIONS)),
     "dataset": (DATASETS.__contains__, _explain_dataset),
     "network": (NETWORKS.__contains__, _explain_factory("network", NETWORKS)),

@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
+from pliant.problems import Config, kind_of, settings_in_use
+from pliant.rl import AgentConfig
 from pliant.specs import NO_OBJECTS, Objects
-from pliant.supervised import RunConfig, settings_in_use
+from pliant.supervised import RunConfig
 
 Scale = Literal["smoke", "cpu", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
@@ -19,7 +21,7 @@ class Preset(NamedTuple):
     reference: str
     notes: str
     """Which choices are published, and which are ours."""
-    configs: Mapping[Scale, RunConfig]
+    configs: Mapping[Scale, Config]
 
 
 def preset(
@@ -34,14 +36,16 @@ def preset(
 ) -> Preset:
     """Makes a preset: `cpu` and `smoke` list what they change in `paper`; lines of `notes` are joined to paragraphs.
 
+    It is of an agent if `paper` has an `environment`, else of a stream.
+
     Example:
       >>> sizes = {"paper": {"tasks": 9}, "cpu": {"tasks": 3}, "smoke": {"tasks": 2}}
       >>> made = preset("a/b", "a test", "none", "Published: all.", **sizes)
       >>> [made.configs[scale].tasks for scale in SCALES]
       [2, 3, 9]
     """
-    full = RunConfig(**paper)
-    configs: dict[Scale, RunConfig] = {
+    full: Config = AgentConfig(**paper) if "environment" in paper else RunConfig(**paper)
+    configs: dict[Scale, Config] = {
         "smoke": dataclasses.replace(full, **smoke),
         "cpu": dataclasses.replace(full, **cpu),
         "paper": full,
@@ -50,7 +54,7 @@ def preset(
     return Preset(name, summary, reference, "\n\n".join(paragraphs), configs)
 
 
-def with_choices(preset: Preset, scale: Scale, choices: Mapping[str, Any], objects: Objects = NO_OBJECTS) -> RunConfig:
+def with_choices(preset: Preset, scale: Scale, choices: Mapping[str, Any], objects: Objects = NO_OBJECTS) -> Config:
     """The configuration of a benchmark with some choices changed.
 
     The benchmark's settings stay for what is left of its methods and network; other settings are added to them.
@@ -67,6 +71,7 @@ def with_choices(preset: Preset, scale: Scale, choices: Mapping[str, Any], objec
       ('mlp.norm=layer', 'adam.b1=0.8')
     """
     published = preset.configs[scale]
-    config = dataclasses.replace(published, **{**choices, "stream": published.stream, "settings": ()})
+    kind = kind_of(published)
+    config = dataclasses.replace(published, **{**choices, kind: getattr(published, kind), "settings": ()})
     settings = settings_in_use(published.settings, config, objects)
     return dataclasses.replace(config, settings=(*settings, *choices.get("settings", ())))

@@ -2,8 +2,18 @@
 
 from pliant.rl._budget import Budget
 from pliant.rl._config import AgentConfig
-from pliant.rl._plan import AGENTS, environment_factory, make_plan, plan_suited
+from pliant.rl._plan import AGENTS, environment_factory, is_environment, make_plan, plan_suited
 from pliant.rl._ppo import ppo
 from pliant.rl._view import view
 
-__all__ = ["AGENTS", "AgentConfig", "Budget", "environment_factory", "make_plan", "plan_suited", "ppo", "view"]
+__all__ = [
+    "AGENTS",
+    "AgentConfig",
+    "Budget",
+    "environment_factory",
+    "is_environment",
+    "make_plan",
+    "plan_suited",
+    "ppo",
+    "view",
+]

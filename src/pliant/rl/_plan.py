@@ -29,7 +29,7 @@ from pliant.training import (
     plan_method,
     with_options,
 )
-from pliant.types import EnvironmentStream, Method, Source
+from pliant.types import Environment, EnvironmentStream, Method, Source
 
 AGENTS: Mapping[str, Callable[..., Source]] = {"ppo": ppo}
 """By name: factories `(stream, budget, *, options) -> Source`."""
@@ -111,24 +111,25 @@ def _make_plan(
     return Plan(config, stream.name, stream.dataset, recorded, tuple(plans), specs), reasons
 
 
+def is_environment(found: Any) -> bool:
+    """Whether an object is environments, or one environment, that an agent can act in."""
+    return isinstance(found, EnvironmentStream | Environment)
+
+
 def environment_factory(spec: Any) -> Callable[..., EnvironmentStream]:
     """Finds the factory of environments.
 
     Args:
-      spec: a registered name, `path/to/file.py:name`, a factory, or a stream of environments.
+      spec: a registered name, `path/to/file.py:name`, a factory, environments, or one environment.
 
     Raises:
       UserError: if there is no such name, or the factory takes no number of tasks.
     """
     found: Any = find_spec(
-        "environment",
-        spec,
-        ENVIRONMENTS,
-        lambda each: isinstance(each, EnvironmentStream) or callable(each),
-        _WANTED,
+        "environment", spec, ENVIRONMENTS, lambda each: is_environment(each) or callable(each), _WANTED
     )
-    if isinstance(found, EnvironmentStream):
-        return lambda *, num_tasks: found._replace(num_tasks=num_tasks)
+    if is_environment(found):
+        return lambda *, num_tasks: _as_stream(found, num_tasks)
     if "num_tasks" not in inspect.signature(found).parameters:
         raise UserError(
             got=f"the environment {name_of(spec)!r}, which takes no num_tasks",
@@ -137,6 +138,12 @@ def environment_factory(spec: Any) -> Callable[..., EnvironmentStream]:
         )
     factory: Callable[..., EnvironmentStream] = found
     return factory
+
+
+def _as_stream(found: Environment | EnvironmentStream, num_tasks: int) -> EnvironmentStream:
+    if isinstance(found, EnvironmentStream):
+        return found._replace(num_tasks=num_tasks)
+    return EnvironmentStream(found.name, num_tasks, (found,), which=lambda _: 0)
 
 
 def _budget(config: AgentConfig) -> Budget:

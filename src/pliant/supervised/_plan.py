@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pliant.errors import UserError, unknown_name
@@ -108,19 +108,10 @@ def _make_plan(
 
 def _in_use(config: RunConfig, objects: Objects) -> RunConfig:
     """Without the settings and grids of methods that are left out."""
-    settings, grid = (settings_in_use(given, config, objects) for given in (config.settings, config.grid))
-    return dataclasses.replace(config, settings=settings, grid=grid)
-
-
-def settings_in_use(settings: Sequence[str], config: RunConfig, objects: Objects = NO_OBJECTS) -> tuple[str, ...]:
-    """Those settings that are of a method, the stream or the network of a configuration, or of all methods.
-
-    Example:
-      >>> settings_in_use(("redo.every=9", "adam.b1=0.8", "b2=0.9"), RunConfig(methods=("adam",)))
-      ('adam.b1=0.8', 'b2=0.9')
-    """
     used = {find(objects.spec("method", spec)).name for spec in config.methods}
-    return of_names(settings, used | {name_of(config.stream), name_of(config.network)})
+    used |= {name_of(config.stream), name_of(config.network)}
+    settings, grid = (of_names(given, used) for given in (config.settings, config.grid))
+    return dataclasses.replace(config, settings=settings, grid=grid)
 
 
 def make_stream(

@@ -79,7 +79,8 @@ __all__ = [
 ]
 
 _MOVED = {
-    **{name: f"pliant.supervised.{name}" for name in ("RunConfig", "diagnose_run", "make_plan", "num_steps", "run")},
+    **{name: f"pliant.supervised.{name}" for name in ("RunConfig", "make_plan", "num_steps", "run")},
+    "diagnose_run": "pliant.problems.diagnose_run",
     **{name: f"pliant.supervised.{name}" for name in ("record", "settings_in_use")},
     "fitting": "pliant.supervised.plan_suited",
     **{name: f"pliant.keys.{name}" for name in ("SeedKeys", "seed_keys")},

@@ -52,7 +52,7 @@ class Trainer:
         self._learner = make_learner(
             method,
             len(of_slot),
-            "map" if method.source.one_by_one else None,
+            batching="map" if method.source.one_by_one else None,
             protocol=protocol,
             programs=reused,
         )

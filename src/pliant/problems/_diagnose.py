@@ -1,4 +1,4 @@
-"""Diagnostics of a supervised run, from its folder."""
+"""Diagnostics of a run, from its folder."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pliant.errors import UserError
+from pliant.problems._plan import config_of, kind_of, make_plan
 from pliant.results import RunFolder
-from pliant.supervised._config import RunConfig
-from pliant.supervised._plan import make_plan
 from pliant.training import Diagnosis, Plan, diagnose_plan
 from pliant.types import Diagnostic
 
@@ -59,7 +58,8 @@ def _require_names(folder: RunFolder, methods: Mapping[str, Any]) -> None:
     """Objects that were given in Python cannot be found again."""
     stored = folder.configuration
     sources = {f"method {name}": method for name, method in methods.items()}
-    sources |= {"stream": stored["stream"]} if "source" in stored["stream"] else {}
+    kind = kind_of(config_of(stored))
+    sources |= {kind: stored[kind]} if "source" in stored[kind] else {}
     sources |= {
         f"network {method['network']['name']}": {"source": method["network_source"]}
         for method in methods.values()
@@ -88,19 +88,20 @@ def _plan(folder: RunFolder, methods: Mapping[str, Any], data_dir: str | None) -
             do="Diagnose it with the version that made it.",
         )
     _require_names(folder, methods)
+    config = config_of(folder.configuration)
     shared, own = folder.configuration["config"], [method["config"] for method in methods.values()]
     stored = {
         **shared,
         "methods": [method["source"] for method in methods.values()],
-        "settings": [*shared["settings"], *(each for config in own for each in config["settings"])],
-        "grid": [each for config in own for each in config["grid"]],
-        "tasks": folder.configuration["stream"].get("tasks", folder.num_tasks),
+        "settings": [*shared["settings"], *(each for one in own for each in one["settings"])],
+        "grid": [each for one in own for each in one["grid"]],
+        "tasks": folder.configuration[kind_of(config)].get("tasks", folder.num_tasks),
     }
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
     }
-    known = {field.name for field in dataclasses.fields(RunConfig)} - {"seeds", "checkpoints"}
-    plan = make_plan(RunConfig(**values), data_dir) if set(values) == known else None
+    known = {field.name for field in dataclasses.fields(config)} - {"seeds", "checkpoints"}
+    plan = make_plan(config(**values), data_dir) if set(values) == known else None
     again = {each.method.name: each.configuration for each in plan.methods} if plan else {}
     if plan is None or plan.record != folder.record or folder.others(again):
         raise UserError(
