@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pliant.diagnostics import DIAGNOSTICS
+from pliant.diagnostics import find_diagnostic
 from pliant.types import Batch, Measured, Subject
 
 
@@ -25,6 +25,6 @@ def subject(network, params, state, inputs, targets=None, **fields):
 
 def measure(name, of) -> Measured:
     """Compiled, then summarised on the host, as in a run."""
-    diagnostic = DIAGNOSTICS[name]
+    diagnostic = find_diagnostic(name)
     arrays = jax.jit(lambda params: diagnostic.measure(of._replace(params=params)))(of.params)
     return diagnostic.summarize(jax.tree.map(np.asarray, arrays))

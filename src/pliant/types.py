@@ -548,6 +548,9 @@ class Diagnostic(NamedTuple):
     follow: Callable[[State, Update], tuple[State, Info]] | None = None
     """`follow(state, update) -> (state, info)`. A diagnostic with `init` sees every update. Without it the state is (),
     and it sees 16 updates of each task, evenly spaced; its numbers are means over these."""
+    make: "Callable[..., Diagnostic] | None" = None
+    """`make(*, options) -> this diagnostic with other options`, all keyword-only with defaults. A run sets them as
+    NAME:OPTION=VALUE, such as probe-plasticity:num_steps=500. None if there are no options."""
 
 
 class Fed(NamedTuple):

@@ -71,6 +71,8 @@ def test_every_option_has_a_meaning():
         ), method.name
     for name, factory in {**STREAMS, **NETWORKS}.items():
         assert set(options(factory)) <= set(meanings(factory)), name
+    for diagnostic in DIAGNOSTICS.values():
+        assert not diagnostic.make or set(options(diagnostic.make)) <= set(meanings(diagnostic.make)), diagnostic.name
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,10 @@ def test_every_option_has_a_meaning():
         ("task-sampling", ("--micro-steps", "Granularity of a gradual transition")),
         ("mnist", ("ylecun/mnist", "--train-size")),
         ("ntk", ("part of full", "--probe-size")),
+        (
+            "probe-plasticity",
+            ("num_steps", "2000", "updates for each", "--diagnostics probe-plasticity:num_targets=10"),
+        ),
         ("basic", ("dormant, effective-rank",)),
         ("effective-rank", ("method effective-rank", "diagnostic effective-rank", "l2_strength")),
         ("redo+layernorm", ("Use redo if", "Use layernorm if", "norm=layer", "τ; 0 resets")),

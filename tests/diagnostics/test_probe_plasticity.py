@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pliant.diagnostics import DIAGNOSTICS, _probe_plasticity, probe_plasticity, sine_targets
+from pliant.diagnostics import DIAGNOSTICS, find_diagnostic, probe_plasticity, sine_targets
 from pliant.errors import UserError
 from pliant.networks import cnn, mlp
+from pliant.sampling import evenly
 from pliant.types import Batch, Network, Rule, Text, Wiring
 from subjects import measure, subject
 
@@ -46,10 +47,7 @@ def of_network(network, params, state, inputs, *, batch_size=8, learning_rate=1e
     return subject(network, params, state, inputs, rule=rule, **fields)
 
 
-@pytest.fixture
-def short(monkeypatch):
-    monkeypatch.setattr(_probe_plasticity, "_NUM_TARGETS", 2)
-    monkeypatch.setattr(_probe_plasticity, "_NUM_STEPS", 5)
+SHORT = DIAGNOSTICS["probe-plasticity"].make(num_targets=2, num_steps=5)
 
 
 def test_golden_targets():
@@ -176,32 +174,33 @@ def test_diagnostic_of_a_fresh_and_a_dead_network(key):
     measured = jax.jit(lambda params: diagnostic.measure(of._replace(params=params)))
     dead = fresh | {"dense_0": fresh["dense_0"] | {"bias": fresh["dense_0"]["bias"] - 100.0}}
     found, wanting = (diagnostic.summarize(jax.tree.map(np.asarray, measured(params))) for params in (fresh, dead))
-    assert set(found.numbers) == {"probe_plasticity", "probe_final_loss"}
+    assert set(found.numbers) == {"probe_plasticity", "probe_final_loss", "probe_final_loss/500"}
     assert found.arrays["curves"].shape == (10, 21)
     assert found.arrays["steps"].tolist() == list(range(0, 2001, 100))
     np.testing.assert_allclose(found.numbers["probe_final_loss"], found.arrays["curves"][:, -1].mean(), rtol=1e-6)
+    np.testing.assert_allclose(found.numbers["probe_final_loss/500"], found.arrays["curves"][:, 5].mean(), rtol=1e-6)
     assert 0.3 < found.numbers["probe_plasticity"] < 0.6
     assert -0.1 < wanting.numbers["probe_plasticity"] < 0.01
     jax.tree.map(np.testing.assert_array_equal, fresh, before)
 
 
-def test_diagnostic_of_images(short, key):
+def test_diagnostic_of_images(key):
     network = cnn((8, 8, 1), 3, **ONE_CONVOLUTION)
     params, state = network.init(key)
-    found = measure("probe-plasticity", of_network(network, params, state, jax.random.normal(key, (6, 8, 8, 1))))
+    found = measure(SHORT, of_network(network, params, state, jax.random.normal(key, (6, 8, 8, 1))))
     assert np.isfinite(found.numbers["probe_plasticity"])
     assert found.arrays["curves"].shape == (2, 6)
 
 
-def test_targets_do_not_depend_on_the_moment(short, key):
+def test_targets_do_not_depend_on_the_moment(key):
     """The subject's key changes from task to task."""
     network = mlp((3,), 2, widths=(8,))
     of = of_network(network, *network.init(key), X)
-    curves = jax.jit(lambda key: DIAGNOSTICS["probe-plasticity"].measure(of._replace(key=key)).curves)
+    curves = jax.jit(lambda key: SHORT.measure(of._replace(key=key)).now.curves)
     np.testing.assert_array_equal(curves(key), curves(jax.random.key(99)))
 
 
-def test_targets_come_from_networks_with_statistics_of_their_own(short, key):
+def test_targets_come_from_networks_with_statistics_of_their_own(key):
     """Running statistics that have moved far do not change them."""
 
     def apply(params, state, inputs, *, train, key):
@@ -209,17 +208,17 @@ def test_targets_come_from_networks_with_statistics_of_their_own(short, key):
 
     network = Network(lambda key: (normal(key), {"shift": jnp.zeros(())}), apply, Wiring((), {}))
     of = of_network(network, jnp.ones((3, 2)), None, X)
-    measured = jax.jit(lambda shift: DIAGNOSTICS["probe-plasticity"].measure(of._replace(state={"shift": shift})))
+    measured = jax.jit(lambda shift: SHORT.measure(of._replace(state={"shift": shift})).now)
     np.testing.assert_array_equal(measured(0.0).baseline, measured(0.3).baseline)
     np.testing.assert_allclose(measured(0.0).curves, measured(0.3).curves, rtol=1e-4)
 
 
-def test_seeds_can_be_batched(short, key):
+def test_seeds_can_be_batched(key):
     """New networks are drawn inside: were their QR decompositions batched, XLA:CPU would hang."""
     network = mlp((3,), 2, widths=(4,))
     params, state = jax.vmap(network.init)(jax.random.split(key, 2))
     of = of_network(network, None, state, X)
-    measured = jax.jit(jax.vmap(lambda params: DIAGNOSTICS["probe-plasticity"].measure(of._replace(params=params))))
+    measured = jax.jit(jax.vmap(lambda params: SHORT.measure(of._replace(params=params)).now))
     found, swapped = measured(params).curves, measured(jax.tree.map(lambda leaf: leaf[::-1], params)).curves
     np.testing.assert_allclose(found, swapped[::-1], rtol=1e-3)
     assert not np.allclose(found[0], found[1], rtol=1e-2)
@@ -237,9 +236,86 @@ def test_at_most_512_examples_are_learned(key):
     assert set(seen) == {8, 512}
 
 
-def test_texts_are_refused(short):
+def test_texts_are_refused():
     tokens = jnp.zeros((2, 3), jnp.int32)
     network = mlp((3,), 2, widths=())
     of = of_network(network, {}, {}, jnp.zeros((2, 3)))._replace(probe=Batch(Text(tokens, tokens), tokens))
     with pytest.raises(UserError, match="got texts; wanted inputs that are numbers"):
-        DIAGNOSTICS["probe-plasticity"].measure(of)
+        SHORT.measure(of)
+
+
+def test_a_quarter_of_the_steps_is_a_run_of_so_few(key):
+    """So one run tells of both budgets."""
+    network = mlp((3,), 2, widths=(8,))
+    of = of_network(network, *network.init(key), X)
+    long, few = (measure(f"probe-plasticity:num_targets=2:num_steps={steps}", of).numbers for steps in (40, 10))
+    np.testing.assert_allclose(long["probe_final_loss/10"], few["probe_final_loss"], rtol=1e-3)
+    assert long["probe_final_loss/10"] != long["probe_final_loss"]
+    assert set(measure("probe-plasticity:num_steps=1:num_targets=1", of).numbers) == {
+        "probe_plasticity",
+        "probe_final_loss",
+    }
+
+
+def test_options_are_those_of_the_function(key):
+    """Examples, batch and number of targets, against the function called by hand."""
+    network = mlp((3,), 2, widths=(8,))
+    params, state = network.init(key)
+    of = of_network(network, params, state, X)
+    found = measure("probe-plasticity:num_targets=3:num_steps=4:num_examples=8:batch_size=5", of)
+    assert found.arrays["curves"].shape == (3, 5)
+
+    def function(params, inputs):
+        return network.apply(params, state, inputs, train=False, key=key)[0]
+
+    def init(key):
+        return network.init(key)[0]
+
+    options = {"num_targets": 3, "num_steps": 4, "batch_size": 5}
+    wanted = probe_plasticity(function, params, init, of.rule.optimizer, X[evenly(16, 8)], jax.random.key(0), **options)
+    np.testing.assert_allclose(found.arrays["curves"], wanted.curves, rtol=0.03)
+
+
+def test_the_increase_is_over_the_network_as_it_began(key):
+    """On the same examples and functions: without training there is none."""
+    network = mlp((3,), 2, widths=(8,))
+    initial = network.init(key)
+    later = network.init(jax.random.key(9))
+    names = "probe-plasticity:num_targets=2:num_steps=5", "probe-plasticity:num_targets=2:num_steps=5:initial=true"
+    diagnostic = find_diagnostic(names[1])
+    assert diagnostic.needs == ("rule", "initial")
+    unchanged = measure(names[1], of_network(network, *initial, X, initial=initial)).numbers
+    assert unchanged["probe_loss_increase"] == 0.0
+    of = of_network(network, *later, X, initial=initial)
+    found, began = measure(names[1], of), measure(names[0], of_network(network, *initial, X))
+    np.testing.assert_allclose(found.numbers["probe_initial_loss"], began.numbers["probe_final_loss"], rtol=1e-2)
+    np.testing.assert_allclose(found.arrays["initial_curves"], began.arrays["curves"], rtol=3e-2)
+    increase = found.numbers["probe_final_loss"] - found.numbers["probe_initial_loss"]
+    assert found.numbers["probe_loss_increase"] == increase != 0.0
+
+
+@pytest.mark.parametrize("option", ["num_targets", "num_steps", "num_examples", "batch_size"])
+def test_options_out_of_range_are_refused(option):
+    with pytest.raises(UserError, match=f"got probe-plasticity:{option}=0; wanted a finite number ≥ 1"):
+        find_diagnostic(f"probe-plasticity:{option}=0")
+
+
+@pytest.mark.parametrize("output", ["policy", "value"])
+def test_named_outputs(output, key):
+    """The copy fits that output alone; the others are free."""
+
+    def apply(params, state, inputs, *, train, key):
+        return {name: inputs @ kernel for name, kernel in params.items()}, {}, state
+
+    def init(key):
+        keys = jax.random.split(key)
+        return {"policy": jax.random.normal(keys[0], (3, 2)), "value": jax.random.normal(keys[1], (3, 1))}, {}
+
+    params, _ = init(key)
+    of = of_network(Network(init, apply, Wiring((), {})), params, {}, X, output=output)
+    with pytest.raises(UserError, match="got a network with the outputs policy, value; wanted the name of the one"):
+        SHORT.measure(of._replace(output=None))
+    found = measure(SHORT, of)
+    other = "value" if output == "policy" else "policy"
+    moved = of._replace(params=params | {other: params[other] + 9.0})
+    np.testing.assert_allclose(measure(SHORT, moved).arrays["curves"], found.arrays["curves"], rtol=1e-3)

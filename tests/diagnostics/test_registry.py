@@ -43,6 +43,25 @@ def test_registered_ones_come_in_the_order_of_the_registry_and_others_as_given()
     assert choose(["full"]) == tuple(DIAGNOSTICS.values())
 
 
+def test_options_follow_the_name():
+    """Also of a user's own; the same words make one, and it replaces the one of its name in sets."""
+    word = "probe-plasticity:num_steps=5:num_targets=2"
+    assert _names([word, word, f"dormant,{word}"]) == ["dormant", "probe-plasticity"]
+    full = choose(["full", word])
+    assert [each.name for each in full] == list(DIAGNOSTICS)
+    assert DIAGNOSTICS["probe-plasticity"] not in full
+
+
+def test_options_of_a_users_file(tmp_path):
+    lines = ["from pliant.types import Diagnostic", "", "", "def make(*, depth=1):"]
+    lines += ["    return Diagnostic('own', f'depth {depth}', 'cheap', make=make)", "", "", "mine = make()", ""]
+    folder = tmp_path / "a=b"  # not an option
+    folder.mkdir()
+    (folder / "own.py").write_text("\n".join(lines))
+    assert find_diagnostic(f"{folder}/own.py:mine").summary == "depth 1"
+    assert find_diagnostic(f"{folder}/own.py:mine:depth=3").summary == "depth 3"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -53,6 +72,13 @@ def test_registered_ones_come_in_the_order_of_the_registry_and_others_as_given()
         ([MINE, MINE._replace(cost="rare")], "got two diagnostics named 'mine'; wanted every name once. Rename yours"),
         (["full", MINE._replace(name="dormant")], "got two diagnostics named 'dormant'"),
         (["no.py:MINE"], "got the diagnostic 'no.py:MINE'; wanted an existing Python file"),
+        (["dormant:every=2"], "got options of the diagnostic 'dormant': every; wanted none: it has no options. Write"),
+        (
+            ["probe-plasticity:num_step=2"],
+            "got the option of 'probe-plasticity' 'num_step'; wanted one of .*num_steps.* Did you mean 'num_steps'",
+        ),
+        (["probe-plasticity:num_steps=few"], "got probe-plasticity:num_steps=few; wanted a whole number"),
+        (["probe-plasticity:num_steps=5", "probe-plasticity"], "got two diagnostics named 'probe-plasticity'"),
     ],
 )
 def test_what_cannot_be_chosen(words, message):

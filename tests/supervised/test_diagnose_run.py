@@ -65,6 +65,22 @@ def test_training_is_the_same_to_the_bit_with_and_without(tmp_path):
     pd.testing.assert_frame_equal(shared, without, check_exact=True)
 
 
+def test_options_of_diagnostics_are_those_of_the_run(tmp_path):
+    """Recorded, so that a run is not continued with others, and given again to what looks at its checkpoints."""
+    one = _change(methods=("adam",), seeds=1, tasks=1, diagnostics=("probe-plasticity:num_targets=2:num_steps=8",))
+    folder = run(one, tmp_path)
+    measured = folder.metrics.set_index("metric")["value"]
+    assert np.isfinite(measured[["probe_final_loss", "probe_final_loss/2"]]).all()
+    (again,) = diagnose_run(folder.path, diagnostics=one.diagnostics)
+    assert again.numbers["probe-plasticity"]["probe_final_loss"] == pytest.approx(measured["probe_final_loss"], 1e-3)
+    (few,) = diagnose_run(folder.path, diagnostics="probe-plasticity:num_targets=2:num_steps=2:initial=true")
+    found = few.numbers["probe-plasticity"]
+    assert found["probe_final_loss"] == pytest.approx(measured["probe_final_loss/2"], 1e-3)
+    assert found["probe_loss_increase"] == pytest.approx(found["probe_final_loss"] - found["probe_initial_loss"])
+    with pytest.raises(UserError, match=r"which holds a run with another configuration \(config.diagnostics\)"):
+        run(_change(**vars(one) | {"diagnostics": ("probe-plasticity:num_targets=2:num_steps=9",)}), tmp_path)
+
+
 SMALL_RESNET = {
     "network": "resnet18",
     "settings": ("resnet18.width=4", "resnet18.num_blocks=1,1"),

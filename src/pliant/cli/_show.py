@@ -103,7 +103,7 @@ def _explain_method(name: str) -> None:
     for what, how in changes.items():
         if how:
             print_line(f"{what}: {how}")
-    _print_options(name, defaults(method), option_meanings(method))
+    _print_options(defaults(method), option_meanings(method), f"--set {name}.OPTION=VALUE", f"--set {name}.")
 
 
 def _explain_factory(kind: str, factories: Mapping[str, Callable[..., Any]]) -> Callable[[str], None]:
@@ -113,7 +113,7 @@ def _explain_factory(kind: str, factories: Mapping[str, Callable[..., Any]]) -> 
             print_paragraph(text)
         _print_when(kind, name)
         values = {key: option.default for key, option in options(factory).items()}
-        _print_options(name, values, meanings(factory))
+        _print_options(values, meanings(factory), f"--set {name}.OPTION=VALUE", f"--set {name}.")
 
     return explain
 
@@ -135,6 +135,11 @@ def _explain_diagnostic(name: str) -> None:
     print_paragraph(f"Cost: {_COSTS[diagnostic.cost]}.")
     inside = [each for each, names in SETS.items() if name in names]
     print_paragraph(f"In runs: --diagnostics {name}; part of {', '.join(inside)}.")
+    if diagnostic.make:
+        values = {key: option.default for key, option in options(diagnostic.make).items()}
+        _print_options(
+            values, meanings(diagnostic.make), f"--diagnostics {name}:OPTION=VALUE", f"--diagnostics {name}:"
+        )
     _print_run_options("diagnostics", "diagnose_after", "probe_size", "checkpoints")
 
 
@@ -175,8 +180,15 @@ def _print_when(kind: str, name: str, of: str = "it") -> None:
     print_paragraph(f"Use {of} {WHEN[kind][name]}")
 
 
-def _print_options(name: str, values: Mapping[str, Any], known: Mapping[str, str]) -> None:
-    """Prints a table of options; those that are flags of a run go by the flag."""
+def _print_options(values: Mapping[str, Any], known: Mapping[str, str], how: str, before: str) -> None:
+    """Prints a table of options; those that are flags of a run go by the flag.
+
+    Args:
+      values: defaults by name.
+      known: meanings by name.
+      how: how an option is set.
+      before: what stands before the name of an option there.
+    """
     if not values:
         return
     table = Table("option", "default", "meaning")
@@ -188,7 +200,7 @@ def _print_options(name: str, values: Mapping[str, Any], known: Mapping[str, str
     print_table(table)
     settable = [key for key in values if key not in _FLAGS]
     if settable:
-        print_line(f"Set with --set {name}.OPTION=VALUE, such as --set {name}.{settable[0]}={values[settable[0]]}")
+        print_line(f"Set with {how}, such as {before}{settable[0]}={values[settable[0]]}")
 
 
 def _print_run_options(*names: str) -> None:

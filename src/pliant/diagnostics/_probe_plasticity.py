@@ -11,13 +11,11 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from pliant.diagnostics._fit import fit
 from pliant.diagnostics._subject import images_only, outputs, some
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, require_range, require_whole
 from pliant.types import Batch, Diagnostic, Key, Measured, Params, Scalar, State, Subject
 
 _FREQUENCY = 1e5
-_NUM_TARGETS, _NUM_STEPS = 10, 2000  # the authors'
 _NUM_SPANS = 20  # between the points of a learning curve
-_MOST = 512  # examples: ten copies train, and their whole curves are taken on all of them
 _SEED = 0  # of targets and batches: the same for all networks, tasks and seeds, whose results can so be compared
 
 
@@ -34,6 +32,14 @@ class ProbePlasticity(NamedTuple):
     """The same at `steps`."""
     steps: Int[Array, " points"]
     """Numbers of updates, from 0 to the last."""
+
+
+class Probed(NamedTuple):
+    """What the diagnostic measures."""
+
+    now: ProbePlasticity
+    initial: ProbePlasticity | None
+    """Of the network as it began, if that was asked for."""
 
 
 def sine_targets(
@@ -190,43 +196,90 @@ def _squared_errors(output: Array, targets: Array) -> Float[Array, " batch"]:
     return jnp.square(output - targets).reshape(len(output), -1).mean(axis=1)
 
 
-def _measure(subject: Subject) -> ProbePlasticity:
-    """Targets are of new networks with their own running statistics; copies keep the subject's, in eval mode."""
-    assert subject.rule is not None
-    inputs = images_only(subject._replace(probe=some(subject.probe, _MOST)))
+def _diagnostic(
+    *,
+    num_targets: int = 10,
+    num_steps: int = 2000,
+    num_examples: int = 512,
+    batch_size: int | None = None,
+    initial: bool = False,
+) -> Diagnostic:
+    """Makes the diagnostic of runs; all copies and their whole learning curves are on the same examples.
 
-    def whole(both: tuple[Params, State], inputs: Array) -> Array:
-        return outputs(subject._replace(state=both[1]))(both[0], inputs)
+    Args:
+      num_targets: random functions to fit, one after the other, ≥ 1.
+      num_steps: updates for each, ≥ 1. The loss after a quarter of them is reported too.
+      num_examples: at most so many of the probe's, evenly spaced, ≥ 1.
+      batch_size: examples in an update, ≥ 1; by default as in training.
+      initial: whether copies of the network as it began are trained, too, on the same examples: for the increase of the
+        loss over training. Costs twice as much.
 
-    def draw(key: Key) -> Array:
-        return sine_targets(whole, (subject.params, subject.state), subject.network.init(key), inputs)
+    Raises:
+      UserError: for numbers out of range.
+    """
+    for name, number in {"num_targets": num_targets, "num_steps": num_steps, "num_examples": num_examples}.items():
+        require_whole(f"probe-plasticity:{name}", number, 1, do="Leave it out for the default.")
+    if batch_size is not None:
+        require_whole("probe-plasticity:batch_size", batch_size, 1, do="Leave it out for that of training.")
 
-    return _probe(
-        outputs(subject),
-        subject.params,
-        draw,
-        subject.rule.optimizer,
-        inputs,
-        jax.random.key(_SEED),
-        num_targets=_NUM_TARGETS,
-        num_steps=_NUM_STEPS,
-        size=subject.rule.batch_size,
+    def probed(subject: Subject, params: Params, state: State) -> ProbePlasticity:
+        """Targets are of new networks with their own running statistics; copies keep the subject's, in eval mode."""
+        assert subject.rule is not None
+        inputs = images_only(subject._replace(probe=some(subject.probe, num_examples)))
+
+        def whole(both: tuple[Params, State], inputs: Array) -> Array:
+            return outputs(subject._replace(state=both[1]))(both[0], inputs)
+
+        def draw(key: Key) -> Array:
+            return sine_targets(whole, (params, state), subject.network.init(key), inputs)
+
+        return _probe(
+            outputs(subject._replace(state=state)),
+            params,
+            draw,
+            subject.rule.optimizer,
+            inputs,
+            jax.random.key(_SEED),
+            num_targets=num_targets,
+            num_steps=num_steps,
+            size=batch_size or subject.rule.batch_size,
+        )
+
+    def measure(subject: Subject) -> Probed:
+        """Trains copies on random functions of the probe's inputs.
+
+        Targets and batches are the same for all networks, tasks and seeds. A number of updates is part of the
+        definition: with fewer the order of methods may reverse, so that the loss after a quarter is reported too.
+        """
+        assert subject.initial is not None or not initial
+        now = probed(subject, subject.params, subject.state)
+        return Probed(now, probed(subject, *subject.initial) if initial and subject.initial else None)
+
+    return Diagnostic(
+        name="probe-plasticity",
+        summary="how much better than a constant copies of the network fit random functions (Lyle et al.)",
+        cost="rare",
+        measure=measure,
+        summarize=_summarize,
+        needs=("rule", "initial") if initial else ("rule",),
+        make=_diagnostic,
     )
 
 
-def _summarize(found: ProbePlasticity) -> Measured:
+def _summarize(found: Probed) -> Measured:
+    now, quarter = found.now, len(found.now.steps) // 4
     numbers = {
-        "probe_plasticity": float(found.plasticity),
-        "probe_final_loss": float(found.final_losses.mean(dtype=np.float64)),
+        "probe_plasticity": float(now.plasticity),
+        "probe_final_loss": float(now.final_losses.mean(dtype=np.float64)),
     }
-    return Measured(numbers, {"curves": np.asarray(found.curves), "steps": np.asarray(found.steps)})
+    if quarter:
+        numbers[f"probe_final_loss/{int(now.steps[quarter])}"] = float(now.curves[:, quarter].mean(dtype=np.float64))
+    arrays = {"curves": np.asarray(now.curves), "steps": np.asarray(now.steps)}
+    if found.initial is not None:
+        began = float(found.initial.final_losses.mean(dtype=np.float64))
+        numbers |= {"probe_initial_loss": began, "probe_loss_increase": numbers["probe_final_loss"] - began}
+        arrays["initial_curves"] = np.asarray(found.initial.curves)
+    return Measured(numbers, arrays)
 
 
-PROBE_PLASTICITY = Diagnostic(
-    name="probe-plasticity",
-    summary="how much better than a constant copies of the network fit random functions (Lyle et al.)",
-    cost="rare",
-    measure=_measure,
-    summarize=_summarize,
-    needs=("rule",),
-)
+PROBE_PLASTICITY = _diagnostic()

@@ -24,7 +24,8 @@ from pliant.diagnostics._saturated import SATURATED
 from pliant.diagnostics._update_norm import UPDATE_NORM
 from pliant.diagnostics._weight_spectra import WEIGHT_SPECTRA
 from pliant.diagnostics._weights import ISOMETRY_DEVIATION, WEIGHT_NORM
-from pliant.errors import UserError
+from pliant.errors import UserError, unknown_name
+from pliant.settings import cast, options
 from pliant.specs import find
 from pliant.types import Diagnostic
 
@@ -67,7 +68,7 @@ SETS: Mapping[str, tuple[str, ...]] = {
 }
 """Diagnostics by the name of a set."""
 
-_PLACES = {id(each): place for place, each in enumerate(DIAGNOSTICS.values())}
+_PLACES = {name: place for place, name in enumerate(DIAGNOSTICS)}
 
 
 def choose(words: Sequence[str | Diagnostic]) -> tuple[Diagnostic, ...]:
@@ -75,7 +76,8 @@ def choose(words: Sequence[str | Diagnostic]) -> tuple[Diagnostic, ...]:
 
     Args:
       words: names of diagnostics or sets, `path/to/file.py:name`, also several in one text with commas between; or
-        diagnostics.
+        diagnostics. A name may be followed by options, as in `find_diagnostic`; that diagnostic then replaces the one
+        of its name in sets.
 
     Raises:
       UserError: for an unknown word, a file without such a diagnostic, and two diagnostics of one name.
@@ -86,11 +88,17 @@ def choose(words: Sequence[str | Diagnostic]) -> tuple[Diagnostic, ...]:
       ['dormant', 'weight-norm', 'mine']
     """
     parts = [part for word in words for part in (word.split(",") if isinstance(word, str) else [word])]
+    texts = dict.fromkeys(part for part in parts if isinstance(part, str) and part not in SETS)
+    named = {part: find_diagnostic(part) for part in texts}
+    with_options = {each.name for part, each in named.items() if _split(part)[1]}
     found: dict[int, Diagnostic] = {}  # by id: what a user's own holds may not be hashable
     for part in parts:
-        members = SETS.get(part, (part,)) if isinstance(part, str) else (part,)
-        found |= {id(each): each for each in map(find_diagnostic, members)}
-    chosen = sorted(found.values(), key=lambda each: _PLACES.get(id(each), len(_PLACES)))
+        if isinstance(part, str) and part in SETS:
+            members = [DIAGNOSTICS[name] for name in SETS[part] if name not in with_options]
+        else:
+            members = [named[part] if isinstance(part, str) else find_diagnostic(part)]
+        found |= {id(each): each for each in members}
+    chosen = sorted(found.values(), key=lambda each: _PLACES.get(each.name, len(_PLACES)))
     names = [each.name for each in chosen]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -105,18 +113,52 @@ def choose(words: Sequence[str | Diagnostic]) -> tuple[Diagnostic, ...]:
 def find_diagnostic(spec: str | Diagnostic) -> Diagnostic:
     """Finds a diagnostic by its name in the registry, as `path/to/file.py:name`, or takes the diagnostic itself.
 
+    Options follow the name, `:OPTION=VALUE` for each: `probe-plasticity:num_steps=500:num_targets=5`. See
+    `Diagnostic.make`.
+
     Raises:
-      UserError: if there is no such diagnostic, file or name, or if what is there is not a `Diagnostic`.
+      UserError: if there is no such diagnostic, file, name or option, or if what is there is not a `Diagnostic`.
 
     Example:
       >>> find_diagnostic("srank").cost
       'spectral'
+      >>> find_diagnostic("probe-plasticity:initial=true").needs
+      ('rule', 'initial')
     """
-    return find(
+    name, settings = _split(spec) if isinstance(spec, str) else (spec, {})
+    found = find(
         "diagnostic",
-        spec,
+        name,
         DIAGNOSTICS,
         lambda found: isinstance(found, Diagnostic),
         "a pliant.types.Diagnostic",
         also=SETS,
     )
+    return _made(found, settings) if settings else found
+
+
+def _split(word: str) -> tuple[str, dict[str, str]]:
+    """A name, which may be of a file with a colon, and the options behind it."""
+    parts, settings = word.split(":"), {}
+    while len(parts) > 1 and "=" in parts[-1]:
+        option, _, value = parts.pop().partition("=")
+        settings[option] = value
+    return ":".join(parts), settings
+
+
+def _made(diagnostic: Diagnostic, settings: Mapping[str, str]) -> Diagnostic:
+    """The same diagnostic with options, which are texts."""
+    if diagnostic.make is None:
+        raise UserError(
+            got=f"options of the diagnostic {diagnostic.name!r}: {', '.join(settings)}",
+            wanted="none: it has no options",
+            do=f"Write {diagnostic.name} alone.",
+        )
+    known, values = options(diagnostic.make), {}
+    for option, text in settings.items():
+        if option not in known:
+            do = f"See `pliant show {diagnostic.name}`."
+            raise unknown_name(f"option of {diagnostic.name!r}", option, known, do=do)
+        default, annotation = known[option].default, known[option].annotation
+        values[option] = cast(f"{diagnostic.name}:{option}", text, default, annotation)
+    return diagnostic.make(**values)

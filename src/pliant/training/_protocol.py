@@ -39,7 +39,8 @@ class Protocol:
     """Training examples on which dormant units and ranks are measured at the end of a task."""
     diagnostics: tuple[str, ...] = ("basic",)
     """What else is measured: basic, standard, full, or names; see `pliant list diagnostics`. Your own is
-    path/to/file.py:name. Numbers go to the metrics, spectra and matrices to the arrays."""
+    path/to/file.py:name. Options follow the name, as in probe-plasticity:num_steps=500. Numbers go to the metrics,
+    spectra and matrices to the arrays."""
     diagnose_after: tuple[int, ...] = ()
     """Tasks, counted from 1, after which diagnostics of the classes per-task and rare are measured; by default the
     former after all, the latter after 1, 2, 5, 10, 20, 50, … and the last."""
