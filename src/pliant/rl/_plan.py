@@ -10,6 +10,7 @@ from pliant.errors import UserError, require_whole
 from pliant.methods import find
 from pliant.rl._budget import Budget
 from pliant.rl._config import AgentConfig
+from pliant.rl._dqn import dqn
 from pliant.rl._ppo import ppo
 from pliant.rl._record import record
 from pliant.rl.environments import ENVIRONMENTS
@@ -31,7 +32,7 @@ from pliant.training import (
 )
 from pliant.types import Environment, EnvironmentStream, Method, Source
 
-AGENTS: Mapping[str, Callable[..., Source]] = {"ppo": ppo}
+AGENTS: Mapping[str, Callable[..., Source]] = {"dqn": dqn, "ppo": ppo}
 """By name: factories `(stream, budget, *, options) -> Source`."""
 _WANTED = "a function (*, num_tasks, options) -> pliant.types.EnvironmentStream, or an EnvironmentStream"
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from pliant.errors import UserError, require_choice, require_range, require_whole
 from pliant.rl._budget import Budget
+from pliant.rl._clip import clipping
 from pliant.rl._episodes import Episodes, copies, ended, in_current
 from pliant.rl._evaluate import Phase, count, evaluate, no_episodes, summarize
 from pliant.rl._view import view
@@ -27,8 +28,6 @@ from pliant.types import (
     Network,
     Now,
     Objective,
-    Params,
-    Scalar,
     Scene,
     Source,
     World,
@@ -122,7 +121,7 @@ def ppo(
       Most implementations, which give the value behind a time limit as 0, or as that of the next episode.
     """
     size = num_envs * rollout_length
-    _check(budget, num_envs, rollout_length, epochs, grad_clip, trunk)
+    _check(budget, num_envs, rollout_length, epochs, trunk)
     numbers = {
         "discount": discount,
         "gae_decay": gae_decay,
@@ -248,7 +247,7 @@ def ppo(
         branches={"policy": "actor", "value": "critic"} if trunk == "separate" else None,
         gains={"policy": 0.01},
         numbers=numbers,
-        clip=functools.partial(_clipped, grad_clip) if grad_clip != "none" else None,
+        clip=clipping("ppo.grad_clip", grad_clip),
         points=budget.points(num_rollouts * per_rollout, per_rollout),
         env_steps=size / per_rollout,
         one_by_one=any(environment.together for environment in stream.environments),
@@ -337,14 +336,6 @@ def _reports(output: Mapping[str, Array], targets: Rollout, numbers: Mapping[str
     }
 
 
-def _clipped(kind: str, gradients: Params, numbers: Mapping[str, Any]) -> Params:
-    most = numbers["max_grad_norm"]
-    if kind == "elementwise":
-        return jax.tree.map(lambda leaf: jnp.clip(leaf, -most, most), gradients)
-    factor: Scalar = most / jnp.maximum(optax.global_norm(gradients), most)
-    return jax.tree.map(lambda leaf: leaf * factor, gradients)
-
-
 _RANGES: Mapping[str, tuple[float, float]] = {
     "discount": (0.0, 1.0),
     "gae_decay": (0.0, 1.0),
@@ -355,10 +346,9 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 }
 
 
-def _check(budget: Budget, num_envs: int, rollout_length: int, epochs: int, grad_clip: str, trunk: str) -> None:
+def _check(budget: Budget, num_envs: int, rollout_length: int, epochs: int, trunk: str) -> None:
     for name, value in {"num_envs": num_envs, "rollout_length": rollout_length, "epochs": epochs}.items():
         require_whole(f"ppo.{name}", value, 1, do="See `pliant show ppo`.")
-    require_choice("ppo.grad_clip", grad_clip, "global", "elementwise", "none")
     require_choice("ppo.trunk", trunk, "separate", "shared")
     size = num_envs * rollout_length
     if size % budget.batch_size:
