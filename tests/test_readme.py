@@ -128,7 +128,8 @@ def test_every_run_is_understood(words, tmp_path, monkeypatch):
 
     def on_digits(make):
         def plan(config, data_dir):
-            planned.append(make(dataclasses.replace(config, dataset=None, train_size=None, test_size=None)))
+            of_data = {name: None for name in ("dataset", "train_size", "test_size") if hasattr(config, name)}
+            planned.append(make(dataclasses.replace(config, **of_data)))
             raise UserError(got="a plan", wanted="no training", do="Go on.")
 
         return plan
@@ -136,7 +137,7 @@ def test_every_run_is_understood(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("my_methods.py").write_text(_own_method())
     for name in ("make_plan", "plan_suited"):
-        monkeypatch.setattr(supervised, name, on_digits(getattr(supervised, name)))
+        monkeypatch.setattr(problems, name, on_digits(getattr(problems, name)))
     assert cli.main(words) == cli.USER_ERROR
     assert planned
 

@@ -122,7 +122,7 @@ def run_command(arguments: Sequence[str]) -> type[Run] | type[RunAgent]:
     """Whether the words after `pliant run` are about a stream or an agent: an agent is named, or environments are.
 
     Example:
-      >>> run_command(["--seeds", "2", "cartpole"]).__name__, run_command(["--out", "cartpole"]).__name__
+      >>> run_command(["--seeds", "2", "probe"]).__name__, run_command(["--out", "probe"]).__name__
       ('RunAgent', 'Run')
     """
     environments = {*ENVIRONMENTS, *(name for name, each in PRESETS.items() if is_of_agent(each))}
