@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from pliant.errors import require_choice
 from pliant.types import Params, Scalar
+from pliant.xla.squares import total_norm
 
 Clip = Callable[[Params, Mapping[str, Any]], Params]
 """`clip(gradients, numbers) -> gradients`, see `pliant.types.Source`."""
@@ -40,5 +40,5 @@ def _clipped(kind: str, gradients: Params, numbers: Mapping[str, Any]) -> Params
     most = numbers["max_grad_norm"]
     if kind == "elementwise":
         return jax.tree.map(lambda leaf: jnp.clip(leaf, -most, most), gradients)
-    factor: Scalar = most / jnp.maximum(optax.global_norm(gradients), most)
+    factor: Scalar = most / jnp.maximum(total_norm(gradients), most)
     return jax.tree.map(lambda leaf: leaf * factor, gradients)
