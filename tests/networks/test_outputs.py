@@ -47,9 +47,8 @@ def test_the_last_layers_are_those_of_each_branch():
 
 
 def test_heads_of_a_trunk_read_the_same_feature(key):
-    network = with_heads(
-        cnn((8, 8, 2), 3, channels=(4,), kernel_sizes=(3,), strides=(1,), widths=(6,)), {"policy": 3, "value": 1}
-    )
+    trunk = cnn((8, 8, 2), 3, channels=(4,), kernel_sizes=(3,), strides=(1,), pool=(1,), widths=(6,))
+    network = with_heads(trunk, {"policy": 3, "value": 1})
     params, state = network.init(key)
     output, features, _ = network.apply(params, state, jnp.ones((5, 8, 8, 2)), train=False, key=None)
     read = features[network.wiring.head_reads()]
