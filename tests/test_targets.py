@@ -139,3 +139,20 @@ def test_all_bins_are_equally_probable_at_the_start(key):
     assert not np.any(network.apply(params, state, jax.random.normal(key, (5, 3)), train=False)[0])
     same = network.init(key)[0]["dense_0"]
     jax.tree.map(np.testing.assert_array_equal, params["dense_0"], same)
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
+def test_outputs_are_logits_of_one_value_after_the_other(code):
+    bins = code(num_bins=5, low=-2.0, high=2.0)
+    coded, output = bins.coded(2), jnp.asarray(np.random.default_rng(0).normal(size=(3, 10)), jnp.float32)
+    first, second = output[:, :5], output[:, 5:]
+    means = [bins.decode(jax.nn.softmax(each)) for each in (first, second)]
+    np.testing.assert_allclose(coded.values(output), np.stack(means, axis=1), rtol=1e-5)
+    values = jnp.array([[0.5, -1.0], [0.0, 9.0], [-2.0, 1.0]])
+    losses = [
+        -(bins.encode(values[:, i]) * jax.nn.log_softmax(each)).sum(axis=-1) for i, each in enumerate((first, second))
+    ]
+    np.testing.assert_allclose(coded.losses(output, values), np.mean(losses, axis=0), rtol=1e-5)
+    posed = bins(REGRESSION, 2)
+    assert posed.objective.coded is not None
+    np.testing.assert_allclose(posed.objective.losses(output, values, ()), coded.losses(output, values), rtol=1e-6)

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, PyTree, Real
 
 from pliant.errors import UserError, require_range
-from pliant.types import Key, Method, Network, Objective, Params, Posed, State
+from pliant.types import Coded, Key, Method, Network, Objective, Params, Posed, State
 
 
 class ValueBins(NamedTuple):
@@ -34,17 +34,33 @@ class ValueBins(NamedTuple):
                 do="Leave the method out, or choose such a stream.",
             )
 
-        def logits(output: Float[Array, "batch out"]) -> Float[Array, "batch values bins"]:
-            return _wide(output).reshape(len(output), num_outputs, len(self.centres))
+        coded = self.coded(num_outputs)
 
         def losses(output: Array, targets: Array, task: PyTree[Array]) -> Array:
             del task
-            return optax.softmax_cross_entropy(logits(output), self.encode(targets)).mean(axis=-1)
+            return coded.losses(output, targets)
 
         def scores(output: Array, targets: Array, task: PyTree[Array]) -> Array:
-            return objective.scores(self.decode(jax.nn.softmax(logits(output))), targets, task)
+            return objective.scores(coded.values(output), targets, task)
 
-        return Posed(objective._replace(losses=losses, scores=scores), num_outputs * len(self.centres))
+        return Posed(objective._replace(losses=losses, scores=scores, coded=coded), num_outputs * len(self.centres))
+
+    def coded(self, num_values: int) -> Coded:
+        """Outputs that are the logits of all bins, for one value after the other.
+
+        Example:
+          >>> coded = two_hot(num_bins=3, low=-1.0, high=1.0).coded(num_values=2)
+          >>> coded.values(jnp.array([[0.0, 0.0, 0.0, 0.0, 0.0, 99.0]])).tolist()
+          [[0.0, 1.0]]
+        """
+
+        def logits(output: Float[Array, "batch out"]) -> Float[Array, "batch values bins"]:
+            return _wide(output).reshape(len(output), num_values, len(self.centres))
+
+        def losses(output: Array, values: Array) -> Array:
+            return optax.softmax_cross_entropy(logits(output), self.encode(values)).mean(axis=-1)
+
+        return Coded(lambda output: self.decode(jax.nn.softmax(logits(output))), losses)
 
     def decode(self, probabilities: Float[Array, "*axes bins"]) -> Float[Array, "*axes"]:
         r"""The mean of a distribution over the bins, :math:`\sum_i p_i z_i`.

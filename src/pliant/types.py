@@ -279,6 +279,15 @@ class Writing(NamedTuple):
     """Texts written together: they take as many passes as the slowest of them."""
 
 
+class Coded(NamedTuple):
+    """Outputs that stand for distributions over values."""
+
+    values: Callable[[Float[Array, "batch out"]], Float[Array, "batch values"]]
+    """The mean of each distribution."""
+    losses: Callable[[Float[Array, "batch out"], Float[Array, "batch values"]], Float[Array, " batch"]]
+    """`losses(output, values) -> loss of every example` with these values to learn, all of them."""
+
+
 class Objective(NamedTuple):
     """What is learned: a loss to minimise, and a score to report. Both get the task, for masks and soft labels."""
 
@@ -294,6 +303,8 @@ class Objective(NamedTuple):
     """For texts: how they are written at evaluation."""
     reports: Callable[[Any, PyTree[Array], PyTree[Array]], Info] | None = None
     """`reports(output, targets, task) -> info` of a batch, before its update: parts of the loss, an entropy."""
+    coded: Coded | None = None
+    """How outputs stand for values where they are learned as distributions, as with two-hot; None if they do not."""
 
 
 class Split(NamedTuple):
@@ -497,6 +508,8 @@ class Subject(NamedTuple):
     """By name, the states of the diagnostics that have followed training, see `Diagnostic.init`."""
     output: str | None = None
     """Which of several named outputs is measured; None for a network with one output."""
+    coded: Coded | None = None
+    """See `Objective`."""
 
 
 class Update(NamedTuple):

@@ -10,6 +10,7 @@ from pliant.diagnostics import DIAGNOSTICS, find_diagnostic, probe_plasticity, s
 from pliant.errors import UserError
 from pliant.networks import cnn, mlp
 from pliant.sampling import evenly
+from pliant.targets import hl_gauss, two_hot, with_zero_head
 from pliant.types import Batch, Network, Rule, Text, Wiring
 from subjects import measure, subject
 
@@ -319,3 +320,28 @@ def test_named_outputs(output, key):
     other = "value" if output == "policy" else "policy"
     moved = of._replace(params=params | {other: params[other] + 9.0})
     np.testing.assert_allclose(measure(SHORT, moved).arrays["curves"], found.arrays["curves"], rtol=1e-3)
+
+
+def test_a_head_that_begins_at_zero_has_targets_all_the_same(key):
+    """With the head's own zeros they would be constant, and any network perfect."""
+    network = mlp((3,), 2, widths=(8,))
+    params, state = network.init(key)
+    found, again = (
+        measure(SHORT, of_network(each, params, state, X))
+        for each in (network, with_zero_head(mlp((3,), 2, widths=(8,))))
+    )
+    assert abs(again.numbers["probe_plasticity"] + again.numbers["probe_final_loss"] - 0.5) < 0.2
+    assert again.numbers["probe_final_loss"] != found.numbers["probe_final_loss"]
+
+
+@pytest.mark.parametrize("code", [two_hot, hl_gauss])
+def test_values_as_distributions_learn_by_their_cross_entropy(code, key):
+    """Errors are those of the means; the offsets of the targets as well."""
+    bins = code(num_bins=21, low=-4.0, high=4.0)
+    network = with_zero_head(mlp((3,), 2 * 21, widths=(32,)))
+    params, state = network.init(key)
+    of = of_network(network, params, state, X[:8], coded=bins.coded(2))
+    found = measure("probe-plasticity:num_targets=2:num_steps=400", of)
+    assert 0.2 < found.numbers["probe_plasticity"] < 0.6
+    start = found.arrays["curves"][:, 0]
+    np.testing.assert_allclose(start, 0.5, atol=0.25)  # a constant at the mean: the variance of a sine

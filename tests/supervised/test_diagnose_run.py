@@ -81,6 +81,20 @@ def test_options_of_diagnostics_are_those_of_the_run(tmp_path):
         run(_change(**vars(one) | {"diagnostics": ("probe-plasticity:num_targets=2:num_steps=9",)}), tmp_path)
 
 
+def test_diagnostics_are_told_how_outputs_stand_for_values(tmp_path):
+    """Else a probe would fit the logits of `two-hot` to values."""
+
+    def values(subject):
+        output = subject.network.apply(subject.params, subject.state, subject.probe.inputs, train=False, key=None)[0]
+        return jnp.float32((subject.coded.values(output) if subject.coded else output).size / output.size)
+
+    diagnostic = Diagnostic("values", "", "cheap", values, _number("values_by_output"))
+    config = RunConfig(stream="random-teacher", methods=("adam", "two-hot"), seeds=1, tasks=1, steps=2, widths=(4,))
+    found = pliant.run(config, diagnostics=[diagnostic], out=tmp_path).metrics
+    found = found[found["metric"] == "values_by_output"].set_index("method")["value"]
+    assert found.to_dict() == {"adam": 1.0, "two-hot": pytest.approx(1 / 51)}
+
+
 SMALL_RESNET = {
     "network": "resnet18",
     "settings": ("resnet18.width=4", "resnet18.num_blocks=1,1"),

@@ -19,7 +19,7 @@ class Fit(NamedTuple):
     params: Params
     """After the last update."""
     losses: Float[Array, " points"]
-    """Mean loss of all examples at the asked numbers of updates."""
+    """Mean loss, or score, of all examples at the asked numbers of updates."""
 
 
 def fit(
@@ -32,6 +32,7 @@ def fit(
     *,
     batch_size: int,
     points: Sequence[int],
+    scores: Callable[[Array, Any], Float[Array, " batch"]] | None = None,
 ) -> Fit:
     """Trains a copy of the parameters from a fresh optimizer state, in one loop that can be compiled and mapped.
 
@@ -46,6 +47,7 @@ def fit(
       key: for the draws, and for the optimizer.
       batch_size: examples in an update, ≥ 1.
       points: numbers of updates after which the loss of all examples is taken, ascending; 0 is before the first.
+      scores: `scores(output, targets)` of every example, taken in place of the loss.
 
     Raises:
       UserError: for an empty batch, an empty draw, or points that do not ascend.
@@ -60,8 +62,8 @@ def fit(
         )
     extended, batch = optax.with_extra_args_support(optimizer), jax.tree.map(jnp.asarray, batch)
 
-    def mean_loss(params: Params, batch: Batch) -> Scalar:
-        return losses(function(params, batch.inputs), batch.targets).mean()
+    def mean_loss(params: Params, batch: Batch, of: Callable[[Array, Any], Array] = losses) -> Scalar:
+        return of(function(params, batch.inputs), batch.targets).mean()
 
     def update(i: Int[Array, ""], carry: tuple[Params, optax.OptState]) -> tuple[Params, optax.OptState]:
         params, state = carry
@@ -73,7 +75,7 @@ def fit(
 
     def advance(carry: Any, span: tuple[Int[Array, ""], Int[Array, ""]]) -> tuple[Any, Scalar]:
         carry = jax.lax.fori_loop(*span, update, carry)
-        return carry, mean_loss(carry[0], batch)
+        return carry, mean_loss(carry[0], batch, scores or losses)
 
     spans = jnp.asarray([0, *ends[:-1]], jnp.int32), jnp.asarray(ends)
     (params, _), curve = jax.lax.scan(advance, (params, extended.init(params)), spans)

@@ -1,5 +1,6 @@
 """Probe plasticity: how well copies of the network still fit random functions."""
 
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +13,19 @@ from jaxtyping import Array, Float, Int, Shaped
 from pliant.diagnostics._fit import fit
 from pliant.diagnostics._subject import images_only, outputs, some
 from pliant.errors import UserError, require_range, require_whole
-from pliant.types import Batch, Diagnostic, Key, Measured, Params, Scalar, State, Subject
+from pliant.types import (
+    Batch,
+    Coded,
+    Diagnostic,
+    Key,
+    Measured,
+    Network,
+    Params,
+    Scalar,
+    State,
+    Subject,
+    leaf_path,
+)
 
 _FREQUENCY = 1e5
 _NUM_SPANS = 20  # between the points of a learning curve
@@ -149,9 +162,9 @@ def probe_plasticity(
 
     Differs from:
       The authors' text leaves open what the final loss is (here: of all examples, not of the last batch), and whether
-      the optimizer keeps its state (here: not). They learn on a replay buffer, with one output. Outputs that stand for
-      a distribution over values (two-hot) are fitted as they are, not decoded. In runs copies are trained with the
-      method's optimizer alone: its penalties, interventions and schedules take no part.
+      the optimizer keeps its state (here: not). They learn on a replay buffer, with one output. In runs copies are
+      trained with the method's optimizer alone: its penalties, interventions and schedules take no part. Outputs that
+      stand for distributions over values (two-hot) learn by their own cross-entropy there, and errors are of the means.
     """
 
     def draw(key: Key) -> Array:
@@ -173,8 +186,10 @@ def _probe(
     num_targets: int,
     num_steps: int,
     size: int,
+    coded: Coded | None = None,
 ) -> ProbePlasticity:
-    """`probe_plasticity` for any way to draw targets."""
+    """`probe_plasticity` for any way to draw targets, and for outputs that stand for distributions over values."""
+    losses, scores = (coded.losses, _errors_of(coded)) if coded else (_squared_errors, None)
     require_range("num_targets", num_targets, 1, do="10 is the authors'.")
     require_range("num_steps", num_steps, 1, do="2000 is the authors'.")
     points = tuple(np.unique(np.linspace(0, num_steps, _NUM_SPANS + 1).round().astype(int)).tolist())
@@ -183,13 +198,37 @@ def _probe(
         of_target, of_fit = jax.random.split(jax.random.fold_in(key, number))
         targets = draw(of_target)
         batch = Batch(inputs, targets)
-        found = fit(function, _squared_errors, params, optimizer, batch, of_fit, batch_size=size, points=points)
+        found = fit(function, losses, params, optimizer, batch, of_fit, batch_size=size, points=points, scores=scores)
         return targets.var(axis=0).mean(), found.losses
 
     # One target after the other bounds the memory, and keeps QR decompositions in `draw` from being batched.
     variances, curves = jax.lax.map(one, jnp.arange(num_targets))
     final, baseline = curves[:, -1], variances.mean()
     return ProbePlasticity(baseline - final.mean(), baseline, final, curves, jnp.asarray(points))
+
+
+def _errors_of(coded: Coded) -> Callable[[Array, Array], Array]:
+    return lambda output, targets: _squared_errors(coded.values(output), targets)
+
+
+def _with_live_heads(network: Network) -> Callable[[Key], tuple[Params, State]]:
+    """`network.init`, with normal kernels for heads that begin at zero: else what it computes would be a constant."""
+    heads = {path for path, role in network.wiring.roles.items() if role == "head"}
+
+    def init(key: Key) -> tuple[Params, State]:
+        params, state = network.init(key)
+
+        def live(path: Any, leaf: Array) -> Array:
+            name = leaf_path(path)
+            if name not in heads or leaf.size == 0:
+                return leaf
+            own = jax.random.fold_in(key, zlib.crc32(name.encode()))
+            normal = jax.random.normal(own, leaf.shape, leaf.dtype) * (leaf.shape[-1] / leaf.size) ** 0.5
+            return jnp.where((leaf == 0).all(), normal, leaf)
+
+        return jax.tree_util.tree_map_with_path(live, params), state
+
+    return init
 
 
 def _squared_errors(output: Array, targets: Array) -> Float[Array, " batch"]:
@@ -227,11 +266,14 @@ def _diagnostic(
         assert subject.rule is not None
         inputs = images_only(subject._replace(probe=some(subject.probe, num_examples)))
 
+        init = _with_live_heads(subject.network)
+
         def whole(both: tuple[Params, State], inputs: Array) -> Array:
-            return outputs(subject._replace(state=both[1]))(both[0], inputs)
+            output = outputs(subject._replace(state=both[1]))(both[0], inputs)
+            return subject.coded.values(output) if subject.coded else output
 
         def draw(key: Key) -> Array:
-            return sine_targets(whole, (params, state), subject.network.init(key), inputs)
+            return sine_targets(whole, (params, state), init(key), inputs)
 
         return _probe(
             outputs(subject._replace(state=state)),
@@ -243,6 +285,7 @@ def _diagnostic(
             num_targets=num_targets,
             num_steps=num_steps,
             size=batch_size or subject.rule.batch_size,
+            coded=subject.coded,
         )
 
     def measure(subject: Subject) -> Probed:

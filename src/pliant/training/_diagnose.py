@@ -81,7 +81,8 @@ def make_subject(
         return source.objective.losses(output, targets, task)
 
     now, initial, previous, followed = views
-    return Subject(network, *now, batch, losses, key, initial, previous, rule, followed, source.output)
+    coded = source.objective.coded
+    return Subject(network, *now, batch, losses, key, initial, previous, rule, followed, source.output, coded)
 
 
 def summarize_slots(
