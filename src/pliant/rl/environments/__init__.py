@@ -2,16 +2,28 @@
 
 from collections.abc import Callable, Mapping
 
+from pliant.rl.environments._atari import atari
 from pliant.rl.environments._classification_mdp import classification_mdp
+from pliant.rl.environments._gymnasium import from_gymnasium
+from pliant.rl.environments._host import close_host_environments
 from pliant.rl.environments._octax import octax
 from pliant.rl.environments._probe import probe
 from pliant.types import EnvironmentStream
 
 ENVIRONMENTS: Mapping[str, Callable[..., EnvironmentStream]] = {
+    "atari": atari,
     "classification-mdp": classification_mdp,
     "octax": octax,
     "probe": probe,
 }
 """By name: factories `([dataset,] *, num_tasks, **options) -> EnvironmentStream`."""
 
-__all__ = ["ENVIRONMENTS", "classification_mdp", "octax", "probe"]
+__all__ = [
+    "ENVIRONMENTS",
+    "atari",
+    "classification_mdp",
+    "close_host_environments",
+    "from_gymnasium",
+    "octax",
+    "probe",
+]
