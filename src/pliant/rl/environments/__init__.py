@@ -3,16 +3,23 @@
 from collections.abc import Callable, Mapping
 
 from pliant.rl.environments._atari import atari
+from pliant.rl.environments._classic_control import acrobot, cartpole, mountain_car
 from pliant.rl.environments._classification_mdp import classification_mdp
 from pliant.rl.environments._gymnasium import from_gymnasium
+from pliant.rl.environments._gymnax import from_gymnax
 from pliant.rl.environments._host import close_host_environments
+from pliant.rl.environments._minatar import minatar
 from pliant.rl.environments._octax import octax
 from pliant.rl.environments._probe import probe
 from pliant.types import EnvironmentStream
 
 ENVIRONMENTS: Mapping[str, Callable[..., EnvironmentStream]] = {
+    "acrobot": acrobot,
     "atari": atari,
+    "cartpole": cartpole,
     "classification-mdp": classification_mdp,
+    "minatar": minatar,
+    "mountain-car": mountain_car,
     "octax": octax,
     "probe": probe,
 }
@@ -20,10 +27,15 @@ ENVIRONMENTS: Mapping[str, Callable[..., EnvironmentStream]] = {
 
 __all__ = [
     "ENVIRONMENTS",
+    "acrobot",
     "atari",
+    "cartpole",
     "classification_mdp",
     "close_host_environments",
     "from_gymnasium",
+    "from_gymnax",
+    "minatar",
+    "mountain_car",
     "octax",
     "probe",
 ]

@@ -1,0 +1,175 @@
+"""The games of MinAtar: gymnax's, with one defect mended, and rewritten for speed.
+
+Loops over entities and writes into single cells are slow to compile and to run; comparisons of whole boards are not.
+States and parameters are gymnax's. Observations are boards of bits: bit k of a cell is channel k.
+
+This file imports gymnax: import it where it is used.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments.minatar import asterix, breakout, freeway, seaquest, space_invaders
+from jaxtyping import Array, Bool, Float, Int, UInt16
+
+from pliant.types import Key
+
+Board: TypeAlias = UInt16[Array, "10 10"]
+_CELLS = np.arange(10)
+
+
+def _cell(row: Any, column: Any) -> Bool[Array, "10 10"]:
+    """A board that is True in one cell."""
+    return (jnp.asarray(row) == _CELLS)[:, None] & (jnp.asarray(column) == _CELLS)[None]
+
+
+def _packed(*channels: Bool[Array, "10 10"]) -> Board:
+    """The board whose bit k is channel k."""
+    board = channels[0].astype(jnp.uint16)
+    for k, channel in enumerate(channels[1:], start=1):
+        board = board | (channel.astype(jnp.uint16) << k)
+    return board
+
+
+class Breakout(breakout.MinBreakout):
+    """Breakout."""
+
+    def get_obs(self, state: breakout.EnvState, params: Any = None, key: Any = None) -> Board:
+        """Paddle, ball, trail, bricks."""
+        del params, key
+        paddle = _cell(9, state.pos)
+        ball, trail = _cell(state.ball_y, state.ball_x), _cell(state.last_y, state.last_x)
+        return _packed(paddle, ball, trail, state.brick_map > 0)
+
+
+class Asterix(asterix.MinAsterix):
+    """Asterix whose spawns never erase an entity, and do nothing if all rows are filled, as in the original."""
+
+    def step_env(
+        self, key: Key, state: asterix.EnvState, action: Int[Array, ""], params: asterix.EnvParams
+    ) -> tuple[Board, asterix.EnvState, Float[Array, ""], Bool[Array, ""], dict[str, Any]]:
+        """Spawns, moves the player, then the entities."""
+        is_time = state.spawn_timer == 0
+        state = state.replace(
+            entities=jnp.where(is_time, spawned(key, state.entities), state.entities),
+            spawn_timer=jnp.where(is_time, state.spawn_speed, state.spawn_timer),
+        )
+        state = asterix.step_agent(state, self.action_set[action])
+        x, y, to_right, gold, filled = state.entities.T
+        moves, touches = state.move_timer == 0, filled * (x == state.player_x) * (y == state.player_y)
+        reward, is_caught = jnp.sum(touches * gold), jnp.any(touches > gold)
+        filled = filled * (1 - touches * gold)
+        x = x + moves * (2 * to_right - 1)
+        filled = filled * ((x >= 0) & (x <= 9))
+        touches = moves * filled * (x == state.player_x) * (y == state.player_y)
+        reward, is_caught = reward + jnp.sum(touches * gold), is_caught | jnp.any(touches > gold)
+        filled = filled * (1 - touches * gold)
+        state = state.replace(
+            entities=jnp.stack([x, y, to_right, gold, filled], axis=1) * filled[:, None],
+            move_timer=jnp.where(moves, state.move_speed, state.move_timer),
+        )
+        state = asterix.step_timers(state, params).replace(time=state.time + 1, terminal=is_caught)
+        return self.get_obs(state), state, reward.astype(jnp.float32), is_caught, {}
+
+    def get_obs(self, state: asterix.EnvState, params: Any = None, key: Any = None) -> Board:
+        """Player, enemies, trails, gold."""
+        del params, key
+        x, _, to_right, gold, filled = jnp.pad(state.entities, ((1, 1), (0, 0))).T  # entity i is in row i + 1
+        body = (x[:, None] == _CELLS[None]) * (filled * (2 + 6 * gold))[:, None]
+        trail = ((x - 2 * to_right + 1)[:, None] == _CELLS[None]) * (filled * 4)[:, None]
+        return (body + trail + _cell(state.player_y, state.player_x)).astype(jnp.uint16)
+
+
+def spawned(key: Key, entities: Int[Array, "8 5"]) -> Int[Array, "8 5"]:
+    """The entities and a new one, in one of the free rows, all equally likely; the same ones if no row is free.
+
+    Stock gymnax writes the new one over another if 7 rows are filled and the free one comes first in its random order,
+    and always if all 8 are.
+    """
+    bits = jax.random.bits(key, (2,), jnp.uint32)
+    to_right, gold = bits[0] >> 31, (bits[0] & 0x7FFFFFFF) % 3 == 0
+    free = entities[:, 4] == 0
+    place = bits[1] % jnp.maximum(jnp.sum(free), 1).astype(jnp.uint32)
+    is_new = free & (jnp.cumsum(free) - 1 == place)
+    x, *rest = [jnp.broadcast_to(each, (8,)) for each in (9 * (1 - to_right), to_right, gold, 1)]
+    made = jnp.stack([x, 1 + np.arange(8), *rest], axis=1).astype(entities.dtype)
+    return jnp.where(is_new[:, None], made, entities)
+
+
+class SpaceInvaders(space_invaders.MinSpaceInvaders):
+    """Space Invaders."""
+
+    def get_obs(self, state: space_invaders.EnvState, params: Any = None, key: Any = None) -> Board:
+        """Cannon, aliens, aliens that go left, and right, the player's bullets, theirs."""
+        del params, key
+        aliens, to_left = state.alien_map > 0, jnp.asarray(state.alien_dir) < 0
+        boards = _cell(9, state.pos), aliens, aliens & to_left, aliens & ~to_left
+        return _packed(*boards, state.f_bullet_map > 0, state.e_bullet_map > 0)
+
+
+class Freeway(freeway.MinFreeway):
+    """Freeway."""
+
+    def step_env(
+        self, key: Key, state: freeway.EnvState, action: Int[Array, ""], params: freeway.EnvParams
+    ) -> tuple[Board, freeway.EnvState, Float[Array, ""], Bool[Array, ""], dict[str, Any]]:
+        """Moves the player, draws new speeds if it has crossed, then moves the cars."""
+        state, reward, has_crossed = freeway.step_agent(self.action_set[action], state, params)
+        x, y, timer, speed = state.cars.T
+        new = speeds(key)
+        speed, timer = jnp.where(has_crossed, new, speed), jnp.where(has_crossed, jnp.abs(new), timer)
+        moves = timer == 0
+        after = jnp.where(moves, (x + jnp.sign(speed)) % 10, x)
+        # Cars are in rows 1 to 8. Who is hit goes to row 9, so a second car cannot hit.
+        is_hit = jnp.any((y == state.pos) & ((x == 4) | (after == 4)))
+        state = state.replace(
+            pos=jnp.where(is_hit, 9, state.pos),
+            cars=jnp.stack([after, y, jnp.where(moves, jnp.abs(speed), timer - 1), speed], axis=1),
+            move_timer=jnp.maximum(state.move_timer - 1, 0),
+            time=state.time + 1,
+        )
+        return self.get_obs(state), state, reward.astype(jnp.float32), jnp.array(False), {}
+
+    def reset_env(self, key: Key, params: freeway.EnvParams) -> tuple[Board, freeway.EnvState]:
+        """The player at the bottom, cars at the left, with new speeds."""
+        speed = speeds(key)
+        cars = jnp.stack([jnp.zeros_like(speed), jnp.int32(1 + np.arange(8)), jnp.abs(speed), speed], axis=1)
+        state = freeway.EnvState(pos=9, cars=cars, move_timer=params.player_speed, time=0, terminal=False)
+        return self.get_obs(state), state
+
+    def get_obs(self, state: freeway.EnvState, params: Any = None, key: Any = None) -> Board:
+        """Player, cars, and their trails by speed, 1 to 5."""
+        del params, key
+        x, _, _, speed = jnp.pad(state.cars, ((1, 1), (0, 0))).T  # car i is in row i + 1
+        is_car = speed != 0
+        body = (x[:, None] == _CELLS[None]) * (2 * is_car)[:, None]
+        trail = (((x - jnp.sign(speed)) % 10)[:, None] == _CELLS[None]) * (is_car * (2 << jnp.abs(speed)))[:, None]
+        return (body + trail + _cell(state.pos, 4)).astype(jnp.uint16)
+
+
+def speeds(key: Key) -> Int[Array, "8"]:
+    """Speeds of cars: 1 to 5 to the right or to the left, all ten equally likely."""
+    draws = (jax.random.bits(key, (8,), jnp.uint32) % 10).astype(jnp.int32)
+    return jnp.where(draws < 5, draws - 5, draws - 4)
+
+
+class Seaquest(seaquest.MinSeaquest):
+    """Seaquest."""
+
+    def get_obs(self, state: seaquest.EnvState, params: Any = None, key: Any = None) -> Board:
+        """Ten channels, see gymnax."""
+        channels = super().get_obs(state, params, key) > 0
+        return _packed(*(channels[:, :, k] for k in range(10)))
+
+
+GAMES: Mapping[str, Callable[[], Any]] = {
+    "breakout": Breakout,
+    "asterix": Asterix,
+    "space-invaders": SpaceInvaders,
+    "freeway": Freeway,
+    "seaquest": Seaquest,
+}
+"""By the names that `minatar` gives them."""
