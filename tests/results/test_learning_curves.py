@@ -50,7 +50,7 @@ def test_a_panel_has_the_phases_of_its_environment_one_after_the_other():
     assert figure.get_supylabel() == "episode return"
     assert panels["breakout"].get_xlabel() == "environment steps"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["first", "second"]
-    assert figure.get_supxlabel() == "mean over 3 seeds; band: ± one standard error"
+    assert figure.get_supxlabel() == "mean over 3 seeds; band: ± one standard error; vertical lines separate phases"
 
 
 def test_without_environment_steps_the_axis_counts_updates():

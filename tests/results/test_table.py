@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from pliant.results import diagnosis_table, summarize_run, summary_table
+from pliant.results import diagnosis_table, summarize_run, summary_table, summary_text
 
 
 def _printed(num_tasks, *, diverged=0.0):
@@ -73,3 +73,60 @@ def test_what_a_diagnosis_did_not_measure_is_listed_and_nothing_is_cut():
     assert "conv/bias" in columns[0]
     assert "notmeasured:why[not]" in columns[3].replace(" ", "")
     assert "layernotseen" in columns[3].replace(" ", "")
+
+
+def _agents(num_tasks=5):
+    """Two games in turn, with returns of different sizes; the second seed's last phase is dead."""
+    rows = [
+        ("ppo", seed, task, metric, value)
+        for seed in range(2)
+        for task in range(1, num_tasks + 1)
+        for metric, value in (
+            ("episode_return", (100.0 if task % 2 else 1.0) + task + seed),
+            ("dead_phase", float(seed == 1 and task == num_tasks)),
+        )
+        if not (metric == "dead_phase" and task == 1)
+    ]
+    return pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
+
+
+GAMES = {1: "space_invaders", 2: "freeway", 3: "space_invaders", 4: "freeway", 5: "space_invaders"}
+
+
+def test_agents_in_several_environments_have_a_column_for_each():
+    summary = summarize_run(_agents(), "episode_return", GAMES)
+    console = Console(width=160)
+    with console.capture() as captured:
+        console.print(summary_table(summary, {}, "episode_return", "ppo"))
+    printed = captured.get()
+    assert "ppo: episode return in the last task of each environment" in printed
+    header, row = (
+        [cell.strip() for cell in line[1:-1].split(end)]
+        for line, end in zip(
+            [line for line in printed.splitlines() if "method" in line or "105" in line], "┃│", strict=True
+        )
+    )
+    assert header[:4] == ["method", "space invaders", "freeway", "dead phases"]
+    assert row[:4] == ["ppo", "105.500 ± 0.500", "5.500 ± 0.500", "1 of 8"]
+    assert "first task" not in printed
+    text = summary_text(summary, {}, "episode_return", "ppo", "markdown")
+    assert "| method | space invaders | IQM \\[95 %\\] | freeway | IQM \\[95 %\\] | dead phases |" in text
+    assert (
+        "| ppo | 105.500 ± 0.500 | 105.500 \\[105.000, 106.000\\] | 5.500 ± 0.500 | 5.500 \\[5.000, 6.000\\] | 1 of 8 |"
+        in text
+    )
+
+
+def test_agents_in_one_environment_have_their_last_tasks():
+    summary = summarize_run(_agents(), "episode_return", dict.fromkeys(GAMES, "breakout"))
+    pd.testing.assert_frame_equal(summary, summarize_run(_agents(), "episode_return"))
+    text = summary_text(summary, {}, "episode_return", "ppo", "latex")
+    assert r"method & last 5 tasks & IQM [95 \%] & first task & dead phases & dormant" in text
+
+
+def test_a_method_that_has_not_come_to_an_environment_has_a_dash():
+    begun = _agents(num_tasks=1).assign(method="begun")
+    summary = summarize_run(pd.concat([_agents(), begun]), "episode_return", GAMES)
+    row = summary_text(summary, {}, "episode_return", "", "markdown").splitlines()[-1]
+    scores = "101.500 ± 0.500 | 101.500 \\[101.000, 102.000\\] | – ± – | – \\[–, –\\]"
+    assert row.startswith(f"| begun | {scores} | 0 of 0 |")

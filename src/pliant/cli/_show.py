@@ -76,7 +76,7 @@ class Show:
 
 def print_run(folder: RunFolder, format: Literal["table", "csv", "markdown", "latex"] = "table") -> None:
     """Prints the table of a run."""
-    summary = results.summarize_run(finished(folder), folder.headline)
+    summary = results.summarize_run(finished(folder), folder.headline, folder.environments)
     if format == "table":
         print_table(results.summary_table(summary, folder.seconds, folder.headline, folder.title))
     else:

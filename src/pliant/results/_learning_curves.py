@@ -72,7 +72,7 @@ def learning_curves(curves: pd.DataFrame, metric: str, title: str) -> Figure:
     figure.legend(handles=named, frameon=False, loc="outside right upper")
     figure.supylabel(literal(metric.replace("_", " ")), fontsize=10)
     figure.suptitle(literal(title), fontsize=11)
-    figure.supxlabel(caption(chosen), fontsize=8, color="0.4")
+    figure.supxlabel(f"{caption(chosen)}; vertical lines separate phases", fontsize=8, color="0.4")
     return figure
 
 

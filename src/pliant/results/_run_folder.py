@@ -179,7 +179,8 @@ class RunFolder:
 
     def write_summary(self) -> None:
         """Writes `summary.csv`, a row for each method, from the metrics as they are now."""
-        summary = summarize_run(RunFolder(self.path).metrics, self.headline)
+        stored = RunFolder(self.path)
+        summary = summarize_run(stored.metrics, self.headline, stored.environments)
         with _locked(self.path), replacing(self.path / "summary.csv") as temporary:
             summary.to_csv(temporary, index=False)
 

@@ -1,5 +1,6 @@
 """Statistics over seeds."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -65,7 +66,7 @@ def spread(scores: Float[np.ndarray, "seed task"]) -> Spread:
     )
 
 
-def summarize_run(metrics: pd.DataFrame, headline: str) -> pd.DataFrame:
+def summarize_run(metrics: pd.DataFrame, headline: str, environments: Mapping[int, str] = {}) -> pd.DataFrame:
     """Summarises a run in one row a method: its scores at the end of the stream, and the state of its networks.
 
     Seeds with fewer tasks than others of their method are left out: they are still being trained.
@@ -73,11 +74,14 @@ def summarize_run(metrics: pd.DataFrame, headline: str) -> pd.DataFrame:
     Args:
       metrics: in long form, see `RunFolder.metrics`.
       headline: the headline metric of the run.
+      environments: the name of each task's environment, see `RunFolder.environments`.
 
     Returns:
       Columns `method`, `num_seeds`, `num_tasks`, `num_diverged` (seeds with non-finite parameters), `first_task`
       (mean over seeds), `last_*` (`Spread` of the last five tasks, or of all if there are fewer), and for every other
-      metric its mean over seeds and the last five tasks in which it was measured.
+      metric its mean over seeds and the last five tasks in which it was measured. If there are several environments,
+      also `last_*/ENVIRONMENT`, the same of the last task in each, whose scores have scales of their own. If the metric
+      `dead_phase` was recorded, also `num_dead_phases` and `num_phases`, over all seeds and tasks that have it.
 
     Example:
       >>> rows = [("a", 0, t, "train_accuracy", 1.0 - t / 10) for t in range(6)]
@@ -86,13 +90,13 @@ def summarize_run(metrics: pd.DataFrame, headline: str) -> pd.DataFrame:
       >>> table[["method", "first_task", "last_mean"]].round(3).values.tolist()
       [['a', 1.0, 0.7]]
     """
-    rows = []
+    rows, has_phases = [], (metrics["metric"] == "dead_phase").any()
     for method, own in metrics.groupby("method", sort=False):
         num_tasks = own[own["metric"] == headline].groupby("seed")["task"].nunique()
         own = own[own["seed"].isin(num_tasks.index[num_tasks == num_tasks.max()])]
         wide = own.pivot(index="seed", columns=["metric", "task"], values="value").sort_index(axis=1)
         by_metric = {str(metric): wide[metric].to_numpy() for metric in own["metric"].unique()}
-        scores = by_metric.pop(headline)
+        tasks, scores = list(wide[headline].columns), by_metric.pop(headline)
         diverged = by_metric.pop("diverged", np.zeros_like(scores))
         rows.append(
             {
@@ -101,11 +105,32 @@ def summarize_run(metrics: pd.DataFrame, headline: str) -> pd.DataFrame:
                 "num_tasks": scores.shape[1],
                 "num_diverged": int(diverged.any(axis=1).sum()),
                 "first_task": scores[:, 0].mean(),
-                **{f"last_{name}": value for name, value in spread(scores[:, -_LAST:])._asdict().items()},
+                **_named(spread(scores[:, -_LAST:])),
+                **_by_environment(tasks, scores, environments),
+                **(_dead_phases(by_metric.get("dead_phase", np.zeros(0))) if has_phases else {}),
                 **{name: _mean(values[:, -_LAST:]) for name, values in by_metric.items()},
             }
         )
     return pd.DataFrame(rows)
+
+
+def _named(of_last: Spread, suffix: str = "") -> dict[str, float]:
+    return {f"last_{name}{suffix}": value for name, value in of_last._asdict().items()}
+
+
+def _by_environment(
+    tasks: Sequence[int], scores: Float[np.ndarray, "seed task"], environments: Mapping[int, str]
+) -> dict[str, float]:
+    """The scores of the last task in each environment, if there are several."""
+    last = {environments[task]: place for place, task in enumerate(tasks) if task in environments}
+    if len(set(environments.values())) < 2:
+        return {}
+    found = {name: spread(scores[:, [place]]) for name, place in last.items()}
+    return {name: value for each in found for name, value in _named(found[each], f"/{each}").items()}
+
+
+def _dead_phases(is_dead: np.ndarray) -> dict[str, int]:
+    return {"num_dead_phases": int(np.nansum(is_dead)), "num_phases": int(np.isfinite(is_dead).sum())}
 
 
 def _mean(values: Float[np.ndarray, "seed task"]) -> float:

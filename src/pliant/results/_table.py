@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal
 
 import pandas as pd
 from rich.markup import escape
@@ -11,7 +11,9 @@ from rich.table import Table
 
 
 def summary_table(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]], headline: str, title: str) -> Table:
-    """Renders the rows of `summarize_run`: accuracy (mean ± standard error over seeds), network state, seconds.
+    """Renders the rows of `summarize_run`: scores (mean ± standard error over seeds), network state, seconds.
+
+    Of runs in several environments the scores are those of the last task in each.
 
     Args:
       summary: from `summarize_run`.
@@ -20,7 +22,7 @@ def summary_table(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]],
       title: above the table.
     """
     header, *rows = _cells(summary, seconds, has_interval=False)
-    table = Table(title=escape(f"{title}: {headline.replace('_', ' ')}"), title_justify="left")
+    table = Table(title=escape(_above(summary, headline, title)), title_justify="left")
     for name in header:
         table.add_column(name, justify="left" if name == "method" else "right")
     for row in rows:
@@ -65,7 +67,7 @@ def summary_text(
         times = [sum(seconds.get(str(method), [])) for method in summary["method"]]
         return summary.assign(seconds=times).to_csv(index=False, lineterminator="\n")
     header, *rows = _cells(summary, seconds, has_interval=True)
-    above = f"{title}: {headline.replace('_', ' ')}"
+    above = _above(summary, headline, title)
     if format == "markdown":
         rule = ["---", *["---:"] * (len(header) - 1)]
         lines = ["| " + " | ".join(map(_for_markdown, row)) + " |" for row in (header, rule, *rows)]
@@ -79,18 +81,21 @@ def _cells(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]], *, has
     """The header, then a row a method."""
     last = {min(5, number) for number in summary["num_tasks"]}
     tasks = "last ≤ 5 tasks" if len(last) > 1 else "last task" if last == {1} else f"last {last.pop()} tasks"
+    environments = {f"/{name}": name.replace("_", " ") for name in _environments(summary)}
+    scores = environments or {"": tasks}
     interval = ["IQM [95 %]"] if has_interval else []
+    first = [] if environments else ["first task"]
+    dead = ["dead phases"] if "num_phases" in summary else []
     diverged = ["diverged"] if (summary["num_diverged"] > 0).any() else []
-    numbers = ["first task", "dormant", "eff. rank", "isometry dev.", "seconds"]
-    rows = [["method", tasks, *interval, *numbers, *diverged]]
+    numbers = [*first, *dead, "dormant", "eff. rank", "isometry dev.", "seconds"]
+    rows = [["method", *(text for name in scores.values() for text in (name, *interval)), *numbers, *diverged]]
     for row in summary.to_dict("records"):
-        low, high = (_number(row[f"last_iqm_{end}"], ".3f") for end in ("low", "high"))
         rows.append(
             [
                 str(row["method"]),
-                f"{row['last_mean']:.3f} ± {_number(row['last_standard_error'], '.3f')}",
-                *[f"{row['last_iqm']:.3f} [{low}, {high}]" for _ in interval],
-                _number(row["first_task"], ".3f"),
+                *[cell for suffix in scores for cell in _score(row, suffix)[: 1 + len(interval)]],
+                *[_number(row["first_task"], ".3f") for _ in first],
+                *[f"{row['num_dead_phases']:.0f} of {row['num_phases']:.0f}" for _ in dead],
                 _number(row.get("dormant_fraction", math.nan), ".3f"),
                 _number(row.get("effective_rank", math.nan), ".3g"),
                 _number(row.get("isometry_deviation", math.nan), ".3g"),
@@ -99,6 +104,23 @@ def _cells(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]], *, has
             ]
         )
     return rows
+
+
+def _above(summary: pd.DataFrame, headline: str, title: str) -> str:
+    where = " in the last task of each environment" if _environments(summary) else ""
+    return f"{title}: {headline.replace('_', ' ')}{where}"
+
+
+def _environments(summary: pd.DataFrame) -> list[str]:
+    """The environments of which a summary has scores, if they are several."""
+    return [name.partition("/")[2] for name in map(str, summary) if name.startswith("last_mean/")]
+
+
+def _score(row: Mapping[Hashable, Any], suffix: str) -> list[str]:
+    """A mean with its standard error, then the interquartile mean with its interval."""
+    names = ("mean", "standard_error", "iqm", "iqm_low", "iqm_high")
+    mean, error, iqm, low, high = (_number(row[f"last_{name}{suffix}"], ".3f") for name in names)
+    return [f"{mean} ± {error}", f"{iqm} [{low}, {high}]"]
 
 
 def _for_markdown(text: str) -> str:
