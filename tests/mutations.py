@@ -144,6 +144,18 @@ MUTATIONS = {
     "the-same-noise-in-every-step": Mutation(
         "training/_step.py", "noise = jax.random.fold_in(keys.noise, step)", "noise = jax.random.fold_in(keys.noise, 0)"
     ),
+    "points-add-up": Mutation(
+        "training/_trainer.py",
+        "since_point, last = Sums(), stop",
+        "last = stop",
+        "tests/training/test_source.py",
+    ),
+    "a-point-is-evaluated-with-the-keys-of-the-end": Mutation(
+        "training/_observe.py", "jnp.where(shared.point > 0,", "jnp.where(False,", "tests/training/test_source.py"
+    ),
+    "panels-show-what-was-between": Mutation(
+        "results/_learning_curves.py", '- points["begin"] + points["offset"]', "* 1"
+    ),
     "standard-error-of-a-population": Mutation("results/_statistics.py", "by_seed.std(ddof=1)", "by_seed.std()"),
     "iqm-of-most": Mutation("results/_statistics.py", "trim_mean(values, 0.25", "trim_mean(values, 0.05"),
 }
