@@ -48,7 +48,11 @@ def engine(environment: str, rollouts: int, seeds: int = 1, **choices: Any) -> C
     )
     plan = make_plan(config)
     trainer, index = Trainer(config, plan.methods[0], range(seeds), {}), iter(range(10**6))
-    return lambda: None if trainer.learn(next(index), lambda *_: None) else None
+
+    def run() -> None:
+        trainer.learn(next(index), lambda *_: None)
+
+    return run
 
 
 class Carry(NamedTuple):
