@@ -257,8 +257,8 @@ _REJAX = """
         num_minibatches={minibatches}, learning_rate={rate}, max_grad_norm=0.5, ent_coef=0.01, vf_coef=0.5,
         clip_eps=0.2, gamma=0.99, gae_lambda=0.95, agent_kwargs=dict(activation="relu", hidden_layer_sizes={widths}),
         total_timesteps=rollouts * {size}, eval_freq=rollouts * {size}, skip_initial_evaluation=True,
-        eval_callback=lambda algo, state, rng: (),
     )
+    made = made.replace(eval_callback=lambda algo, state, rng: ())
     train = jax.jit(made.train)
     jax.block_until_ready(train(jax.random.PRNGKey(0)))
     print("ready", flush=True)
