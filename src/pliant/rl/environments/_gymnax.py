@@ -60,6 +60,7 @@ def from_gymnax(
       Lange, `gymnax: A JAX-based Reinforcement Learning Environment Library
       <https://github.com/RobertTLange/gymnax>`_, 2022. Its version 1.0 tells time limits from ends.
     """
+    _check_kind(environment)
     fixed = environment.default_params if params is None or callable(params) else params
     params_of: Callable[[PyTree], Any] = params if callable(params) else lambda _: fixed
     name = name or str(getattr(environment, "name", type(environment).__name__))
