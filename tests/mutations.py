@@ -158,6 +158,15 @@ MUTATIONS = {
     ),
     "standard-error-of-a-population": Mutation("results/_statistics.py", "by_seed.std(ddof=1)", "by_seed.std()"),
     "iqm-of-most": Mutation("results/_statistics.py", "trim_mean(values, 0.25", "trim_mean(values, 0.05"),
+    "atari-lost-life-begins-a-game": Mutation(
+        "rl/environments/_atari.py", "begins = done & ~self.goes_on", "begins = done | False"
+    ),
+    "host-restarts-all-stacks": Mutation(
+        "rl/environments/_host.py", "jnp.where(chosen, first(new), state.observation)", "first(new)"
+    ),
+    "gymnasium-end-counts-as-cut": Mutation(
+        "rl/environments/_gymnasium.py", "(self.lengths >= self.limit)) & ~terminated", "(self.lengths >= self.limit))"
+    ),
 }
 
 
