@@ -62,7 +62,7 @@ def learning_curves(curves: pd.DataFrame, metric: str, title: str) -> Figure:
             label = literal(str(method))
             axes.plot(x, mean, **style, label=label, markersize=4, markevery=every, linewidth=1.2)
             axes.fill_between(x, mean - error, mean + error, color=style["color"], alpha=0.2, linewidth=0)
-        axes.set(xlabel=unit, title=literal(panel))
+        axes.set(xlabel=unit, title=literal(panel), xlim=(0, None))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid[len(panels) :]:

@@ -117,7 +117,9 @@ def _environments(summary: pd.DataFrame) -> list[str]:
 
 
 def _score(row: Mapping[Hashable, Any], suffix: str) -> list[str]:
-    """A mean with its standard error, then the interquartile mean with its interval."""
+    """A mean with its standard error, then the interquartile mean with its interval; dashes if nothing was scored."""
+    if math.isnan(row[f"last_mean{suffix}"]):
+        return ["–", "–"]
     names = ("mean", "standard_error", "iqm", "iqm_low", "iqm_high")
     mean, error, iqm, low, high = (_number(row[f"last_{name}{suffix}"], ".3f") for name in names)
     return [f"{mean} ± {error}", f"{iqm} [{low}, {high}]"]
