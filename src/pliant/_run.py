@@ -12,8 +12,8 @@ from pliant.networks import NETWORKS
 from pliant.presets import PRESETS, Scale, with_choices
 from pliant.problems import Config, kind_of, make_plan
 from pliant.results import RunFolder
-from pliant.rl import AgentConfig, is_environment
-from pliant.rl.environments import ENVIRONMENTS
+from pliant.rl import AgentConfig
+from pliant.rl.environments import ENVIRONMENTS, is_environment
 from pliant.specs import Objects, name_of
 from pliant.streams import STREAMS
 from pliant.supervised import RunConfig
@@ -153,8 +153,8 @@ _REGISTRIES: Mapping[str, Mapping[str, Any]] = {
 
 
 def _several(asked: Any) -> tuple[Any, ...]:
-    """One or several: some objects, such as a `Method`, are tuples too."""
-    return tuple(asked) if type(asked) in (list, tuple) else (asked,)
+    """One or several: some objects, such as a `Method` or what `gymnax.make` returns, are tuples too."""
+    return tuple(asked) if type(asked) in (list, tuple) and not is_environment(asked) else (asked,)
 
 
 def _named(kind: str, specs: Sequence[Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from pliant.rl._budget import Budget
 from pliant.rl._config import AgentConfig
 from pliant.rl._dqn import dqn
-from pliant.rl._plan import AGENTS, environment_factory, is_environment, make_plan, plan_suited
+from pliant.rl._plan import AGENTS, environment_factory, make_plan, plan_suited
 from pliant.rl._ppo import ppo
 from pliant.rl._view import view
 
@@ -13,7 +13,6 @@ __all__ = [
     "Budget",
     "dqn",
     "environment_factory",
-    "is_environment",
     "make_plan",
     "plan_suited",
     "ppo",

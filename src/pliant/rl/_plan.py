@@ -13,7 +13,7 @@ from pliant.rl._config import AgentConfig
 from pliant.rl._dqn import dqn
 from pliant.rl._ppo import ppo
 from pliant.rl._record import record
-from pliant.rl.environments import ENVIRONMENTS
+from pliant.rl.environments import ENVIRONMENTS, is_environment, own_environments
 from pliant.settings import options
 from pliant.specs import NO_OBJECTS, Objects, name_of, users_code
 from pliant.specs import find as find_spec
@@ -30,11 +30,14 @@ from pliant.training import (
     plan_method,
     with_options,
 )
-from pliant.types import Environment, EnvironmentStream, Method, Source
+from pliant.types import EnvironmentStream, Method, Source
 
 AGENTS: Mapping[str, Callable[..., Source]] = {"dqn": dqn, "ppo": ppo}
 """By name: factories `(stream, budget, *, options) -> Source`."""
-_WANTED = "a function (*, num_tasks, options) -> pliant.types.EnvironmentStream, or an EnvironmentStream"
+_WANTED = (
+    "a function (*, num_tasks, options) -> pliant.types.EnvironmentStream, "
+    "or an environment of pliant, gymnax or Gymnasium"
+)
 
 
 def make_plan(config: AgentConfig, data_dir: str | None = None, objects: Objects = NO_OBJECTS) -> Plan:
@@ -112,39 +115,37 @@ def _make_plan(
     return Plan(config, stream.name, stream.dataset, recorded, tuple(plans), specs), reasons
 
 
-def is_environment(found: Any) -> bool:
-    """Whether an object is environments, or one environment, that an agent can act in."""
-    return isinstance(found, EnvironmentStream | Environment)
-
-
 def environment_factory(spec: Any) -> Callable[..., EnvironmentStream]:
     """Finds the factory of environments.
 
     Args:
-      spec: a registered name, `path/to/file.py:name`, a factory, environments, or one environment.
+      spec: a registered name, `path/to/file.py:name`, a factory, or what `own_environments` takes.
 
     Raises:
-      UserError: if there is no such name, or the factory takes no number of tasks.
+      UserError: if there is no such name, or nothing that an agent can act in.
+
+    Example:
+      >>> environment_factory("probe")(num_tasks=2, kind="action").num_actions
+      2
     """
     found: Any = find_spec(
         "environment", spec, ENVIRONMENTS, lambda each: is_environment(each) or callable(each), _WANTED
     )
-    if is_environment(found):
-        return lambda *, num_tasks: _as_stream(found, num_tasks)
-    if "num_tasks" not in inspect.signature(found).parameters:
-        raise UserError(
-            got=f"the environment {name_of(spec)!r}, which takes no num_tasks",
-            wanted=_WANTED,
-            do="Add `*, num_tasks`.",
-        )
+    if is_environment(found) or "num_tasks" not in inspect.signature(found).parameters:
+        return lambda *, num_tasks: _own(found, name_of(spec), num_tasks)
     factory: Callable[..., EnvironmentStream] = found
     return factory
 
 
-def _as_stream(found: Environment | EnvironmentStream, num_tasks: int) -> EnvironmentStream:
-    if isinstance(found, EnvironmentStream):
-        return found._replace(num_tasks=num_tasks)
-    return EnvironmentStream(found.name, num_tasks, (found,), which=lambda _: 0)
+def _own(found: Any, name: str, num_tasks: int) -> EnvironmentStream:
+    made = own_environments(found, num_tasks)
+    if made is None:
+        raise UserError(
+            got=f"the environment {name!r}, which is neither an environment nor a factory with num_tasks",
+            wanted=_WANTED,
+            do="Give an environment, or add `*, num_tasks` to the function.",
+        )
+    return made
 
 
 def _budget(config: AgentConfig) -> Budget:

@@ -91,6 +91,7 @@ def name_of(spec: object) -> str:
         return _parse(spec)[1]
     while isinstance(spec, functools.partial):
         spec = spec.func
+    spec = spec[0] if type(spec) is tuple and spec else spec  # what `gymnax.make` returns: with parameters
     name = getattr(spec, "name", None) or getattr(spec, "__name__", None) or type(spec).__name__
     return str(name).strip("<>")  # of a lambda
 

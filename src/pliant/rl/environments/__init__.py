@@ -10,6 +10,7 @@ from pliant.rl.environments._gymnax import from_gymnax
 from pliant.rl.environments._host import close_host_environments
 from pliant.rl.environments._minatar import minatar
 from pliant.rl.environments._octax import octax
+from pliant.rl.environments._own import is_environment, own_environments
 from pliant.rl.environments._probe import probe
 from pliant.types import EnvironmentStream
 
@@ -34,8 +35,10 @@ __all__ = [
     "close_host_environments",
     "from_gymnasium",
     "from_gymnax",
+    "is_environment",
     "minatar",
     "mountain_car",
     "octax",
+    "own_environments",
     "probe",
 ]
