@@ -276,11 +276,12 @@ def dqn(
         return Fed(np.zeros((len(seeds), stop - start, 0), np.float32), ())
 
     losses, reports = functools.partial(_losses, code, loss), functools.partial(_reports, code)
+    coded = None if values is None else values.coded(stream.num_actions)
     return Source(
         name="dqn",
         inputs=stream.inputs,
         num_outputs=stream.num_actions * (len(values.centres) if values else 1),
-        objective=Objective("td_error", losses, None, reports=reports),
+        objective=Objective("td_error", losses, None, reports=reports, coded=coded),
         progress="episode_return",
         data=stream.data,
         task=stream.task,
