@@ -56,6 +56,27 @@ MUTATIONS = {
         "(update.astype(step.dtype) + step)",
     ),
     "torch-adamo-ascends": Mutation("torch/_adamo.py", "weight.copy_(weight - step)", "weight.copy_(weight + step)"),
+    "sparse-mdp-stays": Mutation(
+        "rl/environments/_classification_mdp.py",
+        "jnp.where(is_right, (latent.state + 1) % num_states, state)",
+        "jnp.where(is_right, latent.state, state)",
+    ),
+    "hard-mdp-shows-true-labels": Mutation(
+        "rl/environments/_classification_mdp.py",
+        'world.task if variant == "hard" else world.data.members',
+        'world.data.members if variant == "hard" else world.data.members',
+    ),
+    "bytes-are-not-scaled": Mutation(
+        "rl/_view.py", "inputs / 255 if observations.dtype == jnp.uint8 else inputs", "inputs"
+    ),
+    "probe-of-a-zero-head": Mutation(
+        "diagnostics/_probe_plasticity.py", "jnp.where((leaf == 0).all(), normal, leaf)", "leaf"
+    ),
+    "probe-begins-at-the-end": Mutation(
+        "diagnostics/_probe_plasticity.py",
+        "probed(subject, *subject.initial) if initial and subject.initial else None",
+        "probed(subject, subject.params, subject.state) if initial and subject.initial else None",
+    ),
     "isometry-gradient-halved": Mutation(
         "isometry.py", "gradient = 4.0 * jnp.matmul(tall", "gradient = 2.0 * jnp.matmul(tall"
     ),

@@ -110,7 +110,7 @@ def buffer(environment: Environment, num_copies: int, size: int) -> Buffer:
 
     def write(replay: Replay, observations: Array, ages: Array, moves: Int[Array, " copies"]) -> Replay:
         """Puts two rows behind the present one, and moves on by one or two."""
-        places = (replay.row + jnp.array([[1], [2]])) % num_rows
+        places = (replay.row[None] + jnp.array([[1], [2]])) % num_rows
         return replay._replace(
             observations=replay.observations.at[places, copies].set(newest(observations), unique_indices=True),
             ages=replay.ages.at[places, copies].set(ages.astype(jnp.uint8), unique_indices=True),
