@@ -319,6 +319,20 @@ class Wiring(_Graph):
             )
         return read.pop()
 
+    def features_read(self) -> tuple[str | None, ...]:
+        """The features that heads read, each once, in the order of the heads; None for the inputs.
+
+        Raises:
+          UserError: if it is not stated.
+
+        Example:
+          >>> heads = {"policy": Head((), "actor"), "value": Head((), "critic"), "advantage": Head((), "actor")}
+          >>> Wiring((), {}, heads).features_read()
+          ('actor', 'critic')
+        """
+        named = self.heads or (None,)
+        return tuple(dict.fromkeys(self.head_reads(output) for output in named))
+
     def bias_of(self, kernel: str) -> str | None:
         """The bias that is added to what a kernel makes; None if there is none.
 

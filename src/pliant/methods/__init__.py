@@ -3,9 +3,10 @@
 from typing import NoReturn
 
 from pliant.errors import UserError
-from pliant.methods._building import Parts, build, retarget, wrapped
+from pliant.methods._building import build, retarget, wrapped
 from pliant.methods._combine import combine
 from pliant.methods._hyperparameters import as_arrays, defaults, option_meanings, split_static, with_settings
+from pliant.methods._parts import Parts
 from pliant.methods._registry import FAMILIES, METHODS, find, split_spec
 
 __all__ = [

@@ -1,26 +1,28 @@
 """From a method and a network to what training needs: an optimizer, a penalty, an intervention."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import optax
 
 from pliant.errors import UserError
 from pliant.interventions import keep_frozen
-from pliant.methods._parts import make
+from pliant.methods._focus import focus
+from pliant.methods._parts import Parts, make, parameters
+from pliant.networks import branch_wiring
 from pliant.optimizers import adam, hold_frozen
 from pliant.types import Intervention, Method, Network, Penalty, Stream, Wiring
 
 
-class Parts(NamedTuple):
-    """A method's parts, built for one network."""
-
-    optimizer: optax.GradientTransformationExtraArgs
-    penalty: Penalty | None
-    intervention: Intervention | None
-
-
-def build(method: Method, wiring: Wiring, values: Mapping[str, Any], *, rate: Any = None, fraction: Any = 0.0) -> Parts:
+def build(
+    method: Method,
+    wiring: Wiring,
+    values: Mapping[str, Any],
+    *,
+    rate: Any = None,
+    fraction: Any = 0.0,
+    branch: str | None = None,
+) -> Parts:
     """Builds the method's parts, each with the hyperparameters that it has.
 
     Args:
@@ -29,12 +31,16 @@ def build(method: Method, wiring: Wiring, values: Mapping[str, Any], *, rate: An
       values: all hyperparameters, numbers or traced scalars.
       rate: what the learning rate is multiplied by, if anything.
       fraction: of the task's updates that are done, for methods with a schedule.
+      branch: the branch of the network that the method acts on, such as "actor"; by default the whole network. Other
+        branches are trained by Adam with the method's learning rate, without its schedule, and with its b1, b2 and eps
+        unless their defaults are its own.
 
     Returns:
       The optimizer, and the penalty and the intervention or None. None of them changes what the wiring calls frozen.
 
     Raises:
-      UserError: from the parts, for numbers out of range and for networks that the method cannot work on.
+      UserError: from the parts, for numbers out of range and for networks that the method cannot work on; for networks
+        without that branch, see `pliant.networks.branch_wiring`.
 
     Example:
       >>> from pliant.methods import METHODS, defaults
@@ -47,6 +53,10 @@ def build(method: Method, wiring: Wiring, values: Mapping[str, Any], *, rate: An
       >>> round(float(value), 4), parts.intervention
       (6.5, None)
     """
+    if branch is not None:
+        own = branch_wiring(wiring, branch)
+        built = build(method, own, values, rate=rate, fraction=fraction)
+        return focus(built, hold_frozen(_plain_adam(method, values, rate), wiring), branch, next(iter(own.heads)))
 
     def made(part: Any) -> Any:
         return make(part, values, wiring=wiring, output_axes=wiring) if part else None
@@ -67,6 +77,20 @@ def build(method: Method, wiring: Wiring, values: Mapping[str, Any], *, rate: An
             )
     optimizer, penalty, intervention = parts
     return Parts(hold_frozen(optimizer, wiring), penalty, intervention and keep_frozen(intervention, wiring))
+
+
+def _plain_adam(method: Method, values: Mapping[str, Any], rate: Any) -> optax.GradientTransformationExtraArgs:
+    """Adam for what a method does not act on."""
+    own, plain = parameters(method.optimizer or adam), parameters(adam)
+    if "learning_rate" not in own:
+        raise UserError(
+            got=f"the method {method.name!r} on one branch of a network; its optimizer has no learning_rate",
+            wanted="a learning rate, with which Adam trains the other branches",
+            do="Let the method act on all branches, or give its optimizer a learning_rate.",
+        )
+    shared = [name for name, each in plain.items() if name in own and own[name].default == each.default]
+    options = {name: values[name] for name in shared}
+    return adam(**options if rate is None else {**options, "learning_rate": options["learning_rate"] * rate})
 
 
 def retarget(method: Method, stream: Stream, values: Mapping[str, Any]) -> Stream:

@@ -5,14 +5,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import optax
 from jaxtyping import PyTree
 
 from pliant.optimizers import adam
 from pliant.settings import meanings
-from pliant.types import Method, Params, Part, Role, Wiring, leaf_path
+from pliant.types import Intervention, Method, Params, Part, Penalty, Role, Wiring, leaf_path
 
 _OF_THE_NETWORK = ("wiring", "mask", "output_axes", "network")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class Parts(NamedTuple):
+    """A method's parts, built for one network."""
+
+    optimizer: optax.GradientTransformationExtraArgs
+    penalty: Penalty | None
+    intervention: Intervention | None
 
 
 class Member(NamedTuple):

@@ -8,7 +8,7 @@ from pliant.networks._cnn import CNN, cnn, kumar_cnn, lyle_cnn
 from pliant.networks._functional import from_linen, from_nnx
 from pliant.networks._mlp import MLP, mlp
 from pliant.networks._moe_mlp import MIXTURE_OF_EXPERTS, MoEMLP, moe_mlp
-from pliant.networks._outputs import side_by_side, with_heads
+from pliant.networks._outputs import branch_wiring, side_by_side, with_heads
 from pliant.networks._residual_mlp import RESIDUAL, ResidualMLP, residual_mlp
 from pliant.networks._resnet import ResNet, resnet18
 from pliant.networks._t5 import T5, t5
@@ -87,6 +87,7 @@ __all__ = [
     "ViT",
     "activation",
     "aid",
+    "branch_wiring",
     "cans",
     "cans_coefficients",
     "cnn",

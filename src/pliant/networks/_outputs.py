@@ -1,6 +1,6 @@
 """Networks with several named outputs: one network for each, or one with several heads."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -207,11 +207,83 @@ def _scaled(wiring: Wiring, gains: Mapping[str, float]) -> Callable[[Params], Pa
     return scaled
 
 
+def branch_wiring(wiring: Wiring, branch: str) -> Wiring:
+    """The wiring of one branch, as if it were a network of its own: the inverse of `side_by_side`.
+
+    Use it to let a method act on one branch: its parameters are `params[branch]`, and its features are those whose
+    names begin with the branch.
+
+    Args:
+      wiring: of a network with branches.
+      branch: the name of one.
+
+    Returns:
+      A wiring without the name of the branch in front of its paths. Its head keeps the name of its output.
+
+    Raises:
+      UserError: if the network has no such branch, or one that shares layers with others or has other names.
+
+    Example:
+      >>> from pliant.networks import mlp
+      >>> parts = {"policy": mlp((4,), 3, widths=(8,)), "value": mlp((4,), 1, widths=(8,))}
+      >>> network = side_by_side(parts, {"policy": "actor", "value": "critic"})
+      >>> own = branch_wiring(network.wiring, "actor")
+      >>> sorted(own.roles), own.head_reads()
+      (['dense_0/bias', 'dense_0/kernel', 'head/bias', 'head/kernel'], 'dense_0')
+
+    References:
+      None: a convention of this library.
+
+    Differs from:
+      Nothing known.
+    """
+    prefix = f"{branch}/"
+    branch_of = {layer.name: layer.branch for layer in wiring.layers}
+    layers = tuple(layer for layer in wiring.layers if layer.branch == branch)
+    heads = {
+        name: head for name, head in wiring.heads.items() if branch in (head.branch, branch_of.get(head.reads or ""))
+    }
+    inside = [path for layer in layers for path in (layer.name, *_paths_of(layer))]
+    inside += [path for head in heads.values() for path in (*(head.leaves or ()), *head.state)]
+    outside = [path for layer in wiring.layers if layer.branch != branch for path in _paths_of(layer)]
+    is_named = [path.startswith(prefix) for path in inside]
+    if len(heads) != 1 or not all(is_named) or any(path.startswith(prefix) for path in outside):
+        known = ", ".join(dict.fromkeys(head.branch for head in wiring.heads.values() if head.branch))
+        raise UserError(
+            got=f"the branch {branch!r} of a network with {f'the branches {known}' if known else 'no branches'}",
+            wanted="a branch with one head that shares no layers, whose parameters have its name before theirs",
+            do="Use separate networks for the outputs, see pliant.networks.side_by_side.",
+        )
+
+    def own(names: Iterable[str]) -> list[str]:
+        return [name for name in names if name.startswith(prefix)]
+
+    def cut(name: str) -> str:
+        return name.removeprefix(prefix)
+
+    whole = Wiring(
+        layers,
+        {path: wiring.roles[path] for path in own(wiring.roles)},
+        heads,
+        frozenset(own(wiring.indirect)),
+        {path: wiring.output_axes[path] for path in own(wiring.output_axes)},
+        frozenset(own(wiring.frozen)),
+        {path: wiring.biases[path] for path in own(wiring.biases)},
+    )
+    return _renamed(whole, cut, "", next(iter(heads)))
+
+
+def _paths_of(layer: HiddenLayer) -> tuple[str, ...]:
+    return (*(feed.slot.path for feed in layer.feeds), *(slot.path for slot in layer.readers))
+
+
 def _prefixed(wiring: Wiring, branch: str, output: str) -> Wiring:
     """A wiring in which everything has the name of its branch before it."""
+    return _renamed(wiring, lambda name: f"{branch}/{name}", branch, output)
 
-    def path(name: str) -> str:
-        return f"{branch}/{name}"
+
+def _renamed(wiring: Wiring, path: Callable[[str], str], branch: str, output: str) -> Wiring:
+    """A wiring of one head with other names."""
 
     def slots(given: tuple[Slot, ...]) -> tuple[Slot, ...]:
         return tuple(slot._replace(path=path(slot.path)) for slot in given)

@@ -1,6 +1,6 @@
 """Churn reduction (C-CHAIN): learning a batch must not change the outputs on other examples."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +8,9 @@ from jaxtyping import Array, Float, Int
 
 from pliant.errors import UserError, require_choice, require_range, require_whole
 from pliant.finite import all_finite
+from pliant.penalties._output_distance import Distance, output_distance
 from pliant.penalties._strength import heard, scaled
 from pliant.types import Forward, Method, Number, Params, Penalty, Scalar
-
-Distance = Literal["squared", "kl"]
 
 
 class ChurnState(NamedTuple):
@@ -49,6 +48,9 @@ def churn(
 
     * "squared": the mean squared difference of the outputs;
     * "kl": :math:`\sum_c p_c \log (p_c / q_c)` with p the earlier and q the present softmax.
+
+    Of several named outputs, such as a policy and a value, the distances are added; there "kl" compares outputs of size
+    1, which are no logits, by "squared".
 
     In the first k updates the term and its gradient are exactly 0. D is quadratic in the size of an update, so the
     gradient of the term is about 2λ |L| divided by that size: small steps make it large. If the loss stays far from 0,
@@ -112,7 +114,7 @@ def churn(
         before = jax.lax.stop_gradient(forward.evaluate(state.past[0], inputs)[0])
         has_past = state.updates >= lag
         is_on = has_past & (jnp.asarray(strength) > 0)
-        now = _distance(distance, before, forward.evaluate(heard(is_on, params), inputs)[0])
+        now = output_distance(distance, before, forward.evaluate(heard(is_on, params), inputs)[0])
         updates = state.updates + 1
 
         def running(mean: Scalar, value: Scalar) -> Scalar:
@@ -128,21 +130,6 @@ def churn(
         return scaled(jnp.where(is_on, strength * ratio, 0.0), now), ChurnState(past, updates, *means)
 
     return Penalty(init, loss)
-
-
-def _distance(distance: Distance, before: Array, now: Array) -> Scalar:
-    wide = jnp.promote_types(now.dtype, jnp.float32)
-    before, now = before.astype(wide), now.astype(wide)
-    if distance == "squared":
-        return jnp.square(now - before).mean()
-    if now.shape[-1] == 1:
-        raise UserError(
-            got="distance='kl' between outputs of size 1",
-            wanted="logits of several classes: of a single one the softmax is always 1",
-            do="Use distance='squared' for values.",
-        )
-    p, q = jax.nn.log_softmax(before), jax.nn.log_softmax(now)
-    return (jnp.exp(p) * (p - q)).sum(axis=-1).mean()
 
 
 C_CHAIN = Method(

@@ -1,19 +1,18 @@
 """Distillation: the network before a task change teaches the one after it."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int, PyTree
 
-from pliant.errors import UserError, require_range, require_whole, unknown_name
+from pliant.errors import require_range, require_whole, unknown_name
 from pliant.finite import all_finite
+from pliant.penalties._output_distance import Distance, output_distance
 from pliant.penalties._strength import heard, scaled
 from pliant.types import Forward, Number, Params, Penalty, Scalar
 from pliant.xla.branches import anywhere
-
-Distance = Literal["kl", "squared"]
 
 
 class DistillationState(NamedTuple):
@@ -41,6 +40,9 @@ def distillation(
 
     - "kl": :math:`D = \sum_c p_c \log (p_c / q_c)`, with p and q the softmax of teacher and student;
     - "squared": the mean squared difference of the outputs.
+
+    Of several named outputs, such as a policy and a value, the distances are added; there "kl" compares outputs of size
+    1, which are no logits, by "squared".
 
     The penalty and its gradient are exactly 0 before the first switch, and from N updates after each switch on.
     Parameters that are not all finite never become the teacher. With a reset of the network at the switch this is the
@@ -88,8 +90,8 @@ def distillation(
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
     require_whole("distill_steps", distill_steps, 1, do="Use the number of updates that the teacher is listened to.")
     require_whole("every_tasks", every_tasks, 0, do="Use 1 for every switch, 0 for none.")
-    if distance not in _DISTANCES:
-        raise unknown_name("distance", distance, _DISTANCES, do="Use 'kl' for classes, 'squared' for values.")
+    if distance not in get_args(Distance):
+        raise unknown_name("distance", distance, get_args(Distance), do="Use 'kl' for classes, 'squared' for values.")
 
     def init(params: Params) -> DistillationState:
         return DistillationState(jax.tree.map(jnp.copy, params), jnp.int32(-1), jnp.int32(0))
@@ -99,12 +101,12 @@ def distillation(
         share = jnp.maximum(0.0, 1.0 - state.taught / jnp.float32(distill_steps))
         weight = jnp.where(state.taught >= 0, strength * share, 0.0)
 
-        def compared(output: Array) -> Scalar:
+        def compared(output: PyTree[Array]) -> Scalar:
             teacher, _ = forward.evaluate(state.teacher, forward.inputs)
-            return scaled(weight, _DISTANCES[distance](_wide(teacher), _wide(heard(weight, output))).mean())
+            return scaled(weight, output_distance(distance, teacher, heard(weight, output)))
 
-        def silent(output: Array) -> Array:
-            return jnp.zeros((), jnp.promote_types(output.dtype, jnp.float32))
+        def silent(output: PyTree[Array]) -> Scalar:
+            return jnp.zeros((), jnp.result_type(jnp.float32, *jax.tree.leaves(output)))
 
         value = jax.lax.cond(anywhere(weight > 0), compared, silent, forward.output)
         taught = jnp.where(state.taught >= 0, optax.safe_increment(state.taught), state.taught)
@@ -117,25 +119,3 @@ def distillation(
         return DistillationState(teacher, jnp.where(is_due, 0, state.taught), switches)
 
     return Penalty(init, loss, switch)
-
-
-def _kl(teacher: Float[Array, "*batch out"], student: Float[Array, "*batch out"]) -> Float[Array, "*batch"]:
-    if teacher.shape[-1] == 1:
-        raise UserError(
-            got="distance='kl' between outputs of size 1, whose softmax is always 1",
-            wanted="at least two classes",
-            do="Use distance='squared' for values.",
-        )
-    log_p, log_q = jax.nn.log_softmax(teacher), jax.nn.log_softmax(student)
-    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
-
-
-def _squared(teacher: Float[Array, "*batch out"], student: Float[Array, "*batch out"]) -> Float[Array, "*batch out"]:
-    return (teacher - student) ** 2
-
-
-_DISTANCES = {"kl": _kl, "squared": _squared}
-
-
-def _wide(output: Array) -> Array:
-    return output.astype(jnp.promote_types(output.dtype, jnp.float32))

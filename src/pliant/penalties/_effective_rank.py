@@ -1,5 +1,6 @@
 """L2-ER: last features of high effective rank, and small weights."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -43,7 +44,8 @@ def effective_rank(
       strength: λ ≥ 0. 0 does nothing.
       l2_strength: μ ≥ 0, the coupled form of weight decay. 0 does nothing.
       layers: keys of the features; the mean is taken over them. By default what the head reads and the last hidden
-        layer in front of it; without a wiring the last two of the network, in its order.
+        layer in front of it; of several heads that read different features, such as an actor's and a critic's, the
+        means are added. Without a wiring the last two of the network, in its order.
       mask: True at the parameters that the second term is about: a pytree of booleans or a function of the parameters
         that makes one; by default all.
       wiring: the network's layer graph, which says what the head reads, and where features have their units if that
@@ -78,29 +80,36 @@ def effective_rank(
     require_range("strength", strength, 0, do="Use 0 to switch the reward of high ranks off.")
     require_range("l2_strength", l2_strength, 0, do="Use 0 to switch the penalty of the weights off.")
     decay = l2(l2_strength, mask=mask)
-    layers = layers or (_last_two(wiring) if wiring else ())
+    groups = [tuple(layers)] if layers or not wiring else _last_two(wiring)
 
     def loss(params: Params, state: State, forward: Forward) -> tuple[Scalar, State]:
-        found = _of(forward.features, layers)
-        last = [wiring.units_last(name, feature) if wiring else feature for name, feature in found.items()]
-        ranks = [_rank(features) for features in heard(strength, last)]
+        means = []
+        for names in groups:
+            found = _of(forward.features, names)
+            last = [wiring.units_last(name, feature) if wiring else feature for name, feature in found.items()]
+            means.append(jnp.stack([_rank(features) for features in heard(strength, last)]).mean())
         small, state = decay.loss(params, state, forward)
-        return small - scaled(strength, jnp.stack(ranks).mean()), state
+        return small - scaled(strength, functools.reduce(jnp.add, means)), state
 
     return Penalty(decay.init, loss)
 
 
-def _last_two(wiring: Wiring) -> tuple[str, ...]:
-    """What the head reads, and the last hidden layer in front of it."""
-    read = wiring.head_reads()
-    if read is None:
+def _last_two(wiring: Wiring) -> list[tuple[str, ...]]:
+    """What each head reads, and the last hidden layer in front of it."""
+    reads = [read for read in wiring.features_read() if read is not None]
+    if not reads:
         raise UserError(
             got="the effective rank of features on a network without hidden layers",
             wanted="at least one hidden layer",
             do="Choose a network with hidden layers.",
         )
-    before = [layer.name for layer in wiring.layers if layer.name != read]
-    return (*before[-1:], read)
+    branch_of = {layer.name: layer.branch for layer in wiring.layers}
+    found = []
+    for read in reads:
+        branches = ("", branch_of.get(read, ""))
+        before = [name for name, branch in branch_of.items() if name != read and branch in branches]
+        found.append((*before[-1:], read))
+    return found
 
 
 def _of(features: Features, layers: Sequence[str]) -> Features:

@@ -1,5 +1,7 @@
 """A penalty on the distance of features from those of the initial network."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -16,10 +18,11 @@ def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
 
     .. math:: \alpha\, \mathbb E_x \lVert \phi_\theta(x) - \phi_{\theta_0}(x) \rVert^2
 
-    on the inputs of the batch. The norm is over units (channels), the mean over examples and positions.
+    on the inputs of the batch. The norm is over units (channels), the mean over examples and positions. If heads read
+    different features, such as an actor's and a critic's, the terms are added.
 
     Args:
-      wiring: the network's layer graph; φ is the feature that its head reads.
+      wiring: the network's layer graph; φ is the feature that a head reads.
       strength: α ≥ 0, in units of 1/feature². 0 does nothing.
 
     Returns:
@@ -47,15 +50,15 @@ def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
       `infer`, which keeps a few random projections of the features, and magnifies them. The default is its α.
     """
     require_range("strength", strength, 0, do="Use 0 to switch the penalty off.")
-    read = wiring.head_reads()
-    if read is None:
+    reads = [read for read in wiring.features_read() if read is not None]
+    if not reads:
         raise UserError(
             got="a network whose head reads the inputs",
             wanted="hidden features to keep near the start's",
             do="Use a network with hidden layers.",
         )
 
-    def wide(features: Features) -> Array:
+    def wide(features: Features, read: str) -> Array:
         feature = wiring.units_last(read, features[read])
         return feature.astype(jnp.promote_types(feature.dtype, jnp.float32))
 
@@ -65,8 +68,11 @@ def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
     def loss(params: Params, state: State, forward: Forward) -> tuple[Scalar, State]:
         del params
         _, start = forward.evaluate(state, forward.inputs)
-        moved = heard(strength, wide(forward.features)) - jax.lax.stop_gradient(wide(start))
-        return scaled(strength, jnp.mean(jnp.sum(moved**2, axis=-1))), state
+        terms = []
+        for read in reads:
+            moved = heard(strength, wide(forward.features, read)) - jax.lax.stop_gradient(wide(start, read))
+            terms.append(jnp.mean(jnp.sum(moved**2, axis=-1)))
+        return scaled(strength, functools.reduce(jnp.add, terms)), state
 
     return Penalty(init, loss)
 

@@ -87,6 +87,7 @@ def _make_plan(
     agent = AGENTS[config.agent]
     agent_options = with_options(agent, config.agent, settings[config.agent])
     source_of = functools.cache(lambda: agent(stream, budget, **agent_options))
+    branch = _branch(config, source_of())
 
     def pose(method: Method, static: Mapping[str, Any], numbers: Mapping[str, Any] = {}) -> Source:
         del static
@@ -102,7 +103,7 @@ def _make_plan(
     reasons: dict[str, str] = {}
     for spec, method in zip(config.methods, methods, strict=True):
         try:
-            plans.append(plan_method(config, spec, method, pose, settings, grid, plans, objects, specs))
+            plans.append(plan_method(config, spec, method, pose, settings, grid, plans, objects, specs, branch))
         except UserError as error:
             reasons[spec] = str(error)
             if is_strict or len(reasons) == len(methods):
@@ -146,6 +147,21 @@ def _own(found: Any, name: str, num_tasks: int) -> EnvironmentStream:
             do="Give an environment, or add `*, num_tasks` to the function.",
         )
     return made
+
+
+def _branch(config: AgentConfig, source: Source) -> str | None:
+    """The branch of the network that methods act on; None for all."""
+    if config.on == "both":
+        return None
+    if source.branches is None:
+        is_shared = isinstance(source.num_outputs, Mapping)
+        raise UserError(
+            got=f"on={config.on!r} for {config.agent} "
+            + ("with a shared trunk, which both use" if is_shared else "which has no actor and critic"),
+            wanted="an agent with a network each for actor and critic",
+            do=f"Add --set {config.agent}.trunk=separate, or leave it out." if is_shared else "Leave it out.",
+        )
+    return config.on
 
 
 def _budget(config: AgentConfig) -> Budget:

@@ -10,7 +10,6 @@ import numpy as np
 
 from pliant.diagnostics import choose, one_blas_thread
 from pliant.errors import UserError
-from pliant.methods import build
 from pliant.results import MethodFolder, RunFolder, SeedBlock
 from pliant.specs import users_code
 from pliant.training._checkpoint import Checkpoints
@@ -153,8 +152,8 @@ def _reasons(plan: Plan, method: MethodPlan, chosen: Sequence[Diagnostic], *, ha
             reasons[each.name] = f"needs a run with --diagnostics {each.name}"
         elif "previous" in each.needs and not has_previous:
             reasons[each.name] = "needs the checkpoint of the task before: a run with --checkpoints all"
-    parts = functools.partial(build, method.method, method.network.wiring, method.static | method.traced)
     rest = [each for each in chosen if each.name not in reasons]
+    parts = functools.partial(method.parts, {})
     return reasons | unmeasurable(rest, method.network, parts, method.source, plan.protocol.batch_size)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pliant.keys import Draw, draw_key, seed_keys
-from pliant.methods import build
 from pliant.training._chunk import Setting, train_chunk
 from pliant.training._observe import Observers, Shared, numbers_of, observe
 from pliant.training._plan import MethodPlan
@@ -71,7 +70,7 @@ def make_learner(
     following = [each for each in method.diagnostics if each.follow]
 
     def parts(traced: Any, **moment: Any) -> Any:
-        return build(method.method, network.wiring, method.static | traced, **moment)
+        return method.parts(traced, **moment)
 
     def init(item: tuple[Any, Mapping[str, Any]], shared: Shared) -> tuple[Carry, SeedSlot]:
         seed, own = item

@@ -1,7 +1,7 @@
 """From what names a network to a network."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import PyTree
@@ -35,7 +35,24 @@ def network_factory(spec: Any) -> Callable[..., Network]:
     return factory
 
 
-def make_network(name: str, factory: Callable[..., Network], options: Mapping[str, Any], source: Source) -> Network:
+class Others(NamedTuple):
+    """How the other branches are made where a method changes one branch of a network."""
+
+    branch: str
+    """The one that the method changes."""
+    factory: Callable[..., Network]
+    options: Mapping[str, Any]
+    wrap: Callable[[Network], Network]
+    """What the method adds to its branch."""
+
+
+def make_network(
+    name: str,
+    factory: Callable[..., Network],
+    options: Mapping[str, Any],
+    source: Source,
+    others: Others | None = None,
+) -> Network:
     """Makes a network for a source; one that is not registered is checked.
 
     Args:
@@ -43,11 +60,12 @@ def make_network(name: str, factory: Callable[..., Network], options: Mapping[st
       factory: see `network_factory`.
       options: of the factory.
       source: what the network learns from.
+      others: by default all branches are made alike.
 
     Raises:
       UserError: if the factory returns something else, or a network that does not fit the source.
     """
-    network: Any = _made(factory, options, source)
+    network: Any = _made(factory, options, source, others)
     if any(factory is each for each in NETWORKS.values()):
         return network
     if not isinstance(network, Network):
@@ -66,18 +84,39 @@ def make_network(name: str, factory: Callable[..., Network], options: Mapping[st
     return network
 
 
-def _made(factory: Callable[..., Network], options: Mapping[str, Any], source: Source) -> Any:
+def _made(factory: Callable[..., Network], options: Mapping[str, Any], source: Source, others: Others | None) -> Any:
     """The network of a source: of several outputs each has its own, or all are heads of one."""
     sizes = source.num_outputs
     if isinstance(sizes, int):
         return factory(source.input_shape, sizes, **options)
-    if source.branches:
-        parts = {output: factory(source.input_shape, size, **options) for output, size in sizes.items()}
-        whole = [part for part in parts.values() if isinstance(part, Network) and set(part.wiring.heads) == set(sizes)]
-        return whole[0] if whole else side_by_side(parts, source.branches, source.gains)
-    network = factory(source.input_shape, next(iter(sizes.values())), **options)
-    is_whole = not isinstance(network, Network) or set(network.wiring.heads) == set(sizes)
-    return network if is_whole else with_heads(network, sizes, source.gains)
+    if not source.branches:
+        network = factory(source.input_shape, next(iter(sizes.values())), **options)
+        return with_heads(network, sizes, source.gains) if _has_one_output(network, sizes) else network
+    parts: dict[str, Network] = {}
+    for output, size in sizes.items():
+        is_other = others is not None and source.branches[output] != others.branch
+        make, given = (others.factory, others.options) if others and is_other else (factory, options)
+        part = make(source.input_shape, size, **given)
+        if not _has_one_output(part, sizes):
+            return _as_it_is(part, options, others)
+        parts[output] = others.wrap(part) if others and not is_other else part
+    return side_by_side(parts, source.branches, source.gains)
+
+
+def _has_one_output(network: Any, outputs: Mapping[str, int]) -> bool:
+    """Whether it is a network, but not one that brings all outputs with it."""
+    return isinstance(network, Network) and set(network.wiring.heads) != set(outputs)
+
+
+def _as_it_is(network: Any, options: Mapping[str, Any], others: Others | None) -> Any:
+    """A user's own network with all outputs, of which no branch alone can be changed."""
+    if others and (options != others.options or others.wrap(network) is not network):
+        raise UserError(
+            got=f"a method that changes the network, on {others.branch} alone, and a network that has all outputs",
+            wanted="a network for one output, of which each branch gets its own",
+            do="Let the method act on all branches, or give a factory for one output.",
+        )
+    return network
 
 
 def _misfit(network: Network, source: Source) -> str | None:

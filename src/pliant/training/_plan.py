@@ -5,18 +5,21 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from pliant.diagnostics import SETS, choose
 from pliant.errors import UserError
-from pliant.methods import build, split_spec, split_static, with_settings, wrapped
+from pliant.methods import METHODS, Parts, build, split_spec, split_static, with_settings, wrapped
 from pliant.results import RunRecord
 from pliant.settings import Value, cast, options
 from pliant.specs import Objects, name_of, users_code
 from pliant.training._diagnose import unmeasurable
-from pliant.training._network import make_network, network_factory
+from pliant.training._network import Others, make_network, network_factory
 from pliant.training._protocol import Protocol
 from pliant.training._record import record_method
 from pliant.training._settings import with_options
-from pliant.types import Diagnostic, Method, Network, Source
+from pliant.types import Diagnostic, Forward, Method, Network, Source
 
 _BASIC = choose(("basic",))
 
@@ -44,8 +47,20 @@ class MethodPlan(NamedTuple):
     """Diagnostics of a set that this network cannot be measured with, and why."""
     specs: Mapping[str, Sequence[Any]] = {}
     """What was asked for, by kind: names, files and names, or objects."""
+    branch: str | None = None
+    """The branch of the network that the method acts on; None for all."""
     configuration: Mapping[str, Any] = {}
     """What its numbers depend on beside the configuration of the run, as JSON data."""
+
+    def parts(self, values: Mapping[str, Any], **moment: Any) -> Parts:
+        """The method, built for its network; see `pliant.methods.build`.
+
+        Args:
+          values: hyperparameters that replace those of the plan, numbers or traced scalars.
+          **moment: see `build`.
+        """
+        own = {**self.static, **self.traced, **values}
+        return build(self.method, self.network.wiring, own, branch=self.branch, **moment)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -77,6 +92,7 @@ def plan_method(
     earlier: Sequence[MethodPlan],
     objects: Objects,
     specs: Mapping[str, Sequence[Any]],
+    branch: str | None = None,
 ) -> MethodPlan:
     """Makes what one method needs; a network that an earlier method has is not made again.
 
@@ -91,6 +107,7 @@ def plan_method(
       earlier: the methods before.
       objects: given in Python.
       specs: what was asked for that all methods share, by kind: the problem and the diagnostics.
+      branch: the branch of the network that the method changes and acts on, such as "actor"; by default all.
 
     Raises:
       UserError: for unknown names, numbers out of range, and combinations that make no sense.
@@ -113,16 +130,53 @@ def plan_method(
             and other.source is source
             and not other.method.wrap
         ]
-        network = same[0] if same else make_network(name, factory, network_options, source)
+        others = None
+        if branch is not None:
+            plain = network_factory(objects.spec("network", protocol.network))
+            of_others = _network_options(
+                protocol, METHODS["adam"], protocol.network, plain, settings[name_of(protocol.network)]
+            )
+            others = Others(branch, plain, of_others, lambda network: wrapped(method, network, static))
+        network = (
+            same[0]
+            if same and not (others and method.wrap)
+            else make_network(name, factory, network_options, source, others)
+        )
         _check_head(protocol, method, network)
-        network = wrapped(method, network, static)
-        build(method, network.wiring, values)  # numbers are checked here: inside a compiled program they are traced
-        plan = MethodPlan(method, spec, static, traced, name, network_options, network, source, specs=asked)
+        if others is None:
+            network = wrapped(method, network, static)
+        plan = MethodPlan(
+            method, spec, static, traced, name, network_options, network, source, specs=asked, branch=branch
+        )
+        plan.parts({})  # numbers are checked here: inside a compiled program they are traced
+        _check_penalty(plan)
         points = _points(plan, grid, protocol.learning_rate, functools.partial(pose, method, static))
         of_network = {"name": name_of(name)} | network_options
         configuration = record_method(protocol, spec, method, static | traced, points, of_network, asked, source.name)
         plan = plan._replace(points=points, configuration=configuration)
         return _with_diagnostics(protocol, plan, earlier, specs["diagnostic"])
+
+
+def _check_penalty(plan: MethodPlan) -> None:
+    """Lets a penalty refuse the outputs of the network; found by tracing it, nothing is computed."""
+    network, source = plan.network, plan.source
+
+    def trace(inputs: Any) -> Any:
+        params, statistics = network.init(jax.random.key(0))
+        penalty = plan.parts({}).penalty
+        assert penalty
+
+        def evaluate(params: Any, inputs: Any) -> tuple[Any, Any]:
+            return network.apply(params, statistics, inputs, train=False, key=jax.random.key(0))[:2]
+
+        output, features, _ = network.apply(params, statistics, inputs, train=True, key=jax.random.key(0))
+        forward = Forward(inputs, output, features, jnp.zeros(()), evaluate, lambda _: inputs)
+        return penalty.loss(params, penalty.init(params), forward)
+
+    if plan.method.penalty:
+        jax.eval_shape(
+            trace, jax.tree.map(lambda each: jax.ShapeDtypeStruct((2, *each.shape), each.dtype), source.inputs)
+        )
 
 
 def _points(
@@ -154,7 +208,7 @@ def _points(
         axes.append([(option, value) for value in values])
     points = tuple(dict(point) for point in itertools.product(*axes))
     for point in points:
-        build(plan.method, plan.network.wiring, plan.static | plan.traced | point)
+        plan.parts(point)
     return points
 
 
@@ -177,7 +231,7 @@ def _with_diagnostics(
         else unmeasurable(
             chosen,
             plan.network,
-            lambda: build(plan.method, plan.network.wiring, plan.static | plan.traced),
+            functools.partial(plan.parts, {}),
             plan.source,
             protocol.batch_size,
         )
