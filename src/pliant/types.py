@@ -73,11 +73,12 @@ class Forward(NamedTuple):
     """The forward pass of a training batch, as penalties see it."""
 
     inputs: "Inputs"
-    output: Array
+    output: PyTree[Array]
+    """As the network gives it: several outputs are a dictionary by name."""
     features: Features
     loss: Scalar
     """Of the task, without penalties."""
-    evaluate: Callable[[Params, "Inputs"], tuple[Array, Features]]
+    evaluate: Callable[[Params, "Inputs"], tuple[PyTree[Array], Features]]
     """`evaluate(params, inputs) -> (output, features)`, in eval mode: for earlier copies of the parameters."""
     sample: Callable[[int], "Inputs"]
     """`sample(num_examples)`: inputs of the current task, sampled with replacement; repeated calls within one

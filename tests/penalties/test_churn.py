@@ -180,7 +180,7 @@ def test_outputs_are_needed_and_kl_wants_several():
     params = jnp.array([1.0])
     with pytest.raises(UserError, match="got no Forward; wanted the forward pass of the batch"):
         churn().loss(params, churn().init(params), None)
-    with pytest.raises(UserError, match="got distance='kl' between outputs of size 1.*; wanted logits of several"):
+    with pytest.raises(UserError, match=r"got distance='kl' between outputs of size 1.*; wanted logits of several"):
         churn(distance="kl").loss(params, churn().init(params), forward())
 
 

@@ -188,3 +188,20 @@ def test_a_network_that_diverged_does_not_teach():
     first, second = penalty.switch(lost, penalty.init(STUDENT)), penalty.switch(lost, taught(penalty))
     assert (int(first.taught), int(first.switches)) == (-1, 1)
     jax.tree.map(np.testing.assert_array_equal, second.teacher, TEACHER)
+
+
+@pytest.mark.parametrize("distance", ["squared", "kl"])
+def test_distances_of_named_outputs_are_added(distance):
+    """With "kl", too, values are compared by their squared difference."""
+
+    def both(params, inputs):
+        return {"policy": inputs @ params["w"], "value": inputs @ params["v"]}, {}
+
+    teacher, student = (
+        {**weights, "v": jnp.full((2, 1), value)} for weights, value in ((TEACHER, 2.0), (STUDENT, 0.5))
+    )
+    penalty = distillation(1.0, distance=distance)
+    state = penalty.switch(teacher, penalty.init(teacher))
+    value, _ = penalty.loss(student, state, forward_of(student, both))
+    alone, _ = penalty.loss(STUDENT, penalty.switch(TEACHER, penalty.init(TEACHER)), forward_of(STUDENT))
+    np.testing.assert_allclose(value, alone + 1.5**2, rtol=1e-6)

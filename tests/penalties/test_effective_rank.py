@@ -9,7 +9,7 @@ import pytest
 from one_update import parts
 from pliant import diagnostics
 from pliant.errors import UserError
-from pliant.networks import mlp, orthogonal
+from pliant.networks import mlp, orthogonal, side_by_side, with_heads
 from pliant.penalties import effective_rank
 from pliant.types import Forward, Wiring
 
@@ -221,3 +221,22 @@ def test_refuses(options, message):
 def test_mask_that_selects_nothing_is_refused():
     with pytest.raises(UserError, match="got a mask that selects none of 2 parameter leaves"):
         effective_rank(mask={"bias": False, "kernel": False}).init(PARAMS)
+
+
+def test_ranks_of_every_branch_are_added():
+    parts = {"policy": mlp((3,), 2, widths=(5, 4)), "value": mlp((3,), 1, widths=(6,))}
+    network = side_by_side(parts, {"policy": "actor", "value": "critic"})
+    params, _ = network.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (8, 3))
+
+    def value(wiring, features, **chosen):
+        penalty = effective_rank(1.0, l2_strength=0.0, wiring=wiring, **chosen)
+        return float(penalty.loss(params, (), Forward(x, None, features, None, None, None))[0])
+
+    features = network.apply(params, {}, x, train=False)[1]
+    of_actor = value(network.wiring, features, layers=("actor/dense_0", "actor/dense_1"))
+    of_critic = value(network.wiring, features, layers=("critic/dense_0",))
+    np.testing.assert_allclose(value(network.wiring, features), of_actor + of_critic, rtol=1e-5)
+    trunk = with_heads(mlp((3,), 2, widths=(5, 4)), {"policy": 2, "value": 1})
+    features = trunk.apply(*trunk.init(jax.random.key(0)), x, train=False)[1]
+    assert value(trunk.wiring, features) == value(None, features)

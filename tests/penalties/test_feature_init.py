@@ -103,3 +103,20 @@ def test_a_linear_model_is_refused():
 def test_the_method_refuses_linear_models():
     with pytest.raises(UserError, match="reads the inputs; wanted"):
         make_plan(RunConfig(methods=("feature-init",), widths=()))
+
+
+def test_features_of_every_branch_are_kept():
+    wiring = Wiring((), {}, {"policy": Head((), "actor"), "value": Head((), "critic"), "third": Head((), "actor")})
+    penalty = feature_init(wiring, strength=0.5)
+
+    def evaluate(params, x):
+        return {}, {"actor": x * params["actor"], "critic": x * params["critic"]}
+
+    start, now = (
+        {"actor": jnp.float32(1), "critic": jnp.float32(1)},
+        {"actor": jnp.float32(3), "critic": jnp.float32(4)},
+    )
+    x = jnp.ones((2, 3))
+    forward = Forward(x, *evaluate(now, x), jnp.float32(0), evaluate, lambda number: x)
+    value, _ = penalty.loss(now, penalty.init(start), forward)
+    assert float(value) == 0.5 * (3 * 2**2 + 3 * 3**2)

@@ -6,7 +6,7 @@ import pytest
 
 from pliant.errors import UserError
 from pliant.methods import build, defaults, find, wrapped
-from pliant.networks import cnn, mlp, t5
+from pliant.networks import cnn, mlp, side_by_side, t5, with_heads
 from pliant.penalties import infer, with_auxiliary_heads
 from pliant.supervised import RunConfig, make_plan
 from pliant.types import Forward, Fresh, Learned, Signals
@@ -181,3 +181,37 @@ def test_a_unit_that_is_reset_leaves_the_auxiliary_heads():
 def test_the_method_refuses_linear_models():
     with pytest.raises(UserError, match="reads the inputs; wanted"):
         make_plan(RunConfig(methods=("infer",), widths=()))
+
+
+def test_every_feature_that_heads_read_gets_auxiliary_heads():
+    parts = {"policy": mlp((3,), 2, widths=(5, 4)), "value": mlp((3,), 1, widths=(6,))}
+    network = with_auxiliary_heads(side_by_side(parts, {"policy": "actor", "value": "critic"}), num_heads=7)
+    params, state = network.init(jax.random.key(0))
+    kernels = params["infer"]
+    assert {name: kernel.shape for name, kernel in kernels.items()} == {"kernel_policy": (4, 7), "kernel_value": (6, 7)}
+    readers = {layer.name: [slot.path for slot in layer.readers] for layer in network.wiring.layers}
+    assert readers["actor/dense_1"] == ["actor/head/kernel", "infer/kernel_policy"]
+    assert readers["critic/dense_0"] == ["critic/head/kernel", "infer/kernel_value"]
+    assert readers["actor/dense_0"] == ["actor/dense_1/kernel"]
+    penalty = infer(network.wiring, strength=0.5, scale=2.0)
+
+    def evaluate(params, x):
+        return network.apply(params, state, x, train=False)[:2]
+
+    x = jax.random.normal(jax.random.key(1), (8, 3))
+    moved = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    forward = Forward(x, *evaluate(moved, x), jnp.float32(0), evaluate, lambda number: x)
+    value, _ = penalty.loss(moved, penalty.init(params), forward)
+    start, now = evaluate(params, x)[1], forward.features
+    wanted = 0.0
+    for name, feature in {"kernel_policy": "actor/dense_1", "kernel_value": "critic/dense_0"}.items():
+        error = now[feature] @ moved["infer"][name] - 2.0 * start[feature] @ kernels[name]
+        wanted += 0.5 * np.mean(np.square(error))
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+
+
+def test_heads_of_a_trunk_share_their_auxiliary_heads():
+    trunk = with_auxiliary_heads(with_heads(mlp((3,), 2, widths=(5, 4)), {"policy": 2, "value": 1}), num_heads=7)
+    assert trunk.init(jax.random.key(0))[0]["infer"]["kernel"].shape == (4, 7)
+    readers = [slot.path for slot in trunk.wiring.layers[-1].readers]
+    assert readers == ["head/kernel", "head_value/kernel", "infer/kernel"]

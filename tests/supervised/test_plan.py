@@ -510,3 +510,10 @@ def test_a_users_own_method_in_his_home(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text("1 / 0")
     with pytest.raises(UserError, match=rf"got ZeroDivisionError in '{tmp_path}/own.py', line 1"):
         _plan(methods=("~/own.py:mine",))
+
+
+def test_penalties_that_do_not_suit_the_outputs_are_refused_before_training():
+    config = RunConfig(stream="slowly-changing-regression", methods=("adam", "reset-distill", "c-chain"))
+    plan, reasons = plan_suited(config)
+    assert [method.method.name for method in plan.methods] == ["adam", "c-chain"]
+    assert "distance='kl' between outputs of size 1" in reasons["reset-distill"]

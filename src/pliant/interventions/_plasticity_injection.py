@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from pliant.errors import UserError, require_whole
 from pliant.interventions._frozen import keep_frozen
@@ -86,7 +86,7 @@ def with_injection(network: Network) -> Network:
 
     def apply(
         params: Params, state: State, inputs: Inputs, *, train: bool, key: Key | None = None
-    ) -> tuple[Array, Features, State]:
+    ) -> tuple[PyTree[Array], Features, State]:
         frozen = state[_INJECTION]
         whole = {  # summed in this order: exactly θ where θ₁ = θ₂
             path: (wide(frozen[_ADDED][path]) + (wide(leaf) - wide(frozen[_SUBTRACTED][path]))).astype(leaf.dtype)

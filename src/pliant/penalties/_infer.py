@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from pliant.errors import UserError, require_range, require_whole
 from pliant.isometry import split_axes
@@ -87,7 +87,7 @@ def with_auxiliary_heads(network: Network, *, num_heads: int = 10) -> Network:
 
     def apply(
         params: Params, state: State, inputs: Inputs, *, train: bool, key: Key | None = None
-    ) -> tuple[Array, Features, State]:
+    ) -> tuple[PyTree[Array], Features, State]:
         own = {name: value for name, value in params.items() if name != _HEADS}
         return network.apply(own, state, inputs, train=train, key=key)
 

@@ -156,8 +156,8 @@ def _branch(config: AgentConfig, source: Source) -> str | None:
     if source.branches is None:
         is_shared = isinstance(source.num_outputs, Mapping)
         raise UserError(
-            got=f"on={config.on!r} for {config.agent} "
-            + ("with a shared trunk, which both use" if is_shared else "which has no actor and critic"),
+            got=f"on={config.on!r} for {config.agent}"
+            + (" with a shared trunk, which both use" if is_shared else ", which has no actor and critic"),
             wanted="an agent with a network each for actor and critic",
             do=f"Add --set {config.agent}.trunk=separate, or leave it out." if is_shared else "Leave it out.",
         )
