@@ -5,8 +5,8 @@
 
 The same copies, rollouts, epochs, minibatches, networks and numbers; returns of 128 episodes with the policy sampled,
 after the last update. Seeds and initial weights differ, so the two agree within the noise of seeds: the table has
-the difference of the means in standard errors. pliant does here as rejax does: gradients are clipped element by element,
-values are clipped, hidden kernels begin with a gain of 1. What stays different: rejax draws normal kernels, with a
+the difference of the means in standard errors. pliant does here as rejax does: gradients are clipped element by
+element, values are clipped, hidden kernels begin with a gain of 1. What stays different: rejax draws normal kernels, with a
 larger one for the policy's head, and takes the end of an episode at its time limit for a terminal state.
 """
 
@@ -15,23 +15,17 @@ import subprocess
 import tempfile
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from _timing import options, report
 from pliant.rl import AgentConfig, make_plan
+from pliant.rl.environments import from_gymnax
+from pliant.specs import Objects
 from pliant.training import train
 from pliant.xla import guard
 
-CASES: dict[str, dict[str, Any]] = {
-    "cartpole": {"name": "CartPole-v1", "env_steps": 131_072, "settings": ()},
-    "minatar": {
-        "name": "Breakout-MinAtar",
-        "env_steps": 491_520,
-        "settings": ("minatar.games=breakout", "minatar.num_channels=4", "minatar.permute=false"),
-    },
-}
+STEPS = {"CartPole-v1": 131_072, "Breakout-MinAtar": 491_520}
 ENVS, LENGTH, EPOCHS, BATCH, RATE, WIDTHS = 64, 64, 4, 512, 5e-4, (64, 64)
 
 _REJAX = """
@@ -63,10 +57,12 @@ def of_rejax(python: str, name: str, env_steps: int, seeds: int) -> list[float]:
     return returns
 
 
-def of_pliant(environment: str, env_steps: int, seeds: int, settings: tuple[str, ...]) -> list[float]:
-    """Final returns, one for each seed."""
+def of_pliant(name: str, env_steps: int, seeds: int) -> list[float]:
+    """Final returns, one for each seed, in the environment of gymnax as it is."""
+    import gymnax  # which computes when it is imported: too early for the flags that pliant sets
+
     config = AgentConfig(
-        environment=environment,
+        environment=name,
         methods=("adam",),
         seeds=seeds,
         env_steps=env_steps,
@@ -74,10 +70,11 @@ def of_pliant(environment: str, env_steps: int, seeds: int, settings: tuple[str,
         widths=WIDTHS,
         learning_rate=RATE,
         eval_episodes=128,
-        settings=(*settings, "ppo.grad_clip=elementwise", "ppo.clips_values=true", "mlp.gain=1"),
+        settings=("ppo.grad_clip=elementwise", "ppo.clips_values=true", "mlp.gain=1"),
     )
+    plan = make_plan(config, objects=Objects(environment={name: from_gymnax(*gymnax.make(name))}))
     with tempfile.TemporaryDirectory() as out:
-        metrics = train(make_plan(config), Path(out) / "run").metrics
+        metrics = train(plan, Path(out) / "run").metrics
     values: list[float] = metrics[metrics["metric"] == "eval_return"]["value"].tolist()
     return values
 
@@ -89,15 +86,14 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=8)
     chosen = parser.parse_args()
     rows = []
-    for environment, case in CASES.items():
-        steps = case["env_steps"]
+    for name, steps in STEPS.items():
         both = {
-            "pliant": of_pliant(environment, steps, chosen.seeds, case["settings"]),
-            "rejax": of_rejax(chosen.rejax, case["name"], steps, chosen.seeds),
+            "pliant": of_pliant(name, steps, chosen.seeds),
+            "rejax": of_rejax(chosen.rejax, name, steps, chosen.seeds),
         }
-        errors = {name: np.std(values, ddof=1) / np.sqrt(len(values)) for name, values in both.items()}
-        means = {name: np.mean(values) for name, values in both.items()}
+        errors = {who: np.std(values, ddof=1) / np.sqrt(len(values)) for who, values in both.items()}
+        means = {who: np.mean(values) for who, values in both.items()}
         apart = float((means["pliant"] - means["rejax"]) / np.hypot(errors["pliant"], errors["rejax"]))
-        shown = {name: f"{means[name]:.2f} ± {errors[name]:.2f}" for name in both}
-        rows.append({"environment": environment, "steps": steps} | shown | {"apart, in standard errors": apart})
+        shown = {who: f"{means[who]:.2f} ± {errors[who]:.2f}" for who in both}
+        rows.append({"environment": name, "steps": steps} | shown | {"apart, in standard errors": apart})
     report(rows, chosen.json)
