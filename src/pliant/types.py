@@ -8,6 +8,7 @@ Conventions. `step` counts optimizer updates from 1 and is the same for all seed
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 import jax
@@ -688,6 +689,8 @@ class Source(NamedTuple):
     """Steps of environments for each update, if there are any; they become an axis of figures."""
     one_by_one: bool = False
     """Whether seeds must be trained one after the other: the program calls the host."""
+    within: Callable[[], AbstractContextManager[None]] = nullcontext
+    """`within()`: a context for the whole training, such as one that closes what the host keeps."""
 
     @property
     def input_shape(self) -> "tuple[int, ...] | TextLengths":

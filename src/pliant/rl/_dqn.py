@@ -17,6 +17,7 @@ from pliant.rl._episodes import Episodes, copies, ended, in_current
 from pliant.rl._evaluate import Phase, count, evaluate, no_episodes, summarize
 from pliant.rl._replay import Replay, Transitions, buffer
 from pliant.rl._view import view
+from pliant.rl.environments import host_environments
 from pliant.targets import ValueBins
 from pliant.types import (
     Batch,
@@ -299,6 +300,7 @@ def dqn(
         points=budget.points(num_updates),
         env_steps=float(steps_per_update),
         one_by_one=any(environment.together for environment in stream.environments),
+        within=host_environments,
     )
 
 

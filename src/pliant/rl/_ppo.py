@@ -16,6 +16,7 @@ from pliant.rl._clip import clipping
 from pliant.rl._episodes import Episodes, copies, ended, in_current
 from pliant.rl._evaluate import Phase, count, evaluate, no_episodes, summarize
 from pliant.rl._view import view
+from pliant.rl.environments import host_environments
 from pliant.sampling import batch_indices, evenly
 from pliant.types import (
     Batch,
@@ -251,6 +252,7 @@ def ppo(
         points=budget.points(num_rollouts * per_rollout, per_rollout),
         env_steps=size / per_rollout,
         one_by_one=any(environment.together for environment in stream.environments),
+        within=host_environments,
     )
 
 

@@ -68,7 +68,7 @@ def train(plan: Plan, path: Path, report: Callable[[Progress], None] = lambda _:
     with one_blas_thread():
         for number, method in enumerate(plan.methods):
             code = users_code({**plan.specs, **method.specs})
-            with folder.open_method(method.method.name, method.configuration) as opened, code:
+            with folder.open_method(method.method.name, method.configuration) as opened, code, method.source.within():
                 opened.record_start(environment(), plan.protocol.tasks, plan.protocol.seeds)
                 blocks = opened.blocks(plan.protocol.seeds)
                 for place, block in enumerate(blocks):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pliant.errors import UserError
-from pliant.rl.environments import ENVIRONMENTS, atari, close_host_environments
+from pliant.rl.environments import ENVIRONMENTS, atari, host_environments, num_host_environments
 from pliant.types import World
 
 ale_py = pytest.importorskip("ale_py")
@@ -18,8 +18,8 @@ NUM = 2
 
 @pytest.fixture(autouse=True)
 def _nothing_open():
-    yield
-    close_host_environments()
+    with host_environments():
+        yield
 
 
 def seeds_of(key):
@@ -144,7 +144,7 @@ def test_the_same_key_gives_the_same_games_in_copies_that_were_used():
     first, other, again = (jax.device_get(run(jax.random.key(seed))) for seed in (0, 1, 0))
     assert jax.tree.all(jax.tree.map(np.array_equal, first, again))
     assert not np.array_equal(first[1][2], other[1][2])
-    assert close_host_environments() == 0
+    assert num_host_environments() == 0
 
 
 def test_games_with_fewer_actions_ignore_the_others():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pliant.errors import UserError
-from pliant.rl.environments import close_host_environments, from_gymnasium
+from pliant.rl.environments import from_gymnasium, host_environments, num_host_environments
 from pliant.types import World
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -14,8 +14,8 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(autouse=True)
 def _nothing_open():
-    yield
-    close_host_environments()
+    with host_environments():
+        yield
 
 
 class Toy(gymnasium.Env):
@@ -78,7 +78,7 @@ def test_cart_pole_in_a_compiled_loop_is_that_of_gymnasium():
     assert jax.tree.all(
         jax.tree.map(np.array_equal, jax.device_get(run(KEY)), (first, (actions, outcome, after, seeds)))
     )
-    assert close_host_environments() == 0
+    assert num_host_environments() == 0
 
 
 def test_actions_count_from_the_first_and_limits_truncate():

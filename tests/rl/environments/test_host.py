@@ -1,3 +1,4 @@
+import contextlib
 import functools
 
 import jax
@@ -7,7 +8,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from pliant.errors import UserError
-from pliant.rl.environments import close_host_environments
+from pliant.rl.environments import host_environments, num_host_environments
 from pliant.rl.environments._host import HostOutcome, hosted
 from pliant.types import World
 
@@ -57,10 +58,9 @@ def seeds_of(key, num):
 
 @pytest.fixture(autouse=True)
 def _nothing_open():
-    close_host_environments()
     Counters.opened = Counters.closed = 0
-    yield
-    close_host_environments()
+    with host_environments():
+        yield
 
 
 def play(environment, num_steps):
@@ -130,17 +130,36 @@ def test_seeds_in_a_compiled_loop_are_what_python_steps(over_seeds):
             np.testing.assert_array_equal(observation[seed, time], after)
 
 
-def test_what_is_released_is_closed_and_the_rest_counted():
+def test_what_is_released_is_closed():
     environment = counters().together(2)
     play(environment, 3)(jax.random.key(0))
     jax.effects_barrier()
     assert (Counters.opened, Counters.closed) == (1, 1)
-    environment.reset(jax.random.key(0), NOWHERE)
-    other, _ = counters().together(1).reset(jax.random.key(0), NOWHERE)
-    assert close_host_environments() == 2
-    assert Counters.closed == 3
-    assert close_host_environments() == 0
-    environment.release(other)  # of an environment that is closed, or of another process: nothing happens
+    assert num_host_environments() == 0
+
+
+def test_a_run_closes_what_it_has_opened_and_no_more():
+    environment, other = counters().together(2), counters().together(1)
+    mine, _ = environment.reset(jax.random.key(0), NOWHERE)
+    with contextlib.suppress(KeyboardInterrupt), host_environments():
+        environment.reset(jax.random.key(0), NOWHERE)
+        its, _ = other.reset(jax.random.key(0), NOWHERE)
+        assert num_host_environments() == 5
+        raise KeyboardInterrupt
+    assert num_host_environments() == 2
+    assert Counters.closed == 2
+    environment.step(jax.random.key(0), mine, jnp.array([0, 0]), NOWHERE)
+    other.release(its)  # closed, or of another process: nothing happens
+
+
+def test_a_run_raises_what_an_environment_raised():
+    environment = hosted("broken", jax.ShapeDtypeStruct((), np.uint8), 2, 20, lambda num: 1 / 0).together(1)
+    message = "ZeroDivisionError: division by zero, from `reset` of the environment broken"
+    with pytest.raises(UserError, match=message) as e, host_environments():
+        jax.block_until_ready(environment.reset(jax.random.key(0), NOWHERE))
+    assert isinstance(e.value.__cause__, ZeroDivisionError)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="another"), host_environments():
+        raise jax.errors.JaxRuntimeError("another")
 
 
 def test_copies_that_can_be_reset_wholly_are_used_again():
@@ -150,7 +169,9 @@ def test_copies_that_can_be_reset_wholly_are_used_again():
         environment.release(state)
         jax.effects_barrier()
     assert (Counters.opened, Counters.closed) == (1, 0)
-    assert close_host_environments() == 0
+    assert num_host_environments() == 0
+    with host_environments():
+        pass
     assert Counters.closed == 1
 
 
@@ -200,8 +221,8 @@ def test_an_earlier_state_is_refused():
 
 def test_a_state_of_another_process_is_refused():
     environment = counters().together(1)
-    state, _ = environment.reset(jax.random.key(0), NOWHERE)
-    close_host_environments()
+    with host_environments():
+        state, _ = environment.reset(jax.random.key(0), NOWHERE)
     with pytest.raises(
         jax.errors.JaxRuntimeError, match=r"not open in this process.*no checkpoint holds it: call `reset` when a task"
     ):

@@ -7,7 +7,7 @@ from pliant.rl.environments._classic_control import acrobot, cartpole, mountain_
 from pliant.rl.environments._classification_mdp import classification_mdp
 from pliant.rl.environments._gymnasium import from_gymnasium
 from pliant.rl.environments._gymnax import from_gymnax
-from pliant.rl.environments._host import close_host_environments
+from pliant.rl.environments._host import host_environments, num_host_environments
 from pliant.rl.environments._minatar import minatar
 from pliant.rl.environments._octax import octax
 from pliant.rl.environments._own import is_environment, own_environments
@@ -32,12 +32,13 @@ __all__ = [
     "atari",
     "cartpole",
     "classification_mdp",
-    "close_host_environments",
     "from_gymnasium",
     "from_gymnax",
+    "host_environments",
     "is_environment",
     "minatar",
     "mountain_car",
+    "num_host_environments",
     "octax",
     "own_environments",
     "probe",

@@ -1,5 +1,6 @@
 """Environments that the host steps: compiled programs call it, and carry a ticket for what it keeps."""
 
+import collections
 import contextlib
 import itertools
 import threading
@@ -95,7 +96,7 @@ def hosted(
         )
 
     def together(num: int) -> Environment:
-        host = _Host(name, lambda: open_copies(num))
+        host = _Host(name, num, lambda: open_copies(num))
         each = jax.ShapeDtypeStruct((num, *observation.shape), observation.dtype)
         ticket = jax.ShapeDtypeStruct((2,), jnp.int32)
         rewards, flags = jax.ShapeDtypeStruct((num,), jnp.float32), jax.ShapeDtypeStruct((3, num), jnp.bool_)
@@ -147,24 +148,45 @@ def hosted(
     return alone
 
 
-def close_host_environments() -> int:
-    """Closes all environments on the host; use it when a run ends, however it ends.
+@contextlib.contextmanager
+def host_environments() -> Iterator[None]:
+    """What a run is made in: closes the environments that the host has opened for it, however it ends.
 
-    Later calls of programs that still carry one of them raise. Copies whose programs are gone, and all at the end of
-    the process, are closed without it.
-
-    Returns:
-      How many sets of copies had not been released.
+    What an environment raised within it is raised as a `UserError`. JAX makes a `JaxRuntimeError` of it, of many lines.
+    Without this context, copies are closed with the last reference to their program.
 
     Example:
       >>> from pliant.rl.environments import from_gymnasium
-      >>> _ = close_host_environments()
       >>> carts = from_gymnasium("CartPole-v1").together(2)
-      >>> state, observation = carts.reset(jax.random.key(0), World((), ()))
-      >>> close_host_environments()
-      1
+      >>> with host_environments():
+      ...     state, observation = carts.reset(jax.random.key(0), World((), ()))
+      ...     num_host_environments()
+      2
+      >>> num_host_environments()
+      0
     """
-    return sum(host.close() for host in tuple(_HOSTS))
+    first = next(_NUMBERS)
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        for failure in _FAILURES:
+            if str(failure) in str(error):
+                raise failure from failure.__cause__
+        raise
+    finally:
+        _FAILURES.clear()
+        for host in tuple(_HOSTS):
+            host.close(since=first)
+
+
+def num_host_environments() -> int:
+    """How many copies of environments the host has opened, and neither released nor closed.
+
+    Example:
+      >>> num_host_environments()
+      0
+    """
+    return sum(host.num * len(host.opened) for host in tuple(_HOSTS))
 
 
 class _Opened:
@@ -178,8 +200,8 @@ class _Opened:
 class _Host:
     """What one environment has opened: a set of copies for each seed, and one for an evaluation that is running."""
 
-    def __init__(self, name: str, make: Callable[[], HostCopies]):
-        self.name, self.make = name, make
+    def __init__(self, name: str, num: int, make: Callable[[], HostCopies]):
+        self.name, self.num, self.make = name, num, make
         self.opened: dict[int, _Opened] = {}
         self.spare: list[HostCopies] = []
         self.lock = threading.RLock()
@@ -224,9 +246,9 @@ class _Host:
             else:
                 opened.copies.close()
 
-    def close(self) -> int:
+    def close(self, since: int) -> None:
         with self.lock:
-            return _close(self.opened, self.spare)
+            _close({number: self.opened.pop(number) for number in tuple(self.opened) if number > since}, self.spare)
 
     def _find(self, ticket: Any) -> _Opened:
         number, calls = (int(part) for part in np.asarray(ticket))
@@ -247,15 +269,14 @@ class _Host:
 
 _HOSTS: "weakref.WeakSet[_Host]" = weakref.WeakSet()
 _NUMBERS = itertools.count(1)
+_FAILURES: "collections.deque[UserError]" = collections.deque(maxlen=8)
 
 
-def _close(opened: dict[int, _Opened], spare: list[HostCopies]) -> int:
-    in_use = [each.copies for each in opened.values()]
-    for copies in (*in_use, *spare):
+def _close(opened: dict[int, _Opened], spare: list[HostCopies]) -> None:
+    for copies in (*(each.copies for each in opened.values()), *spare):
         copies.close()
     opened.clear()
     spare.clear()
-    return len(in_use)
 
 
 def _seeds(key: Key, num: int) -> Int[Array, " num"]:
@@ -267,11 +288,14 @@ def _explained(name: str, call: str) -> Iterator[None]:
     """Names the environment in what it raises: of an error in a callback, JAX hands on nothing but the text."""
     try:
         yield
-    except UserError:
+    except UserError as failure:
+        _FAILURES.append(failure)
         raise
     except Exception as error:
-        raise UserError(
+        failure = UserError(
             got=f"{type(error).__name__}: {error}, from `{call}` of the environment {name}",
             wanted="an answer",
             do=f"Make the environment without pliant, and call its `{call}`.",
-        ) from error
+        )
+        _FAILURES.append(failure)
+        raise failure from error
