@@ -6,8 +6,8 @@
 The same copies, rollouts, epochs, minibatches, networks and numbers; returns of 128 episodes with the policy sampled,
 after the last update. Seeds and initial weights differ, so the two agree within the noise of seeds: the table has
 the difference of the means in standard errors. pliant does here as rejax does: gradients are clipped element by
-element, values are clipped, hidden kernels begin with a gain of 1. What stays different: rejax draws normal kernels, with
-a larger one for the policy's head, and takes the end of an episode at its time limit for a terminal state.
+element, values are clipped, hidden kernels begin with a gain of 1. What stays different: rejax draws normal kernels,
+with a larger one for the policy's head, and takes the end of an episode at its time limit for a terminal state.
 """
 
 import json
