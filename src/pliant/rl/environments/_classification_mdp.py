@@ -53,37 +53,37 @@ def classification_mdp(
 ) -> EnvironmentStream:
     r"""Image classification as a Markov decision process: the observation is an image, the action names its class.
 
-    Use it to measure the plasticity of value-based agents in an environment that costs next to nothing. *easy* and
-    *hard* require no exploration. There is one latent state s and one action a for each class:
+    Use it to measure the plasticity of value-based agents in an environment that costs next to nothing.
+    There is one latent state s and one action a for each class, and three variants.
 
-    ========  ========================================  =================  ======================================
-    variant   observation of s                          reward             next state
-    ========  ========================================  =================  ======================================
-    easy      an image of class s                       1 if a = s         uniform, whatever a
-    hard      an image whose *random* label is s        1 if a = s         uniform, whatever a
-    sparse    an image of class s                       1 if a = s = last  s + 1 if a = s, otherwise uniform
-    ========  ========================================  =================  ======================================
+    In "easy", s is seen as an image of class s, the reward is 1 if a = s and 0 otherwise, and the next state is
+    uniform, whatever a is.
 
-    Images of a state are sampled uniformly, too, in every step. State 0 follows the last state. With C classes, the
-    policy a = s is rewarded in every step of *easy* and *hard*, and in every C-th step of *sparse*. A policy that
-    ignores the observation is rewarded in 1 of C steps of *easy* and *hard*, on average.
+    In "hard", s is seen as an image whose random label is s. The rest is as in "easy".
+
+    In "sparse", s is seen as an image of class s, the reward is 1 only if a = s and s is the last state, and the next
+    state is s + 1 if a = s and uniform otherwise. State 0 follows the last state.
+
+    The image is sampled uniformly among those of the state, again in every step. With C classes, the policy a = s is
+    rewarded in every step of "easy" and "hard", and in every C-th step of "sparse". A policy that ignores the
+    observation is rewarded in 1 of C steps of "easy" and "hard", on average.
 
     It is one MDP, which never changes and never terminates; tasks only divide training. Episodes are cut every
-    `max_episode_steps` steps (*truncated*: the value of what follows counts), so that there are returns to report.
+    `max_episode_steps` steps (truncated: the value of what follows counts), so that there are returns to report.
 
-    An observation is the *index* of an image, int32; `Environment.view` looks up the image, standardised as in
+    An observation is the index of an image, int32; `Environment.view` looks up the image, standardised as in
     streams. The observations of a replay of a million transitions therefore take 4 MB.
 
     Args:
-      dataset: the images; only its training part is used. 2 classes or more, each with an image; *hard* requires 25
-        images for each class.
+      dataset: the images; only its training part is used. 2 classes or more, each with an image; "hard"
+        requires 25 images for each class.
       num_tasks: parts that training is divided into, ≥ 1.
       variant: "easy", "hard" or "sparse".
-      redraw: True samples new random labels of *hard* for every task; False samples them once for each seed.
+      redraw: True samples new random labels of "hard" for every task; False samples them once for each seed.
       max_episode_steps: length of all episodes, ≥ 1; the return is the number of rewards in so many steps.
 
     Returns:
-      An `EnvironmentStream`. Its task is empty but in *hard*, where it is the `Members` by random label.
+      An `EnvironmentStream`. Its task is empty but in "hard", where it is the `Members` by random label.
 
     Raises:
       UserError: for an unknown variant, numbers out of range, `redraw` of true labels, or too few classes or images.
@@ -104,10 +104,10 @@ def classification_mdp(
       4.1 and appendix A.2.
 
     Differs from:
-      Nothing known in what the text states. It leaves open what follows the last state of *sparse* (here: state 0),
+      Nothing known in what the text states. It leaves open what follows the last state of "sparse" (here: state 0),
       whether a uniform state may be the present one (here: yes), whether anything terminates (here: nothing does), and
       which images are used (here: all of the training part). Random labels are uniform and independent.
-      In *sparse* the policy a = s is not the best one: at γ → 1 it is better to act wrongly in the lower half of the
+      In "sparse" the policy a = s is not the best one: at γ → 1 it is better to act wrongly in the lower half of the
       states, which jumps, and that earns 1/5 of a reward a step for 10 classes rather than 1/10.
     """
     require_choice("variant", variant, "easy", "hard", "sparse")

@@ -17,20 +17,23 @@ def probe(
 ) -> EnvironmentStream:
     """Checks an agent: environments of one or two steps that a correct agent solves within seconds.
 
-    Use them in this order when you write or change an agent; the first that fails says where to look. There are two
-    actions and one observed number, float32 (1,). With discount γ a correct agent learns
+    Use the kinds in this order when you write or change an agent: the first that fails says where to look. There are
+    two actions a, 0 and 1, and one observed number x, float32 (1,). γ is the discount.
 
-    ===========  ===========================================  =========================================  ==============
-    kind         what happens                                 what is learned                            if it fails
-    ===========  ===========================================  =========================================  ==============
-    constant     sees 0, reward 1, ends                       V(0) = 1, whatever the action              loss, optimizer
-    observation  sees x = ±1, reward x, ends                  V(1) = 1, V(−1) = −1                       inputs
-    delayed      sees 0, reward 0; sees 1, reward 1, ends     V(0) = γ, V(1) = 1                         bootstrapping
-    action       sees 0, reward 2a − 1, ends                  Q(0, 1) = 1, Q(0, 0) = −1; acts 1: V = 1   advantages
-    both         sees x = ±1, reward (2a − 1) x, ends         acts 1 at 1 and 0 at −1: V = 1             their pairing
-    ===========  ===========================================  =========================================  ==============
+    "constant" shows x = 0, gives a reward of 1, and ends. V(0) = 1, and Q is 1 for both actions. If it fails, look at
+    the loss and the optimizer.
 
-    where a is the action, 0 or 1. In *both*, Q is 1 for the right action and −1 for the wrong one.
+    "observation" shows x = 1 or −1, gives a reward of x, and ends. V(1) = 1 and V(−1) = −1. If it fails, the network
+    does not get its inputs.
+
+    "delayed" shows x = 0 and gives no reward, then shows x = 1, gives a reward of 1, and ends. V(0) = γ and V(1) = 1.
+    If it fails, look at bootstrapping and the discount.
+
+    "action" shows x = 0, gives a reward of 2a − 1, and ends. Q(0, 1) = 1 and Q(0, 0) = −1; the agent acts 1, with
+    V(0) = 1. If it fails, look at advantages, or at the action that is learned from.
+
+    "both" shows x = 1 or −1, gives a reward of (2a − 1) x, and ends. Q is 1 for the right action and −1 for the wrong
+    one; the agent acts 1 at x = 1 and 0 at x = −1, with V = 1. If it fails, observations and actions are mixed up.
 
     Args:
       num_tasks: ≥ 1; they are all the same.
