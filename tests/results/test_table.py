@@ -117,6 +117,14 @@ def test_agents_in_several_environments_have_a_column_for_each():
     )
 
 
+def test_agents_have_their_steps_per_second():
+    """All seeds together: 2 seeds of 500 steps in 4 seconds."""
+    steps = [("ppo", seed, task, "env_steps", 100.0 * task) for seed in (0, 1) for task in range(1, 6)]
+    metrics = pd.concat([_agents(), pd.DataFrame(steps, columns=["method", "seed", "task", "metric", "value"])])
+    text = summary_text(summarize_run(metrics, "episode_return"), {"ppo": [1.5, 2.5]}, "episode_return", "", "markdown")
+    assert text.splitlines()[-1].endswith("| 4.0 | 250 |")
+
+
 def test_agents_in_one_environment_have_their_last_tasks():
     summary = summarize_run(_agents(), "episode_return", dict.fromkeys(GAMES, "breakout"))
     pd.testing.assert_frame_equal(summary, summarize_run(_agents(), "episode_return"))

@@ -82,6 +82,7 @@ def summarize_run(metrics: pd.DataFrame, headline: str, environments: Mapping[in
       metric its mean over seeds and the last five tasks in which it was measured. If there are several environments,
       also `last_*/ENVIRONMENT`, the same of the last task in each, whose scores have scales of their own. If the metric
       `dead_phase` was recorded, also `num_dead_phases` and `num_phases`, over all seeds and tasks that have it.
+      `env_steps`, steps of environments, is summed over all seeds.
 
     Example:
       >>> rows = [("a", 0, t, "train_accuracy", 1.0 - t / 10) for t in range(6)]
@@ -98,6 +99,7 @@ def summarize_run(metrics: pd.DataFrame, headline: str, environments: Mapping[in
         by_metric = {str(metric): wide[metric].to_numpy() for metric in own["metric"].unique()}
         tasks, scores = list(wide[headline].columns), by_metric.pop(headline)
         diverged = by_metric.pop("diverged", np.zeros_like(scores))
+        steps = by_metric.pop("env_steps", None)
         rows.append(
             {
                 "method": method,
@@ -108,6 +110,7 @@ def summarize_run(metrics: pd.DataFrame, headline: str, environments: Mapping[in
                 **_named(spread(scores[:, -_LAST:])),
                 **_by_environment(tasks, scores, environments),
                 **(_dead_phases(by_metric.get("dead_phase", np.zeros(0))) if has_phases else {}),
+                **({} if steps is None else {"env_steps": int(steps[:, -1].sum())}),
                 **{name: _mean(values[:, -_LAST:]) for name, values in by_metric.items()},
             }
         )

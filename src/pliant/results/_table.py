@@ -87,9 +87,11 @@ def _cells(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]], *, has
     first = [] if environments else ["first task"]
     dead = ["dead phases"] if "num_phases" in summary else []
     diverged = ["diverged"] if (summary["num_diverged"] > 0).any() else []
-    numbers = [*first, *dead, "dormant", "eff. rank", "isometry dev.", "seconds"]
+    speed = ["env steps/s"] if "env_steps" in summary else []
+    numbers = [*first, *dead, "dormant", "eff. rank", "isometry dev.", "seconds", *speed]
     rows = [["method", *(text for name in scores.values() for text in (name, *interval)), *numbers, *diverged]]
     for row in summary.to_dict("records"):
+        time = sum(seconds.get(str(row["method"]), []))
         rows.append(
             [
                 str(row["method"]),
@@ -99,7 +101,8 @@ def _cells(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]], *, has
                 _number(row.get("dormant_fraction", math.nan), ".3f"),
                 _number(row.get("effective_rank", math.nan), ".3g"),
                 _number(row.get("isometry_deviation", math.nan), ".3g"),
-                f"{sum(seconds.get(str(row['method']), [])):.1f}",
+                f"{time:.1f}",
+                *[_number(row["env_steps"] / time if time else math.nan, ",.0f") for _ in speed],
                 *[f"{row['num_diverged']} of {row['num_seeds']}" for _ in diverged],
             ]
         )
