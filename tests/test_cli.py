@@ -329,6 +329,7 @@ smooth-leaky rational aid residual mixture-of-experts cyclic-lr rewarmed-lr c-ch
                 "cnn",
                 "lyle-cnn",
                 "kumar-cnn",
+                "octax-cnn",
                 "resnet18",
                 "vit",
                 "lyle-vit",

@@ -15,7 +15,17 @@ FUNCTIONS = {
 } | {"isometry.gram_deviation": isometry.gram_deviation}
 # Lookups and index arithmetic have no literature.
 SMALL = {"activation", "choose", "examine", "failure", "find_trained", "jacobian_gaps", "measure", "slot_mask", "spell"}
-SMALL |= {"check_stream", "find_diagnostic", "image_data", "normalized", "shifted", "summarize", "takes_texts"}
+SMALL |= {
+    "check_stream",
+    "find_diagnostic",
+    "image_data",
+    "normalized",
+    "shifted",
+    "summarize",
+    "takes_outputs",
+    "takes_texts",
+    "with_gains",
+}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

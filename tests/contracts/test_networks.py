@@ -16,6 +16,7 @@ SMALL = {
     "cnn": {"channels": (3, 4), "kernel_sizes": (3, 3), "strides": (1, 2), "pool": (1, 1), "widths": (6,)},
     "lyle-cnn": {"widths": (5,)},
     "kumar-cnn": {"widths": (5,), "padding": "SAME"},
+    "octax-cnn": {"width_multiplier": 0.125, "widths": (40,)},
     "resnet18": {"width": 4, "num_blocks": (1, 1)},
     "vit": {"patch_size": 4, "width": 8, "num_blocks": 1, "num_heads": 2, "mlp_width": 6},
     "lyle-vit": {},
@@ -25,7 +26,12 @@ LINEAR = {
     f"cnn with {kind}": kind
     for kind in ("newton-schulz", "cans", "spectral-norm", "spectral-norm-first", "weight-norm", "scaled")
 }
-WIDE = {"lyle-cnn", "kumar-cnn", "lyle-vit"}  # too many units to cut off one by one; they are `cnn` and `vit`
+WIDE = {
+    "lyle-cnn",
+    "kumar-cnn",
+    "octax-cnn",
+    "lyle-vit",
+}  # too many units to cut off one by one; they are `cnn` and `vit`
 FROM_FILES = {"t5-pretrained"}  # a `t5` with other numbers, see networks/test_t5_weights.py
 NAMES = sorted(set(NETWORKS) - FROM_FILES)
 WITH_VARIANTS = [*NAMES, *LINEAR]

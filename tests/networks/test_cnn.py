@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pliant.errors import UserError
-from pliant.networks import ACTIVATIONS, cnn, kumar_cnn, lyle_cnn
+from pliant.networks import ACTIVATIONS, cnn, kumar_cnn, lyle_cnn, octax_cnn
 from strict_types import unchecked
 from wiring_checks import assert_roles_are_complete, assert_wiring_is_true
 
@@ -55,6 +55,7 @@ def test_the_default_is_adamos():
         (lyle_cnn, (32, 32, 3), [(5, 5, 3, 64), (3, 3, 64, 64), (8 * 8 * 64, 256), (256, 256), (256, 10)]),
         (kumar_cnn, (32, 32, 3), [(5, 5, 3, 16), (5, 5, 16, 16), (5 * 5 * 16, 100), (100, 100), (100, 10)]),
         (kumar_cnn, (16, 16, 1), [(5, 5, 1, 16), (5, 5, 16, 16), (16, 100), (100, 100), (100, 10)]),
+        (octax_cnn, (32, 64, 4), [(8, 4, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64), (4 * 16 * 64, 256), (256, 10)]),
     ],
 )
 def test_networks_of_other_papers(factory, input_shape, kernels):
@@ -65,6 +66,86 @@ def test_networks_of_other_papers(factory, input_shape, kernels):
 def test_kumars_on_small_images():
     _, out, features = shapes(kumar_cnn((8, 8, 1), 10, padding="SAME"), jnp.zeros((2, 8, 8, 1)))
     assert (out, features["conv_1"]) == ((2, 10), (2, 2, 2, 16))
+
+
+def test_octaxs_screens():
+    """Of 32 × 64 with the frames as channels, and of the layout of the authors' code."""
+    _, out, features = shapes(octax_cnn((32, 64, 4), 6), jnp.zeros((2, 32, 64, 4)))
+    assert out == (2, 6)
+    assert features == {
+        "conv_0": (2, 8, 32, 32),
+        "conv_1": (2, 4, 16, 64),
+        "conv_2": (2, 4, 16, 64),
+        "dense_0": (2, 256),
+    }
+    assert shapes(octax_cnn((4, 32, 64), 6), jnp.zeros((2, 4, 32, 64)))[2]["conv_2"] == (2, 1, 8, 64)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_kernels_and_strides_of_two_sizes(key, padding):
+    sizes = {"channels": (4, 3), "kernel_sizes": ((4, 2), 2), "strides": ((3, 1), (1, 2)), "pool": (1, 1)}
+    network = cnn((12, 7, 2), 3, **sizes, padding=padding, widths=(5,), use_bias=False)
+    params, state = network.init(key)
+    x = jax.random.normal(key, (5, 12, 7, 2))
+    out, features, _ = network.apply(params, state, x, train=False, key=None)
+    for name, strides in (("conv_0", (3, 1)), ("conv_1", (1, 2))):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        kernel = params[name]["kernel"]
+        x = jax.nn.relu(jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=numbers))
+        np.testing.assert_allclose(features[name], x, atol=1e-5)
+    assert out.shape == (5, 3)
+    assert_roles_are_complete(network)
+
+
+OUTPUTS = {"policy": 3, "value": 1}
+
+
+def branched(**options):
+    return octax_cnn((8, 8, 2), OUTPUTS, **{"width_multiplier": 0.0625, "widths": (64, 64)} | options)
+
+
+def test_outputs_share_convolutions_and_have_dense_layers_of_their_own(key):
+    network = branched(norm="layer")
+    params, state = network.init(key)
+    x = jax.random.normal(key, (5, 8, 8, 2))
+    outputs, features, _ = network.apply(params, state, x, train=False, key=None)
+    assert {name: output.shape for name, output in outputs.items()} == {"policy": (5, 3), "value": (5, 1)}
+    assert sorted(features) == sorted(
+        ["conv_0", "conv_1", "conv_2", *(f"{name}/dense_{i}" for name in OUTPUTS for i in (0, 1))]
+    )
+    assert (params["policy"]["dense_0"]["kernel"] != params["value"]["dense_0"]["kernel"]).any()
+    for name, size in OUTPUTS.items():
+        alone = octax_cnn((8, 8, 2), size, width_multiplier=0.0625, widths=(64, 64), norm="layer")
+        own = {layer: leaf for layer, leaf in params.items() if layer not in OUTPUTS} | params[name]
+        wanted, of_own, _ = alone.apply(own, {}, x, train=False, key=None)
+        np.testing.assert_allclose(outputs[name], wanted, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(features[f"{name}/dense_1"], of_own["dense_1"], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"norm": "layer"}, {"widths": ()}, {"activation": "crelu"}])
+def test_wiring_of_several_outputs(options):
+    network = branched(**options)
+
+    def apply(*arguments, **keywords):
+        outputs, features, state = network.apply(*arguments, **keywords)
+        return jnp.concatenate(list(outputs.values()), axis=1), features, state
+
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(48, 8, 8, 2)), jnp.float32)
+    assert_wiring_is_true(network._replace(apply=apply), x)
+    last = network.wiring.last_layers(1)
+    wanted = ["conv_2"] if options == {"widths": ()} else ["policy/dense_1", "value/dense_1"]
+    assert [layer.name for layer in last] == wanted
+    assert {head.branch for head in network.wiring.heads.values()} == set(OUTPUTS)
+
+
+@pytest.mark.parametrize("linear", ["newton-schulz", "spectral-norm-first"])
+def test_state_of_several_outputs_is_stable(key, linear):
+    network = branched(linear=linear)
+    assert_roles_are_complete(network)
+    params, state = network.init(key)
+    assert state
+    _, _, after = network.apply(params, state, jnp.ones((2, 8, 8, 2)), train=True, key=None)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
 @pytest.mark.parametrize("factory", [lyle_cnn, kumar_cnn])
@@ -340,6 +421,9 @@ BAD = [
         r"got strides=\(1,\) for 2 convolutions; wanted one .* channels. Give .*\(4, 2\)",
     ),
     ({"pool": (1, 0)}, r"got pool=\(1, 0\) for 2 convolutions; wanted one number ≥ 1"),
+    ({"pool": (1, (2, 1))}, r"got pool=\(1, \(2, 1\)\) for 2 convolutions; wanted one number ≥ 1"),
+    ({"strides": (1, (2, 0))}, r"got strides=\(1, \(2, 0\)\) for 2 convolutions; wanted one number ≥ 1"),
+    ({"kernel_sizes": (3, (2,))}, r"got kernel_sizes=\(3, \(2,\)\) for 2 convolutions; wanted one number ≥ 1"),
     ({"kernel_sizes": (3, 3, 3)}, r"got kernel_sizes=\(3, 3, 3\) for 2"),
     ({"pool": (4, 2)}, "got images of 7 × 6, of which conv_1 leaves nothing; wanted at least one .*. Use smaller"),
     ({"padding": "VALID"}, "got images of 7 × 6, of which conv_1 leaves nothing.*padding='SAME'"),

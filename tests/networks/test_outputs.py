@@ -1,12 +1,15 @@
 """Several named outputs: what is side by side is computed apart, what shares a trunk is one network with more heads."""
 
+import functools
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pliant.errors import UserError
-from pliant.networks import cnn, mlp, resnet18, side_by_side, with_heads
+from pliant.networks import NETWORKS, cnn, mlp, octax_cnn, resnet18, side_by_side, takes_outputs, with_gains, with_heads
 from pliant.types import Head, Wiring, by_path
 
 BRANCHES = {"policy": "actor", "value": "critic"}
@@ -64,6 +67,7 @@ def test_heads_of_a_trunk_read_the_same_feature(key):
     [
         lambda gains: _apart(gains=gains)[1],
         lambda gains: with_heads(mlp((3,), 2, widths=(4,)), {"policy": 2, "value": 1}, gains),
+        lambda gains: with_gains(octax_cnn((8, 8, 1), {"policy": 2, "value": 1}, widths=(4,)), gains),
     ],
 )
 def test_gains_scale_the_kernels_of_heads_alone(make, key):
@@ -109,3 +113,15 @@ def test_heads_cannot_read_what_is_no_vector(key):
     params, state = network.init(key)
     with pytest.raises(UserError, match=r"got a head that reads a feature of shape \(2, 1, 4\); wanted a vector of 4"):
         network.apply(params, state, jnp.ones((2, 3)), train=False, key=None)
+
+
+def _own(input_shape, num_outputs: Mapping[str, int], *, widths=(4,)):
+    """One that can only have several."""
+
+
+def test_factories_say_whether_they_take_several_outputs():
+    assert [name for name, factory in NETWORKS.items() if takes_outputs(factory)] == ["octax-cnn"]
+    assert takes_outputs(_own)
+    assert takes_outputs(functools.partial(octax_cnn, widths=()))
+    assert not takes_outputs(lambda input_shape, num_outputs: None)
+    assert not takes_outputs(lambda *_: None)

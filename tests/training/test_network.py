@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from pliant.errors import UserError
-from pliant.networks import mlp
+from pliant.networks import mlp, octax_cnn
 from pliant.streams import random_teacher
 from pliant.supervised import RunConfig, source_of
 from pliant.training._network import make_network, network_factory
@@ -62,3 +62,21 @@ def test_named_outputs_fit():
     network = Network(lambda key: (jnp.ones((32, 3)), {}), apply, mlp((32,), 1).wiring)
     assert _made(lambda *_: network) is network
     assert jax.tree.leaves(network.init(jax.random.key(0)))
+
+
+def test_factories_that_take_several_outputs_get_all_of_them():
+    """Where outputs share a trunk; the gains of the heads come on top."""
+    several = SOURCE._replace(
+        inputs=jax.ShapeDtypeStruct((8, 8, 1), jnp.float32),
+        num_outputs={"policy": 3, "value": 1},
+        gains={"policy": 0.01},
+    )
+    network = make_network("octax-cnn", network_factory("octax-cnn"), {"widths": (4,)}, several)
+    params, _ = network.init(jax.random.key(0))
+    norms = [jnp.linalg.norm(params[name]["head"]["kernel"], ord=2) for name in ("policy", "value")]
+    assert norms == pytest.approx([0.01, 1.0], rel=1e-5)
+    apart = several._replace(branches={"policy": "actor", "value": "critic"})
+    assert set(make_network("octax-cnn", octax_cnn, {"widths": (4,)}, apart).init(jax.random.key(0))[0]) == {
+        "actor",
+        "critic",
+    }

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from pliant.errors import UserError
-from pliant.networks._cnn import CNN, cnn, kumar_cnn, lyle_cnn
+from pliant.networks._cnn import CNN, cnn, kumar_cnn, lyle_cnn, octax_cnn
 from pliant.networks._functional import from_linen, from_nnx
 from pliant.networks._mlp import MLP, mlp
 from pliant.networks._moe_mlp import MIXTURE_OF_EXPERTS, MoEMLP, moe_mlp
-from pliant.networks._outputs import branch_wiring, side_by_side, with_heads
+from pliant.networks._outputs import branch_wiring, side_by_side, takes_outputs, with_gains, with_heads
 from pliant.networks._residual_mlp import RESIDUAL, ResidualMLP, residual_mlp
 from pliant.networks._resnet import ResNet, resnet18
 from pliant.networks._t5 import T5, t5
@@ -53,6 +53,7 @@ NETWORKS: Mapping[str, Callable[..., Network]] = {
     "cnn": cnn,
     "lyle-cnn": lyle_cnn,
     "kumar-cnn": kumar_cnn,
+    "octax-cnn": octax_cnn,
     "resnet18": resnet18,
     "vit": vit,
     "lyle-vit": lyle_vit,
@@ -106,6 +107,7 @@ __all__ = [
     "mlp",
     "moe_mlp",
     "newton_schulz",
+    "octax_cnn",
     "orthogonal",
     "pretrained_t5",
     "rational",
@@ -117,8 +119,10 @@ __all__ = [
     "t5",
     "t5_pretrained",
     "t5_weights",
+    "takes_outputs",
     "takes_texts",
     "vit",
+    "with_gains",
     "with_heads",
 ]
 

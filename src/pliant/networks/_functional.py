@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from pliant.types import Features, Inputs, Key, Network, Params, State, Wiring
 
@@ -18,7 +18,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], wiring: Wiring) -> Network:
 
     Args:
       make: builds the module from `nnx.Rngs`. The module is called as `module(inputs, train=..., key=...)` and
-        returns (output, features).
+        returns (output, features); several outputs are a dictionary.
       wiring: the layer graph of the module.
 
     Example:
@@ -47,7 +47,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], wiring: Wiring) -> Network:
 
     def apply(
         params: Params, state: State, inputs: Inputs, *, train: bool, key: Key | None = None
-    ) -> tuple[Array, Features, State]:
+    ) -> tuple[PyTree[Array], Features, State]:
         module = nnx.merge(graphdef, params, state)
         output, features = module(inputs, train=train, key=key)
         _, _, state = nnx.split(module, nnx.Param, ...)

@@ -1,7 +1,8 @@
 """Networks with several named outputs: one network for each, or one with several heads."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -187,6 +188,47 @@ def with_heads(network: Network, outputs: Mapping[str, int], gains: Mapping[str,
         return found, features, state
 
     return Network(init, apply, joined)
+
+
+def takes_outputs(factory: Callable[..., Network]) -> bool:
+    """Whether a network factory makes networks with several outputs: its `num_outputs` may then be a mapping.
+
+    Such a factory decides itself what several outputs share.
+
+    Args:
+      factory: `(input_shape, num_outputs, **options) -> Network`.
+
+    Example:
+      >>> from pliant.networks import mlp, octax_cnn
+      >>> takes_outputs(mlp), takes_outputs(octax_cnn)
+      (False, True)
+    """
+    parameter = inspect.signature(factory, eval_str=True).parameters.get("num_outputs")
+    kinds = () if parameter is None else (parameter.annotation, *get_args(parameter.annotation))
+    return any(get_origin(kind) is Mapping for kind in kinds)
+
+
+def with_gains(network: Network, gains: Mapping[str, float]) -> Network:
+    """Multiplies the initial kernels of the heads of named outputs.
+
+    Args:
+      network: whose wiring states the heads.
+      gains: by the name of the output.
+
+    Example:
+      >>> from pliant.networks import octax_cnn
+      >>> network = with_gains(octax_cnn((8, 8, 1), {"policy": 3, "value": 1}, widths=(4,)), {"policy": 0.01})
+      >>> kernel = network.init(jax.random.key(0))[0]["policy"]["head"]["kernel"]
+      >>> round(float(jnp.linalg.norm(kernel, ord=2)), 4)
+      0.01
+    """
+    scale = _scaled(network.wiring, gains)
+
+    def init(key: Key) -> tuple[Params, State]:
+        params, state = network.init(key)
+        return scale(params), state
+
+    return network._replace(init=init)
 
 
 def _scaled(wiring: Wiring, gains: Mapping[str, float]) -> Callable[[Params], Params]:

@@ -8,7 +8,7 @@ from jaxtyping import PyTree
 
 from pliant.diagnostics import failure
 from pliant.errors import UserError
-from pliant.networks import NETWORKS, side_by_side, with_heads
+from pliant.networks import NETWORKS, side_by_side, takes_outputs, with_gains, with_heads
 from pliant.specs import find
 from pliant.types import Network, Source
 
@@ -89,6 +89,9 @@ def _made(factory: Callable[..., Network], options: Mapping[str, Any], source: S
     sizes = source.num_outputs
     if isinstance(sizes, int):
         return factory(source.input_shape, sizes, **options)
+    if not source.branches and takes_outputs(factory):
+        network = factory(source.input_shape, dict(sizes), **options)
+        return with_gains(network, source.gains) if isinstance(network, Network) else network
     if not source.branches:
         network = factory(source.input_shape, next(iter(sizes.values())), **options)
         return with_heads(network, sizes, source.gains) if _has_one_output(network, sizes) else network

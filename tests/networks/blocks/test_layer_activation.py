@@ -54,9 +54,9 @@ def run(name, act, *, train, key=None):
 
 
 def test_every_network_with_the_option_is_here():
-    """Those that build on another (lyle-cnn, kumar-cnn, t5-pretrained) hand it on."""
+    """Those that build on another (lyle-cnn, kumar-cnn, octax-cnn, t5-pretrained) hand it on."""
     having = {name for name, factory in NETWORKS.items() if "activation" in inspect.signature(factory).parameters}
-    assert having - {"lyle-cnn", "kumar-cnn", "t5-pretrained"} == set(SMALL)
+    assert having - {"lyle-cnn", "kumar-cnn", "octax-cnn", "t5-pretrained"} == set(SMALL)
 
 
 def test_plain_functions_leave_no_trace():

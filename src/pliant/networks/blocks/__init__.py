@@ -35,6 +35,7 @@ from pliant.networks.blocks._hidden_units import (
     dense_piece,
     norm_piece,
     wiring_of,
+    wiring_of_branches,
 )
 from pliant.networks.blocks._kernel_layer import KernelLayer
 from pliant.networks.blocks._layer_activation import LayerActivation, NextKey, activation_roles, key_stream
@@ -106,4 +107,5 @@ __all__ = [
     "require_sizes",
     "smooth_leaky",
     "wiring_of",
+    "wiring_of_branches",
 ]

@@ -12,7 +12,7 @@ from pliant.networks.blocks._layer_activation import LayerActivation, NextKey, a
 from pliant.networks.blocks._linear import Linear, through
 from pliant.networks.blocks._norms import LayerNorm
 from pliant.types import Head, HiddenLayer, Role, Slot, Wiring
-from pliant.xla.convolution import Padding
+from pliant.xla.convolution import Padding, Pair
 
 
 class Piece(NamedTuple):
@@ -41,7 +41,7 @@ class HiddenUnits(NamedTuple):
     """Of the kernel: (in, out), or (height, wide, in, out) for a convolution."""
     linear: Linear
     activation: str
-    strides: int = 1
+    strides: Pair = (1, 1)
     padding: Padding = "SAME"
 
     @property
@@ -62,7 +62,9 @@ class HiddenUnits(NamedTuple):
             setattr(network, self.modules.norm, LayerNorm(width, rngs=rngs))
         setattr(network, self.modules.activation, LayerActivation(activation(self.activation)))
 
-    def piece(self, readers: Sequence[str], *, positions: int = 1, name: str = "", path: str = "") -> Piece:
+    def piece(
+        self, readers: Sequence[str], *, positions: int = 1, name: str = "", path: str = "", branch: str = ""
+    ) -> Piece:
         """The layer in the wiring.
 
         Args:
@@ -70,6 +72,7 @@ class HiddenUnits(NamedTuple):
           positions: of an image that the readers read flattened.
           name: of the feature, by default that of the linear map.
           path: of the module that it is in, with a slash behind it.
+          branch: of the network that it is in; empty for none.
 
         Example:
           >>> units = HiddenUnits(Modules("up", "", "relu"), (3, 4), Linear("plain", 1.0, 7, True), "relu")
@@ -89,6 +92,7 @@ class HiddenUnits(NamedTuple):
             chosen.elementwise,
             statistics=own.statistics,
             state=own.state,
+            branch=branch,
         )
         roles = own.roles | activation_roles(path + self.modules.activation, chosen)
         return Piece((layer,), roles, own.biases, frozenset(() if self.linear.is_plain else (f"{linear}/kernel",)))
@@ -138,15 +142,36 @@ def wiring_of(pieces: Sequence[Piece], reads: str | None, *, head: str = "head",
       {'output': Head(leaves=('head/kernel', 'head/bias'), reads=None, branch='', state=())}
     """
     of_head = dense_piece(*([head] if head else []), use_bias=use_bias, role="head")
+    return _wiring([*pieces, of_head], {"output": Head(tuple(of_head.roles), reads)})
+
+
+def wiring_of_branches(pieces: Sequence[Piece], reads: Mapping[str, str | None], *, use_bias: bool) -> Wiring:
+    """The wiring of a network with a branch for each of several outputs, which ends in the head `NAME/head`.
+
+    Args:
+      pieces: its parts, from input to output.
+      reads: by the name of the output, the feature that its head reads; None for the inputs.
+      use_bias: whether the heads have biases.
+
+    Example:
+      >>> wiring_of_branches([], {"policy": None, "value": None}, use_bias=False).heads["value"]
+      Head(leaves=('value/head/kernel',), reads=None, branch='value', state=())
+    """
+    of_heads = {name: dense_piece(f"{name}/head", use_bias=use_bias, role="head") for name in reads}
+    heads = {name: Head(tuple(of_heads[name].roles), feature, name) for name, feature in reads.items()}
+    return _wiring([*pieces, *of_heads.values()], heads)
+
+
+def _wiring(pieces: Sequence[Piece], heads: Mapping[str, Head]) -> Wiring:
     roles: dict[str, Role] = {}
     biases: dict[str, str] = {}
-    for piece in (*pieces, of_head):
+    for piece in pieces:
         roles |= piece.roles
         biases |= piece.biases
     return Wiring(
         tuple(layer for piece in pieces for layer in piece.layers),
         roles,
-        {"output": Head(tuple(of_head.roles), reads)},
+        heads,
         frozenset(path for piece in pieces for path in piece.indirect),
         biases=biases,
     )

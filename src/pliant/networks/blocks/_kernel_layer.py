@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from pliant.networks.blocks._orthogonal import Initializer, orthogonal
-from pliant.xla.convolution import Padding, convolution
+from pliant.xla.convolution import Padding, Pair, convolution
 from pliant.xla.rows import num_rows, spread
 
 
@@ -26,7 +26,7 @@ class KernelLayer(nnx.Module):
       gain: singular values of the kernel's matrix view at the start, > 0.
       kernel_init: draws the kernel, in the place of an orthogonal start.
       use_bias: whether there is a b (initialised to 0).
-      strides: of a convolution, for both axes, ≥ 1.
+      strides: of a convolution, ≥ 1: one for both axes, or (for height, for wide).
       padding: of a convolution, as in `pliant.networks.convolution`.
       rngs: for the weights. The draws are those of `nnx.Linear`, so that what is initialised later is the same as well.
 
@@ -43,14 +43,14 @@ class KernelLayer(nnx.Module):
         gain: float = 1.0,
         kernel_init: Initializer | None = None,
         use_bias: bool = True,
-        strides: int = 1,
+        strides: int | Pair = 1,
         padding: Padding | Sequence[Sequence[int]] = "SAME",
         rngs: nnx.Rngs,
     ):
         draw = orthogonal(gain) if kernel_init is None else kernel_init
         self.kernel = nnx.Param(draw(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jax.nn.initializers.zeros(rngs.params(), shape[-1:])) if use_bias else None
-        self.strides = (strides, strides)
+        self.strides = (strides, strides) if isinstance(strides, int) else strides
         self.padding = padding if isinstance(padding, str) else tuple(tuple(pair) for pair in padding)
 
     def applied_kernel(self, *, train: bool) -> Float[Array, "*axes out"]:

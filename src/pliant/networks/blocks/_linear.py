@@ -65,7 +65,7 @@ class Linear(NamedTuple):
         return _LAYERS[self.kind]((in_features, out_features), gain=self.gain, **options)
 
     def conv(
-        self, in_features: int, out_features: int, size: Pair, *, strides: int, padding: Padding, rngs: nnx.Rngs
+        self, in_features: int, out_features: int, size: Pair, *, strides: int | Pair, padding: Padding, rngs: nnx.Rngs
     ) -> nnx.Module:
         """Makes a convolution.
 

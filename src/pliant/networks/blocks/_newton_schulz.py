@@ -273,7 +273,7 @@ class OrthogonalConv(_Orthogonal):
       in_features: channels of the input.
       out_features: channels of the output.
       kernel_size: (height, wide).
-      strides: for both axes, ≥ 1.
+      strides: ≥ 1, one for both axes, or (for height, for wide).
       padding: as in `pliant.networks.convolution`.
       rngs: for the weights, which start orthogonal, and the guard.
       options: `kind`, `iterations`, `order`, `gain` and `use_bias` of `OrthogonalDense`.
@@ -300,7 +300,7 @@ class OrthogonalConv(_Orthogonal):
         out_features: int,
         kernel_size: Pair,
         *,
-        strides: int = 1,
+        strides: int | Pair = 1,
         padding: Padding | Sequence[Sequence[int]] = "SAME",
         rngs: nnx.Rngs,
         **options: Any,
