@@ -42,7 +42,8 @@ def _source(**changes):
             "output": output[0, 0],
             "num_drawn": state["num_drawn"],
             "replay_sum": state["replay"].sum(),
-            "drawn": drawn + jax.random.normal(scene.key),
+            "drawn": drawn,
+            "noise": jax.random.normal(scene.key),
         }
 
     def feed(seeds, index, start, stop):
@@ -227,9 +228,9 @@ def test_a_curve_disturbs_nothing_and_ends_with_the_tasks_scores(tmp_path):
     plain = train(_plan(_source()), tmp_path / "plain")
     values, ends = _values(folder), _wide(folder.curves).groupby(["task", "seed"]).last()
     np.testing.assert_array_equal(values.drop(columns="env_steps"), _values(plain))
-    for name in ("output", "num_drawn", "drawn", "env_steps"):
+    for name in ("output", "num_drawn", "noise", "env_steps"):
         np.testing.assert_array_equal(ends[name], values[name])
-    assert len(set(_wide(folder.curves)["drawn"])) == 3 * 3 * 2  # with a key for each point
+    assert len(set(_wide(folder.curves)["noise"])) == 3 * 3 * 2  # each point has a key of its own
     assert plain.curves.empty
     assert not list(plain.path.rglob("curves"))
 
