@@ -3,8 +3,10 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
+import pliant
 from pliant.errors import UserError
 from pliant.rl.environments import ENVIRONMENTS, atari, host_environments, num_host_environments
 from pliant.types import World
@@ -199,6 +201,29 @@ def test_without_ale_py_or_gymnasium_the_extra_is_named(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UserError, match=r"pip install 'pliant\[atari\]'"):
         atari()
+
+
+@pytest.mark.whole
+@pytest.mark.exact
+@pytest.mark.parametrize("agent", ["ppo", "dqn"])
+def test_a_run_that_is_killed_ends_with_the_same_numbers(tmp_path, agent):
+    def kill(now):
+        if now.task == 2 and now.task_done >= 0.5:
+            raise KeyboardInterrupt
+
+    of_agent = {
+        "ppo": ("ppo.num_envs=2", "ppo.rollout_length=8", "ppo.epochs=1"),
+        "dqn": ("dqn.num_envs=2", "dqn.steps_per_update=2", "dqn.replay_size=64", "dqn.min_replay=16"),
+    }
+    small = {"agent": agent, "methods": ("adam",), "seeds": 1, "tasks": 2, "env_steps": 64, "batch_size": 8}
+    small |= {"widths": (4,), "eval_episodes": 1, "probe_size": 4, "network": "mlp", "settings": of_agent[agent]}
+    games = atari(num_tasks=2, max_episode_frames=80)
+    whole = pliant.run(environment=games, out=tmp_path / "whole", **small)
+    with pytest.raises(KeyboardInterrupt):
+        pliant.run(environment=games, out=tmp_path / "killed", report=kill, **small)
+    assert num_host_environments() == 0
+    again = pliant.run(environment=games, out=tmp_path / "killed", **small)
+    pd.testing.assert_frame_equal(again.metrics, whole.metrics)
 
 
 @pytest.mark.whole

@@ -1,8 +1,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
+import pliant
 from pliant.errors import UserError
 from pliant.rl.environments import from_gymnasium, host_environments, num_host_environments
 from pliant.types import World
@@ -170,3 +172,45 @@ def test_without_gymnasium_its_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gymnasium", None)
     with pytest.raises(UserError, match=r"pip install 'pliant\[atari\]'"):
         from_gymnasium("CartPole-v1")
+
+
+SMALL = {
+    "agent": "ppo",
+    "methods": ("adam",),
+    "seeds": 2,
+    "tasks": 2,
+    "env_steps": 128,
+    "batch_size": 32,
+    "widths": (4,),
+    "eval_episodes": 2,
+    "probe_size": 8,
+    "settings": ("ppo.num_envs=4", "ppo.rollout_length=16", "ppo.epochs=1"),
+}
+
+
+@pytest.mark.whole
+@pytest.mark.exact
+def test_a_run_that_is_killed_ends_with_the_same_numbers(tmp_path):
+    def kill(now):
+        if now.task == 2 and now.task_done >= 0.5:
+            raise KeyboardInterrupt
+
+    cart = from_gymnasium("CartPole-v1")
+    whole = pliant.run(environment=cart, out=tmp_path / "whole", curve_points=2, **SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        pliant.run(environment=cart, out=tmp_path / "killed", curve_points=2, report=kill, **SMALL)
+    assert num_host_environments() == 0
+    again = pliant.run(environment=cart, out=tmp_path / "killed", curve_points=2, **SMALL)
+    pd.testing.assert_frame_equal(again.metrics, whole.metrics)
+    pd.testing.assert_frame_equal(again.curves, whole.curves)
+
+
+@pytest.mark.whole
+def test_what_the_environment_raises_ends_a_run(tmp_path):
+    class Breaks(Toy):
+        def step(self, action):
+            return super().step(7 if self.steps == 5 else 5)
+
+    with pytest.raises(UserError, match="got RuntimeError: the battery is empty, from `step`") as error:
+        pliant.run(environment=from_gymnasium(Breaks, max_episode_steps=9), out=tmp_path / "run", **SMALL)
+    assert str(error.value.__cause__) == "the battery is empty"
