@@ -12,6 +12,8 @@ from pliant.methods import METHODS, defaults, option_meanings
 from pliant.networks import NETWORKS
 from pliant.presets import PRESETS
 from pliant.results import COLUMNS, RunFolder, RunRecord
+from pliant.rl import AGENTS
+from pliant.rl.environments import ENVIRONMENTS
 from pliant.settings import meanings, options
 from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 
@@ -23,6 +25,8 @@ NAMES = {
     "network": NETWORKS,
     "diagnostic": DIAGNOSTICS,
     "set of diagnostics": SETS,
+    "agent": AGENTS,
+    "environment": ENVIRONMENTS,
 }
 
 
@@ -69,7 +73,7 @@ def test_every_option_has_a_meaning():
         assert {name: bool(text) for name, text in option_meanings(method).items()} == dict.fromkeys(
             defaults(method), True
         ), method.name
-    for name, factory in {**STREAMS, **NETWORKS}.items():
+    for name, factory in {**STREAMS, **NETWORKS, **AGENTS, **ENVIRONMENTS}.items():
         assert set(options(factory)) <= set(meanings(factory)), name
     for diagnostic in DIAGNOSTICS.values():
         assert not diagnostic.make or set(options(diagnostic.make)) <= set(meanings(diagnostic.make)), diagnostic.name

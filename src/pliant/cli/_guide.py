@@ -83,7 +83,7 @@ WHEN: Mapping[str, Mapping[str, str]] = {
     "environment": {
         "minatar": "to see an agent lose plasticity within an hour: games that change, or one whose channels move.",
         "octax": "for games of a real machine, from pixels; slower than minatar.",
-        "classification-mdp": "to see value-based agents lose plasticity within minutes, without any exploration.",
+        "classification-mdp": "to see value-based agents lose plasticity within minutes.",
         "atari": "for the games of the literature; slow, and hard to learn from in less than a day.",
         "cartpole": "first: an agent learns it within seconds.",
         "acrobot": "as cartpole, where rewards come late.",
