@@ -62,8 +62,8 @@ WHEN: Mapping[str, Mapping[str, str]] = {
         "cyclic-lr": "if you know when the task changes and may change the learning rate alone.",
         "rewarmed-lr": "if loss spikes when the task changes.",
         "c-chain": "if updates change the answers on other examples; made for reinforcement learning.",
-        "two-hot": "on regression streams, to turn values into classes.",
-        "hl-gauss": "on regression streams, to turn values into classes that know their neighbours.",
+        "two-hot": "on regression streams and for agents, to turn values into classes.",
+        "hl-gauss": "on regression streams and for agents, to turn values into classes that know their neighbours.",
     },
     "stream": {
         "random-labels": "first: a small network shows the loss of plasticity within minutes.",

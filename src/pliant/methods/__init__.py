@@ -3,7 +3,7 @@
 from typing import NoReturn
 
 from pliant.errors import UserError
-from pliant.methods._building import build, retarget, wrapped
+from pliant.methods._building import build, posing, retarget, wrapped
 from pliant.methods._combine import combine
 from pliant.methods._hyperparameters import as_arrays, defaults, option_meanings, split_static, with_settings
 from pliant.methods._parts import Parts
@@ -19,6 +19,7 @@ __all__ = [
     "defaults",
     "find",
     "option_meanings",
+    "posing",
     "retarget",
     "split_spec",
     "split_static",

@@ -114,15 +114,30 @@ def retarget(method: Method, stream: Stream, values: Mapping[str, Any]) -> Strea
       >>> stream.num_outputs, retarget(method, stream, defaults(method)).num_outputs
       (1, 51)
     """
-    if not method.targets:
+    pose = posing(method, values)
+    if pose is None:
         return stream
-    pose = make(method.targets, values)
     try:
         posed = pose(stream.objective, stream.num_outputs)
     except UserError as error:
         got = f"the method {method.name!r} on {stream.name!r}: {error.got}"
         raise UserError(got=got, wanted=error.wanted, do=error.do) from error
     return stream._replace(**posed._asdict())
+
+
+def posing(method: Method, values: Mapping[str, Any]) -> Any:
+    """How a method poses tasks, see `Method.targets`; None if it leaves them as they are.
+
+    Args:
+      method: from the registry, or of your own.
+      values: the hyperparameters; only static ones are read.
+
+    Example:
+      >>> from pliant.methods import METHODS, defaults
+      >>> len(posing(METHODS["two-hot"], defaults(METHODS["two-hot"])).centres)
+      51
+    """
+    return make(method.targets, values) if method.targets else None
 
 
 def wrapped(method: Method, network: Network, values: Mapping[str, Any]) -> Network:

@@ -21,6 +21,7 @@ from pliant.rl.environments import host_environments
 from pliant.targets import ValueBins
 from pliant.types import (
     Batch,
+    Coded,
     EnvironmentStream,
     Fed,
     Info,
@@ -158,14 +159,14 @@ def dqn(
     environments = [copies(environment, num_envs) for environment in stream.environments]
     of_replay = buffer(_strictest(stream), num_envs, replay_size)
     num_updates = budget.env_steps // steps_per_update
-    code = Code(stream.num_actions, values)
+    coded = None if values is None else values.coded(stream.num_actions)
 
     def seen(observations: Array, world: World) -> Array:
         return view(stream.environments[0], observations, world)
 
     def action_values(network: Network, weights: tuple[Params, State], observations: Array, world: World) -> Array:
         output = network.apply(*weights, seen(observations, world), train=False, key=None)[0]
-        return code.values(output)
+        return _values(coded, output)
 
     def begin(key: Key, world: World) -> tuple[Episodes, ...]:
         return tuple(each.begin(jax.random.fold_in(key, number), world) for number, each in enumerate(environments))
@@ -276,12 +277,11 @@ def dqn(
         del index
         return Fed(np.zeros((len(seeds), stop - start, 0), np.float32), ())
 
-    losses, reports = functools.partial(_losses, code, loss), functools.partial(_reports, code)
-    coded = None if values is None else values.coded(stream.num_actions)
+    losses, reports = functools.partial(_losses, values, loss), functools.partial(_reports, coded)
     return Source(
         name="dqn",
         inputs=stream.inputs,
-        num_outputs=stream.num_actions * (len(values.centres) if values else 1),
+        num_outputs=stream.num_actions * (1 if values is None else len(values.centres)),
         objective=Objective("td_error", losses, None, reports=reports, coded=coded),
         progress="episode_return",
         data=stream.data,
@@ -304,39 +304,26 @@ def dqn(
     )
 
 
-class Code(NamedTuple):
-    """How outputs stand for values of actions."""
-
-    num_actions: int
-    bins: ValueBins | None
-
-    def logits(self, output: Float[Array, "batch out"]) -> Float[Array, "batch action bins"]:
-        """Of the distribution of each action's value."""
-        return output.astype(jnp.float32).reshape(len(output), self.num_actions, -1)
-
-    def values(self, output: Float[Array, "batch out"]) -> Float[Array, "batch action"]:
-        """The value of each action: an output, or the mean of a distribution."""
-        if self.bins is None:
-            return output.astype(jnp.float32)
-        return self.bins.decode(jax.nn.softmax(self.logits(output)))
+def _values(coded: Coded | None, output: Float[Array, "batch out"]) -> Float[Array, "batch action"]:
+    return coded.values(output) if coded else output.astype(jnp.float32)
 
 
-def _of_actions(array: Float[Array, "batch action ..."], actions: Int[Array, " batch"]) -> Float[Array, "batch ..."]:
+def _taken(array: Float[Array, "batch action ..."], actions: Int[Array, " batch"]) -> Float[Array, "batch ..."]:
     return array[jnp.arange(len(actions)), actions]
 
 
-def _losses(code: Code, loss: str, output: Array, targets: Targets, task: Any) -> Float[Array, " batch"]:
+def _losses(bins: ValueBins | None, loss: str, output: Array, targets: Targets, task: Any) -> Float[Array, " batch"]:
     del task
-    if code.bins is not None:
-        logits = _of_actions(code.logits(output), targets.actions)
-        return optax.softmax_cross_entropy(logits, code.bins.encode(targets.values))
-    error = _of_actions(code.values(output), targets.actions) - targets.values
+    if bins is not None:
+        logits = output.reshape(len(output), -1, len(bins.centres))
+        return bins.coded(1).losses(_taken(logits, targets.actions), targets.values[:, None])
+    error = _taken(output.astype(jnp.float32), targets.actions) - targets.values
     return optax.huber_loss(error) if loss == "huber" else jnp.square(error)
 
 
-def _reports(code: Code, output: Array, targets: Targets, task: Any) -> Info:
+def _reports(coded: Coded | None, output: Array, targets: Targets, task: Any) -> Info:
     del task
-    found = _of_actions(code.values(output), targets.actions)
+    found = _taken(_values(coded, output), targets.actions)
     return {"td_error": jnp.abs(found - targets.values).mean(), "q_value": found.mean()}
 
 

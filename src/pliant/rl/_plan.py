@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pliant.errors import UserError, require_whole
-from pliant.methods import find
+from pliant.methods import find, posing
 from pliant.rl._budget import Budget
 from pliant.rl._config import AgentConfig
 from pliant.rl._dqn import dqn
@@ -18,6 +18,7 @@ from pliant.settings import options
 from pliant.specs import NO_OBJECTS, Objects, name_of, users_code
 from pliant.specs import find as find_spec
 from pliant.streams import Dataset, load_dataset
+from pliant.targets import ValueBins
 from pliant.training import (
     MethodPlan,
     Plan,
@@ -33,7 +34,7 @@ from pliant.training import (
 from pliant.types import EnvironmentStream, Method, Source
 
 AGENTS: Mapping[str, Callable[..., Source]] = {"dqn": dqn, "ppo": ppo}
-"""By name: factories `(stream, budget, *, options) -> Source`."""
+"""By name: factories `(stream, budget, values=None, *, options) -> Source`; `values` are a method's `ValueBins`."""
 _WANTED = (
     "a function (*, num_tasks, options) -> pliant.types.EnvironmentStream, "
     "or an environment of pliant, gymnax or Gymnasium"
@@ -90,14 +91,10 @@ def _make_plan(
     branch = _branch(config, source_of())
 
     def pose(method: Method, static: Mapping[str, Any], numbers: Mapping[str, Any] = {}) -> Source:
-        del static
-        if method.targets:
-            raise UserError(
-                got=f"the method {method.name!r} for {config.agent}",
-                wanted="a method that leaves the targets alone",
-                do="Leave the method out.",
-            )
-        return agent(stream, budget, **{**agent_options, **numbers}) if numbers else source_of()
+        values = _bins(method, static)
+        if values is None and not numbers:
+            return source_of()
+        return agent(stream, budget, values, **{**agent_options, **numbers})
 
     plans: list[MethodPlan] = []
     reasons: dict[str, str] = {}
@@ -162,6 +159,18 @@ def _branch(config: AgentConfig, source: Source) -> str | None:
             do=f"Add --set {config.agent}.trunk=separate, or leave it out." if is_shared else "Leave it out.",
         )
     return config.on
+
+
+def _bins(method: Method, static: Mapping[str, Any]) -> ValueBins | None:
+    """The bins over which a method spreads the values that an agent learns, if it does."""
+    values = posing(method, static)
+    if values is not None and not isinstance(values, ValueBins):
+        raise UserError(
+            got=f"the method {method.name!r}, whose targets are {type(values).__name__}, for an agent",
+            wanted="a method that leaves the targets alone, or whose targets are pliant.targets.ValueBins",
+            do="Leave the method out.",
+        )
+    return values
 
 
 def _budget(config: AgentConfig) -> Budget:

@@ -18,8 +18,10 @@ from pliant.rl._evaluate import Phase, count, evaluate, no_episodes, summarize
 from pliant.rl._view import view
 from pliant.rl.environments import host_environments
 from pliant.sampling import batch_indices, evenly
+from pliant.targets import ValueBins
 from pliant.types import (
     Batch,
+    Coded,
     EnvironmentStream,
     Fed,
     Info,
@@ -61,6 +63,7 @@ class PPOState(NamedTuple):
 def ppo(
     stream: EnvironmentStream,
     budget: Budget,
+    values: ValueBins | None = None,
     *,
     num_envs: int = 64,
     rollout_length: int = 64,
@@ -90,6 +93,8 @@ def ppo(
     Args:
       stream: environments, task by task.
       budget: of a task; its `batch_size` is that of a minibatch and must divide a rollout.
+      values: bins, if the critic learns values as distributions over them, as the methods `two-hot` and `hl-gauss` do:
+        (V − R)²/2 is then the cross-entropy, and V the mean of a distribution. None for one output.
       num_envs: copies of the environment, ≥ 1.
       rollout_length: steps of each copy in a rollout, ≥ 1.
       epochs: passes over each rollout, ≥ 1.
@@ -101,7 +106,7 @@ def ppo(
       max_grad_norm: > 0, the largest norm of a gradient, see `grad_clip`.
       grad_clip: "global" scales the whole gradient down to `max_grad_norm`; "elementwise" clamps each of its entries,
         as code of octax and rejax does; "none".
-      clips_values: whether the value, too, may move at most `clip` from that of the rollout.
+      clips_values: whether the value, too, may move at most `clip` from that of the rollout; not with `values`.
       trunk: "separate", an actor and a critic with a network each; "shared", one network with two heads.
 
     Returns:
@@ -133,6 +138,13 @@ def ppo(
     }
     for name, (low, high) in _RANGES.items():
         require_range(f"ppo.{name}", numbers[name], low, high, do="The published one is the default.")
+    if values is not None and clips_values:
+        raise UserError(
+            got="ppo.clips_values=True with values as distributions over bins",
+            wanted="values that are numbers, whose change can be clipped",
+            do="Set ppo.clips_values=false, or leave the method out.",
+        )
+    coded = None if values is None else values.coded(1)
     per_rollout = epochs * (size // budget.batch_size)
     num_rollouts = budget.env_steps // size
     environments = [copies(environment, num_envs) for environment in stream.environments]
@@ -165,8 +177,8 @@ def ppo(
 
         def outputs(observations: Array) -> tuple[Array, Array]:
             inputs = seen(observations, world)
-            output = network.apply(learned.params, learned.statistics, inputs, train=False, key=None)[0]
-            return output["policy"], output["value"][:, 0]
+            output: Any = network.apply(learned.params, learned.statistics, inputs, train=False, key=None)[0]
+            return output["policy"], _value(coded, output)
 
         def in_environment(number: int, episodes: tuple[Episodes, ...]) -> Any:
             def step(running: Episodes, key: Key) -> tuple[Episodes, Any]:
@@ -227,11 +239,12 @@ def ppo(
         output = network.apply(*weights, seen(observations, world), train=False, key=None)[0]
         return jax.random.categorical(key, output["policy"])
 
+    losses = functools.partial(_losses, coded, clips_values)
     return Source(
         name="ppo",
         inputs=stream.inputs,
-        num_outputs={"policy": stream.num_actions, "value": 1},
-        objective=Objective("surrogate", functools.partial(_losses, clips_values), None, reports=_reports),
+        num_outputs={"policy": stream.num_actions, "value": 1 if values is None else len(values.centres)},
+        objective=Objective("surrogate", losses, None, reports=functools.partial(_reports, coded)),
         progress="episode_return",
         data=stream.data,
         task=stream.task,
@@ -295,6 +308,11 @@ def _log_prob(logits: Float[Array, "batch action"], actions: Int[Array, " batch"
     return -optax.softmax_cross_entropy_with_integer_labels(logits, actions)
 
 
+def _value(coded: Coded | None, output: Mapping[str, Array]) -> Float[Array, " batch"]:
+    values = coded.values(output["value"]) if coded else output["value"].astype(jnp.float32)
+    return values[:, 0]
+
+
 class _Terms(NamedTuple):
     """Parts of the loss of every example."""
 
@@ -304,20 +322,23 @@ class _Terms(NamedTuple):
     log_ratio: Float[Array, " batch"]
 
 
-def _terms(output: Mapping[str, Array], targets: Rollout, numbers: Mapping[str, Any]) -> _Terms:
-    logits, values = output["policy"].astype(jnp.float32), output["value"][:, 0].astype(jnp.float32)
+def _terms(coded: Coded | None, output: Mapping[str, Array], targets: Rollout, numbers: Mapping[str, Any]) -> _Terms:
+    logits = output["policy"].astype(jnp.float32)
     log_ratio = _log_prob(logits, targets.actions) - targets.log_probs
     ratio, c = jnp.exp(log_ratio), numbers["clip"]
     gain = jnp.minimum(ratio * targets.advantages, jnp.clip(ratio, 1.0 - c, 1.0 + c) * targets.advantages)
-    error = jnp.square(values - targets.returns)
+    if coded:
+        error = coded.losses(output["value"], targets.returns[:, None])
+    else:
+        error = jnp.square(_value(coded, output) - targets.returns) / 2
     log_probs = jax.nn.log_softmax(logits)
-    return _Terms(-gain, error / 2, -(jnp.exp(log_probs) * log_probs).sum(axis=-1), log_ratio)
+    return _Terms(-gain, error, -(jnp.exp(log_probs) * log_probs).sum(axis=-1), log_ratio)
 
 
 def _losses(
-    clips_values: bool, output: Mapping[str, Array], targets: Rollout, numbers: Mapping[str, Any]
+    coded: Coded | None, clips_values: bool, output: Mapping[str, Array], targets: Rollout, numbers: Mapping[str, Any]
 ) -> Float[Array, " batch"]:
-    terms = _terms(output, targets, numbers)
+    terms = _terms(coded, output, targets, numbers)
     value = terms.value
     if clips_values:
         moved = output["value"][:, 0] - targets.values
@@ -326,8 +347,8 @@ def _losses(
     return terms.policy + numbers["value_strength"] * value - numbers["entropy_strength"] * terms.entropy
 
 
-def _reports(output: Mapping[str, Array], targets: Rollout, numbers: Mapping[str, Any]) -> Info:
-    terms = _terms(output, targets, numbers)
+def _reports(coded: Coded | None, output: Mapping[str, Array], targets: Rollout, numbers: Mapping[str, Any]) -> Info:
+    terms = _terms(coded, output, targets, numbers)
     ratio = jnp.exp(terms.log_ratio)
     return {
         "policy_loss": terms.policy.mean(),

@@ -112,8 +112,8 @@ def buffer(environment: Environment, num_copies: int, size: int) -> Buffer:
         """Puts two rows behind the present one, and moves on by one or two."""
         places = (replay.row[None] + jnp.array([[1], [2]])) % num_rows
         return replay._replace(
-            observations=replay.observations.at[places, copies].set(newest(observations), unique_indices=True),
-            ages=replay.ages.at[places, copies].set(ages.astype(jnp.uint8), unique_indices=True),
+            observations=replay.observations.at[places, copies[None]].set(newest(observations), unique_indices=True),
+            ages=replay.ages.at[places, copies[None]].set(ages.astype(jnp.uint8), unique_indices=True),
             row=replay.row + moves,
         )
 
@@ -153,7 +153,7 @@ def buffer(environment: Environment, num_copies: int, size: int) -> Buffer:
         if not frames:
             return replay.observations[rows % num_rows, copy]
         back = jnp.arange(frames - 1, -1, -1)
-        before = jnp.minimum(back, replay.ages[rows % num_rows, copy][:, None])
+        before = jnp.minimum(back[None], replay.ages[rows % num_rows, copy][:, None])
         found = replay.observations[(rows[:, None] - before) % num_rows, copy[:, None]]
         return jnp.concatenate([found[:, frame] for frame in range(frames)], axis=-1)
 
