@@ -13,6 +13,7 @@ WHEN: Mapping[str, Mapping[str, str]] = {
         "layernorm": "if you may change the network: a cheap and strong baseline.",
         "layernorm-weight-decay": "if you may change the network and weights grow behind the norms.",
         "muon": "to compare with an optimizer that orthogonalises its updates rather than the weights.",
+        "rmsprop": "to reproduce deep Q-learning on Atari games; give it a learning rate of its own.",
         "adamo": "if an MLP or CNN trained with Adam loses plasticity: the first to try, a few per cent of a step.",
         "adamo-maxmin": "if you may change the activation as well: the strongest on the main job.",
         "gram-penalty": "to compare AdamO with its coupled form.",

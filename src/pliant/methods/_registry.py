@@ -19,6 +19,7 @@ FAMILIES: Mapping[str, tuple[Method, ...]] = {
         networks.LAYERNORM,
         optimizers.LAYERNORM_WEIGHT_DECAY,
         optimizers.MUON,
+        optimizers.RMSPROP,
     ),
     "kernels near isometry": (
         optimizers.ADAMO,

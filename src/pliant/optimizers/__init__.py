@@ -13,6 +13,7 @@ from pliant.optimizers._adamw import ADAMW, LAYERNORM_WEIGHT_DECAY, WEIGHT_DECAY
 from pliant.optimizers._frozen import hold_frozen
 from pliant.optimizers._info import optimizer_info
 from pliant.optimizers._muon import MUON, muon
+from pliant.optimizers._rmsprop import RMSPROP, rmsprop
 from pliant.optimizers._sgd import SGD, sgd
 from pliant.optimizers._soft_reset import SOFT_RESET, SoftResetState, soft_reset
 from pliant.optimizers._task_schedule import CYCLIC_LR, REWARMED_LR, task_schedule
@@ -29,6 +30,7 @@ __all__ = [
     "LAYERNORM_WEIGHT_DECAY",
     "MUON",
     "REWARMED_LR",
+    "RMSPROP",
     "SGD",
     "SOFT_RESET",
     "UPGD",
@@ -46,6 +48,7 @@ __all__ = [
     "hold_frozen",
     "muon",
     "optimizer_info",
+    "rmsprop",
     "scale_by_adam_per_weight",
     "sgd",
     "soft_reset",

@@ -57,7 +57,8 @@ def preset(
 def with_choices(preset: Preset, scale: Scale, choices: Mapping[str, Any], objects: Objects = NO_OBJECTS) -> Config:
     """The configuration of a benchmark with some choices changed.
 
-    The benchmark's settings stay for what is left of its methods and network; other settings are added to them.
+    The benchmark's settings and its grid stay for what is left of its methods and network. Other settings are added; a
+    grid replaces its own.
 
     Args:
       preset: the benchmark.
@@ -74,4 +75,6 @@ def with_choices(preset: Preset, scale: Scale, choices: Mapping[str, Any], objec
     kind = kind_of(published)
     config = dataclasses.replace(published, **{**choices, kind: getattr(published, kind), "settings": ()})
     settings = settings_in_use(published.settings, config, objects)
+    if config.grid == published.grid:
+        config = dataclasses.replace(config, grid=settings_in_use(published.grid, config, objects))
     return dataclasses.replace(config, settings=(*settings, *choices.get("settings", ())))

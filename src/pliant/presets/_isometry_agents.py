@@ -1,0 +1,103 @@
+"""The benchmarks of agents of the AdamO paper."""
+
+from typing import Any
+
+from pliant.presets._preset import preset
+
+_REFERENCE = "Rosseau et al. 2026 (arXiv 2606.09762), section 6.2 and appendix"
+_PPO = (
+    "ppo.epochs=4",
+    "ppo.discount=0.99",
+    "ppo.gae_decay=0.95",
+    "ppo.clip=0.2",
+    "ppo.entropy_strength=0.01",
+    "ppo.value_strength=0.5",
+    "ppo.max_grad_norm=0.5",
+)
+_STRENGTHS = ("adamo.isometry_strength=0.1", "adamo-maxmin.isometry_strength=0.1", "l2-init.strength=0.001")
+
+
+def _at(eps: float, *methods: str) -> tuple[str, ...]:
+    """Settings of Adam's ϵ."""
+    return tuple(f"{method}.eps={eps:g}" for method in methods)
+
+
+_MINATAR_METHODS = ("adam", "adamo", "adamo-maxmin", "l2-init", "nap", "spectral")
+_MINATAR_CPU_METHODS = ("adam", "adamo", "adamo-maxmin", "l2-init", "nap", "redo", "layernorm", "full-reset")
+_MINATAR_NOTES = """\
+Published: Breakout, Asterix, Space Invaders and Freeway in 20 cycles, 15 million steps a game, each cycle in a random
+order, channels permuted at the start of each game; actor and critic with four hidden layers of 64; 2,048 environments ×
+128 steps, 4 epochs of 128 minibatches, GAE decay 0.95, clip 0.2, entropy 0.01, value loss 0.5; eight seeds.
+
+Authors' code: channels padded to 10, 6 actions, a constant learning rate of 2.5e-4, Adam's ϵ = 1e-5, discount 0.99,
+gradients clipped to a global norm of 0.5, a new optimizer state for each game, 128 evaluation episodes every 500,000
+steps, strengths 0.1 of AdamO, 1e-3 of L2 Init and of the spectral penalty, projections of NaP after every update.
+
+Ours: biases in all networks but NaP's, where the authors leave AdamO's out as well; lazy isometry steps every 16
+updates; one order of the games for all seeds; 57 whole rollouts a game, 14.9 million steps.
+
+The scales cpu and smoke play Breakout alone, with its channels permuted in every task. At cpu: 64 environments × 64
+steps, minibatches of 512, 163,840 steps a task, 24 tasks, learning rate 1e-3, five seeds, the optimizer kept; Adam also
+with ϵ = 1e-8. There Adam's policy collapses in some tasks: see the metric dead_phase beside the return.
+"""
+
+_MINATAR: dict[str, Any] = {
+    "environment": "minatar",
+    "agent": "ppo",
+    "network": "mlp",
+    "widths": (64, 64, 64, 64),
+    "methods": _MINATAR_METHODS,
+    "settings": (
+        "minatar.games=breakout,asterix,space-invaders,freeway",
+        "ppo.num_envs=2048",
+        "ppo.rollout_length=128",
+        *_PPO,
+        *_STRENGTHS,
+        "spectral.strength=0.001",
+        "nap.every=1",
+        *_at(1e-5, *_MINATAR_METHODS),
+    ),
+    "learning_rate": 2.5e-4,
+    "batch_size": 2048,
+    "env_steps": 15_000_000,
+    "tasks": 80,
+    "seeds": 8,
+    "optimizer_at_switch": "reset",
+    "eval_episodes": 128,
+    "curve_points": 30,
+}
+_MINATAR_SMALL: dict[str, Any] = {
+    "methods": _MINATAR_CPU_METHODS,
+    "settings": (
+        "minatar.games=breakout",
+        "ppo.num_envs=64",
+        "ppo.rollout_length=64",
+        *_PPO,
+        *_STRENGTHS,
+        "nap.every=1",
+        *_at(1e-5, *_MINATAR_CPU_METHODS[1:]),
+    ),
+    "grid": ("adam.eps=1e-5,1e-8",),
+    "learning_rate": 1e-3,
+    "batch_size": 512,
+    "env_steps": 163_840,
+    "tasks": 24,
+    "seeds": 5,
+    "optimizer_at_switch": "keep",
+    "eval_episodes": 8,
+    "curve_points": 4,
+}
+
+PRESETS = (
+    preset(
+        "isometry/continual-minatar",
+        "PPO in four MinAtar games, one after the other for 20 cycles, with permuted channels",
+        f"{_REFERENCE} B.5",
+        _MINATAR_NOTES,
+        paper=_MINATAR,
+        cpu=_MINATAR_SMALL,
+        smoke=_MINATAR_SMALL
+        | {"methods": ("adam", "adamo"), "grid": (), "tasks": 2, "seeds": 2, "env_steps": 40_960, "curve_points": 2}
+        | {"eval_episodes": 4},
+    ),
+)
