@@ -59,8 +59,8 @@ def test_every_block_runs_alone(block, tmp_path, monkeypatch):
     """In a folder with the method of one's own, and nothing else."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    Path("my_methods.py").write_text(_own_method())
-    for module in ("torch", "equinox"):
+    _write_own_files()
+    for module in ("torch", "equinox", "gymnax", "gymnasium"):
         if f"import {module}" in block:
             pytest.importorskip(module)
     exec(block, {})
@@ -110,6 +110,13 @@ def _own_method():
     return block
 
 
+def _write_own_files():
+    """Those that commands name, as the documents have them."""
+    Path("my_methods.py").write_text(_own_method())
+    (block,) = (block for block in _blocks("docs/agents.md") if "Environment(" in block)
+    Path("my_environments.py").write_text(block)
+
+
 def test_the_method_of_ones_own(tmp_path):
     (tmp_path / "my_methods.py").write_text(_own_method())
     assert find(f"{tmp_path}/my_methods.py:heavy_ball").name == "heavy-ball"
@@ -135,7 +142,7 @@ def test_every_run_is_understood(words, tmp_path, monkeypatch):
         return plan
 
     monkeypatch.chdir(tmp_path)
-    Path("my_methods.py").write_text(_own_method())
+    _write_own_files()
     for name in ("make_plan", "plan_suited"):
         monkeypatch.setattr(problems, name, on_digits(getattr(problems, name)))
     assert cli.main(words) == cli.USER_ERROR

@@ -125,6 +125,13 @@ def test_benchmarks_say_what_each_choice_means(capsys, monkeypatch):
         assert text in shown
 
 
+def test_options_stand_as_they_are_set(capsys):
+    """Lists without brackets; flags with the defaults of the problem's own runs."""
+    text = _shown(capsys, "atari")
+    assert text.rstrip().endswith("such as --set atari.games=pong")
+    assert "│ --tasks            │ 1 " in text
+
+
 def test_every_benchmark_is_explained(capsys):
     for name in PRESETS:
         assert f"benchmark {name}\n" in _shown(capsys, name)

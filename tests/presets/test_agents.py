@@ -21,6 +21,7 @@ CNN = ("cnn", (256, 256))
 PUBLISHED = (
     {
         "isometry/continual-minatar": ("minatar", "ppo", None, 15_000_000, 80, 8, 2048, 2.5e-4, "mlp", (64,) * 4),
+        "isometry/continual-octax": ("octax", "ppo", None, 5_000_000, 24, 8, 512, 5e-4, "octax-cnn", (64,) * 4),
         "lyle/interventions/mlp": ON_CIFAR,
         "lyle/interventions/cnn": (*ON_CIFAR[:8], *CNN),
         "lyle/interventions/resnet18": (*ON_CIFAR[:8], "resnet18", None),
@@ -158,6 +159,25 @@ def test_the_grid_goes_with_its_method():
     assert with_choices(preset, "cpu", choices | {"methods": ("adamo", "redo")}).grid == ()
     own = ("adamo.isometry_strength=0.1,1",)
     assert with_choices(preset, "cpu", choices | {"methods": ("adamo",), "grid": own}).grid == own
+
+
+def test_continual_octax():
+    """24 games are three cycles of eight; 512 × 32 steps are 32 minibatches of 512, and 305 fit into a game."""
+    name = "isometry/continual-octax"
+    config = _paper(name)
+    assert (config.optimizer_at_switch, config.eval_episodes, config.curve_points) == ("reset", 128, 20)
+    assert config.methods == ("adam", "adamo", "adamo-maxmin")
+    assert _settings(name) == PPO | ISOMETRY | {
+        "octax.games": "brix,submarine,filter,tank,blinky,missile,ufo,wipe_off",
+        "ppo.num_envs": "512",
+        "ppo.rollout_length": "32",
+        "ppo.trunk": "shared",
+        "ppo.grad_clip": "elementwise",
+        **{f"{method}.eps": "1e-08" for method in config.methods},
+    }
+    plan = _plan(name, "paper")
+    assert _updates(plan) == 305 * 4 * 32
+    assert plan.record.configuration["environment"]["input_shape"] == [32, 64, 4]
 
 
 MDPS = [name for name in OF_AGENTS if _paper(name).environment == "classification-mdp"]

@@ -117,6 +117,7 @@ WHEN: Mapping[str, Mapping[str, str]] = {
         "cnn": "for images; its layers, channels and norms can all be set.",
         "lyle-cnn": "to reproduce Lyle et al. 2023.",
         "kumar-cnn": "to reproduce Kumar et al. (L2 Init).",
+        "octax-cnn": "for the games of octax; actor and critic may share its convolutions.",
         "resnet18": "for batch normalisation and depth; some forty times as expensive as cnn.",
         "vit": "for attention over the patches of images.",
         "lyle-vit": "to reproduce Lyle et al. 2023.",

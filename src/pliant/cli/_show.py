@@ -21,7 +21,7 @@ from pliant.methods import METHODS, defaults, find, option_meanings, split_spec
 from pliant.networks import NETWORKS
 from pliant.presets import PRESETS, SCALES
 from pliant.results import RunFolder
-from pliant.rl import AGENTS
+from pliant.rl import AGENTS, AgentConfig
 from pliant.rl.environments import ENVIRONMENTS
 from pliant.settings import description, meanings, options, plain_text
 from pliant.streams import DATASETS, STREAMS, TRANSITIONS
@@ -113,7 +113,8 @@ def _explain_factory(kind: str, factories: Mapping[str, Callable[..., Any]]) -> 
             print_paragraph(text)
         _print_when(kind, name)
         values = {key: option.default for key, option in options(factory).items()}
-        _print_options(values, meanings(factory), f"--set {name}.OPTION=VALUE", f"--set {name}.")
+        config = AgentConfig if kind in ("environment", "agent") else RunConfig
+        _print_options(values, meanings(factory), f"--set {name}.OPTION=VALUE", f"--set {name}.", config)
 
     return explain
 
@@ -180,7 +181,13 @@ def _print_when(kind: str, name: str, of: str = "it") -> None:
     print_paragraph(f"Use {of} {WHEN[kind][name]}")
 
 
-def _print_options(values: Mapping[str, Any], known: Mapping[str, str], how: str, before: str) -> None:
+def _print_options(
+    values: Mapping[str, Any],
+    known: Mapping[str, str],
+    how: str,
+    before: str,
+    config: type[RunConfig | AgentConfig] = RunConfig,
+) -> None:
     """Prints a table of options; those that are flags of a run go by the flag.
 
     Args:
@@ -188,19 +195,20 @@ def _print_options(values: Mapping[str, Any], known: Mapping[str, str], how: str
       known: meanings by name.
       how: how an option is set.
       before: what stands before the name of an option there.
+      config: what has the flags.
     """
     if not values:
         return
     table = Table("option", "default", "meaning")
     for key, value in values.items():
         if key in _FLAGS:
-            _add_run_option(table, _FLAGS[key])
+            _add_run_option(table, _FLAGS[key], config)
         else:
-            table.add_row(*map(escape, (key, str(value), known.get(key, ""))))
+            table.add_row(*map(escape, (key, _text(value, ","), known.get(key, ""))))
     print_table(table)
     settable = [key for key in values if key not in _FLAGS]
     if settable:
-        print_line(f"Set with {how}, such as {before}{settable[0]}={values[settable[0]]}")
+        print_line(f"Set with {how}, such as {before}{settable[0]}={_text(values[settable[0]], ',')}")
 
 
 def _print_run_options(*names: str) -> None:
@@ -211,14 +219,14 @@ def _print_run_options(*names: str) -> None:
     print_table(table)
 
 
-def _add_run_option(table: Table, name: str) -> None:
-    default = _text(getattr(RunConfig, name))
-    table.add_row(*map(escape, (f"--{name.replace('_', '-')}", default, _field_meanings(RunConfig)[name])))
+def _add_run_option(table: Table, name: str, config: type[RunConfig | AgentConfig] = RunConfig) -> None:
+    default = _text(getattr(config, name))
+    table.add_row(*map(escape, (f"--{name.replace('_', '-')}", default, _field_meanings(config)[name])))
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, between: str = " ") -> str:
     """A value as it is written on the command line."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return between.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _field_meanings(kind: type) -> dict[str, str]:

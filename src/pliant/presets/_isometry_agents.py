@@ -88,6 +88,48 @@ _MINATAR_SMALL: dict[str, Any] = {
     "curve_points": 4,
 }
 
+_OCTAX_METHODS = ("adam", "adamo", "adamo-maxmin")
+_OCTAX_NOTES = """\
+Published: brix, submarine, filter, tank, blinky, missile, ufo and wipe_off in this order, three cycles of 5 million
+steps a game; PPO with convolutions that actor and critic share.
+
+Authors' code: 512 environments × 32 steps, 4 epochs of 32 minibatches, learning rate 5e-4, Adam's ϵ = 1e-8, discount
+0.99, GAE decay 0.95, clip 0.2, entropy 0.01, value loss 0.5; every entry of a gradient clamped to [−0.5, 0.5], which
+may not be meant: --set ppo.grad_clip=global is the usual form; a new optimizer state for each game; 32, 64 and 64
+channels, then four dense layers of 64 for each head; 128 evaluation episodes every 250,000 steps; AdamO with strength
+0.1; two seeds.
+
+Ours: eight seeds; channels last, and actions beyond those of a game do nothing, where the authors' press its first key
+(--set octax.compat=true for theirs); biases in all networks; lazy isometry steps every 16 updates; 305 whole rollouts
+a game. At the scales cpu and smoke: fewer games, environments and steps.
+"""
+_OCTAX: dict[str, Any] = {
+    "environment": "octax",
+    "agent": "ppo",
+    "network": "octax-cnn",
+    "widths": (64, 64, 64, 64),
+    "methods": _OCTAX_METHODS,
+    "settings": (
+        "octax.games=brix,submarine,filter,tank,blinky,missile,ufo,wipe_off",
+        "ppo.num_envs=512",
+        "ppo.rollout_length=32",
+        "ppo.trunk=shared",
+        "ppo.grad_clip=elementwise",
+        *_PPO,
+        *_STRENGTHS[:2],
+        *_at(1e-8, *_OCTAX_METHODS),
+    ),
+    "learning_rate": 5e-4,
+    "batch_size": 512,
+    "env_steps": 5_000_000,
+    "tasks": 24,
+    "seeds": 8,
+    "optimizer_at_switch": "reset",
+    "eval_episodes": 128,
+    "curve_points": 20,
+}
+_OCTAX_SMALL = ("ppo.trunk=shared", "ppo.grad_clip=elementwise", *_PPO, *_STRENGTHS[:1])
+
 PRESETS = (
     preset(
         "isometry/continual-minatar",
@@ -99,5 +141,39 @@ PRESETS = (
         smoke=_MINATAR_SMALL
         | {"methods": ("adam", "adamo"), "grid": (), "tasks": 2, "seeds": 2, "env_steps": 40_960, "curve_points": 2}
         | {"eval_episodes": 4},
+    ),
+    preset(
+        "isometry/continual-octax",
+        "PPO with convolutions in eight arcade games of Octax, one after the other for three cycles",
+        f"{_REFERENCE} B.6",
+        _OCTAX_NOTES,
+        paper=_OCTAX,
+        cpu={
+            "methods": ("adam", "adamo"),
+            "settings": ("octax.games=brix,submarine", "ppo.num_envs=32", "ppo.rollout_length=32", *_OCTAX_SMALL),
+            "batch_size": 128,
+            "env_steps": 65_536,
+            "tasks": 4,
+            "seeds": 1,
+            "eval_episodes": 4,
+            "curve_points": 2,
+        },
+        smoke={
+            "methods": ("adam",),
+            "settings": (
+                "octax.games=brix,submarine",
+                "octax.max_episode_steps=200",
+                "ppo.num_envs=8",
+                "ppo.rollout_length=32",
+                *_OCTAX_SMALL,
+            ),
+            "widths": (32,),
+            "batch_size": 64,
+            "env_steps": 512,
+            "tasks": 2,
+            "seeds": 1,
+            "eval_episodes": 2,
+            "curve_points": 1,
+        },
     ),
 )
