@@ -207,7 +207,7 @@ def test_mdps_on_two_cores(variant):
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet18", "vit"])
 def test_interventions(name):
     config, settings = _paper(f"lyle/interventions/{name}"), _settings(f"lyle/interventions/{name}")
-    everywhere = {"adam", "head-reset", "optimizer-reset", "l2", "shrink-perturb"}
+    everywhere = {"adam", "two-hot", "head-reset", "optimizer-reset", "l2", "shrink-perturb"}
     assert set(config.methods) == everywhere | (
         {"layernorm", "spectral-norm-layer"} if name in ("mlp", "cnn") else set()
     )
