@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pliant.errors import UserError
+from pliant.rl import view
 from pliant.rl.environments import ENVIRONMENTS, minatar
 from pliant.settings import cast, options
 from pliant.types import World
@@ -61,6 +62,11 @@ def stepper(name, **options):
     return jax.jit(jax.vmap(game(name, **options).step, (0, 0, 0, None)))
 
 
+def channels(boards, number=10):
+    """The channels of stored observations."""
+    return np.asarray(boards)[..., None] >> np.arange(number) & 1 > 0
+
+
 def some_states(name):
     """States of many moments of the game, and their keys."""
     _, before, _, _, _, keys = played(name)
@@ -77,7 +83,8 @@ def test_lockstep_with_the_original(name):
     original, native = original_minatar.original(name), CHANNELS[name]
     minimal = original.minimal_action_set()
     assert (len(original.channels), len(minimal)) == (native, ACTIONS[name])
-    observations, before, actions, after, outcome, keys = played(name)
+    boards, before, actions, after, outcome, keys = played(name)
+    observations, ends = channels(boards), channels(outcome.observation)
     for place in np.ndindex(STEPS, COPIES):
         state, then, end = (jax.tree.map(lambda leaf, at=place: leaf[at], each) for each in (before, after, outcome))
         original_minatar.put(name, original, state)
@@ -86,9 +93,9 @@ def test_lockstep_with_the_original(name):
         action = actions[place]
         assert original.act(minimal[action] if action < len(minimal) else 0) == (end.reward, end.terminated)
         if not (name == "seaquest" and end.terminated):
-            assert np.array_equal(original.state(), end.observation[:, :, :native])
+            assert np.array_equal(original.state(), ends[place][:, :, :native])
     assert not observations[..., native:].any()
-    assert not outcome.observation[..., native:].any()
+    assert not ends[..., native:].any()
     assert not outcome.truncated.any()
     assert outcome.terminated.any() == (name != "freeway")
 
@@ -100,9 +107,11 @@ def test_the_inverse_permutation_recovers_the_games_own_channels(name):
     actions = jnp.arange(len(keys)) % 6
     order = np.random.default_rng(0).permutation(10)
     plain, permuted = (stepper(name)(keys, states, actions, world(each)) for each in (range(10), order))
-    assert plain[1].observation.any()
-    np.testing.assert_array_equal(permuted[1].observation[..., np.argsort(order)], plain[1].observation)
-    np.testing.assert_array_equal(permuted[1].observation.sum(-1), plain[1].observation.sum(-1))
+    own, seen = (channels(outcome.observation) for _, outcome in (plain, permuted))
+    assert own.any()
+    np.testing.assert_array_equal(seen, own[..., order])
+    np.testing.assert_array_equal(seen[..., np.argsort(order)], own)
+    np.testing.assert_array_equal(seen.sum(-1), own.sum(-1))
     for one, other in zip(
         *(jax.tree.leaves((state, outcome[1:])) for state, outcome in (plain, permuted)), strict=True
     ):
@@ -123,9 +132,12 @@ def test_actions_that_the_game_lacks_do_nothing(name):
 def test_specification(name):
     environment = game(name)
     observations, before, _, after, outcome, _ = played(name)
+    inputs = view(environment, jnp.asarray(observations[3]), world())
+    assert inputs.dtype == jnp.float32
+    np.testing.assert_array_equal(inputs, channels(observations[3]))
     assert (environment.name, environment.num_actions) == (name, 6)
-    assert environment.observation == jax.ShapeDtypeStruct((10, 10, 10), jnp.bool_)
-    assert observations.dtype == outcome.observation.dtype == bool
+    assert environment.observation == jax.ShapeDtypeStruct((10, 10), jnp.uint16)
+    assert observations.dtype == outcome.observation.dtype == np.uint16
     assert outcome.reward.dtype == np.float32
     assert environment.dead_below == (0.5 if name == "breakout" else None)
     one, other = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), each) for each in (before, after))
@@ -289,7 +301,7 @@ def test_every_task_has_a_permutation_of_its_own():
 def test_one_game_for_ever():
     stream = minatar(num_tasks=3, games=("freeway",), num_channels=7)
     assert [stream.environments[stream.which(index)].name for index in range(3)] == ["freeway"] * 3
-    assert (stream.observation.shape, stream.num_actions) == ((10, 10, 7), 6)
+    assert (stream.inputs.shape, stream.num_actions) == ((10, 10, 7), 6)
     assert minatar(games="freeway").environments[0].name == "freeway"
 
 

@@ -1,17 +1,19 @@
 """Continual MinAtar: small Atari games one after the other, with their channels permuted for each task."""
 
+import functools
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, UInt16
+from jaxtyping import Array, Float, Int, UInt16
 
 from pliant.errors import UserError, require_choice, require_range, require_whole, unknown_name
 from pliant.rl.environments._gymnax import from_gymnax
 from pliant.types import Environment, EnvironmentStream, Key, Outcome, State, World
 
+Board: TypeAlias = UInt16[Array, "10 10"]
 GAMES = ("breakout", "asterix", "space-invaders", "freeway")
 """The games of the AdamO paper."""
 _NUM_ACTIONS = 6
@@ -37,10 +39,12 @@ def minatar(
 
     .. math:: o_{ijc} = x_{ij\pi_t(c)}
 
-    Observations o are bool (10, 10, `num_channels`): the game's own channels, then empty ones, and of all of them the
-    permutation :math:`\pi_t`. It is drawn for each task and seed, and is the same in training and evaluation. Actions
-    are 0 to 5: the game's own, which are 3, 5, 4, 3 and 6 in the order of `games` below, then some that do nothing, as
-    action 0 does.
+    The network sees o, float32 (10, 10, `num_channels`) of 0 and 1: the game's own channels, then empty ones, all of
+    them permuted by :math:`\pi_t`, which is drawn for each task and seed and is the same in training and evaluation.
+    An observation is stored in 200 bytes, as a board of bits: bit c of a cell is channel c.
+
+    Actions are 0 to 5: the game's own, which are 3, 5, 4, 3 and 6 in the order of `games` below, then some that do
+    nothing, as action 0 does.
 
     Episodes end with the game, or are truncated: after 1,000 steps, of Freeway after 2,500. Games become harder within
     an episode, as in the original.
@@ -68,7 +72,7 @@ def minatar(
       ['space-invaders', 'breakout', 'asterix', 'freeway']
       >>> stream.task(jax.random.key(0), 1).tolist()
       [0, 3, 9, 5, 1, 8, 4, 6, 2, 7]
-      >>> stream.observation.shape, stream.num_actions
+      >>> stream.inputs.shape, stream.num_actions
       ((10, 10, 10), 6)
 
     References:
@@ -137,25 +141,28 @@ def _game(name: str, num_channels: int) -> Environment:
     """One game with the observations and actions of all."""
     native = _native(name)
 
-    def seen(board: UInt16[Array, "10 10"], order: Int[Array, " channels"]) -> Bool[Array, "10 10 channels"]:
-        """Channels by order; those that the game lacks are bits that are never set."""
-        masks = jnp.left_shift(jnp.uint16(1), order.astype(jnp.uint16))
-        return (board[:, :, None] & masks[None, None]) > 0
+    def permuted(board: Board, order: Int[Array, " channels"]) -> Board:
+        """Bit c of a cell is the game's channel order[c]; channels that the game lacks are never set."""
+        channels = np.arange(_NUM_CHANNELS[name])
+        powers = np.left_shift(1, np.arange(num_channels))
+        moved = jnp.sum((channels[:, None] == order[None]) * powers[None], axis=1).astype(jnp.uint16)
+        parts = [jnp.where((board & (1 << k)) > 0, moved[k], jnp.uint16(0)) for k in channels]
+        return functools.reduce(jnp.bitwise_or, parts)
 
-    def reset(key: Key, world: World) -> tuple[State, Bool[Array, "10 10 channels"]]:
+    def reset(key: Key, world: World) -> tuple[State, Board]:
         state, board = native.reset(key, world)
-        return state, seen(board, world.task)
+        return state, permuted(board, world.task)
 
     def step(key: Key, state: State, action: Int[Array, ""], world: World) -> tuple[State, Outcome]:
         state, outcome = native.step(key, state, jnp.where(action < native.num_actions, action, 0), world)
-        return state, outcome._replace(observation=seen(outcome.observation, world.task))
+        return state, outcome._replace(observation=permuted(outcome.observation, world.task))
 
-    return native._replace(
-        observation=jax.ShapeDtypeStruct((10, 10, num_channels), jnp.bool_),
-        num_actions=_NUM_ACTIONS,
-        reset=reset,
-        step=step,
-    )
+    def view(board: Board, world: World) -> Float[Array, "10 10 channels"]:
+        del world
+        masks = np.left_shift(1, np.arange(num_channels)).astype(np.uint16)
+        return ((board[:, :, None] & masks[None, None]) > 0).astype(jnp.float32)
+
+    return native._replace(num_actions=_NUM_ACTIONS, reset=reset, step=step, view=view)
 
 
 class _Stuck(NamedTuple):
