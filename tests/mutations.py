@@ -56,6 +56,19 @@ MUTATIONS = {
         "(update.astype(step.dtype) + step)",
     ),
     "torch-adamo-ascends": Mutation("torch/_adamo.py", "weight.copy_(weight - step)", "weight.copy_(weight + step)"),
+    "octax-limit-ends": Mutation(
+        "rl/environments/_octax.py", "(state.time >= limit) & ~terminated", "(state.time >= limit)"
+    ),
+    "octax-sprites-wrap": Mutation(
+        "rl/environments/_octax.py",
+        "jnp.where(column < _WORD, _left(pixels, _WIDE - 8 - column), _right(at_left, column - _WORD))",
+        "_right(at_left, column - _WORD)",
+    ),
+    "branches-read-one-dense": Mutation(
+        "networks/_cnn.py",
+        "behind = [path + first for path in paths.values()]",
+        "behind = [min(paths.values()) + first]",
+    ),
     "sparse-mdp-stays": Mutation(
         "rl/environments/_classification_mdp.py",
         "jnp.where(is_right, (latent.state + 1) % num_states, state)",
