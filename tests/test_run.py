@@ -182,7 +182,11 @@ def _without_default(input_shape, num_outputs, *, wide):
 @pytest.mark.parametrize(
     ("problem", "choices", "message"),
     [
-        ("random-labels", {"stream": "random-labels"}, "got a problem and a stream; wanted one of them"),
+        (
+            "random-labels",
+            {"stream": "random-labels"},
+            "got several problems: a stream, environments; wanted one of them",
+        ),
         (
             None,
             {"seed": 3},

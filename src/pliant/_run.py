@@ -102,7 +102,9 @@ def run(
     known = {field.name for field in dataclasses.fields(base)} - set(_KINDS.values())
     unknown = [choice for choice in choices if choice not in known]
     if unknown:
-        raise unknown_name("choice", unknown[0], known, do=f"See {type(base).__module__.rpartition('.')[0]}.")
+        raise unknown_name(
+            "choice", unknown[0], known, do=f"See {type(base).__module__.rpartition('.')[0]}.{type(base).__name__}."
+        )
     if isinstance(asked_for, Stream | EnvironmentStream):
         choices = {"tasks": asked_for.num_tasks} | choices
     asked = {"method": methods, kind: None if benchmark else asked_for, "network": network, "diagnostic": diagnostics}

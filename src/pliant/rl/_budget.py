@@ -25,7 +25,7 @@ class Budget(NamedTuple):
 
         Example:
           >>> Budget(100, 10, curve_points=3).points(20, every=4)(0)
-          [8, 12, 20]
+          [8, 16, 20]
         """
         if self.curve_points == 1:
             return None

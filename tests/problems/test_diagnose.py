@@ -10,8 +10,9 @@ import pliant
 from pliant import cli
 from pliant.diagnostics import DIAGNOSTICS
 from pliant.errors import UserError
+from pliant.problems import diagnose_run
 from pliant.results import RunFolder
-from pliant.supervised import RunConfig, diagnose_run, make_plan, run
+from pliant.supervised import RunConfig, make_plan, run
 from pliant.training import due
 from pliant.types import Diagnostic, Measured
 
