@@ -19,6 +19,7 @@ CHANNELS = {"breakout": 4, "asterix": 4, "space-invaders": 6, "freeway": 7, "sea
 ACTIONS = {"breakout": 3, "asterix": 5, "space-invaders": 4, "freeway": 3, "seaquest": 6}
 GAMES = ["breakout", "asterix", *(pytest.param(name, marks=pytest.mark.whole) for name in list(CHANNELS)[2:])]
 COPIES, STEPS = 16, 80
+MOMENTS = 4 * STEPS
 
 
 @functools.cache
@@ -74,30 +75,113 @@ def some_states(name):
     return jax.random.wrap_key_data(jnp.asarray(keys[:, :4].reshape(-1, 2))), states
 
 
-@pytest.mark.parametrize("name", GAMES)
-def test_lockstep_with_the_original(name):
-    """1,280 steps. Where Seaquest has ended, gymnax shows another oxygen gauge; other differences are tested below."""
+def assert_as_original(name, state, action, after, outcome, key):
+    """One step of one copy. Where Seaquest has ended, gymnax has surfaced and filled up the oxygen."""
+    import original_minatar
+
+    game, native = _original(name), CHANNELS[name]
+    minimal = game.minimal_action_set()
+    original_minatar.put(name, game, state)
+    original_minatar.dictate(name, game, state, after, key)
+    assert game.act(minimal[action] if action < len(minimal) else 0) == (outcome.reward, outcome.terminated)
+    seen = channels(outcome.observation)
+    assert not seen[:, :, native:].any()
+    if not (name == "seaquest" and outcome.terminated):
+        assert np.array_equal(game.state(), seen[:, :, :native])
+        assert original_minatar.get(name, game) == original_minatar.plain(name, after)
+
+
+@functools.cache
+def _original(name):
     pytest.importorskip("minatar")
     import original_minatar
 
-    original, native = original_minatar.original(name), CHANNELS[name]
-    minimal = original.minimal_action_set()
-    assert (len(original.channels), len(minimal)) == (native, ACTIONS[name])
+    game = original_minatar.original(name)
+    assert (len(game.channels), len(game.minimal_action_set())) == (CHANNELS[name], ACTIONS[name])
+    return game
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_lockstep_with_the_original(name):
+    """1,280 steps of play."""
     boards, before, actions, after, outcome, keys = played(name)
-    observations, ends = channels(boards), channels(outcome.observation)
     for place in np.ndindex(STEPS, COPIES):
         state, then, end = (jax.tree.map(lambda leaf, at=place: leaf[at], each) for each in (before, after, outcome))
-        original_minatar.put(name, original, state)
-        assert np.array_equal(original.state(), observations[place][:, :, :native])
-        original_minatar.dictate(name, original, state, then, jax.random.wrap_key_data(keys[place]))
-        action = actions[place]
-        assert original.act(minimal[action] if action < len(minimal) else 0) == (end.reward, end.terminated)
-        if not (name == "seaquest" and end.terminated):
-            assert np.array_equal(original.state(), ends[place][:, :, :native])
-    assert not observations[..., native:].any()
-    assert not ends[..., native:].any()
+        key = jax.random.wrap_key_data(keys[place])
+        assert_as_original(name, state, actions[place], then, end, key)
+        if state.time:
+            assert np.array_equal(boards[place], outcome.observation[place[0] - 1, place[1]])
+        else:
+            assert np.array_equal(channels(boards[place])[:, :, : CHANNELS[name]], _shown(name, state))
     assert not outcome.truncated.any()
     assert outcome.terminated.any() == (name != "freeway")
+
+
+def _shown(name, state):
+    import original_minatar
+
+    original_minatar.put(name, _original(name), state)
+    return _original(name).state()
+
+
+@pytest.mark.parametrize("name", list(CHANNELS)[:4])
+def test_lockstep_from_rare_states(name):
+    """Which random play does not reach: the last alien, aliens that land, walls without bricks, eight entities."""
+    keys, states = jax.random.split(jax.random.key(0), MOMENTS), rare(name, np.random.default_rng(0))
+    actions = np.random.default_rng(1).integers(0, 6, MOMENTS)
+    after, outcome = stepper(name)(keys, jax.tree.map(jnp.asarray, states), jnp.asarray(actions), world())
+    after, outcome = jax.tree.map(np.asarray, (after, outcome))
+    for place in range(MOMENTS):
+        state, then, end = (jax.tree.map(lambda leaf, at=place: leaf[at], each) for each in (states, after, outcome))
+        assert_as_original(name, state, actions[place], then, end, keys[place])
+    assert outcome.reward.any()
+    assert outcome.terminated.any() == (name != "freeway")
+
+
+def rare(name, rng):
+    """States of which every part is drawn by itself."""
+    number = MOMENTS
+
+    def whole(low, high):
+        return rng.integers(low, high, number, dtype=np.int32)
+
+    state, _ = jax.eval_shape(game(name).reset, jax.random.key(0), world())
+    states = jax.tree.map(lambda leaf: np.zeros((number, *leaf.shape), leaf.dtype), state).replace(time=whole(1, 900))
+
+    if name == "breakout":
+        bricks = np.zeros((number, 10, 10), np.float32)
+        bricks[:, 1:4] = rng.random((number, 3, 10)) < rng.choice([0, 0.1, 0.8], (number, 1, 1))
+        places = {field: whole(0, 10) for field in ("ball_x", "last_x", "last_y", "pos")}
+        fields = {"ball_y": whole(0, 9), "ball_dir": whole(0, 4), "brick_map": bricks, "strike": whole(0, 2) > 0}
+        return states.replace(**places, **fields)
+    if name == "asterix":
+        level, filled = whole(0, 9), rng.random((number, 8)) < rng.choice([0.3, 0.9, 1], (number, 1))
+        entities = rng.integers(0, 2, (number, 8, 5), dtype=np.int32)
+        entities[:, :, 0], entities[:, :, 1] = rng.integers(0, 10, (number, 8)), np.arange(1, 9)
+        entities[:, :, 4] = 1
+        timers = {"spawn_timer": whole(0, 3), "move_timer": whole(0, 2), "ramp_timer": whole(-1, 2)}
+        speeds = {"spawn_speed": 10 - level, "move_speed": 5 - level // 2, "ramp_index": level}
+        fields = {"entities": entities * filled[:, :, None], "player_x": whole(0, 10), "player_y": whole(1, 9)}
+        return states.replace(**timers, **speeds, **fields)
+    if name == "space-invaders":
+        boards = rng.random((3, number, 10, 10)) < rng.choice([0.01, 0.05, 0.4], (3, number, 1, 1))
+        boards[2, np.arange(number), whole(0, 10), whole(0, 10)] = True
+        boards[0] |= boards[2] & (rng.random((number, 1, 1)) < 0.1)  # all aliens are shot at once
+        boards[0] = np.roll(boards[0], 1, axis=1)
+        boards[0, :, 0] = False
+        timers = {field: whole(0, 3) for field in ("alien_move_timer", "alien_shot_timer", "shot_timer")}
+        fields = dict(zip(("f_bullet_map", "e_bullet_map", "alien_map"), boards, strict=True))
+        interval = {"enemy_move_interval": whole(6, 13), "ramp_index": whole(0, 7)}
+        turns = {"alien_dir": 2 * whole(0, 2) - 1, "ramping": np.ones(number, bool)}
+        return states.replace(**timers, **fields, **interval, **turns, pos=whole(0, 10))
+    speed = rng.integers(1, 6, (number, 8)) * rng.choice([-1, 1], (number, 8))
+    cars = [
+        rng.integers(0, 10, (number, 8)),
+        np.tile(np.arange(1, 9), (number, 1)),
+        rng.integers(0, 2, (number, 8)),
+        speed,
+    ]
+    return states.replace(cars=np.stack(cars, -1).astype(np.int32), pos=whole(1, 10), move_timer=whole(0, 2))
 
 
 @pytest.mark.parametrize("name", GAMES)

@@ -19,6 +19,8 @@ from pliant.types import Key
 
 Board: TypeAlias = UInt16[Array, "10 10"]
 _CELLS = np.arange(10)
+_ALIENS = (_CELLS < 4)[:, None] & (_CELLS >= 2)[None] & (_CELLS < 8)[None]
+"""Where those of Space Invaders begin."""
 
 
 def _cell(row: Any, column: Any) -> Bool[Array, "10 10"]:
@@ -100,7 +102,56 @@ def spawned(key: Key, entities: Int[Array, "8 5"]) -> Int[Array, "8 5"]:
 
 
 class SpaceInvaders(space_invaders.MinSpaceInvaders):
-    """Space Invaders."""
+    """Space Invaders; the boards of its state are bool."""
+
+    def step_env(
+        self, key: Key, state: space_invaders.EnvState, action: Int[Array, ""], params: space_invaders.EnvParams
+    ) -> tuple[Board, space_invaders.EnvState, Float[Array, ""], Bool[Array, ""], dict[str, Any]]:
+        """Moves the player, all bullets, then the aliens; those who meet a bullet are gone."""
+        del key
+        action = self.action_set[action]
+        fires = (action == 5) & (state.shot_timer == 0)
+        pos = jnp.clip(state.pos + (action == 3) - (action == 1), 0, 9)
+        here = pos == _CELLS
+        ours = jnp.pad(state.f_bullet_map[1:], ((0, 1), (0, 0))) | (fires & _cell(8, pos))
+        theirs = jnp.pad(state.e_bullet_map[:-1], ((1, 0), (0, 0)))
+
+        aliens, to_left, moves = state.alien_map, state.alien_dir < 0, state.alien_move_timer == 0
+        turns = jnp.any(jnp.where(to_left, aliens[:, 0], aliens[:, 9]))
+        aside = jnp.where(to_left, jnp.roll(aliens, -1, axis=1), jnp.roll(aliens, 1, axis=1))
+        moved = jnp.where(moves, jnp.where(turns, jnp.roll(aliens, 1, axis=0), aside), aliens)
+        has_landed = moves & turns & jnp.any(aliens[9])
+        terminal = has_landed | jnp.any((theirs[9] | aliens[9] | moved[9]) & here)
+        fewest = jnp.minimum(jnp.sum(aliens), state.enemy_move_interval)
+
+        shoots = state.alien_shot_timer == 0
+        theirs = theirs | (shoots & nearest(moved, pos))
+        killed = moved & ours
+        left = moved & ~killed
+        is_cleared = ~jnp.any(left)
+        ramps = (is_cleared & state.ramping & (state.enemy_move_interval > 6)).astype(jnp.int32)
+        state = state.replace(
+            pos=pos,
+            f_bullet_map=ours & ~killed,
+            e_bullet_map=theirs,
+            alien_map=jnp.where(is_cleared, _ALIENS, left),
+            alien_dir=jnp.where(moves & turns, -state.alien_dir, state.alien_dir),
+            enemy_move_interval=state.enemy_move_interval - ramps,
+            alien_move_timer=jnp.where(moves, fewest, state.alien_move_timer) - 1,
+            alien_shot_timer=jnp.where(shoots, params.enemy_shot_interval, state.alien_shot_timer) - 1,
+            ramp_index=state.ramp_index + ramps,
+            shot_timer=jnp.maximum(jnp.where(fires, params.shot_cool_down, state.shot_timer) - 1, 0),
+            time=state.time + 1,
+            terminal=terminal,
+        )
+        return self.get_obs(state), state, jnp.sum(killed).astype(jnp.float32), terminal, {}
+
+    def reset_env(self, key: Key, params: space_invaders.EnvParams) -> tuple[Board, space_invaders.EnvState]:
+        """As in gymnax."""
+        _, state = super().reset_env(key, params)
+        boards = {name: getattr(state, name) > 0 for name in ("f_bullet_map", "e_bullet_map", "alien_map")}
+        state = state.replace(**boards)
+        return self.get_obs(state), state
 
     def get_obs(self, state: space_invaders.EnvState, params: Any = None, key: Any = None) -> Board:
         """Cannon, aliens, aliens that go left, and right, the player's bullets, theirs."""
@@ -108,6 +159,14 @@ class SpaceInvaders(space_invaders.MinSpaceInvaders):
         aliens, to_left = state.alien_map > 0, jnp.asarray(state.alien_dir) < 0
         boards = _cell(9, state.pos), aliens, aliens & to_left, aliens & ~to_left
         return _packed(*boards, state.f_bullet_map > 0, state.e_bullet_map > 0)
+
+
+def nearest(aliens: Bool[Array, "10 10"], pos: Int[Array, ""]) -> Bool[Array, "10 10"]:
+    """The lowest alien of the column nearest to the player, of two the left one; no cell if there is no alien."""
+    columns = jnp.any(aliens, axis=0)
+    column = jnp.argmin(jnp.where(columns, 2 * jnp.abs(_CELLS - pos) + (pos < _CELLS), 99))
+    there = aliens & (column == _CELLS)[None]
+    return there & (jnp.max(jnp.where(there, _CELLS[:, None], -1)) == _CELLS)[:, None]
 
 
 class Freeway(freeway.MinFreeway):
