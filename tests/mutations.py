@@ -198,6 +198,33 @@ MUTATIONS = {
     "host-restarts-all-stacks": Mutation(
         "rl/environments/_host.py", "jnp.where(chosen, first(new), state.observation)", "first(new)"
     ),
+    "gymnax-end-counts-as-cut": Mutation("rl/environments/_gymnax.py", "is_late & ~terminated", "is_late"),
+    "gymnax-limit-off-by-one": Mutation("rl/environments/_gymnax.py", "(steps >= limit)", "(steps > limit)"),
+    "minatar-permutation-inverted": Mutation(
+        "rl/environments/_minatar.py",
+        "channels[:, None] == order[None]",
+        "channels[:, None] == jnp.argsort(order)[None]",
+    ),
+    "minatar-last-action-for-invalid": Mutation(
+        "rl/environments/_minatar.py",
+        "jnp.where(action < native.num_actions, action, 0)",
+        "jnp.minimum(action, native.num_actions - 1)",
+    ),
+    "minatar-one-order-for-all-cycles": Mutation(
+        "rl/environments/_minatar.py", "default_rng([order_seed, cycle])", "default_rng([order_seed, 0])"
+    ),
+    "asterix-erases": Mutation(
+        "rl/environments/_minatar_games.py",
+        "is_new = free & (jnp.cumsum(free) - 1 == place)",
+        "is_new = _CELLS[:8] == place.astype(jnp.int32)",
+        tests="tests/rl/environments/test_minatar.py",
+    ),
+    "space-invaders-nearest-alien-to-the-right": Mutation(
+        "rl/environments/_minatar_games.py",
+        "(pos < _CELLS), 99",
+        "(pos > _CELLS), 99",
+        tests="tests/rl/environments/test_minatar.py",
+    ),
     "gymnasium-end-counts-as-cut": Mutation(
         "rl/environments/_gymnasium.py", "(self.lengths >= self.limit)) & ~terminated", "(self.lengths >= self.limit))"
     ),
