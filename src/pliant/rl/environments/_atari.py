@@ -51,8 +51,8 @@ def atari(
       noop_max: see above, ≥ 0.
       max_episode_frames: frames after which a game is truncated, ≥ 1; half an hour.
       clip_rewards: whether rewards are clipped to [−1, 1]. Returns are those of the score in any case.
-      life_loss: whether a lost life ends an episode for the learner, as if nothing followed; the game goes on, and
-        returns are those of games.
+      life_loss: whether a lost life ends an episode for the learner, as if nothing followed. The game goes on, with a
+        new stack, and returns are those of games.
       full_actions: whether all 18 actions of the console are offered, and not only those that the games use.
       fire_reset: whether FIRE is pressed when a game begins; some games wait for it.
 
