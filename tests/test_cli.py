@@ -291,7 +291,7 @@ wasserstein-init infer feature-init spectral effective-rank spectral-norm-layer 
 unit-sphere nap weight-clipping full-reset reset-distill head-reset last-k-reset optimizer-reset
 shrink-perturb hare-tortoise plasticity-injection soft-reset redo redo-scheduled continual-backprop
 regrama snr selective-weight-reinit adam-per-weight upgd dash maxmin crelu fourier leaky
-smooth-leaky rational aid residual mixture-of-experts cyclic-lr rewarmed-lr c-chain two-hot hl-gauss
+smooth-leaky rational aid residual mixture-of-experts rmsprop cyclic-lr rewarmed-lr c-chain two-hot hl-gauss
 """
 
 

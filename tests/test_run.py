@@ -185,7 +185,7 @@ def _without_default(input_shape, num_outputs, *, wide):
         (
             "random-labels",
             {"stream": "random-labels"},
-            "got several problems: a stream, environments; wanted one of them",
+            "got several problems: a stream, environments",
         ),
         (
             None,

@@ -23,6 +23,8 @@ FIRST_AND_LAST = (
     "tests/optimizers/",
     "tests/penalties/",
     "tests/presets/",
+    "tests/problems/",
+    "tests/rl/",
     "tests/supervised/",
     "tests/training/",
     "tests/xla/test_convolution.py",
