@@ -62,7 +62,11 @@ class SeedAxis(NamedTuple):
                 return f(parts if consumes else parts[1], shared)
 
             mapped = donated, kept
-            return jax.vmap(one)(mapped) if self.batching == "vmap" else jax.lax.map(one, mapped)
+            if self.batching == "vmap":
+                return jax.vmap(one)(mapped)
+            if self.num_slots == self.mesh.size:  # one on each device: a loop over it would copy what is donated
+                return jax.tree.map(lambda leaf: leaf[None], one(jax.tree.map(lambda leaf: leaf[0], mapped)))
+            return jax.lax.map(one, mapped)
 
         seeds, everywhere = PartitionSpec("seed"), PartitionSpec()
         spread = jax.shard_map(
