@@ -148,14 +148,14 @@ MUTATIONS = {
     ),
     "resumed-with-other-keys": Mutation(
         "training/_run.py",
-        "Trainer(protocol, method, block.seeds, reused)",
-        "Trainer(protocol, method, [seed + (first > 0) for seed in block.seeds], reused)",
+        "Trainer(protocol, method, block.seeds, reused,",
+        "Trainer(protocol, method, [seed + (first > 0) for seed in block.seeds], reused,",
         "tests/supervised/test_run.py",
     ),
     "new-seeds-are-the-first-again": Mutation(
         "training/_run.py",
-        "Trainer(protocol, method, block.seeds, reused)",
-        "Trainer(protocol, method, range(len(block.seeds)), reused)",
+        "Trainer(protocol, method, block.seeds, reused,",
+        "Trainer(protocol, method, range(len(block.seeds)), reused,",
         "tests/supervised/test_extend.py",
     ),
     "later-tasks-stay": Mutation(

@@ -112,7 +112,7 @@ def _train_block(
         started = time.perf_counter()
         for diagnostic, reason in method.unmeasured.items():
             folder.log(f"{name}: without {diagnostic}: {reason}")
-        trainer = Trainer(protocol, method, block.seeds, reused)
+        trainer = Trainer(protocol, method, block.seeds, reused, lambda text: folder.log(f"{name}: {text}"))
         if first:
             trainer.restore(checkpoints)
             folder.log(f"{name}: continues after task {first} of {protocol.tasks}")

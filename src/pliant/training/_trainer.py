@@ -14,6 +14,7 @@ from pliant.training._chunk import Pace
 from pliant.training._curve import Point, points_of
 from pliant.training._diagnose import Views, due
 from pliant.training._learner import Begun, make_learner
+from pliant.training._memory import require_memory
 from pliant.training._observe import Observed, Shared
 from pliant.training._plan import MethodPlan
 from pliant.training._protocol import Protocol
@@ -44,8 +45,19 @@ class Learned(NamedTuple):
 class Trainer:
     """A learner in every slot, and the state of its source."""
 
-    def __init__(self, protocol: Protocol, method: MethodPlan, seeds: Sequence[int], reused: dict[Any, Any]):
-        """Initialises the learner of every slot; programs and data in `reused` are not made again."""
+    def __init__(
+        self,
+        protocol: Protocol,
+        method: MethodPlan,
+        seeds: Sequence[int],
+        reused: dict[Any, Any],
+        log: Callable[[str], None] = lambda _: None,
+    ):
+        """Initialises the learner of every slot; programs and data in `reused` are not made again.
+
+        Raises:
+          UserError: if the source's state does not fit into memory; how much it takes is logged before it is made.
+        """
         self._protocol, self._method, self._seeds = protocol, method, seeds
         of_slot, own = _slots(seeds, method)
         self._place = np.tile(np.arange(len(seeds)), len(method.points))  # of each slot's seed among the seeds
@@ -68,7 +80,10 @@ class Trainer:
         self._previous = self._look() if self._compares_with("previous") else None
         self._source_state: State = ()
         if self._learner.init_source:
-            self._source_state = self._learner.init_source(self._begun(np.int32(0)), self._shared)
+            given = self._begun(np.int32(0)), self._shared
+            shapes = jax.eval_shape(self._learner.init_source, *given)
+            require_memory(source.name, shapes, axis.num_slots, axis.mesh.devices.reshape(-1), log)
+            self._source_state = self._learner.init_source(*given)
         self._chunk = _Chunk()
 
     def restore(self, checkpoints: Checkpoints, task: int | None = None) -> None:
@@ -78,6 +93,8 @@ class Trainer:
         """
         axis, carried = self._learner.axis, (self._carry, self._source_state)
         carry, source_state = axis.like(carried)
+        self._source_state = jax.tree.map(lambda leaf: leaf[:0], self._source_state)  # a replay would be there twice
+        carried = (self._carry, self._source_state)
         if task is not None and task - 1 in checkpoints.kept() and self._compares_with("previous"):
             self._carry, _ = axis.put_like(checkpoints.restore(carry, source_state, task - 1), carried)
             self._previous = self._look()

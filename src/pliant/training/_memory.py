@@ -1,0 +1,76 @@
+"""The memory that a source's state takes, told before it is allocated, and refused if it does not fit."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from pliant.errors import UserError
+
+_HOST_COPIES = 2  # on the CPU: the state itself, and the copy that becomes a checkpoint
+_TOLD_FROM = 2**20
+
+
+def require_memory(
+    name: str, state: PyTree[jax.ShapeDtypeStruct], num_slots: int, devices: Any, log: Callable[[str], None]
+) -> None:
+    """Says how much memory a source's state takes, and raises if there is not so much.
+
+    Args:
+      name: of the source.
+      state: its shapes and types, with a slot axis.
+      num_slots: size of that axis.
+      devices: that the slots are spread over.
+      log: where it is told, if it is a MiB or more.
+
+    Raises:
+      UserError: if more is needed than is free: on the CPU twice the state, since its checkpoint is a copy.
+
+    Example:
+      >>> shapes = {"replay": jax.ShapeDtypeStruct((4, 2**20), "uint8")}
+      >>> require_memory("dqn", shapes, 4, jax.devices()[:1], print)
+      the state of dqn takes 1 MiB for each seed, 4 MiB in all
+    """
+    total = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    if total < _TOLD_FROM:
+        return
+    copies = _HOST_COPIES if devices[0].platform == "cpu" else 1
+    needed, free = total * copies, free_memory(devices)
+    if needed > free:
+        checkpoint = " and their copy for a checkpoint" if copies > 1 else ""
+        raise UserError(
+            got=f"a state of {name} of {_text(total // num_slots)} for each of {num_slots} seeds or points of a grid, "
+            f"which{checkpoint} take {_text(needed)}",
+            wanted=f"at most the {_text(free)} of memory that are free",
+            do=f"Use fewer seeds at once, or a smaller state; see `pliant show {name}` for its size.",
+        )
+    log(f"the state of {name} takes {_text(total // num_slots)} for each seed, {_text(total)} in all")
+
+
+def free_memory(devices: Any) -> int:
+    """Bytes that are free: of accelerators together, or of the host and its container."""
+    stats = [device.memory_stats() or {} for device in devices]
+    if all("bytes_limit" in each for each in stats):
+        return sum(int(each["bytes_limit"]) - int(each.get("bytes_in_use", 0)) for each in stats)
+    known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with contextlib.suppress(OSError, ValueError):  # Linux alone says what is free
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        known.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit
+            known.append(int(Path(limit).read_text()))
+    return min(known)
+
+
+def _text(size: int) -> str:
+    """A number of bytes.
+
+    Example:
+      >>> _text(3 * 2**20), _text(2500 * 2**20)
+      ('3 MiB', '2.4 GiB')
+    """
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
