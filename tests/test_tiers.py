@@ -41,6 +41,7 @@ def test_the_paths_are_there(path):
             "tests/contracts/test_methods.py[l2-init]",
         ),
         ("tests/contracts/test_methods.py::test_lowers[redo+l2-init]", "tests/contracts/test_methods.py[redo+l2-init]"),
+        ("tests/contracts/test_agents.py::test_trains[dqn:redo]", "tests/contracts/test_agents.py[dqn]"),
         ("src/pliant/networks/_mlp.py::pliant.networks._mlp.mlp", "src/pliant/networks"),
     ],
 )

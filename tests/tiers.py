@@ -41,10 +41,14 @@ HEAVIEST = ("tests/contracts/test_methods.py", "tests/contracts/test_networks.py
 
 
 def scope_of(nodeid: str) -> str:
-    """What one worker runs in one go, since it shares programs: a file; of contracts, all checks of one subject."""
+    """What one worker runs in one go, since it shares programs: a file; of contracts, all checks of one subject.
+
+    Of a subject with a colon, such as dqn:redo, what stands before it.
+    """
     file, _, test = nodeid.partition("::")
     if file.startswith("tests/contracts/") and "[" in test:
-        return f"{file}[{test.partition('[')[2].removesuffix(']').split('-check_')[0]}]"
+        subject = test.partition("[")[2].removesuffix("]").split("-check_")[0]
+        return f"{file}[{subject.partition(':')[0]}]"
     return file.rpartition("/")[0] if file.startswith("src/") else file
 
 

@@ -307,6 +307,8 @@ class Objective(NamedTuple):
     """`reports(output, targets, task) -> info` of a batch, before its update: parts of the loss, an entropy."""
     coded: Coded | None = None
     """How outputs stand for values where they are learned as distributions, as with two-hot; None if they do not."""
+    can_be_negative: bool = False
+    """Whether losses can be negative, as those of policies: then a share of a loss says nothing."""
 
 
 class Split(NamedTuple):
@@ -563,6 +565,8 @@ class Diagnostic(NamedTuple):
     follow: Callable[[State, Update], tuple[State, Info]] | None = None
     """`follow(state, update) -> (state, info)`. A diagnostic with `init` sees every update. Without it the state is (),
     and it sees 16 updates of each task, evenly spaced; its numbers are means over these."""
+    measures_shares: bool = False
+    """Whether it measures a share of the loss, which must not be negative then."""
     make: "Callable[..., Diagnostic] | None" = None
     """`make(*, options) -> this diagnostic with other options`, all keyword-only with defaults. A run sets them as
     NAME:OPTION=VALUE, such as probe-plasticity:num_steps=500. None if there are no options."""

@@ -99,6 +99,15 @@ def test_methods_that_do_not_suit_a_branch_are_left_out():
     assert plan("reset-distill", on="critic", settings=settings).methods
 
 
+def test_values_are_the_critics():
+    with pytest.raises(
+        UserError, match=r"got the method 'two-hot' on the actor; it changes how values are learned; want"
+    ):
+        plan("two-hot", on="actor")
+    (method,) = plan("two-hot", on="critic").methods
+    assert shapes(method)[0]["critic/head/kernel"].shape == (4, 51)
+
+
 def _agent(input_shape, num_outputs, *, widths=(4,), norm="none", use_bias=True):
     del num_outputs
     parts = {name: mlp(input_shape, size, widths=widths, norm=norm) for name, size in {"policy": 2, "value": 1}.items()}

@@ -1,13 +1,14 @@
 """Churn: how much the answers have changed since an earlier moment, on the same inputs."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from pliant.diagnostics._as_measured import as_measured
-from pliant.diagnostics._subject import outputs
+from pliant.diagnostics._subject import all_outputs, picked
 from pliant.errors import UserError
 from pliant.types import Diagnostic, Scalar, Subject, Text
 
@@ -114,15 +115,17 @@ def value_churn(values: Float[Array, "*batch"], previous_values: Float[Array, "*
 
 
 def _measure(subject: Subject) -> dict[str, Scalar]:
-    """By metric: of the choice for integer targets, of the output for values.
+    """By metric: of the choice for integer targets, of the output for values; of both for agents.
 
     All classes count, also those that the task excludes. Padding of texts does not.
     """
     assert subject.previous is not None
     inputs, targets = subject.probe
-    apply = outputs(subject)
-    now = apply(subject.params, inputs)
-    before = outputs(subject._replace(state=subject.previous[1]))(subject.previous[0], inputs)
+    now = all_outputs(subject)(subject.params, inputs)
+    before = all_outputs(subject._replace(state=subject.previous[1]))(subject.previous[0], inputs)
+    if not hasattr(targets, "dtype"):
+        return _of_agent(subject, now, before)
+    now, before = picked(subject, now), picked(subject, before)
     if jnp.issubdtype(targets.dtype, jnp.integer):
         changed, kl = policy_churn(now, before, targets != 0 if isinstance(inputs, Text) else None)
         return {"policy_changed_fraction": changed, "policy_kl": kl}
@@ -133,6 +136,19 @@ def _measure(subject: Subject) -> dict[str, Scalar]:
             do="Leave this diagnostic out where values are coded as bins.",
         )
     return {"value_churn": value_churn(now, before)}
+
+
+def _of_agent(subject: Subject, now: PyTree[Array], before: PyTree[Array]) -> dict[str, Scalar]:
+    """Of a policy, and of the values beside it; or of action values, whose softmax means nothing."""
+    if not isinstance(now, Mapping):
+        values = [subject.coded.values(output) if subject.coded else output for output in (now, before)]
+        return {"policy_changed_fraction": policy_churn(*values).changed_fraction, "value_churn": value_churn(*values)}
+    changed, kl = policy_churn(picked(subject, now), picked(subject, before))
+    found = {"policy_changed_fraction": changed, "policy_kl": kl}
+    values = [name for name, output in now.items() if name != subject.output and output.shape[-1] == 1]
+    if values:
+        found["value_churn"] = value_churn(now[values[0]], before[values[0]])
+    return found
 
 
 CHURN = Diagnostic(

@@ -192,4 +192,5 @@ EXCESS_LOSS_PLASTICITY = Diagnostic(
     measure=_measure,
     summarize=_summarize,
     needs=("rule",),
+    measures_shares=True,
 )

@@ -51,4 +51,5 @@ SAMPLE_PLASTICITY = Diagnostic(
     summary="share of a batch's loss that the update on it removes (mean over 16 updates of a task; UPGD paper)",
     cost="per-task",
     follow=_follow,
+    measures_shares=True,
 )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import optax
 
 from pliant.errors import UserError
@@ -88,8 +89,10 @@ def _plain_adam(method: Method, values: Mapping[str, Any], rate: Any) -> optax.G
             wanted="a learning rate, with which Adam trains the other branches",
             do="Let the method act on all branches, or give its optimizer a learning_rate.",
         )
-    shared = [name for name, each in plain.items() if name in own and own[name].default == each.default]
-    options = {name: values[name] for name in shared}
+    is_shared = {name: name in own and own[name].default == each.default for name, each in plain.items()}
+    options = {  # float32, as hyperparameters are in compiled programs: other types would change the last bits
+        name: values[name] if is_shared[name] else np.float32(each.default) for name, each in plain.items()
+    }
     return adam(**options if rate is None else {**options, "learning_rate": options["learning_rate"] * rate})
 
 

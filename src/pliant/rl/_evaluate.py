@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from pliant.finite import all_finite
 from pliant.rl._episodes import Episodes, copies, in_current
 from pliant.types import Environment, EnvironmentStream, Info, Key, Mean, Network, Params, Scene, State, World
 
@@ -63,6 +64,7 @@ def evaluate(
         "phase_returns": state.phase.returns,
         "phase_episodes": state.phase.number,
         "dead_below": jnp.asarray(np.array(limits, np.float32))[scene.facts],
+        "diverged": ~all_finite(weights[0]),
     }
     if num_episodes:
         act = functools.partial(policy, network, weights)
@@ -74,7 +76,8 @@ def evaluate(
 
 def summarize(found: Mapping[str, np.ndarray]) -> dict[str, float]:
     """What is recorded of an evaluation."""
-    numbers = {name: float(value) for name, value in found.items() if name.startswith(("eval_", "environment"))}
+    recorded = ("environment", "eval_return", "eval_length", "diverged")
+    numbers = {name: float(found[name]) for name in recorded if name in found}
     episodes, limit = int(found["phase_episodes"]), float(found["dead_below"])
     if episodes and not np.isnan(limit):
         numbers["dead_phase"] = float(found["phase_returns"] / episodes < limit)

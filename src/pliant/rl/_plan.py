@@ -94,6 +94,12 @@ def _make_plan(
         values = _bins(method, static)
         if values is None and not numbers:
             return source_of()
+        if values is not None and config.on == "actor":
+            raise UserError(
+                got=f"the method {method.name!r} on the actor; it changes how values are learned",
+                wanted="on='critic' or 'both'",
+                do="Leave the method out, or on.",
+            )
         return agent(stream, budget, values, **{**agent_options, **numbers})
 
     plans: list[MethodPlan] = []

@@ -244,7 +244,9 @@ def ppo(
         name="ppo",
         inputs=stream.inputs,
         num_outputs={"policy": stream.num_actions, "value": 1 if values is None else len(values.centres)},
-        objective=Objective("surrogate", losses, None, reports=functools.partial(_reports, coded)),
+        objective=Objective(
+            "surrogate", losses, None, reports=functools.partial(_reports, coded), can_be_negative=True
+        ),
         progress="episode_return",
         data=stream.data,
         task=stream.task,

@@ -106,7 +106,9 @@ def unmeasurable(
     diagnostics: Sequence[Diagnostic], network: Network, parts: Callable[[], Parts], source: Source, batch_size: int
 ) -> dict[str, str]:
     """Why diagnostics cannot measure a network on a source; found by tracing them, nothing is computed."""
-    reasons = {}
+    negative = f"the loss of {source.name} can be negative, so that a share of it says nothing"
+    is_share = [each.name for each in diagnostics if each.measures_shares and source.objective.can_be_negative]
+    reasons = dict.fromkeys(is_share, negative)
 
     def trace(facts: Any) -> None:
         keys, made = seed_keys(0), parts()
@@ -118,7 +120,7 @@ def unmeasurable(
         views = Views(seen, seen, seen, carry.followed)
         subject = make_subject(network, source, views, keys.probe, scene, source_state, rule)
         for each in diagnostics:
-            if each.measure:
+            if each.measure and each.name not in reasons:
                 reason = failure(functools.partial(measure, subject, [each]))
                 reasons.update({} if reason is None else {each.name: reason})
 
