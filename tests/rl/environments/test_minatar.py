@@ -382,7 +382,7 @@ def test_every_task_has_a_permutation_of_its_own():
     np.testing.assert_array_equal(minatar(games="breakout", permute=False).task(keys[1], 5), np.arange(10))
 
 
-def test_one_game_for_ever():
+def test_one_game_in_all_tasks():
     stream = minatar(num_tasks=3, games=("freeway",), num_channels=7)
     assert [stream.environments[stream.which(index)].name for index in range(3)] == ["freeway"] * 3
     assert (stream.inputs.shape, stream.num_actions) == ((10, 10, 7), 6)

@@ -19,7 +19,7 @@ GAMES = ("breakout", "asterix", "space-invaders", "freeway")
 _NUM_ACTIONS = 6
 _NUM_CHANNELS = {"breakout": 4, "asterix": 4, "space-invaders": 6, "freeway": 7, "seaquest": 10}
 _DEAD_BELOW = {"breakout": 0.5}
-"""The return of Breakout with one action held for ever is 0; of the other games no such return is known."""
+"""A policy that always takes the same action scores 0 in Breakout. No such return is known of the other games."""
 
 
 def minatar(
@@ -84,7 +84,8 @@ def minatar(
       The original: episodes have a time limit; Freeway is truncated after 2,500 steps, where the original ends it after
       2,501; no action sticks unless asked for; and a reset forgets the previous action. gymnax 1.0.1: a new entity
       never replaces another in Asterix, as in the original, and the rules are computed in another way with the same
-      results. Seaquest is gymnax's.
+      results. Seaquest is gymnax's: it compiles and steps slowly, and the last observation of an episode may show the
+      oxygen refilled.
     """
     names = _checked_names(games, num_channels)
     require_whole("tasks", num_tasks, 1, do="Leave it out for the default of 20.")

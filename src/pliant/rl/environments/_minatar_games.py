@@ -1,4 +1,4 @@
-"""The games of MinAtar: gymnax's, with one defect mended, and rewritten for speed.
+"""The games of MinAtar: gymnax's, with one defect fixed, and rewritten for speed.
 
 Loops over entities and writes into single cells are slow to compile and to run; comparisons of whole boards are not.
 States and parameters are gymnax's. Observations are boards of bits: bit k of a cell is channel k.
@@ -20,7 +20,7 @@ from pliant.types import Key
 Board: TypeAlias = UInt16[Array, "10 10"]
 _CELLS = np.arange(10)
 _ALIENS = (_CELLS < 4)[:, None] & (_CELLS >= 2)[None] & (_CELLS < 8)[None]
-"""Where those of Space Invaders begin."""
+"""Where the aliens of Space Invaders begin."""
 
 
 def _cell(row: Any, column: Any) -> Bool[Array, "10 10"]:
@@ -107,7 +107,7 @@ class SpaceInvaders(space_invaders.MinSpaceInvaders):
     def step_env(
         self, key: Key, state: space_invaders.EnvState, action: Int[Array, ""], params: space_invaders.EnvParams
     ) -> tuple[Board, space_invaders.EnvState, Float[Array, ""], Bool[Array, ""], dict[str, Any]]:
-        """Moves the player, all bullets, then the aliens; those who meet a bullet are gone."""
+        """Moves the player, all bullets, then the aliens; aliens that meet a bullet are removed."""
         del key
         action = self.action_set[action]
         fires = (action == 5) & (state.shot_timer == 0)
@@ -182,7 +182,7 @@ class Freeway(freeway.MinFreeway):
         speed, timer = jnp.where(has_crossed, new, speed), jnp.where(has_crossed, jnp.abs(new), timer)
         moves = timer == 0
         after = jnp.where(moves, (x + jnp.sign(speed)) % 10, x)
-        # Cars are in rows 1 to 8. Who is hit goes to row 9, so a second car cannot hit.
+        # Cars are in rows 1 to 8. A player that is hit goes to row 9, where no second car can hit it.
         is_hit = jnp.any((y == state.pos) & ((x == 4) | (after == 4)))
         state = state.replace(
             pos=jnp.where(is_hit, 9, state.pos),
