@@ -56,6 +56,19 @@ MUTATIONS = {
         "(update.astype(step.dtype) + step)",
     ),
     "torch-adamo-ascends": Mutation("torch/_adamo.py", "weight.copy_(weight - step)", "weight.copy_(weight + step)"),
+    "dqn-time-limits-are-ends": Mutation("rl/_replay.py", "place].set(outcome.terminated)", "place].set(played.done)"),
+    "stacks-reach-into-the-episode-before": Mutation(
+        "rl/_replay.py", "before = jnp.minimum(back[None],", "before = jnp.maximum(back[None],"
+    ),
+    "cuts-lose-the-last-observation": Mutation("rl/_replay.py", "ages, 1 + cut))", "ages, 1 + 0 * cut))"),
+    "dqn-bootstraps-from-the-trained-network": Mutation(
+        "rl/_dqn.py", "later = action_values(network, target,", "later = action_values(network, chooser or target,"
+    ),
+    "resets-miss-the-target-network": Mutation(
+        "rl/_dqn.py",
+        "DQNState(episodes, replay, target, no_episodes())",
+        "DQNState(episodes, replay, state.target, no_episodes())",
+    ),
     "octax-limit-ends": Mutation(
         "rl/environments/_octax.py", "(state.time >= limit) & ~terminated", "(state.time >= limit)"
     ),

@@ -131,6 +131,19 @@ def test_an_interrupted_run_goes_on_with_the_sources_state(task, tmp_path):
     np.testing.assert_array_equal(_values(again), _values(whole))
 
 
+def test_a_state_that_does_not_fit_is_refused_before_it_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("pliant.training._memory._TOLD_FROM", 0)
+
+    def made(network, scene, learned):
+        return {"replay": jnp.zeros(REPLAY)}
+
+    told = train(_plan(_source(), tasks=1), tmp_path / "fits").path / "run.log"
+    assert "adam: the state of toy takes" in told.read_text()
+    monkeypatch.setattr("pliant.training._memory.free_memory", lambda devices: 2**10)
+    with pytest.raises(UserError, match=r"got a state of toy of .* for each of 2 seeds"):
+        train(_plan(_source(init=made), tasks=1), tmp_path / "run")
+
+
 def test_the_sources_state_is_stored_apart(tmp_path):
     state, source = {"w": np.ones(2, np.float32)}, {"replay": np.arange(3, dtype=np.float32)}
     with Checkpoints(tmp_path / "both", 1) as checkpoints:

@@ -221,7 +221,8 @@ def dqn(
         replay = of_replay.cut(state.replay, in_current(scene.facts, observed, episodes))
         if replay_at_switch == "clear":
             return warmed_up(of_steps, scene, episodes, of_replay.clear(replay), learned)
-        return DQNState(episodes, replay, (learned.params, learned.statistics), no_episodes())
+        target = learned.params, learned.statistics
+        return DQNState(episodes, replay, target, no_episodes())
 
     def targets(
         network: Network, transitions: Transitions, scene: Scene | Now, target: Any, chooser: Any, world: World

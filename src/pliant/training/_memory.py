@@ -41,10 +41,10 @@ def require_memory(
     copies = _HOST_COPIES if devices[0].platform == "cpu" else 1
     needed, free = total * copies, free_memory(devices)
     if needed > free:
-        checkpoint = " and their copy for a checkpoint" if copies > 1 else ""
+        checkpoint = ", with a copy for the checkpoint" if copies > 1 else ""
         raise UserError(
-            got=f"a state of {name} of {_text(total // num_slots)} for each of {num_slots} seeds or points of a grid, "
-            f"which{checkpoint} take {_text(needed)}",
+            got=f"a state of {name} of {_text(total // num_slots)} for each of {num_slots} seeds or points of a grid: "
+            f"{_text(needed)} in all{checkpoint}",
             wanted=f"at most the {_text(free)} of memory that are free",
             do=f"Use fewer seeds at once, or a smaller state; see `pliant show {name}` for its size.",
         )
