@@ -91,7 +91,7 @@ def test_what_a_method_changes_of_adam_is_its_own():
         values = defaults(METHODS[name], 0.01) | options
         tx = build(METHODS[name], NETWORK.wiring, values, rate=0.5, fraction=0.05, branch="actor").optimizer
         after, plain = steps(tx)[0], steps(optax.adam(0.005))[0]
-        jax.tree.map(np.testing.assert_array_equal, after["critic"], plain["critic"])
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4), after["critic"], plain["critic"])
         assert changed(after["actor"], plain["actor"]), name
 
 

@@ -58,11 +58,11 @@ def free_memory(devices: Any) -> int:
         return sum(int(each["bytes_limit"]) - int(each.get("bytes_in_use", 0)) for each in stats)
     known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     with contextlib.suppress(OSError, ValueError):  # Linux alone says what is free
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
         known.append(int(lines["MemAvailable"].split()[0]) * 1024)
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit
-            known.append(int(Path(limit).read_text()))
+            known.append(int(Path(limit).read_text(encoding="ascii")))
     return min(known)
 
 
