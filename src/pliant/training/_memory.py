@@ -1,12 +1,12 @@
 """The memory that a source's state takes, told before it is allocated, and refused if it does not fit."""
 
 import contextlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import psutil
 from jaxtyping import PyTree
 
 from pliant.errors import UserError
@@ -56,10 +56,7 @@ def free_memory(devices: Any) -> int:
     stats = [device.memory_stats() or {} for device in devices]
     if all("bytes_limit" in each for each in stats):
         return sum(int(each["bytes_limit"]) - int(each.get("bytes_in_use", 0)) for each in stats)
-    known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    with contextlib.suppress(OSError, ValueError):  # Linux alone says what is free
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-        known.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    known = [psutil.virtual_memory().available]
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # no container, or one without a limit
             known.append(int(Path(limit).read_text(encoding="ascii")))
