@@ -8,6 +8,8 @@ import pytest
 from pliant.diagnostics import DIAGNOSTICS
 from pliant.errors import UserError
 from pliant.interventions import layer_reset, redo
+from pliant.methods import METHODS, build, defaults, wrapped
+from pliant.networks import mlp, side_by_side, with_heads
 from pliant.types import (
     Batch,
     Feed,
@@ -152,3 +154,39 @@ def test_an_output_must_be_named(name):
         measured(name)
     with pytest.raises(UserError, match=r"got the output 'polcy'; wanted one of policy, value"):
         measured(name, output="polcy")
+
+
+def _trunk():
+    return with_heads(mlp((3,), 2, widths=(5, 4)), {"policy": 2, "value": 1})
+
+
+def test_every_head_of_a_trunk_forgets_a_unit(key):
+    network = _trunk()
+    params, _ = network.init(key)
+    silent = jnp.array([99.0, -99.0, 99.0, 99.0])
+    params = params | {"dense_1": params["dense_1"] | {"bias": silent}}
+    probe = lambda learned, key, number: network.apply(learned.params, {}, 0.1 * X, train=False)[1]  # noqa: E731
+    signals = Signals(params, {}, probe, Fresh(network.init, lambda params: ()))
+    method = redo(network.wiring, threshold=0.0, every=1)
+    after, _, info = method.update(key, 1, Learned(params, {}, ()), (), signals)
+    assert int(info["units_reset"]) == 1
+    for head in ("head", "head_value"):
+        assert ((after.params[head]["kernel"] == 0).all(axis=1) == (silent < 0)).all()
+
+
+@pytest.mark.parametrize("name", ["head-reset", "plasticity-injection"])
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_all_heads_are_reset(name, is_shared):
+    parts = {"policy": mlp((3,), 2, widths=(5, 4)), "value": mlp((3,), 1, widths=(5, 4))}
+    plain = _trunk() if is_shared else side_by_side(parts, {"policy": "actor", "value": "critic"})
+    network = wrapped(METHODS[name], plain, defaults(METHODS[name]))
+    params, state = network.init(jax.random.key(0))
+    method = build(METHODS[name], network.wiring, defaults(METHODS[name])).intervention
+    start = Learned(params, state, ())
+    after, _, _ = method.switch(jax.random.key(1), 1, start, method.init(start), Fresh(network.init, lambda params: ()))
+    a, b = by_path(params), by_path(after.params)
+    heads = {"head/kernel", "head_value/kernel"} if is_shared else {"actor/head/kernel", "critic/head/kernel"}
+    assert {path for path in a if not np.array_equal(a[path], b[path])} == heads
+    if name == "plasticity-injection":
+        outputs = [network.apply(each.params, each.statistics, X, train=False)[0] for each in (start, after)]
+        jax.tree.map(np.testing.assert_array_equal, *outputs)

@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,15 +9,24 @@ from hypothesis import strategies as st
 
 from pliant.diagnostics import policy_churn, value_churn
 from pliant.errors import UserError
-from pliant.networks import cnn, mlp
-from pliant.types import Network, Text, Wiring
+from pliant.networks import cnn, mlp, side_by_side
+from pliant.targets import two_hot
+from pliant.types import Batch, Network, Text, Wiring
 from subjects import measure, subject
 
 few = settings(max_examples=25, deadline=None, database=None)
 
 
-def measured(network, params, state, inputs, targets, previous):
-    return measure("churn", subject(network, params, state, inputs, targets, previous=(previous, state))).numbers
+class Lived(NamedTuple):
+    """What an agent's loss is told."""
+
+    actions: jax.Array
+
+
+def measured(network, params, state, inputs, targets, previous, **fields):
+    of_agent = isinstance(targets, Lived)
+    made = subject(network, params, state, inputs, None if of_agent else targets, previous=(previous, state))
+    return measure("churn", made._replace(probe=Batch(inputs, targets), **fields)).numbers
 
 
 def random_logits(seed, shape=(2, 8, 3), scale=3.0):
@@ -163,3 +174,41 @@ def test_values_in_bins_are_refused(key):
     params, state = network.init(key)
     with pytest.raises(UserError, match=r"got an output of shape \(4, 6\) for values of shape \(4, 1\)"):
         measured(network, params, state, jnp.ones((4, 3)), jnp.zeros((4, 1)), params)
+
+
+def test_agents_have_a_policy_and_values(key):
+    parts = {"policy": mlp((3,), 2, widths=(4,), activation="tanh"), "value": mlp((3,), 1, widths=(4,))}
+    network = side_by_side(parts, {"policy": "actor", "value": "critic"})
+    params, state = network.init(key)
+    critic, actor = params["critic"], params["actor"]
+    x = jax.random.normal(key, (16, 3))
+    moved = params | {"critic": critic | {"head": critic["head"] | {"bias": critic["head"]["bias"] + 0.5}}}
+    found = measured(network, params, state, x, Lived(jnp.zeros(16, jnp.int32)), moved, output="policy")
+    np.testing.assert_allclose([found["policy_changed_fraction"], found["policy_kl"]], 0.0, atol=1e-6)
+    np.testing.assert_allclose(found["value_churn"], 0.25, rtol=1e-5)
+    swapped = params | {"actor": actor | {"head": jax.tree.map(lambda leaf: leaf[..., ::-1], actor["head"])}}
+    found = measured(network, params, state, x, Lived(jnp.zeros(16, jnp.int32)), swapped, output="policy")
+    assert (found["policy_changed_fraction"], found["value_churn"]) == (1.0, 0.0)
+    assert found["policy_kl"] > 0
+
+
+@pytest.mark.parametrize("coded", [None, two_hot(num_bins=3, low=-1.0, high=1.0).coded(2)])
+def test_of_action_values_only_choices_and_values_mean_something(key, coded):
+    network = mlp((3,), 6 if coded else 2, widths=(4,))
+    params, state = network.init(key)
+    x = jax.random.normal(key, (16, 3))
+    bins = jnp.zeros(6).at[jnp.array([2, 5])].set(99.0) if coded else jnp.full(2, 1.0)
+    kernel = jnp.zeros_like(params["head"]["kernel"])
+    now, before = ({"kernel": kernel, "bias": bias} for bias in (bins, jnp.zeros_like(bins)))
+    found = measured(
+        network,
+        params | {"head": now},
+        state,
+        x,
+        Lived(jnp.zeros(16, jnp.int32)),
+        params | {"head": before},
+        coded=coded,
+    )
+    assert found.keys() == {"policy_changed_fraction", "value_churn"}
+    assert found["policy_changed_fraction"] == 0.0
+    np.testing.assert_allclose(found["value_churn"], 1.0, rtol=1e-5)
