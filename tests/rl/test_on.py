@@ -1,10 +1,13 @@
 """Methods that act on the actor or the critic alone: what is planned, and what is refused."""
 
 import jax
+import numpy as np
 import pytest
 
+import pliant
 from pliant.errors import UserError
 from pliant.networks import mlp, side_by_side
+from pliant.problems import diagnose_run
 from pliant.rl import AgentConfig, make_plan, plan_suited
 from pliant.specs import Objects
 from pliant.types import by_path
@@ -65,8 +68,9 @@ def test_networks_are_shared_where_they_are_equal():
 
 
 def test_it_is_recorded():
-    records = [plan("adam", on=on).record.configuration["config"]["on"] for on in ("actor", "both")]
-    assert records == ["actor", "both"]
+    found = [plan("adam", on=on).record for on in ("actor", "both")]
+    assert [record.configuration["config"]["on"] for record in found] == ["actor", "both"]
+    assert [record.title for record in found] == ["ppo in probe, mlp, methods on the actor", "ppo in probe, mlp"]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +110,28 @@ def test_values_are_the_critics():
         plan("two-hot", on="actor")
     (method,) = plan("two-hot", on="critic").methods
     assert shapes(method)[0]["critic/head/kernel"].shape == (4, 51)
+
+
+@pytest.mark.whole
+def test_a_run_is_trained_continued_and_diagnosed(tmp_path):
+    """Switched off, the methods are Adam to the bit in every number but their own."""
+
+    def kill(now):
+        if now.method == "hare-tortoise" and now.task == 2:
+            raise KeyboardInterrupt
+
+    settings = (*SMALL["settings"], "hare-tortoise.momentum=0", "redo.threshold=-1", "redo.every=2")
+    choices = SMALL | {"methods": ("adam", "redo", "hare-tortoise"), "settings": settings, "on": "actor"}
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        pliant.run(**choices, seeds=2, out=out, report=kill)
+    metrics = pliant.run(**choices, seeds=2, out=out).metrics
+    values = metrics.pivot_table(index=["method", "task", "seed"], columns="metric", values="value")
+    adam = values.loc["adam"].dropna(axis=1)
+    for name in ("redo", "hare-tortoise"):
+        np.testing.assert_array_equal(values.loc[name][adam.columns], adam)
+    found = {each.label: each.numbers["weight-norm"] for each in diagnose_run(out, diagnostics=("weight-norm",))}
+    assert found["redo"] == found["adam"] == found["hare-tortoise"]
 
 
 def _agent(input_shape, num_outputs, *, widths=(4,), norm="none", use_bias=True):

@@ -329,9 +329,11 @@ def _reports(coded: Coded | None, output: Array, targets: Targets, task: Any) ->
 
 
 def _explore(key: Key, values: Float[Array, "env action"], epsilon: Any) -> Int[Array, " env"]:
-    of_choice, of_action = jax.random.split(key)
-    random = jax.random.randint(of_action, values.shape[:1], 0, values.shape[1])
-    return jnp.where(jax.random.uniform(of_choice, values.shape[:1]) < epsilon, random, values.argmax(axis=-1))
+    """The best actions, or with probability ε random ones."""
+    number, num_actions = values.shape
+    bits = jax.random.bits(key, (2, number))  # a draw of many bits costs little more than one of few
+    explores = (bits[0] >> 8).astype(jnp.float32) * 2.0**-24 < epsilon
+    return jnp.where(explores, (bits[1] % num_actions).astype(jnp.int32), values.argmax(axis=-1))
 
 
 _RANGES: Mapping[str, tuple[float, float]] = {"epsilon_steps": (1.0, 1e12), "max_grad_norm": (1e-6, 1e6)}

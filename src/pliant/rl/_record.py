@@ -69,5 +69,6 @@ def record(
         },
     }
     data = "" if stream.dataset == "generated" else f" on {stream.dataset}"
-    title = f"{config.agent} in {stream.name}{data}, {names[2]}"
+    on = "" if config.on == "both" else f", methods on the {config.on}"
+    title = f"{config.agent} in {stream.name}{data}, {names[2]}{on}"
     return RunRecord(title, headline, None, as_data(configuration))

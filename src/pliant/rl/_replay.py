@@ -158,10 +158,11 @@ def buffer(environment: Environment, num_copies: int, size: int) -> Buffer:
         return jnp.concatenate([found[:, frame] for frame in range(frames)], axis=-1)
 
     def sample(key: Key, replay: Replay, num: int) -> Transitions:
-        of_copy, of_number = jax.random.split(key)
-        copy = jax.random.randint(of_copy, (num,), 0, num_copies)
+        bits = jax.random.bits(key, (2, num))
+        copy = (bits[0] % num_copies).astype(jnp.int32)
         oldest = replay.oldest[copy]
-        place = (oldest + jax.random.randint(of_number, (num,), 0, replay.number - oldest)) % length
+        places = (replay.number - oldest).astype(jnp.uint32)  # far below 2³²: the remainder is as good as uniform
+        place = (oldest + (bits[1] % places).astype(jnp.int32)) % length
         rows = replay.rows[place, copy]
         return Transitions(
             stacked(replay, rows, copy),
