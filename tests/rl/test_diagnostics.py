@@ -61,7 +61,7 @@ def test_all_of_them_are_measured_and_change_nothing(agent, tmp_path):
     def values(name):
         folder = pliant.run(**small(agent, diagnostics=name, out=tmp_path / name))
         table = folder.metrics.pivot_table(index=["task", "seed"], columns="metric", values="value")
-        return table, (folder.path / "log.txt").read_text()
+        return table, (folder.path / "run.log").read_text()
 
     (basic, _), (full, log) = values("basic"), values("full")
     np.testing.assert_array_equal(full[basic.columns], basic)
