@@ -2,12 +2,12 @@
 
     pip install -e '.[rl,parity]'
     python benchmarks/rl.py                                        # MinAtar's Breakout, 10 × 10 × 10
-    python benchmarks/rl.py --environment octax --rollouts 1       # octax's brix, a convolutional network
+    python benchmarks/rl.py --environment octax --rollouts 1       # octax's brix, 64 × 32 × 4
     python benchmarks/rl.py --rejax rejax-env/bin/python           # an interpreter with `rejax gymnax==0.0.9`
 
 All run the same algorithm: 64 copies, rollouts of 64 steps, four epochs of eight minibatches of 512, an actor and a
-critic with four hidden layers of 64, Adam, the global norm clipped. One learner with all cores, unless it says "seeds".
-rejax is run in a process of its own, in turn with the others, on its own wrapper of the game: 4 channels, no padding.
+critic with four hidden layers of 64, Adam, the global norm clipped. One learner with all cores.
+rejax is run in a process of its own, in turn with the others, with gymnax's form of the game.
 """
 
 import subprocess
@@ -173,6 +173,10 @@ def in_torch(stream: EnvironmentStream, rollouts: int) -> Callable[[], None]:
         return jax.vmap(environment.reset, (0, None))(jax.random.split(key, ENVS), world)
 
     @jax.jit
+    def pictures(observation: Any) -> Any:
+        return view(environment, observation, world)
+
+    @jax.jit
     def step(key: Any, state: Any, action: Any) -> Any:
         state, outcome = jax.vmap(environment.step, (0, 0, 0, None))(jax.random.split(key, ENVS), state, action, world)
         done = outcome.terminated | outcome.truncated
@@ -197,7 +201,7 @@ def in_torch(stream: EnvironmentStream, rollouts: int) -> Callable[[], None]:
     adam = torch.optim.Adam(parameters, lr=RATE, eps=1e-5)
 
     def as_inputs(observation: Any) -> Any:
-        return torch.from_numpy(np.array(observation).reshape(ENVS, -1)).float()
+        return torch.from_numpy(np.array(pictures(observation)).reshape(ENVS, -1)).float()
 
     holder = [(*reset(jax.random.key(0)), 0)]
 
@@ -249,11 +253,13 @@ def in_torch(stream: EnvironmentStream, rollouts: int) -> Callable[[], None]:
 
 
 _REJAX = """
-    import sys, jax
+    import sys, gymnax, jax
     from rejax import PPO
     rollouts = int(sys.argv[1])
+    game, params = gymnax.make("Breakout-MinAtar")
+    game.obs_shape = (10, 10, 10)  # with as many channels as the others see
     made = PPO.create(
-        env="Breakout-MinAtar", num_envs={envs}, num_steps={length}, num_epochs={epochs},
+        env=game, env_params=params, num_envs={envs}, num_steps={length}, num_epochs={epochs},
         num_minibatches={minibatches}, learning_rate={rate}, max_grad_norm=0.5, ent_coef=0.01, vf_coef=0.5,
         clip_eps=0.2, gamma=0.99, gae_lambda=0.95, agent_kwargs=dict(activation="relu", hidden_layer_sizes={widths}),
         total_timesteps=rollouts * {size}, eval_freq=rollouts * {size}, skip_initial_evaluation=True,

@@ -88,10 +88,10 @@ def make_learner(
         assert source.init
         return source.init(network, scene(begun, shared), begun.carry.learner.learned())
 
-    def switch_source(item: tuple[State, Begun], shared: Shared) -> State:
+    def switch_source(item: tuple[State, Begun], shared: Shared) -> tuple[State]:
         source_state, begun = item
         assert source.switch
-        return source.switch(network, scene(begun, shared), source_state, begun.carry.learner.learned())
+        return (source.switch(network, scene(begun, shared), source_state, begun.carry.learner.learned()),)
 
     def switch(item: tuple[Carry, SeedSlot], shared: Shared) -> Any:
         carry, slot = item

@@ -1,5 +1,6 @@
 """One function of a seed becomes one program for all seeds: spread over devices, batched within each."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -50,8 +51,9 @@ class SeedAxis(NamedTuple):
 
         Args:
           f: `f(item of one seed, shared)`, pure.
-          consumes: whether items are pairs whose first part is donated: it is gone after the call, and its memory
-            holds the results. Nothing else is donated: a chunk of updates is long against one copy of a learner.
+          consumes: whether items are pairs, results tuples, and the first part of an item becomes that of its result
+            in place: what was given is gone after the call. Nothing else is donated: a chunk of updates is long
+            against one copy of a learner.
 
         Returns:
           `(items with a leading slot axis, shared) -> results with a slot axis`.
@@ -66,7 +68,7 @@ class SeedAxis(NamedTuple):
                 return jax.vmap(one)(mapped)
             if self.num_slots == self.mesh.size:  # one on each device: a loop over it would copy what is donated
                 return jax.tree.map(lambda leaf: leaf[None], one(jax.tree.map(lambda leaf: leaf[0], mapped)))
-            return jax.lax.map(one, mapped)
+            return _in_turn(one, donated, kept) if consumes else jax.lax.map(one, mapped)
 
         seeds, everywhere = PartitionSpec("seed"), PartitionSpec()
         spread = jax.shard_map(
@@ -102,6 +104,21 @@ class SeedAxis(NamedTuple):
             return leaf if kind is None else jax.random.wrap_key_data(leaf, impl=kind)
 
         return jax.tree.map(typed, self.put(tree), like)
+
+
+def _in_turn(one: Callable[[Any], Any], donated: Any, kept: Any) -> Any:
+    """What `lax.map` does, which would hold twice what is donated: here the loop carries it."""
+
+    def turn(donated: Any, item: tuple[Any, Any]) -> Any:
+        i, kept = item
+        own = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), donated)
+        new, *rest = one((own, kept))
+        put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=i, axis=0)
+        return jax.tree.map(put, donated, new), rest
+
+    num = len(jax.tree.leaves(kept)[0])
+    donated, rest = jax.lax.scan(turn, donated, (jnp.arange(num), kept))
+    return donated, *rest
 
 
 def _is_key(leaf: Any) -> bool:

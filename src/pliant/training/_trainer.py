@@ -112,7 +112,7 @@ class Trainer:
             told = axis.get(info)
         begun = self._begun(shared.index)
         if index and learner.switch_source:
-            self._source_state = learner.switch_source((self._source_state, begun), shared)
+            (self._source_state,) = learner.switch_source((self._source_state, begun), shared)
         numbers, curve = self._train(index, begun.task, shared, progress)
         observed = self._observed(begun.task)
         scored = learner.observers.evaluate(observed, shared)
