@@ -1,4 +1,5 @@
 # make demo: the main job, and where its figure is.
+# make docs: the documentation site, in build/site.
 # make test: lint, types, the fast tests, doctests.   make test-all: every test, and the share of lines covered.
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --quiet --quick
 # Each worker imports all of the tests: what they were compiled to is kept, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo lint test test-all mutations format clean
+.PHONY: demo docs lint test test-all mutations format clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +26,15 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 
 demo: $(VENV)/.installed
 	$(BIN)/pliant run --out $(DEMO_OUT) $(DEMO_ARGS)
+
+$(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@ $(VENV)/.installed
+
+# A link or a name that leads nowhere is an error.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "The site is in build/site: $(BIN)/python -m http.server --directory build/site"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -26,10 +26,11 @@ from pliant.rl.environments import ENVIRONMENTS
 from pliant.settings import description, meanings, options, plain_text
 from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 from pliant.supervised import RunConfig
+from pliant.types import Method
 
-_FLAGS = {"num_tasks": "tasks", "micro_steps": "micro_steps", "widths": "widths", "use_bias": "use_bias"}
+FLAGS = {"num_tasks": "tasks", "micro_steps": "micro_steps", "widths": "widths", "use_bias": "use_bias"}
 """Options of factories that are options of a run."""
-_COSTS = {
+COSTS = {
     "cheap": "measured after every task, in milliseconds",
     "spectral": "measured after every task, by decompositions on the host",
     "per-task": "measured after every task, in seconds",
@@ -94,16 +95,25 @@ def _explain_method(name: str) -> None:
     for member in members:
         if member.name in WHEN["method"]:
             _print_when("method", member.name, of=member.name if len(members) > 1 else "it")
-    changes = {
+    for what, how in method_facts(method).items():
+        print_line(f"{what}: {how}")
+    _print_options(defaults(method), option_meanings(method), f"--set {name}.OPTION=VALUE", f"--set {name}.")
+
+
+def method_facts(method: Method) -> dict[str, str]:
+    """What a method does besides its options: changes to the network, and what switches it off.
+
+    Example:
+      >>> method_facts(METHODS["adamo-maxmin"])
+      {'changes the network': 'activation=maxmin', 'is adam with': 'isometry_strength=0.0'}
+    """
+    facts = {
         "changes the network": _pairs(dict(method.network)),
         "replaces": ", ".join(f"{network} by {other}" for network, other in method.replaces.items()),
         "is told when the task changes": "yes" if method.boundary_aware else "",
         f"is {method.base} with": _pairs(dict(method.off)),
     }
-    for what, how in changes.items():
-        if how:
-            print_line(f"{what}: {how}")
-    _print_options(defaults(method), option_meanings(method), f"--set {name}.OPTION=VALUE", f"--set {name}.")
+    return {what: how for what, how in facts.items() if how}
 
 
 def _explain_factory(kind: str, factories: Mapping[str, Callable[..., Any]]) -> Callable[[str], None]:
@@ -133,7 +143,7 @@ def _explain_diagnostic(name: str) -> None:
     for text in description(diagnostic.measure or diagnostic.follow):
         print_paragraph(text)
     _print_when("diagnostic", name)
-    print_paragraph(f"Cost: {_COSTS[diagnostic.cost]}.")
+    print_paragraph(f"Cost: {COSTS[diagnostic.cost]}.")
     inside = [each for each, names in SETS.items() if name in names]
     print_paragraph(f"In runs: --diagnostics {name}; part of {', '.join(inside)}.")
     if diagnostic.make:
@@ -155,11 +165,11 @@ def _explain_benchmark(name: str) -> None:
         print_paragraph(text)
     table = Table("choice", *SCALES, "meaning")
     kind = type(preset.configs["paper"])
-    known = _field_meanings(kind)
+    known = field_meanings(kind)
     for field in dataclasses.fields(kind):
         values = [getattr(preset.configs[scale], field.name) for scale in SCALES]
         if any(value != field.default for value in values):
-            table.add_row(*map(escape, (field.name, *map(_text, values), known[field.name])))
+            table.add_row(*map(escape, (field.name, *map(spelled, values), known[field.name])))
     print_table(table)
 
 
@@ -201,14 +211,14 @@ def _print_options(
         return
     table = Table("option", "default", "meaning")
     for key, value in values.items():
-        if key in _FLAGS:
-            _add_run_option(table, _FLAGS[key], config)
+        if key in FLAGS:
+            _add_run_option(table, FLAGS[key], config)
         else:
-            table.add_row(*map(escape, (key, _text(value, ","), known.get(key, ""))))
+            table.add_row(*map(escape, (key, spelled(value, ","), known.get(key, ""))))
     print_table(table)
-    settable = [key for key in values if key not in _FLAGS]
+    settable = [key for key in values if key not in FLAGS]
     if settable:
-        print_line(f"Set with {how}, such as {before}{settable[0]}={_text(values[settable[0]], ',')}")
+        print_line(f"Set with {how}, such as {before}{settable[0]}={spelled(values[settable[0]], ',')}")
 
 
 def _print_run_options(*names: str) -> None:
@@ -220,16 +230,16 @@ def _print_run_options(*names: str) -> None:
 
 
 def _add_run_option(table: Table, name: str, config: type[RunConfig | AgentConfig] = RunConfig) -> None:
-    default = _text(getattr(config, name))
-    table.add_row(*map(escape, (f"--{name.replace('_', '-')}", default, _field_meanings(config)[name])))
+    default = spelled(getattr(config, name))
+    table.add_row(*map(escape, (f"--{name.replace('_', '-')}", default, field_meanings(config)[name])))
 
 
-def _text(value: Any, between: str = " ") -> str:
+def spelled(value: Any, between: str = " ") -> str:
     """A value as it is written on the command line."""
     return between.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _field_meanings(kind: type) -> dict[str, str]:
+def field_meanings(kind: type) -> dict[str, str]:
     """The texts below the fields of a dataclass and of those that it extends."""
     parsed = [docstring_parser.parse_from_object(each) for each in reversed(kind.__mro__) if each is not object]
     return {each.arg_name: plain_text(each.description or "") for one in parsed for each in one.params}

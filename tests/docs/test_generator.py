@@ -1,0 +1,127 @@
+"""The generated part of the documentation site: docstrings, formulas, tables and pages."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from generator import figures, pages
+from generator.docstrings import sections, to_markdown
+from generator.tables import cell, rows_of, tables, transposed
+from pliant.diagnostics import DIAGNOSTICS
+from pliant.interventions import redo
+from pliant.methods import METHODS, defaults
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def documents():
+    return {path.relative_to(DOCS).as_posix(): path.read_text() for path in DOCS.rglob("*.md")}
+
+
+@pytest.fixture(scope="module")
+def site(documents):
+    return pages.build(documents)
+
+
+def test_formulas_and_links_of_docstrings():
+    text = "See `redo`.\n\n.. math:: a = b\n          + c\n\nwhere :math:`x_i`, from `A\nbook <https://a.org/b>`_."
+    expected = "See [`redo`][pliant.x.redo].\n\n\\[\na = b + c\n\\]\n\nwhere \\(x_i\\), from [A book](https://a.org/b)."
+    found = to_markdown(text, lambda name: f"pliant.x.{name}")
+    assert re.sub(r"\n{3,}", "\n\n", found) == expected
+
+
+def test_code_is_no_link():
+    assert to_markdown("``a`` and `b`", lambda name: None) == "``a`` and `b`"
+
+
+def test_sections_of_a_docstring():
+    found = sections(redo)
+    assert found[""].startswith("Resets dormant units")
+    assert found["Differs from"].startswith("Dopamine's code")
+    assert "wiring: the network's layer graph." in found["Args"]
+
+
+def test_formulas_are_mathml():
+    pytest.importorskip("latex2mathml")
+    from generator import formulas
+
+    found = formulas.render('<p>a <span class="arithmatex">\\(a &lt; \\big(\\mathbb E\\)</span></p>')
+    assert found.startswith("<p>a <math")
+    assert "\\" not in found
+
+
+def test_every_formula_of_the_package_is_understood():
+    """A command that the converter does not know stays as it is."""
+    pytest.importorskip("latex2mathml")
+    from generator import formulas
+
+    texts = {path: to_markdown(path.read_text(), lambda name: None) for path in (DOCS.parent / "src").rglob("*.py")}
+    found = [(path, one) for path, text in texts.items() for one in re.findall(r"\\\[\n(.*?)\n *\\\]", text, re.DOTALL)]
+    assert len(found) > 100
+    for path, formula in found:
+        assert not re.search(r"<m[io]>\\", formulas.render(f'<div class="arithmatex">\\[{formula}\\]</div>')), (
+            path,
+            formula,
+        )
+
+
+TABLE = """# A
+
+## The job
+
+| method | x | y |
+| --- | --- | --- |
+| `redo`, `adam` | 1 | |
+| redo and more | 2 | 3 |
+"""
+
+
+def test_rows_that_begin_with_a_name():
+    (table,) = tables({"a.md": TABLE})
+    assert (table.document, table.heading) == ("a.md", "The job")
+    assert rows_of(table, "redo") == [["`redo`, `adam`", "1", ""]]
+    assert transposed(table, rows_of(table, "redo")).splitlines()[2:] == ["| **x** | 1 |"]
+
+
+def test_cells_keep_their_columns():
+    assert cell("a | b\n<c>") == r"a \| b &lt;c>"
+
+
+def test_a_figure_is_shown_once_and_leads_to_its_discussion():
+    found = figures.gallery({"a.md": "# A\n## The job\n![what](b.png)", "c.md": "![what](b.png)"})
+    assert found.count("b.png)](a.md#the-job)") == 1
+
+
+def test_every_method_has_a_page_with_its_options(site):
+    for name, method in METHODS.items():
+        page = site.pages[f"reference/methods/{name}.md"]
+        assert all(f"| `{option}` | " in page for option in defaults(method)), name
+        assert "Use it " in page
+
+
+def test_every_diagnostic_has_a_page(site):
+    assert {f"reference/diagnostics/{name}.md" for name in DIAGNOSTICS} <= set(site.pages)
+
+
+def test_the_page_of_a_method(site):
+    page = site.pages["reference/methods/redo.md"]
+    for expected in ("\\le \\tau", "0.400 ± 0.032", "../../methods.md#", "Dopamine's code", "2302.12902"):
+        assert expected in page
+
+
+def test_the_page_of_an_activation_shows_its_formula(site):
+    assert "\\mathrm{sort}" in site.pages["reference/methods/maxmin.md"]
+
+
+def test_pages_are_in_the_navigation(site):
+    entries = [entry for section in site.navigation.values() for entry in section]
+    assert {each if isinstance(each, str) else next(iter(each.values())) for each in entries} == set(site.pages)
+
+
+def test_addresses_are_those_of_public_functions():
+    assert pages.address("reset_units", "pliant.interventions") == "pliant.interventions.reset_units"
+    assert pages.address("pliant.diagnose") == "pliant.diagnose"
+    assert pages.address("nothing", "pliant.interventions") is None
+    assert pages.address("pliant.training.train") is None
