@@ -15,7 +15,7 @@ LAYERS = [
     {"isometry", "masks", "targets"},
     {"layouts"},
     {"networks", "optimizers", "penalties", "diagnostics", "streams", "results"},
-    {"_diagnose", "interventions"},
+    {"_diagnose", "inference", "interventions"},
     {"methods"},
     {"training"},
     {"supervised", "rl"},

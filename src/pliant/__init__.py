@@ -11,6 +11,7 @@ from pliant.xla import guard
 if TYPE_CHECKING:
     from pliant import (
         diagnostics,
+        inference,
         interventions,
         isometry,
         masks,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     )
     from pliant._diagnose import diagnose
     from pliant._run import run
+    from pliant.inference import infer_wiring
 
 guard.guard_reductions()  # before anything computes: see xla/guard.py
 
@@ -35,6 +37,8 @@ __version__ = "0.1.0"
 __all__ = [
     "diagnose",
     "diagnostics",
+    "infer_wiring",
+    "inference",
     "interventions",
     "isometry",
     "masks",
@@ -55,6 +59,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in ("diagnose", "run"):
         return getattr(importlib.import_module(f"pliant._{name}"), name)
+    if name == "infer_wiring":
+        return importlib.import_module("pliant.inference").infer_wiring
     if name in __all__:
         return importlib.import_module(f"pliant.{name}")
     raise AttributeError(f"module 'pliant' has no attribute {name!r}")

@@ -35,6 +35,7 @@ from pliant.diagnostics._quadrature import Quadrature, quadrature
 from pliant.diagnostics._rank import effective_rank, feature_rank, participation_ratio, srank, stable_rank
 from pliant.diagnostics._registry import DIAGNOSTICS, SETS, choose, find_diagnostic
 from pliant.diagnostics._representation import RepresentationChange, representation_change
+from pliant.diagnostics._returned import returned
 from pliant.diagnostics._revival import Revival, revival
 from pliant.diagnostics._sample_plasticity import sample_plasticity
 from pliant.diagnostics._saturated import is_linearized, linearized, saturated
@@ -119,6 +120,7 @@ __all__ = [
     "random_step",
     "rayleigh",
     "representation_change",
+    "returned",
     "revival",
     "sample_plasticity",
     "saturated",

@@ -1,5 +1,7 @@
 """Reads a network's traced program: its layers, where parameters are used, and the paths between features."""
 
+from pliant.diagnostics.tracing._axes import regrouped
+from pliant.diagnostics.tracing._graph import OPEN, Graph, Node, called
 from pliant.diagnostics.tracing._infer import Form, as_returned, find_frozen, infer
 from pliant.diagnostics.tracing._parameter_uses import (
     Derivatives,
@@ -16,19 +18,24 @@ from pliant.diagnostics.tracing._parameter_uses import (
     program_of,
 )
 from pliant.diagnostics.tracing._paths import Function, jacobian_shape, layer_starts, segment
-from pliant.diagnostics.tracing._perturbation import perturbable
+from pliant.diagnostics.tracing._perturbation import evaluate, perturbable, run_one
 
 __all__ = [
+    "OPEN",
     "Derivatives",
     "Form",
     "Function",
+    "Graph",
+    "Node",
     "ParameterUse",
     "Program",
     "as_returned",
     "at_consumers",
     "at_leaf",
     "at_product",
+    "called",
     "derivatives_at",
+    "evaluate",
     "find_frozen",
     "infer",
     "is_float",
@@ -39,5 +46,7 @@ __all__ = [
     "parameter_derivatives",
     "perturbable",
     "program_of",
+    "regrouped",
+    "run_one",
     "segment",
 ]

@@ -1,0 +1,347 @@
+"""Follows units and parameters through a program: which entries of a parameter feed, and which read, each unit."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from pliant.diagnostics.tracing import Graph, Node
+from pliant.inference._labels import NONE, POINTWISE, PRODUCTS, Labels, along, blank, merged, moved
+
+Axes: TypeAlias = tuple[Labels, ...]
+"""For each axis of a parameter, the index along it that an entry of a value comes from."""
+
+
+class Held(NamedTuple):
+    """What a value that does not depend on the data holds of a parameter."""
+
+    axes: Axes
+    is_direct: bool
+    """Whether its entries are entries of the parameter."""
+
+
+class Line(NamedTuple):
+    """The unit that each index along one axis of a parameter belongs to; −1 for none."""
+
+    axis: int
+    units: Labels
+
+
+class Product(NamedTuple):
+    """A product of data with a parameter."""
+
+    leaf: int
+    value: int
+    """The result."""
+    data: int
+    """What the parameter is multiplied by; −1 for a lookup."""
+    reads: Line | None
+    """The units that it reads, None if none are known there, or if they lie along several axes."""
+    feeds: Line | None
+    """The units that it makes; None if they lie along several axes."""
+    outputs: tuple[int, ...]
+    """The axes of the parameter that index outputs."""
+    is_direct: bool
+    is_whole: bool
+    """Whether the parameter holds this kernel only."""
+
+
+class Beside(NamedTuple):
+    """A parameter that is added to units, or multiplies them."""
+
+    leaf: int
+    value: int
+    """The result."""
+    data: int
+    """The units before."""
+    name: str
+    """Of the operation."""
+    feeds: Line | None
+    """None if it does not belong to single units."""
+    is_table: bool
+    """Whether its entries differ along other axes than that of the units as well."""
+
+
+class Units:
+    """Units that are the same since their values are added or multiplied one to one."""
+
+    def __init__(self) -> None:
+        self._same = np.zeros(0, np.int64)
+
+    def new(self, number: int) -> Labels:
+        """So many units more."""
+        fresh = np.arange(len(self._same), len(self._same) + number)
+        self._same = np.concatenate([self._same, fresh])
+        return fresh
+
+    def find(self, labels: Labels) -> Labels:
+        """One label for all that are the same."""
+        while not (self._same[self._same] == self._same).all():
+            self._same = self._same[self._same]
+        if not len(self._same):
+            return labels
+        return np.where(labels == NONE, NONE, self._same[np.maximum(labels, 0)])
+
+    def joined(self, first: Labels, second: Labels) -> Labels:
+        """The labels of what is computed from both, entry by entry.
+
+        Units that meet one to one become the same. Where one of many meets each of few, as a gate does, the many stay.
+        """
+        a, b = np.broadcast_arrays(self.find(first), self.find(second))
+        both = (a != NONE) & (b != NONE) & (a != b)
+        if not both.any():
+            return merged(self.find(first), self.find(second))
+        pairs = np.unique(np.stack([a[both], b[both]], axis=1), axis=0)
+        num_first, num_second = len(np.unique(pairs[:, 0])), len(np.unique(pairs[:, 1]))
+        if num_first == num_second == len(pairs):
+            for one, other in pairs:
+                self._join(int(one), int(other))
+            return self.find(merged(a, b))
+        if len(pairs) == num_second:
+            return merged(b, a)
+        if len(pairs) == num_first:
+            return merged(a, b)
+        return np.where(both, NONE, merged(a, b))
+
+    def _join(self, one: int, other: int) -> None:
+        roots = []
+        for each in (one, other):
+            while self._same[each] != each:
+                each = int(self._same[each])
+            roots.append(each)
+        self._same[max(roots)] = min(roots)
+
+
+class Follower:
+    """What is known of a program's values.
+
+    Args:
+      graph: of the program.
+      parameters: its inputs that are parameters, in the order of the leaves.
+      data: its inputs that are examples.
+    """
+
+    def __init__(self, graph: Graph, parameters: Sequence[int], data: Iterable[int]):
+        self.graph, self.parameters = graph, list(parameters)
+        self.data = graph.below(data)
+        self.units = Units()
+        self.labels: dict[int, Labels] = {}
+        """By value that depends on the data, the unit of each entry."""
+        self.held: dict[int, dict[int, Held]] = defaultdict(dict)
+        """By value that does not, what it holds of parameters."""
+        self.products: list[Product] = []
+        self.beside: list[Beside] = []
+        self.lost: dict[int, str] = {}
+        """By parameter, the operation behind which it is not followed."""
+        self.ends: dict[int, str] = {}
+        """By value, the operation behind which its units are not followed."""
+        for leaf, value in enumerate(self.parameters):
+            shape = graph.shape(value)
+            axes = tuple(along(axis, np.arange(size), len(shape)) for axis, size in enumerate(shape))
+            self.held[value][leaf] = Held(axes, is_direct=True)
+        for node in graph.nodes:
+            if any(value in self.data for value in node.inputs):
+                self._with_data(node)
+            elif any(value in self.held for value in node.inputs):
+                self._of_parameters(node)
+
+    def of(self, value: int) -> Labels:
+        """The units of a value's entries."""
+        found = self.labels.get(value)
+        return blank(len(self.graph.shape(value))) if found is None else self.units.find(found)
+
+    def _with_data(self, node: Node) -> None:
+        with_data = [place for place, value in enumerate(node.inputs) if value in self.data]
+        held = [place for place, value in enumerate(node.inputs) if self.held.get(value)]
+        if node.name in PRODUCTS and len(with_data) == 1 and held:
+            self._product(node, with_data[0], held[0])
+        elif node.name == "gather" and held == [0]:
+            self._lookup(node)
+        else:
+            for output, value in enumerate(node.outputs):
+                self.labels[value] = self._combined(node, with_data, output)
+            for place in held:
+                self._met(node, place)
+
+    def _combined(self, node: Node, with_data: Sequence[int], output: int) -> Labels:
+        num_axes = len(self.graph.shape(node.outputs[output]))
+        found = blank(num_axes)
+        is_concatenated = node.name == "concatenate"
+        for place in with_data:
+            value = node.inputs[place]
+            labels = self.of(value)
+            if (labels == NONE).all():
+                continue
+            own = moved(self.graph, node, place, labels, output)
+            if own is None or ((own == NONE).all() and node.name not in ("reduce_sum", "dot_general")):
+                self.ends.setdefault(value, node.name)
+            own = blank(num_axes) if own is None else own
+            if own.ndim != num_axes:  # a number
+                continue
+            found = merged(found, own) if is_concatenated else self.units.joined(found, own)
+        return found
+
+    def _of_parameters(self, node: Node) -> None:
+        for output, value in enumerate(node.outputs):
+            num_axes = len(self.graph.shape(value))
+            sources = [place for place, each in enumerate(node.inputs) if self.held.get(each)]
+            found: dict[int, Held] = {}
+            for place in sources:
+                for leaf, own in self.held[node.inputs[place]].items():
+                    axes = [moved(self.graph, node, place, labels, output) for labels in own.axes]
+                    if any(each is None or each.ndim != num_axes for each in axes):
+                        if self.graph.shape(value) != self.graph.shape(node.inputs[place]):
+                            self.lost.setdefault(leaf, node.name)
+                        same = self.graph.shape(value) == self.graph.shape(node.inputs[place])
+                        axes = list(own.axes) if same else [blank(num_axes)] * len(own.axes)
+                    is_direct = own.is_direct and _keeps_entries(node)
+                    now = Held(tuple(each for each in axes if each is not None), is_direct)
+                    found[leaf] = _both(found[leaf], now) if leaf in found else now
+            self.held[value] = found
+
+    def _product(self, node: Node, data: int, kernel: int) -> None:
+        value, operand = node.outputs[0], node.inputs[kernel]
+        units, made_along = self._read_and_made(node, data, kernel)
+        kernel_shape = self.graph.shape(operand)
+        size: list[int] = [kernel_shape[axis] if axis in made_along else 1 for axis in range(len(kernel_shape))]
+        made = self.units.new(int(np.prod(size))).reshape(size)
+        self.labels[value] = self._made(node, kernel, made)
+        for leaf, held in self.held[operand].items():
+            axes = {axis: labels for axis, labels in enumerate(held.axes) if labels.size > 1}
+            of_outputs = tuple(axis for axis, labels in axes.items() if _varies(labels, made_along))
+            of_inputs = [axis for axis in axes if axis not in of_outputs]
+            shape = self.graph.shape(self.parameters[leaf])
+            outputs = of_outputs or tuple(axis for axis, length in enumerate(shape) if length == 1)[-1:]
+            feeds = _line(held, outputs, made, shape)
+            if not of_inputs and feeds is not None and len(self.held[operand]) > 1:
+                self.beside.append(Beside(leaf, value, node.inputs[data], "mul", feeds, is_table=False))
+                continue
+            seen = [axis for axis in axes if _varies(held.axes[axis], _varying(units))]
+            if units.size == 1:  # a layer of one unit
+                seen = [axis for axis, length in enumerate(shape) if length == 1 and axis not in outputs][:1]
+            reads = _line(held, tuple(seen), units, shape) if (units != NONE).any() else None
+            whole = all(shape[axis] == len(np.unique(labels[labels != NONE])) for axis, labels in enumerate(held.axes))
+            self.products.append(Product(leaf, value, node.inputs[data], reads, feeds, outputs, held.is_direct, whole))
+
+    def _read_and_made(self, node: Node, data: int, kernel: int) -> tuple[Labels, tuple[int, ...]]:
+        """The unit that each entry of the kernel multiplies, and the kernel's axes that index outputs."""
+        labels, num_axes = self.of(node.inputs[data]), len(self.graph.shape(node.inputs[kernel]))
+        if node.name == "dot_general":
+            contracted, batched = node.params["dimension_numbers"]
+            known = list(zip((*contracted[data], *batched[data]), (*contracted[kernel], *batched[kernel]), strict=True))
+            free = [axis for axis in range(num_axes) if axis not in contracted[kernel]]
+            rest = [axis for axis in range(labels.ndim) if axis not in [own for own, _ in known]]
+            labels = _same_along(labels, rest)
+            found = labels.transpose([*(own for own, _ in known), *rest])
+            found = found.reshape(found.shape[: len(known)])
+            shape = [1] * num_axes
+            order = np.argsort([at for _, at in known])
+            found = found.transpose(order)
+            for length, at in zip(found.shape, sorted(at for _, at in known), strict=True):
+                shape[at] = length
+            return found.reshape(shape), tuple(free)
+        numbers = node.params.get("dimension_numbers")
+        if numbers is None:
+            channel, kernel_in, kernel_out, groups = labels.ndim - 1, num_axes - 2, num_axes - 1, 1
+        else:
+            channel, (kernel_out, kernel_in) = numbers.lhs_spec[1], numbers.rhs_spec[:2]
+            groups = node.params["feature_group_count"]
+        of_channels = _same_along(labels, [axis for axis in range(labels.ndim) if axis != channel]).reshape(-1)
+        if of_channels.size == 1 or groups == 1:
+            return along(kernel_in, of_channels, num_axes), (kernel_out,)
+        num_in, num_out = (self.graph.shape(node.inputs[kernel])[axis] for axis in (kernel_in, kernel_out))
+        table = np.repeat(of_channels.reshape(groups, num_in), num_out // groups, axis=0)  # (out, in)
+        shape = [1] * num_axes
+        shape[kernel_in], shape[kernel_out] = num_in, num_out
+        return (table.T if kernel_in < kernel_out else table).reshape(shape), (kernel_out,)
+
+    def _made(self, node: Node, kernel: int, made: Labels) -> Labels:
+        """The units of the product's entries."""
+        num_axes = len(self.graph.shape(node.outputs[0]))
+        if node.name == "dot_general":
+            found = moved(self.graph, node, kernel, made)
+            return blank(num_axes) if found is None else found
+        numbers = node.params.get("dimension_numbers")
+        return along(numbers.out_spec[1] if numbers else num_axes - 1, made.reshape(-1), num_axes)
+
+    def _lookup(self, node: Node) -> None:
+        """Rows of a table: its other axes make units."""
+        value = node.outputs[0]
+        for leaf, held in self.held[node.inputs[0]].items():
+            shape = self.graph.shape(self.parameters[leaf])
+            axes = [moved(self.graph, node, 0, labels) for labels in held.axes]
+            kept = [axis for axis, labels in enumerate(axes) if labels is not None and labels.size > 1]
+            feeds = None
+            self.labels[value] = blank(len(self.graph.shape(value)))
+            if len(kept) == 1:
+                made = self.units.new(shape[kept[0]])
+                found = axes[kept[0]]
+                assert found is not None
+                self.labels[value] = np.where(found == NONE, NONE, made[np.maximum(found, 0)])
+                feeds = Line(kept[0], made)
+            self.products.append(Product(leaf, value, -1, None, feeds, tuple(kept), held.is_direct, is_whole=True))
+
+    def _met(self, node: Node, place: int) -> None:
+        """A parameter that meets data in an operation other than a product."""
+        value = node.outputs[0]
+        data = next(each for each in node.inputs if each in self.data)
+        units, num_axes = self.of(value), len(self.graph.shape(value))
+        for leaf, held in self.held[node.inputs[place]].items():
+            if node.name not in POINTWISE and node.name != "concatenate":
+                self.lost.setdefault(leaf, node.name)
+                continue
+            found = [moved(self.graph, node, place, labels) for labels in held.axes]
+            axes = [each if each is not None and each.ndim == num_axes else blank(num_axes) for each in found]
+            along_units = _varying(units)
+            seen = [axis for axis, labels in enumerate(axes) if _varies(labels, along_units)]
+            others = [axis for axis, labels in enumerate(axes) if labels.size > 1 and axis not in seen]
+            now, shape = Held(tuple(axes), held.is_direct), self.graph.shape(self.parameters[leaf])
+            if units.size == 1 and shape and set(shape) == {1}:
+                seen = [len(shape) - 1]
+            feeds = _line(now, tuple(seen), units, shape)
+            self.beside.append(Beside(leaf, value, data, node.name, feeds, is_table=bool(others)))
+
+
+def _keeps_entries(node: Node) -> bool:
+    return node.name not in POINTWISE or node.name in ("convert_element_type", "copy", "copy_p", "stop_gradient")
+
+
+def _both(first: Held, second: Held) -> Held:
+    """Of two operands that hold one parameter: what either knows, unless they differ."""
+    axes = []
+    for a, b in zip(first.axes, second.axes, strict=True):
+        a, b = np.broadcast_arrays(a, b)
+        axes.append(np.where((a != NONE) & (b != NONE) & (a != b), NONE, merged(a, b)))
+    return Held(tuple(axes), is_direct=False)
+
+
+def _varying(labels: Labels) -> tuple[int, ...]:
+    return tuple(axis for axis, size in enumerate(labels.shape) if size > 1)
+
+
+def _varies(labels: Labels, over: Sequence[int]) -> bool:
+    return any(labels.shape[axis] > 1 for axis in over)
+
+
+def _same_along(labels: Labels, axes: Sequence[int]) -> Labels:
+    for axis in axes:
+        first = labels.take([0], axis)
+        labels = np.where((labels == first).all(axis, keepdims=True), first, NONE)
+    return labels
+
+
+def _line(held: Held, axes: tuple[int, ...], units: Labels, shape: Sequence[int]) -> Line | None:
+    """The unit of each index along an axis of the parameter, if it is one axis, and each index has one unit."""
+    if len(axes) != 1:
+        return None
+    (axis,) = axes
+    indices, labels = np.broadcast_arrays(held.axes[axis], units)
+    known = indices != NONE
+    found = np.full(shape[axis], NONE)
+    pairs = np.unique(np.stack([indices[known], labels[known]], axis=1), axis=0)
+    pairs = pairs[pairs[:, 1] != NONE]
+    if len(pairs) != len(np.unique(pairs[:, 0])):
+        return None
+    found[pairs[:, 0]] = pairs[:, 1]
+    return Line(axis, found)

@@ -1,0 +1,202 @@
+"""One call that finds the wiring of a network, whoever wrote it."""
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, PyTree
+from rich.console import Console
+
+from pliant.diagnostics.tracing import find_frozen
+from pliant.errors import UserError
+from pliant.inference._activation import recognised, stated
+from pliant.inference._assemble import Named, assembled, find_heads, find_roles, module_name, unique
+from pliant.inference._follow import Follower, Product
+from pliant.inference._forward import Captured, forward_of
+from pliant.inference._layers import Layer, find_layers
+from pliant.inference._network import Network, few, network_of
+from pliant.inference._override import overridden, require_true
+from pliant.inference._program import NumberedGraph, Program
+from pliant.inference._stages import Stages
+from pliant.inference._table import wiring_table
+from pliant.inference._verify import verified
+from pliant.types import Traits, Wiring
+
+_EXAMPLES = 2
+
+
+class Inferred(NamedTuple):
+    """The wiring of a network, and the network with its features."""
+
+    wiring: Wiring
+    forward: Callable[[PyTree, Any], tuple[PyTree, dict[str, Array]]]
+    """`forward(params, x) -> (output, features)`: pure and differentiable, for any batch that `apply` takes. The
+    features are those of all hidden layers, of what heads read, and what `apply` returns."""
+    notes: Mapping[str, str]
+    """By parameter or layer: what is no hidden layer or could not be followed, and why."""
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=120)
+        console.print(wiring_table(self.wiring, self.notes))
+        return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def infer_wiring(apply: Callable[[Any, Any], Any], params: PyTree, x: Any, wiring: Wiring | None = None) -> Inferred:
+    """Finds which parameters feed and read the hidden units of a network, by following its traced program.
+
+    Use it to give a network of your own to methods that reset or measure units.
+
+    A hidden layer is what an activation makes of products with parameters, if every product that reads it reads it
+    behind that activation. Units are followed through bias, norm, dropout, reshape, transpose, pooling, padding and
+    concatenation to the products that read them. What a skip connection carries on is no hidden layer. Every layer is
+    checked by perturbation: with all that reads a unit at 0, nothing that is added to the unit changes the output. A
+    layer that fails is left out, and the notes say so.
+
+    Args:
+      apply: `apply(params, x) -> output`, or `-> (output, features)`: features that are returned give layers their
+        names. In evaluation mode, traceable; nn modules of any library.
+      params: any pytree. Floating-point arrays are parameters, except the running statistics that Flax keeps. New units
+        are drawn from initialisers that are estimated from these numbers: give those of the start of training.
+      x: examples, (batch, …), or a pytree of such arrays; two are enough.
+      wiring: what you know better. Its layers replace those of the same name, or are added; its roles, heads, output
+        axes, biases and frozen parameters replace what was found.
+
+    Returns:
+      `Inferred`: the wiring, `forward`, and notes. Print it to see a table.
+
+    Raises:
+      UserError: for an `apply` that cannot be traced, no parameters, and a layer in `wiring` that is not true.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> def apply(params, x):
+      ...     return jnp.tanh(x @ params["in"]) @ params["out"]
+      >>> params = {"in": jnp.ones((3, 4)), "out": jnp.ones((4, 1))}
+      >>> inferred = infer_wiring(apply, params, jnp.ones((5, 3)))
+      >>> layer = inferred.wiring.layers[0]
+      >>> layer.name, layer.width, layer.activation, layer.readers[0].path
+      ('in', 4, 'tanh', 'out')
+      >>> inferred.forward(params, jnp.zeros((7, 3)))[1]["in"].shape
+      (7, 4)
+
+    References:
+      None: a convention of this library.
+
+    Differs from:
+      Nothing known.
+    """
+    network = network_of(apply, params)
+    leaves = network.leaves(params)
+    if not network.trained.paths:
+        raise UserError(got="params without floating-point arrays", wanted="parameters", do="Pass the parameters.")
+    small = _small(network, leaves, x)
+    program = _traced(network, leaves, small)
+    graph = NumberedGraph(program)
+    number = len(leaves)
+    follower = Follower(graph, graph.inputs[:number], graph.inputs[number:])
+    parts = jax.tree.unflatten(jax.tree.structure(program.returned), graph.outputs)
+    outputs, named = parts.outputs, _origins(graph, parts.features)
+    stages = Stages(follower)
+    layers, notes = find_layers(follower, stages, named, list(outputs.values()), network.paths)
+    layers = [layer for layer in layers if layer.feature in graph.places or layer.feature in named]
+    frozen = _frozen(network, leaves, small)
+    roles = find_roles(follower, network.paths, network.trained.paths)
+    arguments = [*leaves, *jax.tree.leaves(small)]
+    chosen = _named(layers, named, network, program, graph, arguments, stages, outputs)
+    heads, more = find_heads(follower, outputs, chosen, named, roles, network.paths)
+    values = dict(zip(network.paths, leaves, strict=True))
+    found = assembled(chosen, roles, heads, values, frozen, network.every_path)
+    features = {each.name: each.layer.feature for each in chosen} | more
+    known = {name: value for value, name in reversed(named.items()) if value in graph.variables} | features
+    found = overridden(found, wiring, known)
+    variables = {layer.name: graph.variables[known[layer.name]] for layer in found.layers}
+    wrong = verified(program, variables, found, network.paths, leaves, jax.tree.leaves(small))
+    require_true(wiring, wrong)
+    found = found._replace(layers=tuple(layer for layer in found.layers if layer.name not in wrong))
+    notes |= roles.notes | {name: f"left out: {reason}" for name, reason in wrong.items()}
+    places = {name: graph.places[value] for name, value in features.items() if value in graph.places}
+    operations = tuple(each.primitive.name for each in program.significant)
+    return Inferred(found, forward_of(network, Captured(operations, places)), notes)
+
+
+def _traced(network: Network, leaves: Any, x: Any) -> Program:
+    try:
+        return Program(network.listed(network.params), leaves, x)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            got=f"an `apply` that cannot be traced: {' '.join(str(error).split())[:200]}",
+            wanted="a function of arrays that jax.jit takes",
+            do="Call jax.jit(apply)(params, x) to see where it fails, or write the wiring yourself.",
+        ) from error
+
+
+def _small(network: Network, leaves: Any, x: Any) -> Any:
+    """A few examples, if the network takes fewer than it was given."""
+    x = jax.tree.map(jax.numpy.asarray, x)
+    try:
+        jax.eval_shape(network.listed(network.params), leaves, few(x, _EXAMPLES))
+    except Exception:
+        return x
+    return few(x, _EXAMPLES)
+
+
+def _origins(graph: NumberedGraph, features: Mapping[str, int]) -> dict[int, str]:
+    """The names of returned features by the values that they are, or are copies of."""
+    found: dict[int, str] = {}
+    for name, value in features.items():
+        found.setdefault(value, name)
+        found.setdefault(graph.original(value), name)
+    return found
+
+
+def _frozen(network: Network, leaves: Any, x: Any) -> list[str]:
+    def outputs(leaves: Any, x: Any) -> Any:
+        return list(network.listed(network.params)(leaves, x).outputs.values())
+
+    numbered = find_frozen(outputs, leaves, x)
+    stopped = {network.paths[int(place)] for place in numbered}
+    return [path for path in network.every_path if path not in network.trained.paths or path in stopped]
+
+
+def _named(
+    layers: list[Layer],
+    named: Mapping[int, str],
+    network: Network,
+    program: Program,
+    graph: NumberedGraph,
+    arguments: Any,
+    stages: Stages,
+    outputs: Mapping[str, int],
+) -> list[Named]:
+    """The layers with their names, activations and branches."""
+    names = []
+    for layer in layers:
+        kernels = [network.paths[maker.leaf] for _, maker in layer.feeds if isinstance(maker, Product)]
+        names.append(named.get(layer.feature) or module_name(kernels or ["layer"]))
+    found = []
+    for name, layer in zip(unique(names), layers, strict=True):
+        activation, traits = _activation(layer, program, graph, arguments, stages)
+        readers = [output for output, value in outputs.items() if layer.feature in graph.above([value])]
+        branch = readers[0] if len(readers) == 1 < len(outputs) else ""
+        found.append(Named(layer, name, activation, stated(activation, traits), branch))
+    return found
+
+
+def _activation(
+    layer: Layer, program: Program, graph: NumberedGraph, arguments: Any, stages: Stages
+) -> tuple[str, Traits]:
+    stage = layer.stage
+    if len(stage.sources) == 1:
+        source, result = (graph.variables.get(each) for each in (stage.sources[0], stage.value))
+        if source is None or result is None:
+            return "custom", Traits(layer.outputs)
+        return recognised(program, source, result, arguments, layer.outputs)
+    for value in stage.nodes[-1].inputs:
+        inner = stages.before(value, layer.units)
+        if not isinstance(inner, str) and len(inner.sources) == 1 and inner.value != stage.value:
+            name, traits = _activation(layer._replace(stage=inner), program, graph, arguments, stages)
+            return name, traits._replace(bounds=None, is_kinked=False)
+    return "gated", Traits(layer.outputs)
