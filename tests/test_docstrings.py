@@ -14,12 +14,13 @@ FUNCTIONS = {
     if inspect.isfunction(getattr(package, name))
 } | {"isometry.gram_deviation": isometry.gram_deviation}
 # Lookups and index arithmetic have no literature.
-SMALL = {"activation", "choose", "examine", "failure", "find_trained", "jacobian_gaps", "measure", "returned", "slot_mask", "spell"}
+SMALL = {"activation", "choose", "examine", "failure", "find_trained", "jacobian_gaps", "measure", "slot_mask", "spell"}
 SMALL |= {
     "check_stream",
     "find_diagnostic",
     "image_data",
     "normalized",
+    "returned",
     "shifted",
     "summarize",
     "takes_outputs",

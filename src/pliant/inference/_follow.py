@@ -235,12 +235,9 @@ class Follower:
             labels = _same_along(labels, rest)
             found = labels.transpose([*(own for own, _ in known), *rest])
             found = found.reshape(found.shape[: len(known)])
-            shape = [1] * num_axes
-            order = np.argsort([at for _, at in known])
-            found = found.transpose(order)
-            for length, at in zip(found.shape, sorted(at for _, at in known), strict=True):
-                shape[at] = length
-            return found.reshape(shape), tuple(free)
+            found = found.transpose(np.argsort([at for _, at in known]))
+            lengths = dict(zip(sorted(at for _, at in known), found.shape, strict=True))
+            return found.reshape([lengths.get(axis, 1) for axis in range(num_axes)]), tuple(free)
         numbers = node.params.get("dimension_numbers")
         if numbers is None:
             channel, kernel_in, kernel_out, groups = labels.ndim - 1, num_axes - 2, num_axes - 1, 1
