@@ -18,6 +18,7 @@ SMALL = {"activation", "choose", "examine", "failure", "find_trained", "jacobian
 SMALL |= {
     "check_stream",
     "find_diagnostic",
+    "from_arrays",
     "image_data",
     "normalized",
     "returned",

@@ -1,12 +1,24 @@
 import math
+import re
+import tomllib
 from fractions import Fraction
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pliant.errors import UserError, require_choice, require_range, require_whole, unknown_name
+import pliant
+from pliant.errors import (
+    MissingExtraError,
+    UserError,
+    extra,
+    require_choice,
+    require_range,
+    require_whole,
+    unknown_name,
+)
 
 
 def test_message_says_got_wanted_and_do():
@@ -113,3 +125,27 @@ def test_choices_are_listed_with_the_default_first():
     with pytest.raises(UserError) as raised:
         require_choice("norm", "Batch", "batch", "layer", "none")
     assert str(raised.value) == "got norm='Batch'; wanted 'batch', 'layer' or 'none'. Leave it out for 'batch'."
+
+
+def test_a_package_that_is_missing_names_its_extra():
+    wanted = r"got a Python without nowhere; wanted the packages for nothing\. .*pip install 'pliant\[data\]'\."
+    with pytest.raises(UserError, match=wanted) as raised, extra("data", "nothing"):
+        import nowhere.at.all  # noqa: F401
+    assert isinstance(raised.value, ModuleNotFoundError)
+    assert raised.value.name == "nowhere"
+
+
+def test_a_package_that_cannot_be_imported_says_why():
+    with (
+        pytest.raises(MissingExtraError, match=r"got a package that cannot be imported \(cannot import name 'nothing'"),
+        extra("data", "nothing"),
+    ):
+        from math import nothing  # noqa: F401
+
+
+def test_extras_named_in_the_code_exist_and_those_of_all_are_complete():
+    root = Path(pliant.__file__).parents[2]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    used = {name for file in (root / "src").rglob("*.py") for name in re.findall(r'extra\("(\w+)"', file.read_text())}
+    assert used == set(extras) - {"all", "test", "parity"}
+    assert extras["all"] == [f"pliant[{','.join(sorted(used))}]"]

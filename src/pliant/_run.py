@@ -15,7 +15,7 @@ from pliant.results import RunFolder
 from pliant.rl import AgentConfig
 from pliant.rl.environments import ENVIRONMENTS, is_environment
 from pliant.specs import Objects, name_of
-from pliant.streams import STREAMS
+from pliant.streams import DATASETS, STREAMS
 from pliant.supervised import RunConfig
 from pliant.training import Progress, run_folder, train
 from pliant.types import EnvironmentStream, Stream
@@ -29,6 +29,7 @@ def run(
     stream: Any = None,
     environment: Any = None,
     network: Any = None,
+    dataset: Any = None,
     diagnostics: Any = None,
     scale: Scale | None = None,
     out: str | Path | None = None,
@@ -55,6 +56,8 @@ def run(
         `pliant.types.EnvironmentStream` or `Environment`, or an environment of gymnax or Gymnasium.
       network: a name, a file and a name, a function `(input_shape, num_outputs, *, options) -> Network`, or a
         `pliant.types.Network`.
+      dataset: a name, a path, a repository on the Hugging Face hub, or a file and a name, see
+        `pliant.streams.load_dataset`; or a `pliant.streams.Dataset`, such as `from_arrays` makes.
       diagnostics: one or several: names, sets, files and names, or `pliant.types.Diagnostic`.
       scale: of a benchmark: "smoke", "cpu" or "paper"; by default "cpu".
       out: the run folder; by default runs/NAME-ID.
@@ -107,7 +110,8 @@ def run(
         )
     if isinstance(asked_for, Stream | EnvironmentStream):
         choices = {"tasks": asked_for.num_tasks} | choices
-    asked = {"method": methods, kind: None if benchmark else asked_for, "network": network, "diagnostic": diagnostics}
+    asked = {"method": methods, kind: None if benchmark else asked_for, "network": network}
+    asked |= {"dataset": dataset, "diagnostic": diagnostics}
     named = {name: _named(name, _several(each)) for name, each in asked.items() if each is not None}
     for name, names in named.items():
         choices[_KINDS[name]] = tuple(names) if name in ("method", "diagnostic") else next(iter(names), "")
@@ -142,6 +146,7 @@ _KINDS = {
     "stream": "stream",
     "environment": "environment",
     "network": "network",
+    "dataset": "dataset",
     "diagnostic": "diagnostics",
 }
 """The fields of a configuration that name something."""
@@ -150,6 +155,7 @@ _REGISTRIES: Mapping[str, Mapping[str, Any]] = {
     "stream": STREAMS,
     "environment": ENVIRONMENTS,
     "network": NETWORKS,
+    "dataset": DATASETS,
     "diagnostic": DIAGNOSTICS,
 }
 

@@ -4,7 +4,8 @@ import difflib
 import math
 import numbers
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _ROUNDING = {4: 2.0**-23, 2: 2.0**-8, 1: 2.0**-3}
@@ -24,6 +25,43 @@ class UserError(ValueError):
     def __init__(self, *, got: str, wanted: str, do: str):
         super().__init__(f"got {got}; wanted {wanted}. {do}")
         self.got, self.wanted, self.do = got, wanted, do
+
+
+class MissingExtraError(UserError, ModuleNotFoundError):
+    """The error for packages that are not installed and that only some users need."""
+
+
+@contextmanager
+def extra(name: str, purpose: str) -> Iterator[None]:
+    """Imports packages that only some users need; if one is missing, names the extra of pliant that installs it.
+
+    Args:
+      name: the extra, as in pyproject.toml.
+      purpose: what needs the packages, for the message.
+
+    Raises:
+      MissingExtraError: if the imports below it fail.
+
+    Example:
+      >>> try:
+      ...     with extra("rl", "Octax"):
+      ...         raise ModuleNotFoundError("No module named 'octax'", name="octax")
+      ... except UserError as error:
+      ...     print(error)
+      got a Python without octax; wanted the packages for Octax. Install them with pip install 'pliant[rl]'.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        is_missing = isinstance(error, ModuleNotFoundError) and package
+        missing = MissingExtraError(
+            got=f"a Python without {package}" if is_missing else f"a package that cannot be imported ({error})",
+            wanted=f"the packages for {purpose}",
+            do=f"Install them with pip install 'pliant[{name}]'.",
+        )
+        missing.name = error.name
+        raise missing from error
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], do: str) -> UserError:

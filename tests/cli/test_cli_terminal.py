@@ -146,7 +146,7 @@ def test_errors_of_the_system_are_one_line(error, said, monkeypatch, capsys):
         raise error
 
     monkeypatch.setattr(cli, "_start_jax", lambda: None)
-    monkeypatch.setattr(cli.Run, "__call__", fail)
+    monkeypatch.setattr(_run.Run, "__call__", fail)
     assert cli.main(["run"]) == cli.USER_ERROR
     message = capsys.readouterr().err
     assert said in message

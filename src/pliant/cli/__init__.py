@@ -1,17 +1,13 @@
 """The command line: parse, call, print. Every command has a file."""
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import tyro
 
 import pliant
-from pliant.cli._diagnose import Diagnose
-from pliant.cli._list import List
-from pliant.cli._plot import Plot
-from pliant.cli._run import Run, RunAgent, run_command
-from pliant.cli._show import Show
 from pliant.cli._terminal import print_error, tolerate_any_letters
 from pliant.errors import UserError
 from pliant.xla import guard
@@ -20,7 +16,42 @@ USER_ERROR = 2
 
 __all__ = ["USER_ERROR", "main", "print_error"]
 
-_COMMANDS: dict[str, Callable[..., Any]] = {"run": Run, "list": List, "show": Show, "plot": Plot, "diagnose": Diagnose}
+
+class _Command(NamedTuple):
+    """A command, imported when it is used: JAX and its libraries take seconds."""
+
+    place: str
+    """The file, and the class in it."""
+    description: str
+    computes: bool = False
+    """Whether it starts JAX."""
+
+
+_COMMANDS = {
+    "run": _Command(
+        "_run.Run",
+        "Train methods on a stream of tasks. The same command continues an interrupted run; with more methods, tasks "
+        "or seeds it extends a finished one, and trains only what is new. `pliant run ENVIRONMENT --help` shows the "
+        "options of agents.",
+        computes=True,
+    ),
+    "list": _Command(
+        "_list.List", "List the names that a run knows, with their options. `pliant show NAME` explains each."
+    ),
+    "show": _Command(
+        "_show.Show",
+        "Print the table of a run; or explain a benchmark, method, stream, environment, agent, transition, data set, "
+        "network, diagnostic or set of diagnostics: what it is, when to use it, and what its options mean.",
+    ),
+    "plot": _Command(
+        "_plot.Plot",
+        "Draw the figure of a run, or of several runs in one, and its learning curves if it has any; or a picture of "
+        "what a run's diagnostics found.",
+    ),
+    "diagnose": _Command(
+        "_diagnose.Diagnose", "Measure diagnostics on the checkpoints of a run, and print them.", computes=True
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,18 +61,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"pliant {pliant.__version__}")
         return 0
-    running = run_command(arguments[1:]) if arguments[:1] == ["run"] else Run
-    command = tyro.extras.subcommand_cli_from_dict(
-        _COMMANDS | {"run": running},
-        prog="pliant",
-        args=arguments,
-        description="Neural networks that keep learning: methods, tasks, agents and diagnostics of plasticity.",
-    )
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if name not in _COMMANDS:  # --help, or a mistake: either ends here
+        tyro.extras.subcommand_cli_from_dict(
+            {name: _described(command.description) for name, command in _COMMANDS.items()},
+            prog="pliant",
+            args=arguments,
+            description="Neural networks that keep learning: methods, tasks, agents and diagnostics of plasticity.",
+        )
+        return 0
+    file, _, options = _COMMANDS[name].place.partition(".")
+    module = importlib.import_module(f"pliant.cli.{file}")
+    wanted = module.run_command(rest) if name == "run" else getattr(module, options)
+    description = _COMMANDS[name].description if wanted.__name__ == options else None
+    command = tyro.cli(wanted, prog=f"pliant {name}", args=rest, description=description)
     try:
-        if isinstance(command, Run | RunAgent):  # read again: a benchmark brings its own defaults
+        if name == "run":  # read again: a benchmark brings its own defaults
             defaults_now = command.with_defaults_of_benchmark()
-            command = tyro.cli(running, prog="pliant run", args=arguments[1:], default=defaults_now)
-        if isinstance(command, Run | RunAgent | Diagnose):
+            command = tyro.cli(wanted, prog="pliant run", args=rest, default=defaults_now)
+        if _COMMANDS[name].computes:
             _start_jax()
         command()
     except UserError as error:
@@ -50,17 +88,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # no file of the user's
         raise
     except OSError as error:
-        kept = (
-            " A run keeps its finished tasks; the same command continues it."
-            if isinstance(command, Run | RunAgent)
-            else ""
-        )
+        kept = " A run keeps its finished tasks; the same command continues it." if name == "run" else ""
         print_error(
             f"pliant: got {type(error).__name__}: {error}; wanted files that can be read and written. "
             f"Check permissions and free space.{kept}"
         )
         return USER_ERROR
     return 0
+
+
+def _described(description: str) -> Callable[[], None]:
+    """Stands for a command in `pliant --help`."""
+
+    def command() -> None: ...
+
+    command.__doc__ = description
+    return command
 
 
 def _start_jax() -> None:

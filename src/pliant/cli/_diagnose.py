@@ -12,7 +12,7 @@ from pliant.diagnostics import choose
 
 @dataclasses.dataclass(frozen=True)
 class Diagnose:
-    """Measure diagnostics on the checkpoints of a run, and print them."""
+    """The options of `pliant diagnose`."""
 
     dir: Positional[Path]
     """Run folder."""

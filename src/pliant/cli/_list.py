@@ -33,7 +33,7 @@ _Kind = Literal[
 
 @dataclasses.dataclass(frozen=True)
 class List:
-    """List the names that a run knows, with their options. `pliant show NAME` explains each."""
+    """The options of `pliant list`."""
 
     kind: Positional[_Kind]
     """What to list."""

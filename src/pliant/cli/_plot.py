@@ -16,9 +16,7 @@ from pliant.results import RunFolder
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """Draw the figure of a run, or of several runs in one, and its learning curves if it has any; or a picture of what
-    a run's diagnostics found.
-    """
+    """The options of `pliant plot`."""
 
     dirs: Positional[tuple[Path, ...]]
     """Run folders. Several share one figure, whose lines are named by folder and method."""

@@ -77,10 +77,7 @@ class _Command:
 
 @dataclasses.dataclass(frozen=True)
 class Run(_Command, RunConfig):
-    """Train methods on a stream of tasks. The same command continues an interrupted run; with more methods, tasks or
-    seeds it extends a finished one, and trains only what is new. `pliant run ENVIRONMENT --help` shows the options of
-    agents.
-    """
+    """The options of `pliant run STREAM`."""
 
     stream: Positional[str] = "random-labels"
     """Stream of tasks; a published benchmark such as kumar/permuted-mnist, whose choices then are the defaults of the

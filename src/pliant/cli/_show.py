@@ -40,9 +40,7 @@ COSTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Show:
-    """Print the table of a run; or explain a benchmark, method, stream, environment, agent, transition, data set,
-    network, diagnostic or set of diagnostics: what it is, when to use it, and what its options mean.
-    """
+    """The options of `pliant show`."""
 
     what: Positional[str]
     """Run folder, or any name that `pliant list` prints."""

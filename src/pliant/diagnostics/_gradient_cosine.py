@@ -1,6 +1,7 @@
 """Cosines between the gradients of single examples: whether examples help or hinder each other."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from pliant.diagnostics._rank import effective_rank
 from pliant.diagnostics._subject import loss, some
-from pliant.errors import UserError
+from pliant.errors import UserError, extra
 from pliant.types import Batch, Diagnostic, Measured, Params, Scalar, Subject
 
 _MOST = 512  # examples, as published
@@ -199,7 +200,8 @@ def _clusters(
     cosines: Float[np.ndarray, "k k"], num_clusters: int, seed: int
 ) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
     """Clusters by size, ascending, and the examples in that order."""
-    from sklearn.cluster import KMeans  # takes a second to import
+    with _clustering():
+        from sklearn.cluster import KMeans
 
     rows = np.round(cosines, _DECIMALS) + 0.0  # without negative zeros
     number = min(num_clusters, len(np.unique(rows, axis=0)))
@@ -209,6 +211,10 @@ def _clusters(
     distances = np.linalg.norm(rows - found.cluster_centers_[found.labels_], axis=1)
     order = np.lexsort((distances, place[found.labels_]))
     return place[found.labels_][order], order
+
+
+def _clustering() -> AbstractContextManager[None]:
+    return extra("clustering", "clusters of gradients")
 
 
 def _mean(values: Float[np.ndarray, " pairs"]) -> float:
@@ -240,10 +246,16 @@ def _summarize(gram: np.ndarray) -> Measured:
     return Measured(numbers, {"matrix": found.matrix, "labels": found.labels, "order": found.order})
 
 
+def _measure(subject: Subject) -> Float[Array, "k k"]:
+    with _clustering():  # before anything is computed
+        import sklearn.cluster  # noqa: F401
+    return gradient_gram(loss(subject), subject.params, several(subject))
+
+
 GRADIENT_COSINE = Diagnostic(
     name="gradient-cosine",
     summary="cosines between the gradients of single examples of the current task (Lyle et al.)",
     cost="rare",
-    measure=lambda subject: gradient_gram(loss(subject), subject.params, several(subject)),
+    measure=_measure,
     summarize=_summarize,
 )

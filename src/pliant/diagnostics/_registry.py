@@ -26,7 +26,7 @@ from pliant.diagnostics._weight_spectra import WEIGHT_SPECTRA
 from pliant.diagnostics._weights import ISOMETRY_DEVIATION, WEIGHT_NORM
 from pliant.errors import UserError, unknown_name
 from pliant.settings import cast, options
-from pliant.specs import find
+from pliant.specs import find, split_options
 from pliant.types import Diagnostic
 
 DIAGNOSTICS: Mapping[str, Diagnostic] = {
@@ -90,7 +90,7 @@ def choose(words: Sequence[str | Diagnostic]) -> tuple[Diagnostic, ...]:
     parts = [part for word in words for part in (word.split(",") if isinstance(word, str) else [word])]
     texts = dict.fromkeys(part for part in parts if isinstance(part, str) and part not in SETS)
     named = {part: find_diagnostic(part) for part in texts}
-    with_options = {each.name for part, each in named.items() if _split(part)[1]}
+    with_options = {each.name for part, each in named.items() if split_options(part)[1]}
     found: dict[int, Diagnostic] = {}  # by id: what a user's own holds may not be hashable
     for part in parts:
         if isinstance(part, str) and part in SETS:
@@ -125,7 +125,7 @@ def find_diagnostic(spec: str | Diagnostic) -> Diagnostic:
       >>> find_diagnostic("probe-plasticity:initial=true").needs
       ('rule', 'initial')
     """
-    name, settings = _split(spec) if isinstance(spec, str) else (spec, {})
+    name, settings = split_options(spec) if isinstance(spec, str) else (spec, {})
     found = find(
         "diagnostic",
         name,
@@ -135,15 +135,6 @@ def find_diagnostic(spec: str | Diagnostic) -> Diagnostic:
         also=SETS,
     )
     return _made(found, settings) if settings else found
-
-
-def _split(word: str) -> tuple[str, dict[str, str]]:
-    """A name, which may be of a file with a colon, and the options behind it."""
-    parts, settings = word.split(":"), {}
-    while len(parts) > 1 and "=" in parts[-1]:
-        option, _, value = parts.pop().partition("=")
-        settings[option] = value
-    return ":".join(parts), settings
 
 
 def _made(diagnostic: Diagnostic, settings: Mapping[str, str]) -> Diagnostic:

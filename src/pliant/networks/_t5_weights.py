@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 
-from pliant.errors import UserError, require_range
+from pliant.errors import UserError, extra, require_range
 from pliant.networks._t5 import t5
 from pliant.types import Key, Network, Params, State, TextLengths, leaf_path
 
@@ -208,6 +207,8 @@ def _open(path: Path) -> _Tensors:
     """The tensors of the file."""
     if not path.is_file():
         raise UserError(got=f"no file {path}", wanted="the weights of a T5", do=f"Give the path of a {WEIGHTS}.")
+    with extra("text", "weights of a T5"):
+        import safetensors
     try:
         file = safetensors.safe_open(path, framework="numpy")
     except safetensors.SafetensorError as error:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 from jaxtyping import Float
 
 _RESAMPLES = 2000
@@ -143,12 +142,15 @@ def _mean(values: Float[np.ndarray, "seed task"]) -> float:
 
 
 def _iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    import scipy.stats  # takes a second
+
     return np.asarray(scipy.stats.trim_mean(values, 0.25, axis=axis))
 
 
 def _iqm_interval(scores: Float[np.ndarray, "seed task"]) -> tuple[float, float]:
     if np.ptp(scores) == 0:
         return float(scores.flat[0]), float(scores.flat[0])
+    import scipy.stats
 
     def statistic(*tasks: np.ndarray, axis: int) -> np.ndarray:
         return _iqm(np.concatenate(tasks, axis=axis), axis)

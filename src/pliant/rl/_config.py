@@ -25,7 +25,7 @@ class AgentConfig(Protocol):
     on: Literal["both", "actor", "critic"] = "both"
     """Which of the networks of an agent the methods act on. The other is trained by Adam with the same options."""
     dataset: str | None = None
-    """Data set of environments that show images; see `pliant list datasets`. By default digits."""
+    """Data set of environments that show images; see `pliant run --help`. By default digits."""
     train_size: int | None = None
     """Balanced subset of the images."""
     standardize: Literal["default", "channel", "pixel", "half"] = "default"

@@ -81,7 +81,7 @@ def _make_plan(
     }
     with users_code(specs):
         factory = environment_factory(*specs["environment"])
-        dataset = _dataset(config, factory, data_dir)
+        dataset = _dataset(config, factory, data_dir, objects)
         stream_options = with_options(factory, others[0], settings[others[0]], skip=("num_tasks",))
         data = [] if dataset is None else [dataset]
         stream = factory(*data, num_tasks=config.tasks, **stream_options)
@@ -186,11 +186,13 @@ def _budget(config: AgentConfig) -> Budget:
     return Budget(config.env_steps, config.batch_size, config.eval_episodes, config.curve_points, config.probe_size)
 
 
-def _dataset(config: AgentConfig, factory: Callable[..., Any], data_dir: str | None) -> Dataset | None:
+def _dataset(
+    config: AgentConfig, factory: Callable[..., Any], data_dir: str | None, objects: Objects
+) -> Dataset | None:
     """Loads the data set, if the environments show images of one."""
     if "dataset" in inspect.signature(factory).parameters:
-        name = "digits" if config.dataset is None else config.dataset
-        return load_dataset(name, data_dir=data_dir, train_size=config.train_size, standardize=config.standardize)
+        spec = "digits" if config.dataset is None else objects.spec("dataset", config.dataset)
+        return load_dataset(spec, data_dir=data_dir, train_size=config.train_size, standardize=config.standardize)
     if (config.dataset, config.train_size) != (None, None):
         known = ", ".join(name for name in options(factory) if name != "num_tasks")
         raise UserError(

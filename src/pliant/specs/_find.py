@@ -164,6 +164,20 @@ def users_code(specs: Mapping[str, Sequence[object]]) -> Iterator[None]:
         ) from error
 
 
+def split_options(spec: str) -> tuple[str, dict[str, str]]:
+    """A name, a path, or a file and a name, and the options behind it.
+
+    Example:
+      >>> split_options("my.py:mine:steps=5:initial=true")
+      ('my.py:mine', {'steps': '5', 'initial': 'true'})
+    """
+    parts, chosen = spec.split(":"), {}
+    while len(parts) > 1 and "=" in parts[-1]:
+        option, _, value = parts.pop().partition("=")
+        chosen[option] = value
+    return ":".join(parts), dict(reversed(chosen.items()))
+
+
 def user_file(spec: object) -> str | None:
     """The user's file that a spec names, if it names one; `~` is the user's home.
 

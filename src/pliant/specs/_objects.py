@@ -15,6 +15,7 @@ class Objects(NamedTuple):
     network: Mapping[str, Any] = {}
     diagnostic: Mapping[str, Any] = {}
     environment: Mapping[str, Any] = {}
+    dataset: Mapping[str, Any] = {}
 
     def spec(self, kind: str, name: str) -> Any:
         """The object that a configuration calls by a name; the name itself if it was given as one.

@@ -9,7 +9,7 @@ from pliant.streams._bigram_cipher import bigram_cipher, encipher
 from pliant.streams._check_stream import check_stream
 from pliant.streams._class_incremental import class_incremental
 from pliant.streams._class_pairs import class_pairs
-from pliant.streams._datasets import DATASETS, Dataset, Images, Origin, load_dataset
+from pliant.streams._datasets import DATASETS, Dataset, Images, Origin, from_arrays, load_dataset
 from pliant.streams._decoding import beam_search, greedy
 from pliant.streams._five_plus_one import five_plus_one
 from pliant.streams._images import ImageData, image_data, normalized
@@ -81,6 +81,7 @@ __all__ = [
     "class_pairs",
     "encipher",
     "five_plus_one",
+    "from_arrays",
     "greedy",
     "image_data",
     "input_interpolation",

@@ -11,6 +11,7 @@ from pliant.errors import UserError, require_range
 from pliant.streams._letters import NUM_LETTERS, VOCABULARY, as_tokens, random_letters, text_length
 from pliant.streams._objectives import text_objective
 from pliant.streams._random_seq2seq import require_positive, text_batch, text_inputs
+from pliant.streams._text_scores import scorer
 from pliant.types import Batch, Key, Split, Stream
 
 _DATA_SEED = 1
@@ -79,6 +80,7 @@ def bigram_cipher(
         return text_batch(as_tokens(letters), as_tokens(encipher(letters, permutation)))
 
     length = text_length(num_words, word_length)
+    scorer()  # a missing package is reported before a task is trained
     return Stream(
         name="bigram-cipher",
         dataset="generated",

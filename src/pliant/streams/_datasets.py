@@ -1,18 +1,23 @@
-"""Image data sets by name: embedded, from a folder of parquet files, or from the Hugging Face hub."""
+"""Image data sets: by name, embedded or from a folder of parquet files or the Hugging Face hub; and one's own."""
 
+import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
+from numpy.typing import ArrayLike
 
 from pliant.errors import UserError, require_choice, unknown_name
+from pliant.specs import find, split_options, user_file, users_code
 from pliant.streams._classes import class_numbers
 from pliant.streams._hub import hub_tables
 from pliant.streams._image_column import read_images
+from pliant.streams._own import Own, is_own, own_data
+from pliant.streams._own import from_arrays as own_arrays
 from pliant.streams._parquet import DATA_VARIABLE, data_folder, read_tables, split_files
 from pliant.streams._tables import Table
 
@@ -111,7 +116,7 @@ DATASETS: Mapping[str, Origin] = {
 
 
 def load_dataset(
-    name: str,
+    name: "str | Dataset",
     *,
     data_dir: str | os.PathLike[str] | None = None,
     train_size: int | None = None,
@@ -123,7 +128,18 @@ def load_dataset(
     `digits` is embedded. All others are read from a folder of parquet files: `data_dir`, or else the environment
     variable `PLIANT_DATA`. The files are in the folder itself or in a subfolder with the name of the data set, as
     `train-*.parquet` and `test-*.parquet`. Without a folder, the data set is downloaded from the Hugging Face hub once
-    and cached. Your own data need a name of their own and a folder.
+    and cached. Your own data need a name of their own and a folder, or are named by one of these:
+
+    - the path of a folder: images in a folder for each class, also within `train` and `test`; parquet or CSV files,
+      such as `train.csv` and `test.csv`; or what `save_to_disk` of the library `datasets` wrote;
+    - the path of a file: `.npz` with arrays such as `x_train` and `y_train`, `.csv`, `.tsv` or `.parquet`;
+    - OWNER/NAME, a repository of image classification on the hub;
+    - `path/to/file.py:name`, a `Dataset` or a function without arguments that returns one.
+
+    Options may follow a path or a repository, as in `data.csv:label=species`: the columns `image` and `label`, the
+    splits `train` and `test`, the `config` of a repository, and the `shape` of rows of numbers, such as 28x28. A table
+    without images has a number in each of its other columns; each is standardised by itself, unless `shape` makes an
+    image of them. Without a test split, every tenth example of a class is a test example.
 
     A column `image` or `img` holds encoded images, or lists of numbers (height × wide, or height × wide × channels);
     `label` holds numbers or names. Grey images have one channel; colour, palette, CMYK and YCbCr images have three. If
@@ -131,7 +147,8 @@ def load_dataset(
     are numbered from 0 in the ascending order of training labels.
 
     Args:
-      name: a name in `DATASETS`, or one of your own with a folder.
+      name: a name in `DATASETS`, or one of your own with a folder; a path, a repository, or a file and a name; or a
+        `Dataset`, of which subsets are taken, and which is standardised anew unless `standardize` is "default".
       data_dir: folder with parquet files; `~` is your home.
       train_size: size of a fixed, balanced subset of the training images: equally many of every class, ± 1.
       test_size: the same for the test images.
@@ -159,19 +176,114 @@ def load_dataset(
       Published benchmarks that normalise subsets by the statistics of the whole data set.
     """
     require_choice("standardize", standardize, "default", "channel", "pixel", "half")
-    origin = _origin(name)
     sizes = (train_size, test_size)
+    if not isinstance(name, str) or user_file(name):
+        _refuse_folder(data_dir, "a data set of your own")
+        return _resized(_own_dataset(name), sizes, standardize)
+    spec, chosen = split_options(name)
+    if is_own(spec):
+        _refuse_folder(data_dir, repr(spec))
+        return _standardized(own_data(spec, chosen), sizes, standardize)
+    if chosen:
+        raise UserError(
+            got=f"options of the data set {spec!r}: {', '.join(chosen)}",
+            wanted="options of a path or of a repository on the hub",
+            do=f"Write {spec} alone.",
+        )
+    origin = _origin(name)
     if name == "digits":
-        _refuse_folder(data_dir)
+        _refuse_folder(data_dir, "'digits', which are embedded")
         loaded = _digits(sizes)
     else:
         tables = _tables(name, origin, data_dir)
         loaded = _read(name, tables, sizes)
         if tables[0].folder is not None:
             _require_named(name, origin, loaded, tables[0].folder)
+    return _dataset(name, loaded, origin.standardize if standardize == "default" else standardize)
+
+
+def from_arrays(
+    images: ArrayLike,
+    labels: ArrayLike,
+    test_images: ArrayLike | None = None,
+    test_labels: ArrayLike | None = None,
+    *,
+    name: str = "own",
+    standardize: Literal["default", "channel", "pixel", "half"] = "default",
+) -> Dataset:
+    """Makes a data set from arrays.
+
+    Args:
+      images: (examples, height, wide) or (examples, height, wide, channels); or (examples, features), each feature then
+        being standardised by itself. Any numbers that `load_dataset` reads.
+      labels: whole numbers ≥ 0, or names.
+      test_images: of the same shape; without them, every tenth example of a class is a test example.
+      test_labels: their labels, all of them among the training labels.
+      name: what tables, figures and folders call it.
+      standardize: see `load_dataset`.
+
+    Returns:
+      A `Dataset`, which streams, `load_dataset` and `pliant.run(dataset=...)` take.
+
+    Raises:
+      UserError: for arrays of different lengths or shapes, missing and other labels, numbers that are not finite.
+
+    Example:
+      >>> pixels = np.arange(20 * 4 * 4).reshape(20, 4, 4).astype(np.uint8)
+      >>> mine = from_arrays(pixels, ["cat", "owl"] * 10, name="animals")
+      >>> mine.train.images.shape, mine.test.images.shape, mine.classes
+      ((18, 4, 4, 1), (2, 4, 4, 1), ('cat', 'owl'))
+    """
+    require_choice("standardize", standardize, "default", "channel", "pixel", "half")
+    _require_name(name)
+    return _standardized(own_arrays(images, labels, test_images, test_labels, name), (None, None), standardize)
+
+
+def _standardized(own: Own, sizes: tuple[int | None, int | None], standardize: str) -> Dataset:
+    """A data set of one's own as read; columns of numbers are standardised one by one."""
+    usual = "pixel" if own.has_features else "channel"
+    loaded = _read(own.name, own.tables, sizes)
+    return _dataset(own.name, loaded, usual if standardize == "default" else standardize)
+
+
+def _own_dataset(spec: object) -> Dataset:
+    """The data set that a file names, or the one given."""
+    found: Any = find("dataset", spec, {}, _is_dataset, "a pliant.streams.Dataset, or a function that returns one")
+    if not isinstance(found, Dataset):
+        with users_code({"dataset": [spec]}):
+            found = found()
+        if not isinstance(found, Dataset):
+            raise UserError(
+                got=f"{type(found).__name__} from {spec!r}",
+                wanted="a pliant.streams.Dataset",
+                do="Return what pliant.streams.from_arrays makes of arrays.",
+            )
+    _require_name(found.name)
+    return found
+
+
+def _is_dataset(found: object) -> bool:
+    return isinstance(found, Dataset) or inspect.isfunction(found)
+
+
+def _resized(dataset: Dataset, sizes: tuple[int | None, int | None], standardize: str) -> Dataset:
+    """A balanced subset, with statistics of its own."""
+    if sizes == (None, None) and standardize == "default":
+        return dataset
+    splits = dataset.train, dataset.test
+    chosen = _subsets(dataset.name, [split.labels for split in splits], sizes)
+    images, labels = (
+        [each[rows] for each, rows in zip(kind, chosen, strict=True)] for kind in zip(*splits, strict=True)
+    )
+    usual = "channel" if dataset.mean.shape[:2] == (1, 1) else "pixel"
+    loaded = _Loaded(tuple(images), tuple(labels), tuple(range(dataset.num_classes)), dataset.largest)
+    made = _dataset(dataset.name, loaded, usual if standardize == "default" else standardize)
+    return made._replace(classes=dataset.classes)
+
+
+def _dataset(name: str, loaded: "_Loaded", kind: str) -> Dataset:
     images, labels, classes, largest = loaded
     train, test = (Images(*split) for split in zip(images, labels, strict=True))
-    kind = origin.standardize if standardize == "default" else standardize
     mean, std = _half(name, images, largest) if kind == "half" else _statistics(train.images, kind)
     return Dataset(name, len(classes), train, test, mean, std, largest, classes)
 
@@ -189,24 +301,28 @@ def _origin(name: str) -> Origin:
     """Where the data set of a name comes from; defaults for a name of the user's own."""
     if name in DATASETS:
         return DATASETS[name]
-    if not re.fullmatch(r"\w[\w.+-]{0,63}", name):
-        raise UserError(
-            got=f"the data set {name!r}",
-            wanted="a name of at most 64 letters, digits and _.+- (it names files)",
-            do="Name the data set, and its folder with --data-dir.",
-        )
+    _require_name(name)
     plain = {re.sub(r"[\W_]", "", known.lower()) for known in DATASETS}
     if re.sub(r"[\W_]", "", name.lower()) in plain:  # MNIST, cifar-10
         raise unknown_name("data set", name, DATASETS, do="See `pliant list datasets`.")
     return Origin("")
 
 
-def _refuse_folder(data_dir: str | os.PathLike[str] | None) -> None:
-    """Refuses a folder given for digits; PLIANT_DATA may be set for other runs."""
+def _require_name(name: str) -> None:
+    if not re.fullmatch(r"\w[\w.+-]{0,63}", name):
+        raise UserError(
+            got=f"the data set {name!r}",
+            wanted="a name of at most 64 letters, digits and _.+- (it names files)",
+            do="Name the data set, and its folder with --data-dir.",
+        )
+
+
+def _refuse_folder(data_dir: str | os.PathLike[str] | None, what: str) -> None:
+    """Refuses a folder given for data that are not read from it; PLIANT_DATA may be set for other runs."""
     if data_dir is not None:
         folder = data_folder(data_dir)
         raise UserError(
-            got=f"the data folder {str(folder)!r} for 'digits', which are embedded",
+            got=f"the data folder {str(folder)!r} for {what}",
             wanted="a data set that is read from it",
             do="Add --dataset NAME, such as mnist or a name of your own, or leave --data-dir out.",
         )
@@ -279,11 +395,8 @@ def _statistics(images: np.ndarray, standardize: str) -> tuple[np.ndarray, np.nd
 
 def _digits(sizes: tuple[int | None, int | None]) -> _Loaded:
     """The digits of scikit-learn. They have no official split: every tenth image of a class is a test image."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = digits.images.astype(np.uint8)[..., None]
-    labels = digits.target.astype(np.int32)
+    with np.load(Path(__file__).with_name("digits.npz")) as digits:
+        images, labels = digits["images"][..., None], digits["labels"].astype(np.int32)
     rank_in_class = np.zeros(len(images), int)
     for label in range(10):
         members = labels == label

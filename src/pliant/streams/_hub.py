@@ -5,12 +5,13 @@ import json
 import logging
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from pliant.errors import UserError
+from pliant.errors import UserError, extra
 from pliant.streams._parquet import DATA_VARIABLE, SPLITS, as_table
 from pliant.streams._tables import Table, first_line
 
@@ -20,23 +21,12 @@ _PATIENCE = 5.0  # seconds to reach the hub
 def hub_tables(
     name: str, hub: str, config: str | None, label_columns: Sequence[str], test_splits: Sequence[str]
 ) -> list[Table]:
-    """The training and test images of a repository, with their labels.
-
-    Without a network, the cache is used at once.
+    """The training and test images of a known repository, with their labels.
 
     Raises:
-      UserError: if the data are neither in the cache nor to be downloaded, if the cache is damaged, and for missing
-        splits or columns.
+      UserError: see `hub_splits`; and for missing splits or columns.
     """
-    import datasets
-
-    with _quiet():
-        obstacle = _obstacle()
-        try:
-            with _offline() if obstacle else contextlib.nullcontext():
-                found = datasets.load_dataset(hub, config)
-        except Exception as error:
-            raise _refused(name, hub, obstacle, error) from error
+    found = hub_splits(name, hub, config)
     splits = {SPLITS.get(split, split): split for split in found}
     test = next((split for split in test_splits if split in splits), None)
     if "train" not in splits or test is None:
@@ -45,17 +35,36 @@ def hub_tables(
             wanted=f"'train' and {' or '.join(map(repr, test_splits))}",
             do="Check that the hub repository is the data set's.",
         )
-    chosen = {split: found[splits[split]] for split in ("train", test)}
     return [
-        as_table(
-            f"{split} of {name!r}",
-            [stored.with_format("arrow")[:].replace_schema_metadata(stored.features.arrow_schema.metadata)],
-            label_columns,
-            folder=None,
-            remedy=_removal(hub),
-        )
-        for split, stored in chosen.items()
+        as_table(f"{split} of {name!r}", [found[splits[split]]()], label_columns, folder=None, remedy=removal(hub))
+        for split in ("train", test)
     ]
+
+
+def hub_splits(name: str, hub: str, config: str | None) -> dict[str, Callable[[], pa.Table]]:
+    """The splits of a repository, each read when it is called: as stored, with the metadata of its columns.
+
+    Without a network, the cache is used at once.
+
+    Raises:
+      UserError: if the data are neither in the cache nor to be downloaded, and if the cache is damaged.
+    """
+    with extra("data", f"data sets from the Hugging Face hub, such as {name!r}"):
+        import datasets
+
+    with _quiet():
+        obstacle = _obstacle()
+        try:
+            with _offline() if obstacle else contextlib.nullcontext():
+                found = datasets.load_dataset(hub, config)
+        except Exception as error:
+            raise _refused(name, hub, obstacle, error) from error
+
+    def reader(stored: Any) -> Callable[[], pa.Table]:
+        metadata = stored.features.arrow_schema.metadata
+        return lambda: stored.with_format("arrow")[:].replace_schema_metadata(metadata)
+
+    return {split: reader(stored) for split, stored in found.items()}
 
 
 @contextlib.contextmanager
@@ -124,7 +133,7 @@ def _refused(name: str, hub: str, obstacle: BaseException | None, error: BaseExc
         return UserError(
             got=f"{_told(cause)} in the cache of the Hugging Face hub while reading {name!r}",
             wanted="a whole copy, in a place that can be written",
-            do=f"{_removal(hub)} Or free space, set HF_HOME to another place, or {elsewhere}",
+            do=f"{removal(hub)} Or free space, set HF_HOME to another place, or {elsewhere}",
         )
     if obstacle is not None:
         copy = _copies(hub)
@@ -180,6 +189,7 @@ def _copies(hub: str) -> list[Path]:
     return [place for place in places if place.is_dir()]
 
 
-def _removal(hub: str) -> str:
+def removal(hub: str) -> str:
+    """What to do if the copy of a repository is damaged."""
     folders = " and ".join(map(str, _copies(hub))) or "its folder in the cache"
     return f"Remove {folders}; the next run with a network downloads it again."

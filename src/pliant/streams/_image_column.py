@@ -74,7 +74,7 @@ def _of_chunk(
                     wanted="test images that are not training images",
                     do="Leave it out of one of them.",
                 )
-        pictures.append(decode(content, f"image {row} in {table.what}", table.remedy))
+        pictures.append(decode(content, f"image {row} in {table.what}" + (f" ({name})" if name else ""), table.remedy))
     return pictures
 
 

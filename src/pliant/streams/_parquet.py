@@ -101,12 +101,27 @@ def _by_split(place: Path) -> dict[str, dict[str, list[Path]]]:
             do="Change its permissions, or name another one.",
         ) from error
     for file in files:
-        words = [word for word in re.split(r"[-_. ]+", file.stem.lower()) if not _NUMBER.fullmatch(word)]
-        words = [word.rstrip("0123456789") for word in words]
-        splits = {SPLITS[word] for word in words if word in SPLITS}
-        if words and words[0] in SPLITS and len(splits) == 1:
-            found.setdefault(SPLITS[words[0]], {}).setdefault("-".join(words), []).append(file)
+        if split := split_of(file.stem):
+            found.setdefault(split, {}).setdefault("-".join(_words(file.stem)), []).append(file)
     return found
+
+
+def split_of(stem: str) -> str | None:
+    """The split that a file's name begins with; None if it names none, or several.
+
+    Example:
+      >>> split_of("train-00000-of-00002"), split_of("train_test"), split_of("iris")
+      ('train', None, None)
+    """
+    words = _words(stem)
+    splits = {SPLITS[word] for word in words if word in SPLITS}
+    return SPLITS[words[0]] if words and words[0] in SPLITS and len(splits) == 1 else None
+
+
+def _words(stem: str) -> list[str]:
+    """The words of a file's name, without numbers."""
+    words = [word for word in re.split(r"[-_. ]+", stem.lower()) if not _NUMBER.fullmatch(word)]
+    return [word.rstrip("0123456789") for word in words]
 
 
 def _one_group(split: str, groups: Mapping[str, list[Path]], place: Path) -> list[Path]:
@@ -155,7 +170,7 @@ def as_table(
 ) -> Table:
     """The image and label columns of all files of a split."""
     image, label = (_column(what, parts[0].schema.names, columns) for columns in (IMAGE_COLUMNS, label_columns))
-    names = {_class_names(part.schema, label) for part in parts}
+    names = {class_names(part.schema, label) for part in parts}
     try:
         whole = pa.concat_tables([part.select([image, label]) for part in parts], promote_options="permissive")
     except pa.ArrowException as error:
@@ -216,7 +231,7 @@ def _column(what: str, names: Sequence[str], wanted: Sequence[str]) -> str:
     )
 
 
-def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
+def class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
     """Class names in the metadata that the Hugging Face library writes."""
     written = (schema.metadata or {}).get(b"huggingface")
     try:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Int, PyTree
 from pliant.errors import require_range
 from pliant.streams._letters import VOCABULARY, as_tokens, random_letters, shifted, text_length
 from pliant.streams._objectives import text_objective
+from pliant.streams._text_scores import scorer
 from pliant.types import Batch, Key, Split, Stream, Text
 
 _DATA_SEED = 0  # the source texts are the data set: the same for all seeds
@@ -65,6 +66,7 @@ def random_seq2seq(
     def train_batch(data: Array, task: Int[Array, "examples tokens"], indices: Int[Array, " batch"]) -> Batch:
         return text_batch(jnp.asarray(data)[indices].astype(jnp.int32), task[indices].astype(jnp.int32))
 
+    scorer()  # a missing package is reported before a task is trained
     return Stream(
         name="random-seq2seq",
         dataset="generated",

@@ -1,9 +1,11 @@
 """Scores of written texts: BLEU-2 and exact matches."""
 
+from types import ModuleType
+
 import numpy as np
 from jaxtyping import Int
 
-from pliant.errors import UserError
+from pliant.errors import UserError, extra
 from pliant.streams._letters import spell
 
 
@@ -34,8 +36,7 @@ def text_scores(written: Int[np.ndarray, "texts tokens"], wanted: Int[np.ndarray
     Differs from:
       Averages of sentence scores, and smoothed scores.
     """
-    import sacrebleu  # slow to import, and only texts require it
-
+    sacrebleu = scorer()
     if len(written) == 0:
         raise UserError(got="no texts", wanted="at least one", do="Pass what the network wrote for the examples.")
     texts, references = ([spell(row) for row in tokens] for tokens in (written, wanted))
@@ -43,3 +44,10 @@ def text_scores(written: Int[np.ndarray, "texts tokens"], wanted: Int[np.ndarray
     bleu = metric.corpus_score(texts, [references]).score / 100
     exact = np.mean([text == reference for text, reference in zip(texts, references, strict=True)])
     return {"bleu": round(bleu, 12), "exact_match": float(exact)}
+
+
+def scorer() -> ModuleType:
+    """The package that scores; streams of texts ask for it before a task is trained."""
+    with extra("text", "scores of texts"):
+        import sacrebleu
+    return sacrebleu

@@ -14,8 +14,9 @@ class RunConfig(Protocol):
     """A supervised run: methods that learn the same stream of tasks, each with several seeds."""
 
     dataset: str | None = None
-    """Data set; see `pliant list datasets`, or a name of your own with --data-dir. By default digits; streams that are
-    generated have none."""
+    """Data set: a name that `pliant list datasets` prints; a folder or file of your own, such as images/ or
+    table.csv:label=species; a repository of the Hugging Face hub, OWNER/NAME; path/to/file.py:name; or a name of your
+    own with --data-dir. By default digits; streams that are generated have none."""
     stream: str = "random-labels"
     """Stream of tasks; see `pliant list streams`. Your own is path/to/file.py:name."""
     epochs: int = 15

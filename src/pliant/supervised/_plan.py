@@ -82,7 +82,7 @@ def _make_plan(
         "diagnostic": [objects.spec("diagnostic", word) for word in words],
     }
     with users_code(specs):
-        dataset = _dataset(config, stream_factory(*specs["stream"]), data_dir)
+        dataset = _dataset(config, stream_factory(*specs["stream"]), data_dir, objects)
         stream, stream_options = make_stream(config, dataset, settings[name_of(config.stream)], *specs["stream"])
     _check_inputs(config, stream, objects)
     sources: dict[int, tuple[Stream, Source]] = {}
@@ -178,7 +178,9 @@ def _check_inputs(config: RunConfig, stream: Stream, objects: Objects) -> None:
         )
 
 
-def _dataset(config: RunConfig, factory: Callable[..., Stream], data_dir: str | None) -> Dataset | None:
+def _dataset(
+    config: RunConfig, factory: Callable[..., Stream], data_dir: str | None, objects: Objects
+) -> Dataset | None:
     """Loads the data set, if the stream has one."""
     if "dataset" not in inspect.signature(factory).parameters:
         if (config.dataset, config.train_size, config.test_size) != (None, None, None):
@@ -196,7 +198,7 @@ def _dataset(config: RunConfig, factory: Callable[..., Stream], data_dir: str | 
             )
         return None
     return load_dataset(
-        "digits" if config.dataset is None else config.dataset,
+        "digits" if config.dataset is None else objects.spec("dataset", config.dataset),
         data_dir=data_dir,
         train_size=config.train_size,
         test_size=config.test_size,

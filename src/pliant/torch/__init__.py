@@ -7,14 +7,10 @@ The mathematics is that of `pliant.optimizers`, `pliant.networks` and `pliant.in
 import importlib
 from typing import TYPE_CHECKING, Any
 
-try:
+from pliant.errors import extra
+
+with extra("torch", "pliant.torch"):
     import torch  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name != "torch":
-        raise
-    raise ModuleNotFoundError(
-        "got a Python without torch; wanted torch ≥ 2.4. Install it with pip install 'pliant[torch]'.", name="torch"
-    ) from error
 
 from pliant.torch._adamo import AdamO, param_groups
 from pliant.torch._hidden_layers import HiddenLayer, Reader

@@ -417,5 +417,5 @@ def test_refuses(options, message):
 
 def test_refuses_where_gymnax_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnax.environments.minatar", None)
-    with pytest.raises(UserError, match=r"got no package gymnax .*pip install 'pliant\[rl\]'"):
+    with pytest.raises(UserError, match=r"got a Python without gymnax; .*pip install 'pliant\[rl\]'"):
         minatar()

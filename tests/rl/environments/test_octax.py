@@ -257,7 +257,7 @@ def test_games_with_too_many_keys_are_refused(monkeypatch):
 
 def test_without_octax(monkeypatch):
     monkeypatch.setitem(sys.modules, "octax", None)
-    with pytest.raises(UserError, match=r"got no package octax .*; wanted Octax, which .*pip install 'pliant\[rl\]'"):
+    with pytest.raises(UserError, match=r"got a Python without octax; wanted .* Octax\. Install .*'pliant\[rl\]'"):
         octax()
 
 

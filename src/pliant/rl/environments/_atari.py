@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from pliant.errors import UserError, require_range, require_whole, unknown_name
+from pliant.errors import UserError, extra, require_range, require_whole, unknown_name
 from pliant.rl.environments._host import HostOutcome, hosted
 from pliant.types import Environment, EnvironmentStream, Key, Outcome, State, World
 
@@ -182,15 +182,9 @@ class _Copies:
 
 
 def _ale_py() -> ModuleType:
-    try:
+    with extra("atari", "the games of Atari"):
         import ale_py.roms
         import ale_py.vector_env  # with gymnasium, which ale-py alone does not install
-    except ImportError as error:
-        raise UserError(
-            got=f"a Python without {error.name}",
-            wanted="ale-py ≥ 0.12.1 and gymnasium ≥ 1.1",
-            do="Install them with pip install 'pliant[atari]'.",
-        ) from None
     return ale_py
 
 

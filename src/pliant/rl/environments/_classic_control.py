@@ -1,6 +1,6 @@
 """Classic control for first steps: small problems that an agent solves within minutes."""
 
-from pliant.errors import UserError, require_whole
+from pliant.errors import extra, require_whole
 from pliant.rl.environments._gymnax import from_gymnax
 from pliant.types import EnvironmentStream
 
@@ -93,12 +93,8 @@ def mountain_car(*, num_tasks: int = 1, max_episode_steps: int = 200) -> Environ
 def _one(name: str, kind: str, num_tasks: int, limit: int, longest: int) -> EnvironmentStream:
     require_whole("tasks", num_tasks, 1, do="Leave it out for the default of 1.")
     require_whole("max_episode_steps", limit, 1, longest, do=f"Leave it out for {longest}.")
-    try:
+    with extra("rl", kind):
         import gymnax
-    except ImportError as error:
-        raise UserError(
-            got=f"no package gymnax ({error})", wanted=f"gymnax, which has {kind}", do="pip install 'pliant[rl]'"
-        ) from None
     environment, params = gymnax.make(kind)
     environment = from_gymnax(environment, params.replace(max_steps_in_episode=limit), name=name)
     return EnvironmentStream(name=name, num_tasks=num_tasks, environments=(environment,), which=lambda _: 0)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pliant.errors import UserError, require_whole
+from pliant.errors import UserError, extra, require_whole
 from pliant.rl.environments._host import HostOutcome, hosted
 from pliant.types import Environment
 
@@ -44,14 +44,8 @@ def from_gymnasium(
       ((2, 4), [1.0, 1.0])
       >>> carts.release(state)
     """
-    try:
+    with extra("atari", "environments of Gymnasium"):
         import gymnasium
-    except ImportError:
-        raise UserError(
-            got="a Python without gymnasium",
-            wanted="gymnasium ≥ 1.1",
-            do="Install it with pip install 'pliant[atari]'.",
-        ) from None
 
     def make_one() -> Any:
         return gymnasium.make(make) if isinstance(make, str) else make()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt16
 
-from pliant.errors import UserError, require_choice, require_range, require_whole, unknown_name
+from pliant.errors import UserError, extra, require_choice, require_range, require_whole, unknown_name
 from pliant.rl.environments._gymnax import from_gymnax
 from pliant.types import Environment, EnvironmentStream, Key, Outcome, State, World
 
@@ -127,13 +127,10 @@ def _checked_names(games: Sequence[str], num_channels: int) -> list[str]:
 
 def _native(name: str) -> Environment:
     """One game; its observations are boards of bits."""
-    try:
+    with extra("rl", "the games of MinAtar"):
         import gymnax.environments.minatar  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            got=f"no package gymnax ({error})", wanted="gymnax, which has the games", do="pip install 'pliant[rl]'"
-        ) from None
-    from pliant.rl.environments._minatar_games import GAMES
+
+        from pliant.rl.environments._minatar_games import GAMES
 
     return from_gymnax(GAMES[name](), name=name, observation_dtype="uint16", dead_below=_DEAD_BELOW.get(name))
 

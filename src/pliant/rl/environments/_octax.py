@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt32
 
-from pliant.errors import UserError, require_whole, unknown_name
+from pliant.errors import UserError, extra, require_whole, unknown_name
 from pliant.types import Environment, EnvironmentStream, Key, Outcome, State, World
 
 GAMES = ("brix", "submarine", "filter", "tank", "blinky", "missile", "ufo", "wipe_off")
@@ -115,13 +115,8 @@ def _machine() -> _Machine:
     Raises:
       UserError: if it is not installed.
     """
-    try:
-        with _without_cv2():
-            from octax import decode, emulator, environments, fetch
-    except ImportError as error:
-        raise UserError(
-            got=f"no package octax ({error})", wanted="Octax, which emulates the games", do="pip install 'pliant[rl]'"
-        ) from None
+    with extra("rl", "the games of Octax"), _without_cv2():
+        from octax import decode, emulator, environments, fetch
     operations = [_draw if name == "display" else getattr(emulator, f"execute_{name}") for name in _OPERATIONS]
 
     def advance(state: Any) -> Any:
