@@ -11,7 +11,7 @@ from pliant.methods import METHODS
 from pliant.networks import NETWORKS
 from pliant.presets import PRESETS, Scale, with_choices
 from pliant.problems import Config, kind_of, make_plan
-from pliant.results import RunFolder
+from pliant.results import MakeTracker, RunFolder
 from pliant.rl import AgentConfig
 from pliant.rl.environments import ENVIRONMENTS, is_environment
 from pliant.specs import Objects, name_of
@@ -34,6 +34,7 @@ def run(
     scale: Scale | None = None,
     out: str | Path | None = None,
     data_dir: str | None = None,
+    track: str | MakeTracker | Sequence[str | MakeTracker] = (),
     report: Callable[[Progress], None] = lambda _: None,
     **choices: Any,
 ) -> RunFolder:
@@ -62,6 +63,8 @@ def run(
       scale: of a benchmark: "smoke", "cpu" or "paper"; by default "cpu".
       out: the run folder; by default runs/NAME-ID.
       data_dir: see `pliant.streams.load_dataset`.
+      track: where the metrics of every task are also shown: "wandb", "tensorboard", or functions such as those in
+        `pliant.results.TRACKERS`.
       report: called with the progress after every chunk of updates.
       **choices: any field of `pliant.supervised.RunConfig`, or of `pliant.rl.AgentConfig` for agents, such as
         `seeds=4`, `tasks=10` or `learning_rate=1e-4`.
@@ -124,7 +127,8 @@ def run(
         folder = f"{benchmark.name.replace('/', '-')}-{size}"
         config = with_choices(benchmark, size, choices, objects)
     plan = make_plan(config, data_dir, objects)
-    return train(plan, run_folder(plan, out, folder), report)
+    trackers = [track] if isinstance(track, str) or callable(track) else track
+    return train(plan, run_folder(plan, out, folder), report, trackers)
 
 
 def _base(problem: Any, stream: Any, environment: Any, choices: Mapping[str, Any]) -> Config:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -46,7 +46,7 @@ class _Command:
         for name, reason in left_out.items():
             print_line(f"without {name}: {reason}")
         with _reporting(config.tasks) as report:
-            folder = training.train(plan, training.run_folder(plan, self.out, self._name()), report)
+            folder = training.train(plan, training.run_folder(plan, self.out, self._name()), report, self.track)
         print_run(folder)
         draw_figure([folder])
 
@@ -91,6 +91,8 @@ class Run(_Command, RunConfig):
     """Run folder; by default runs/STREAM-DATASET-ID or runs/BENCHMARK-SCALE-ID."""
     data_dir: str | None = None
     """Folder with parquet files of the data set; by default PLIANT_DATA, or else the Hugging Face hub."""
+    track: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where the metrics of every task are also shown, beside the run folder; WANDB_MODE=offline needs no network."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +115,8 @@ class RunAgent(_Command, AgentConfig):
     """Run folder; by default runs/ENVIRONMENT-DATASET-ID or runs/BENCHMARK-SCALE-ID."""
     data_dir: str | None = None
     """Folder with parquet files of the data set, for environments that show images."""
+    track: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where the metrics of every task are also shown, beside the run folder; WANDB_MODE=offline needs no network."""
 
 
 def run_command(arguments: Sequence[str]) -> type[Run] | type[RunAgent]:

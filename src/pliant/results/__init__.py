@@ -10,15 +10,19 @@ from pliant.results._run_folder import RunFolder, RunRecord, fingerprint, hash_o
 from pliant.results._spectrum_pictures import hessian_density, ntk_eigenvalues, spectra_over_time
 from pliant.results._statistics import Spread, spread, summarize_run
 from pliant.results._table import diagnosis_table, summary_table, summary_text
+from pliant.results._trackers import TRACKERS, MakeTracker, Tracker, tracking
 
 __all__ = [
     "COLUMNS",
     "PICTURES",
+    "TRACKERS",
+    "MakeTracker",
     "MethodFolder",
     "RunFolder",
     "RunRecord",
     "SeedBlock",
     "Spread",
+    "Tracker",
     "diagnosis_table",
     "dormant_by_layer",
     "draw_picture",
@@ -37,4 +41,5 @@ __all__ = [
     "summarize_run",
     "summary_table",
     "summary_text",
+    "tracking",
 ]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from pliant.results._metric_parts import no_metrics
 from pliant.results._statistics import summarize_run
 
 _FORMAT = 3
+_LOGGER = logging.getLogger("pliant")
 _PATIENCE = 60.0  # seconds, for another process that makes the same folder
 
 
@@ -185,7 +187,8 @@ class RunFolder:
             summary.to_csv(temporary, index=False)
 
     def log(self, message: str) -> None:
-        """Adds a line to `run.log`."""
+        """Adds a line to `run.log`, and tells Python's logger "pliant"."""
+        _LOGGER.info("%s: %s", self.path, message)
         append_line(self.path / "run.log", f"{datetime.now(UTC).isoformat(timespec='seconds')} {message}")
 
     @cached_property

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pliant.diagnostics import one_blas_thread
 from pliant.errors import UserError
-from pliant.results import COLUMNS, RunFolder, SeedBlock, environment
+from pliant.results import COLUMNS, MakeTracker, RunFolder, SeedBlock, environment, tracking
 from pliant.specs import name_of, users_code
 from pliant.training._background_writer import BackgroundWriter
 from pliant.training._checkpoint import Checkpoints
@@ -40,7 +40,12 @@ class Progress(NamedTuple):
     """Its value so far in this task, mean over seeds."""
 
 
-def train(plan: Plan, path: Path, report: Callable[[Progress], None] = lambda _: None) -> RunFolder:
+def train(
+    plan: Plan,
+    path: Path,
+    report: Callable[[Progress], None] = lambda _: None,
+    trackers: Sequence[str | MakeTracker] = (),
+) -> RunFolder:
     """Trains every method of a plan and writes the run folder; continues an interrupted run, or extends a finished one.
 
     After every task the metrics are stored, with a learning curve if the source has one; then a checkpoint is written.
@@ -55,6 +60,7 @@ def train(plan: Plan, path: Path, report: Callable[[Progress], None] = lambda _:
       plan: what to run.
       path: the run folder.
       report: called with the progress after every chunk of updates.
+      trackers: where the metrics of every task are also shown: names in `pliant.results.TRACKERS`, or such functions.
 
     Returns:
       The finished run folder.
@@ -65,7 +71,7 @@ def train(plan: Plan, path: Path, report: Callable[[Progress], None] = lambda _:
     folder = RunFolder.begin(path, plan.record)
     folder.log(f"start: {plan.record.title}")
     reused: dict[Any, Any] = {}
-    with one_blas_thread():
+    with one_blas_thread(), tracking(trackers, folder.path, plan.record.configuration) as track:
         for number, method in enumerate(plan.methods):
             code = users_code({**plan.specs, **method.specs})
             with folder.open_method(method.method.name, method.configuration) as opened, code, method.source.within():
@@ -74,7 +80,7 @@ def train(plan: Plan, path: Path, report: Callable[[Progress], None] = lambda _:
                 for place, block in enumerate(blocks):
                     done = (number + place / len(blocks)) / len(plan.methods)
                     share = 1 / len(blocks) / len(plan.methods)
-                    _train_block(plan, method, folder, block, report, (done, share), reused)
+                    _train_block(plan, method, folder, block, report, track, (done, share), reused)
     folder.write_summary()
     folder.log("done")
     return RunFolder(path)
@@ -86,6 +92,7 @@ def _train_block(
     folder: RunFolder,
     block: SeedBlock,
     report: Callable[[Progress], None],
+    track: Callable[[pd.DataFrame], None],
     within: tuple[float, float],
     reused: dict[Any, Any],
 ) -> None:
@@ -97,6 +104,7 @@ def _train_block(
       folder: of the run.
       block: of seeds.
       report: called with the progress.
+      track: called with the metrics of every task.
       within: what of the whole run is done before, and the share of this block.
       reused: compiled programs and placed data, by what they are for.
     """
@@ -124,7 +132,7 @@ def _train_block(
 
             learned = trainer.learn(index, progress)
             now = time.perf_counter()
-            store = functools.partial(_store, plan, method, folder, block, checkpoints, learned, now - started)
+            store = functools.partial(_store, plan, method, folder, block, track, checkpoints, learned, now - started)
             started = now
             writer.submit(store)
             del learned, store  # so that what one task leaves is gone before the next one's is fetched
@@ -135,6 +143,7 @@ def _store(
     method: MethodPlan,
     folder: RunFolder,
     block: SeedBlock,
+    track: Callable[[pd.DataFrame], None],
     checkpoints: Checkpoints,
     learned: Learned,
     seconds: float,
@@ -146,8 +155,10 @@ def _store(
     rows = _rows(plan, method, block.seeds, task, [_Moment(step, learned.numbers, found)])
     points = [_Moment(each.step, each.numbers, _scores(method, each.scored, num_slots)) for each in learned.curve]
     block.record_arrays(task, arrays)
-    block.record_task(task, rows, seconds, _rows(plan, method, block.seeds, task, points) if points else None)
+    curve = _rows(plan, method, block.seeds, task, points) if points else None
+    block.record_task(task, rows, seconds, curve)
     checkpoints.save(task, *learned.carry())
+    track(rows if curve is None else pd.concat([curve, rows]))
     if plan.record.headline not in set(rows["metric"]):
         raise UserError(
             got=f"the headline {plan.record.headline!r}, which nobody reports",
