@@ -140,5 +140,6 @@ def _moments(rows: pd.DataFrame) -> Iterator[tuple[str, int, dict[str, float]]]:
     """The metrics of every method and seed, by step."""
     for (method, seed), of_seed in rows.groupby(["method", "seed"], sort=False):
         name = re.sub(r"[^\w.+=,-]+", "-", str(method)) + f"/seed-{seed}"
-        for step, at_step in of_seed.groupby("step", sort=True):
-            yield name, int(step), dict(zip(at_step["metric"], at_step["value"].astype(float), strict=True))
+        for step in sorted(set(of_seed["step"].tolist())):
+            now = of_seed[of_seed["step"] == step]
+            yield name, step, dict(zip(now["metric"].tolist(), now["value"].tolist(), strict=True))
