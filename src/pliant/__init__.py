@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from pliant._diagnose import diagnose
     from pliant._run import run
     from pliant.inference import infer_wiring
+    from pliant.methods import attach
 
 guard.guard_reductions()  # before anything computes: see xla/guard.py
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "attach",
     "diagnose",
     "diagnostics",
     "infer_wiring",
@@ -57,6 +59,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "attach":
+        return importlib.import_module("pliant.methods").attach
     if name in ("diagnose", "run"):
         return getattr(importlib.import_module(f"pliant._{name}"), name)
     if name == "infer_wiring":

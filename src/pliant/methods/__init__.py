@@ -3,26 +3,42 @@
 from typing import NoReturn
 
 from pliant.errors import UserError
+from pliant.methods._apply_gradients import Applied, apply_gradients, begin_task, forward_pass
+from pliant.methods._attach import attach
 from pliant.methods._building import build, posing, retarget, wrapped
 from pliant.methods._combine import combine
 from pliant.methods._hyperparameters import as_arrays, defaults, option_meanings, split_static, with_settings
 from pliant.methods._parts import Parts
+from pliant.methods._plastic import Plastic, PlasticState
 from pliant.methods._registry import FAMILIES, METHODS, find, split_spec
+from pliant.methods._train_state import TrainState, View, begin_training, init_state, view
 
 __all__ = [
     "FAMILIES",
     "METHODS",
+    "Applied",
     "Parts",
+    "Plastic",
+    "PlasticState",
+    "TrainState",
+    "View",
+    "apply_gradients",
     "as_arrays",
+    "attach",
+    "begin_task",
+    "begin_training",
     "build",
     "combine",
     "defaults",
     "find",
+    "forward_pass",
+    "init_state",
     "option_meanings",
     "posing",
     "retarget",
     "split_spec",
     "split_static",
+    "view",
     "with_settings",
     "wrapped",
 ]

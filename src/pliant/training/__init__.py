@@ -3,6 +3,7 @@
 from typing import NoReturn
 
 from pliant.errors import UserError
+from pliant.methods import TrainState, init_state
 from pliant.training._background_writer import BackgroundWriter
 from pliant.training._check import check_protocol
 from pliant.training._checkpoint import Checkpoints
@@ -21,7 +22,7 @@ from pliant.training._run import Progress, train
 from pliant.training._seeds import SeedAxis, choose_batching, seed_axis
 from pliant.training._selection import Best, better, no_best
 from pliant.training._settings import check_names, of_names, parse_grid, parse_settings, with_options
-from pliant.training._state import Carry, TrainState, init_carry, init_state
+from pliant.training._state import Carry, init_carry
 from pliant.training._step import Stepped, train_step
 from pliant.training._sums import Sums
 from pliant.training._switch import switch_task

@@ -9,8 +9,8 @@ import numpy as np
 
 from pliant.diagnostics import failure, measure, summarize
 from pliant.keys import seed_keys
-from pliant.methods import Parts
-from pliant.training._state import View, init_carry, view
+from pliant.methods import Parts, View, view
+from pliant.training._state import init_carry
 from pliant.types import Diagnostic, Key, Measured, Network, Rule, Scene, Source, State, Subject
 
 ALWAYS = ("cheap", "spectral")  # classes that are measured after every task

@@ -10,11 +10,11 @@ import numpy as np
 
 from pliant.diagnostics import measure
 from pliant.keys import Draw, draw_key
-from pliant.methods import Parts
+from pliant.methods import Parts, TrainState, View, view
 from pliant.training._diagnose import ALWAYS, make_subject
 from pliant.training._plan import MethodPlan
 from pliant.training._seeds import Program, SeedAxis
-from pliant.training._state import SeedSlot, TrainState, View, view
+from pliant.training._state import SeedSlot
 from pliant.types import Diagnostic, Rule, Scene, Source, State
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.training._state import TrainState
+from pliant.methods import TrainState
 from pliant.types import Network, Params, Scene, Selection, State
 
 

@@ -5,29 +5,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Int
 
 from pliant.keys import Draw, SeedKeys, draw_key
-from pliant.methods import Parts
-from pliant.optimizers import optimizer_info
-from pliant.training._state import TrainState
+from pliant.methods import Parts, TrainState, apply_gradients, forward_pass
 from pliant.training._sums import together
 from pliant.types import (
     Features,
-    Forward,
-    Fresh,
     Info,
-    Inputs,
-    Key,
     Learned,
     Lesson,
     Network,
     Objective,
     Params,
-    Probe,
     Scalar,
-    Signals,
     State,
     Update,
 )
@@ -95,20 +86,18 @@ def train_step(
         penalty: Any = 0.0
         penalty_state: State = ()
         if parts.penalty:
-            forward = _forward(network, state.statistics, lesson, output, features, loss, keys, step)
+            forward = forward_pass(network, state.statistics, lesson, output, features, loss, step, keys.method)
             penalty, penalty_state = parts.penalty.loss(with_rounded_gradient(params, step), state.penalty, forward)
         return loss + penalty, _Pass(loss, penalty, output, features, statistics, penalty_state)
 
     gradients, found = jax.grad(total_loss, has_aux=True)(state.params)
     gradients = rounded(gradients, step)
-    clipped = clip(gradients)
-    updates, optimizer = parts.optimizer.update(
-        clipped, state.optimizer, state.params, step=step, key=draw_key(keys.method, Draw.OPTIMIZER, step)
+    learned = Learned(state.params, found.statistics, state.optimizer)
+    applied = apply_gradients(
+        network, parts, clip(gradients), learned, state.intervention, lesson, found.features, step, keys.method
     )
-    updates = rounded(updates, step)
-    params = optax.apply_updates(state.params, updates)
 
-    info: dict[str, Any] = dict(optimizer_info(optimizer))
+    info: dict[str, Any] = dict(applied.optimizer_info)
     if objective.scores:
         info[f"online_{objective.score}"] = objective.scores(found.output, batch.targets, task).mean()
     info |= {"loss": found.loss, "gradient_norm": total_norm(gradients)}
@@ -118,47 +107,13 @@ def train_step(
         info["penalty"] = found.penalty
 
     def loss_after() -> Scalar:
-        after, _, _ = network.apply(params, state.statistics, batch.inputs, train=True, key=noise)
+        after, _, _ = network.apply(applied.params, state.statistics, batch.inputs, train=True, key=noise)
         return objective.losses(after, batch.targets, task).mean()
 
     def update() -> Update:
-        change = jax.tree.map(jnp.subtract, params, state.params)
+        change = jax.tree.map(jnp.subtract, applied.params, state.params)
         key = draw_key(keys.method, Draw.DIAGNOSTIC, step)
-        return Update(key, state.params, updates, change, found.loss, loss_after)
+        return Update(key, state.params, applied.updates, change, found.loss, loss_after)
 
-    learned, intervention = Learned(params, found.statistics, optimizer), state.intervention
-    if parts.intervention and parts.intervention.update:
-        signals = Signals(clipped, found.features, _probe(network, lesson), Fresh(network.init, parts.optimizer.init))
-        key = jax.random.fold_in(keys.method, step)
-        learned, intervention, told = parts.intervention.update(key, step, learned, intervention, signals)
-        info |= told
-    return Stepped(TrainState(*learned, found.penalty_state, intervention), info, update)
-
-
-def _forward(
-    network: Network,
-    statistics: State,
-    lesson: Lesson,
-    output: Any,
-    features: Features,
-    loss: Scalar,
-    keys: SeedKeys,
-    step: Int[Array, ""],
-) -> Forward:
-    def evaluate(params: Params, inputs: Inputs) -> tuple[Any, Features]:
-        return network.apply(params, statistics, inputs, train=False, key=draw_key(keys.method, Draw.PENALTY, step))[:2]
-
-    def sample(num_examples: int) -> Inputs:
-        return lesson.examples(draw_key(keys.method, Draw.PENALTY, step), num_examples).inputs
-
-    return Forward(lesson.batch.inputs, output, features, loss, evaluate, sample)
-
-
-def _probe(network: Network, lesson: Lesson) -> Probe:
-    def probe(learned: Learned, key: Key, num_examples: int) -> Features:
-        of_examples, noise = jax.random.split(key)
-        batch = lesson.examples(of_examples, num_examples)
-        _, features, _ = network.apply(learned.params, learned.statistics, batch.inputs, train=False, key=noise)
-        return features
-
-    return probe
+    info |= applied.intervention_info
+    return Stepped(TrainState(*applied.learned, found.penalty_state, applied.intervention), info, update)

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from pliant.keys import Draw, SeedKeys, draw_key
-from pliant.methods import Parts
-from pliant.training._state import TrainState
-from pliant.types import Fresh, Info, Network, leaf_path
+from pliant.methods import Parts, TrainState, begin_task
+from pliant.types import Info, Network, leaf_path
 
 
 def switch_task(
@@ -30,14 +29,7 @@ def switch_task(
     Returns:
       The state, and what the intervention reports.
     """
-    info: Info = {}
-    if parts.penalty and parts.penalty.switch:
-        state = state._replace(penalty=parts.penalty.switch(state.params, state.penalty))
-    if parts.intervention and parts.intervention.switch:
-        key = draw_key(keys.method, Draw.SWITCH, index)
-        fresh = Fresh(network.init, parts.optimizer.init)
-        learned, intervention, info = parts.intervention.switch(key, index, state.learned(), state.intervention, fresh)
-        state = TrainState(*learned, state.penalty, intervention)
+    state, info = begin_task(network, parts, state, keys.method, index)
     if head != "keep":
         draw = draw_key(keys.method, Draw.HEAD, index)
         new = network.init(draw)[0] if head == "fresh" else jax.tree.map(jnp.zeros_like, state.params)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from pliant.methods import as_arrays
+from pliant.methods import View, as_arrays
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._chunk import Pace
 from pliant.training._curve import Point, points_of
@@ -19,7 +19,6 @@ from pliant.training._observe import Observed, Shared
 from pliant.training._plan import MethodPlan
 from pliant.training._protocol import Protocol
 from pliant.training._rates import rates, sampled_weights
-from pliant.training._state import View
 from pliant.training._sums import Sums
 from pliant.types import Diagnostic, State
 

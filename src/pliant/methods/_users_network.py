@@ -1,0 +1,115 @@
+"""Somebody's own functions as a network with a layer graph."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from pliant.errors import UserError
+from pliant.inference import infer_wiring
+from pliant.types import Features, Key, Network, Params, State, Wiring
+
+
+class Layers(NamedTuple):
+    """What is known of the layers of a network."""
+
+    forward: Callable[[Params, State, Any], tuple[Any, Features]]
+    """`forward(params, statistics, x) -> (output, features by layer name)`."""
+    wiring: Wiring
+    notes: Mapping[str, str]
+
+
+def find_layers(apply: Callable[..., Any], params: Params, statistics: State, x: Any, wiring: Wiring | None) -> Layers:
+    """Finds the layers of a network: those that it returns and its wiring states, or those of its traced program.
+
+    Args:
+      apply: `apply(params, x)`, or `apply(params, statistics, x)`.
+      params: the parameters.
+      statistics: running statistics; None if the network has none.
+      x: inputs.
+      wiring: the layer graph, or what is known of it.
+
+    Raises:
+      UserError: if `apply` fails, or returns no features of a layer.
+    """
+
+    def without_statistics(params: Params, _: State, x: Any) -> Any:
+        return apply(params, x)
+
+    call = without_statistics if statistics is None else apply
+    try:
+        made = jax.eval_shape(call, params, statistics, x)
+    except UserError:
+        raise
+    except Exception as error:
+        arguments = "params, x" if statistics is None else "params, statistics, x"
+        raise UserError(
+            got=f"apply({arguments}), which fails: {type(error).__name__}: {str(error).splitlines()[0]}",
+            wanted="a pure function that JAX can trace",
+            do="Call it by hand with the same arguments.",
+        ) from error
+    has_features = isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping)
+    if wiring is None or not has_features:
+        return _inferred(apply, params, statistics, x, wiring)
+    missing = [layer.name for layer in wiring.layers if layer.name not in made[1]]
+    if missing:
+        raise UserError(
+            got=f"features of {', '.join(made[1]) or 'no layer'}",
+            wanted=f"those of the wiring's layers, of which {missing[0]!r} is missing",
+            do="Let apply return the post-activation array of every layer of the wiring.",
+        )
+    return Layers(call, wiring, {})
+
+
+def _inferred(
+    apply: Callable[..., Any], params: Params, statistics: State, x: Any, wiring: Wiring | None
+) -> Layers:
+    if statistics is not None:
+        raise UserError(
+            got="a network with running statistics, and no wiring or no features",
+            wanted="wiring=, and apply(params, statistics, x) -> (output, features by layer name)",
+            do="Infer the wiring with pliant.infer_wiring and the statistics closed over, add each layer's statistics "
+            "and return the features.",
+        )
+    with jax.ensure_compile_time_eval():  # may be called inside a program, by which numbers are traced
+        inferred = infer_wiring(apply, params, x, wiring)
+    return Layers(lambda params, _, x: inferred.forward(params, x), inferred.wiring, inferred.notes)
+
+
+def as_network(
+    layers: Layers, method: str, init: Callable[[Key], Any] | None, params: Params, statistics: State
+) -> Network:
+    """A network whose running statistics its user updates.
+
+    Args:
+      layers: its functions and its layer graph.
+      method: the name of the method, for messages.
+      init: draws new parameters, or `(params, statistics)`; None if nobody knows how.
+      params: the parameters, of which the structure is read.
+      statistics: running statistics; None if there are none.
+    """
+    like = params if statistics is None else (params, statistics)
+
+    def drawn(key: Key) -> tuple[Params, State]:
+        if init is None:
+            raise UserError(
+                got=f"the method {method!r}, which draws new networks, without init",
+                wanted="a function that draws one",
+                do="Give init=, where init(key) returns parameters like those that training began with.",
+            )
+        made: Any = init(key)
+        given: Any = jax.tree.structure(made)
+        if given != jax.tree.structure(like):
+            raise UserError(
+                got=f"init(key) with another structure: {given}",
+                wanted="that of the parameters" if statistics is None else "that of (params, statistics)",
+                do="Return what training began with.",
+            )
+        return (made, {}) if statistics is None else made
+
+    def apply(params: Params, statistics: State, inputs: Any, *, train: bool, key: Any) -> Any:
+        del train, key
+        output, features = layers.forward(params, statistics, inputs)
+        return output, features, statistics
+
+    return Network(drawn, apply, layers.wiring)

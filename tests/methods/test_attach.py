@@ -1,0 +1,163 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import pliant
+from pliant.errors import UserError
+from pliant.methods import Plastic
+from pliant.networks import mlp
+
+DRAW = np.random.default_rng(0)
+X = jnp.asarray(DRAW.normal(size=(32, 4)), jnp.float32)
+Y = jnp.asarray(DRAW.normal(size=(32, 1)), jnp.float32)
+NETWORK = mlp((4,), 1, widths=(8, 6))
+PARAMS = jax.tree.map(np.asarray, NETWORK.init(jax.random.key(0))[0])
+
+
+def init(key):
+    return NETWORK.init(key)[0]
+
+
+def apply(params, x):
+    return NETWORK.apply(params, {}, x, train=False, key=None)[:2]
+
+
+def loss(params, x, y):
+    return ((apply(params, x)[0] - y) ** 2).mean()
+
+
+def attach(method, **options) -> Plastic:
+    return pliant.attach(method, apply, PARAMS, X, **{"wiring": NETWORK.wiring} | options)
+
+
+def train(plastic, num_steps, **more):
+    @jax.jit
+    def step(params, state):
+        return plastic.update(jax.grad(loss)(params, X, Y), state, params, X, **more)
+
+    params, state = PARAMS, plastic.init(PARAMS, jax.random.key(1))
+    for _ in range(num_steps):
+        params, state, info = step(params, state)
+    return params, state, info
+
+
+def test_without_a_mechanism_it_is_optax():
+    params, state, _ = train(attach("adam", learning_rate=0.01), 5)
+    tx, expected = optax.adam(0.01), PARAMS
+    moments = tx.init(expected)
+    for _ in range(5):
+        updates, moments = tx.update(jax.grad(loss)(expected, X, Y), moments, expected)
+        expected = optax.apply_updates(expected, updates)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), params, expected)
+    assert int(state.step) == 5
+
+
+def test_the_penalty_is_added_to_the_gradients():
+    plastic = attach("l2-init", optimizer=optax.sgd(1.0), strength=0.5)
+    state = plastic.init(PARAMS, jax.random.key(0))
+    moved = jax.tree.map(lambda leaf: leaf + 0.1, PARAMS)
+    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+    after, _, info = plastic.update(zeros, state, moved, X)
+    size = sum(leaf.size for leaf in jax.tree.leaves(PARAMS))
+    np.testing.assert_allclose(info["penalty"], 0.5 * 0.01 * size, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after, PARAMS)  # 0.1 − 2 · 0.5 · 0.1
+
+
+def test_dead_units_are_reset():
+    dead = {**PARAMS, "dense_0": {**PARAMS["dense_0"], "bias": PARAMS["dense_0"]["bias"] - 50.0}}
+    plastic = attach("redo", every=2)
+    state = plastic.init(dead, jax.random.key(0))
+    zeros = jax.tree.map(jnp.zeros_like, dead)
+    params, state, info = plastic.update(zeros, state, dead, X)
+    assert int(info["units_reset"]) == 0
+    params, state, info = plastic.update(zeros, state, params, X)
+    assert int(info["units_reset"]) >= 8
+    assert float(jnp.abs(params["dense_0"]["bias"]).max()) == 0
+
+
+def test_a_switch_shrinks_and_perturbs():
+    plastic = attach("shrink-perturb", init=init, shrink=0.5, perturb=0.0)
+    state = plastic.init(PARAMS, jax.random.key(0))
+    params, state, info = plastic.switch(state, PARAMS)
+    np.testing.assert_allclose(params["head"]["kernel"], PARAMS["head"]["kernel"] / 2)
+    assert int(state.task) == 1
+    assert float(info["norm_moved"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("adamoo", {}, r"got the method 'adamoo'; wanted one of .* Did you mean 'adamo'\?"),
+        ("redo", {"tau": 0.1}, r"got the option of 'redo' 'tau'; wanted one of .*threshold"),
+        (
+            "redo",
+            {"threshold": jnp.ones(2)},
+            r"got threshold, an array of shape \(2,\); wanted one number",
+        ),
+        ("redo", {"source": np.ones(())}, r"got source, an array .* wanted a Python value: it shapes the program"),
+        ("redo", {"every": 0}, r"got every=0; wanted"),
+        (
+            "shrink-perturb",
+            {},
+            r"got the method 'shrink-perturb', which draws new .*, without init; .* Give init=",
+        ),
+        ("full-reset", {"init": lambda key: {"w": key}}, r"got init\(key\) with another structure"),
+        ("cyclic-lr", {}, r"got the method 'cyclic-lr', whose learning rate .* Give task_updates="),
+        ("layernorm", {}, r"got the method 'layernorm', which requires of the network: norm='layer'; wanted a network"),
+        ("residual", {}, r"requires of the network: 'residual-mlp' in place of 'mlp'; .* say has_changes=True"),
+        ("infer", {}, r"requires of the network: parts of its own;"),
+        ("hl-gauss", {}, r"requires of the network: .*an output that stands for a distribution of values;"),
+        ("adamo", {"optimizer": optax.sgd(0.1)}, r"got optimizer= beside 'adamo', which sets the optimizer; wanted"),
+        ("redo", {"optimizer": optax.sgd(0.1), "learning_rate": 0.1}, r"got learning_rate= beside optimizer=; wanted"),
+    ],
+)
+def test_what_does_not_fit_is_refused(method, options, message):
+    with pytest.raises(UserError, match=message):
+        attach(method, **options)
+
+
+def test_a_network_that_does_not_fit_is_refused():
+    with pytest.raises(UserError, match=r"got apply\(params, x\), which fails: TypeError: .* Call it by hand"):
+        pliant.attach("redo", lambda params, x: x + "", PARAMS, X, wiring=NETWORK.wiring)
+    with pytest.raises(UserError, match=r"got features of dense_0; wanted those of .*, of which 'dense_1' is missing"):
+        pliant.attach("redo", lambda params, x: (x, {"dense_0": x}), PARAMS, X, wiring=NETWORK.wiring)
+    with pytest.raises(UserError, match="got a network with running statistics, and no wiring or no features"):
+        pliant.attach("redo", lambda params, statistics, x: apply(params, x), PARAMS, X, statistics={})
+
+
+def test_what_a_loop_hands_over_is_checked():
+    plastic = attach("redo")
+    state = plastic.init(PARAMS, jax.random.key(0))
+    with pytest.raises(UserError, match="got grads with another structure, in which 'head/bias' is missing; wanted"):
+        plastic.update({**PARAMS, "head": {"kernel": PARAMS["head"]["kernel"]}}, state, PARAMS, X)
+    with pytest.raises(UserError, match=r"got x of shape \(32, 3\); wanted shape \(batch, 4\). Pass the x of the"):
+        plastic.update(PARAMS, state, PARAMS, X[:, :3])
+    with pytest.raises(UserError, match=r"got params\['head/bias'\] of shape \(2,\); wanted shape \(1,\)"):
+        plastic.switch(state, {**PARAMS, "head": {**PARAMS["head"], "bias": np.zeros(2)}})
+    with pytest.raises(UserError, match=r"got a state that is dict; wanted what plastic.init .* Mind the order"):
+        plastic.reported(state, PARAMS)
+    with pytest.raises(UserError, match=r"got the key 0; wanted one random key. Write plastic.init"):
+        plastic.init(PARAMS, 0)
+    churn = attach("c-chain")
+    state = churn.init(PARAMS, jax.random.key(0))
+    with pytest.raises(UserError, match=r"got an update without the value of the loss; .* loss=loss"):
+        churn.update(PARAMS, state, PARAMS, X)
+
+
+def test_layers_are_found():
+    """Of a plain function that returns no features, inside a vmapped function of its hyperparameters."""
+
+    def plain(params, x):
+        return apply(params, x)[0]
+
+    def params_after(rate, threshold):
+        plastic = pliant.attach("redo+l2-init", plain, PARAMS, X, learning_rate=rate, every=3, threshold=threshold)
+        return train(plastic, 3)[0]["head"]["kernel"]
+
+    rates, thresholds = jnp.array([0.01, 0.02]), jnp.array([0.025, 0.5])
+    each = jax.vmap(params_after)(rates, thresholds)
+    for i in range(2):
+        stated = attach("redo+l2-init", learning_rate=float(rates[i]), every=3, threshold=float(thresholds[i]))
+        np.testing.assert_allclose(each[i], train(stated, 3)[0]["head"]["kernel"], rtol=1e-4, atol=1e-6)
