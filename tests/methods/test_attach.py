@@ -147,13 +147,12 @@ def test_what_a_loop_hands_over_is_checked():
 
 
 def test_layers_are_found():
-    """Of a plain function that returns no features, inside a vmapped function of its hyperparameters."""
-
-    def plain(params, x):
-        return apply(params, x)[0]
+    """Of a plain function that returns no features; hyperparameters may be mapped."""
+    inferred = pliant.infer_wiring(lambda params, x: apply(params, x)[0], PARAMS, X)
 
     def params_after(rate, threshold):
-        plastic = pliant.attach("redo+l2-init", plain, PARAMS, X, learning_rate=rate, every=3, threshold=threshold)
+        options = {"learning_rate": rate, "every": 3, "threshold": threshold, "wiring": inferred.wiring}
+        plastic = pliant.attach("redo+l2-init", inferred.forward, PARAMS, X, **options)
         return train(plastic, 3)[0]["head"]["kernel"]
 
     rates, thresholds = jnp.array([0.01, 0.02]), jnp.array([0.025, 0.5])

@@ -61,9 +61,7 @@ def find_layers(apply: Callable[..., Any], params: Params, statistics: State, x:
     return Layers(call, wiring, {})
 
 
-def _inferred(
-    apply: Callable[..., Any], params: Params, statistics: State, x: Any, wiring: Wiring | None
-) -> Layers:
+def _inferred(apply: Callable[..., Any], params: Params, statistics: State, x: Any, wiring: Wiring | None) -> Layers:
     if statistics is not None:
         raise UserError(
             got="a network with running statistics, and no wiring or no features",
@@ -71,8 +69,7 @@ def _inferred(
             do="Infer the wiring with pliant.infer_wiring and the statistics closed over, add each layer's statistics "
             "and return the features.",
         )
-    with jax.ensure_compile_time_eval():  # may be called inside a program, by which numbers are traced
-        inferred = infer_wiring(apply, params, x, wiring)
+    inferred = infer_wiring(apply, params, x, wiring)
     return Layers(lambda params, _, x: inferred.forward(params, x), inferred.wiring, inferred.notes)
 
 
