@@ -50,9 +50,10 @@ def attach(
     With the same batches, initial parameters and seed, it gives the numbers of a run. `plastic` is like an
     `optax.GradientTransformation`, except that `update` returns new parameters, because resets and projections rewrite
     them and the optimizer's statistics together. It can be jitted, scanned, and vmapped over all its arguments;
-    hyperparameters may be traced: infer the wiring first, then call `attach(method, inferred.forward, ...,
-    wiring=inferred.wiring)` inside a vmapped function of them. The state has arrays of numbers only. Gradients may come from anywhere: accumulated, averaged over devices, of a scaled loss once they are
-    scaled back.
+    hyperparameters may be traced: infer the wiring first, then call
+    `attach(method, inferred.forward, ..., wiring=inferred.wiring)` inside a vmapped function of them. The state has
+    arrays of numbers only. Gradients may come from anywhere: accumulated, averaged over devices, of a scaled loss once
+    they are scaled back.
 
     Args:
       method: a registered name, several with "+", `path/to/file.py:name`, or a `Method`.
