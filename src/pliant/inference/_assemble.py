@@ -78,10 +78,15 @@ def find_roles(follower: Follower, paths: Sequence[str], trained: Sequence[str])
         path = paths[use.leaf]
         if path in roles:
             continue
-        kernels = _kernels_before(follower, use) if use.name in ("add", "add_any") else []
-        if use.is_table and not kernels:
+        kernels = _kernels_before(follower, use)
+        is_added = use.name in ("add", "add_any")
+        num_axes = len(graph.shape(follower.parameters[use.leaf]))
+        is_position = is_added and num_axes > 1 and (use.feeds is None or use.is_table)
+        if use.name == "concatenate" or (is_position and not _is_scaled(follower, use.data)):
             roles[path] = "embed"
-        elif kernels and use.feeds is not None:
+        elif use.name == "kernel" or (use.name == "mul" and kernels):
+            roles[path] = "other"
+        elif is_added and kernels and use.feeds is not None:
             roles[path] = "bias"
             biases |= {paths[leaf]: path for leaf in kernels if paths[leaf] not in biases}
         elif use.feeds is not None and use.name in ("add", "add_any", "sub", "mul", "div"):
@@ -94,6 +99,12 @@ def find_roles(follower: Follower, paths: Sequence[str], trained: Sequence[str])
             if leaf in follower.lost and path in trained:
                 notes[path] = f"not followed behind {follower.lost[leaf]}: state its role in wiring=Wiring(..., roles=)"
     return Roles(roles, biases, axes, frozenset(indirect), notes)
+
+
+def _is_scaled(follower: Follower, value: int) -> bool:
+    """Whether a value is what a norm makes before its offset."""
+    node = follower.graph.producer.get(value)
+    return node is not None and node.name in ("mul", "div")
 
 
 def _kernels_before(follower: Follower, use: Beside) -> list[int]:
@@ -221,7 +232,7 @@ def module_name(paths: Sequence[str]) -> str:
       >>> module_name(["params/dense_0/kernel"]), module_name(["mlp/gate/kernel", "mlp/up/kernel"]), module_name(["w"])
       ('dense_0', 'mlp', 'w')
     """
-    parts = [path.split("/") for path in paths]
+    parts = [path.removesuffix("/value").split("/") for path in paths]
     shared: list[str] = []
     for names in zip(*(each[:-1] for each in parts), strict=False):
         if len(set(names)) > 1:

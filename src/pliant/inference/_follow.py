@@ -167,13 +167,14 @@ class Follower:
     def _combined(self, node: Node, with_data: Sequence[int], output: int) -> Labels:
         num_axes = len(self.graph.shape(node.outputs[output]))
         found = blank(num_axes)
-        is_concatenated = node.name == "concatenate"
+        is_concatenated = node.name in ("concatenate", "stack")
         for place in with_data:
             value = node.inputs[place]
             labels = self.of(value)
             if (labels == NONE).all():
                 continue
-            own = moved(self.graph, node, place, labels, output)
+            own = self._summed(node, labels)
+            own = moved(self.graph, node, place, labels, output) if own is None else own
             if own is None or ((own == NONE).all() and node.name not in ("reduce_sum", "dot_general")):
                 self.ends.setdefault(value, node.name)
             own = blank(num_axes) if own is None else own
@@ -181,6 +182,21 @@ class Follower:
                 continue
             found = merged(found, own) if is_concatenated else self.units.joined(found, own)
         return found
+
+    def _summed(self, node: Node, labels: Labels) -> Labels | None:
+        """The units of a sum of arrays that have been stacked: those that are added one to one are the same."""
+        stack = self.graph.producer.get(node.inputs[0])
+        if node.name != "reduce_sum" or stack is None or stack.name not in ("concatenate", "stack"):
+            return None
+        axis = stack.params.get("dimension", stack.params.get("axis"))
+        if node.params["axes"] != (axis,) or labels.shape[axis] != len(stack.inputs):
+            return None
+        found = labels.take(0, axis)
+        if found.size == 1:
+            return None
+        for i in range(1, labels.shape[axis]):
+            found = self.units.joined(found, labels.take(i, axis))
+        return self.units.find(found)
 
     def _of_parameters(self, node: Node) -> None:
         for output, value in enumerate(node.outputs):
@@ -215,7 +231,7 @@ class Follower:
             outputs = of_outputs or tuple(axis for axis, length in enumerate(shape) if length == 1)[-1:]
             feeds = _line(held, outputs, made, shape)
             if not of_inputs and feeds is not None and len(self.held[operand]) > 1:
-                self.beside.append(Beside(leaf, value, node.inputs[data], "mul", feeds, is_table=False))
+                self.beside.append(Beside(leaf, value, node.inputs[data], "kernel", feeds, is_table=False))
                 continue
             seen = [axis for axis in axes if _varies(held.axes[axis], _varying(units))]
             if units.size == 1:  # a layer of one unit
@@ -292,12 +308,17 @@ class Follower:
             axes = [each if each is not None and each.ndim == num_axes else blank(num_axes) for each in found]
             along_units = _varying(units)
             seen = [axis for axis, labels in enumerate(axes) if _varies(labels, along_units)]
-            others = [axis for axis, labels in enumerate(axes) if labels.size > 1 and axis not in seen]
+            long = [axis for axis, labels in enumerate(axes) if labels.size > 1]
             now, shape = Held(tuple(axes), held.is_direct), self.graph.shape(self.parameters[leaf])
             if units.size == 1 and shape and set(shape) == {1}:
                 seen = [len(shape) - 1]
-            feeds = _line(now, tuple(seen), units, shape)
-            self.beside.append(Beside(leaf, value, data, node.name, feeds, is_table=bool(others)))
+            feeds = _line(now, tuple(seen), units, shape) if _is_whole(now, shape) else None
+            self.beside.append(Beside(leaf, value, data, node.name, feeds, is_table=len(long) > 1))
+
+
+def _is_whole(held: Held, shape: Sequence[int]) -> bool:
+    """Whether all of a parameter is held, not one of several that are stacked in it."""
+    return all(shape[axis] == len(np.unique(labels[labels != NONE])) for axis, labels in enumerate(held.axes))
 
 
 def _keeps_entries(node: Node) -> bool:

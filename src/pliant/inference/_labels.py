@@ -110,6 +110,11 @@ def moved(graph: Graph, node: Node, place: int, labels: Labels, output: int = 0)
         return _padded(labels, old, params["padding_config"]) if place == 0 else blank(len(new))
     if name == "concatenate":
         return _put(graph, node, place, labels)
+    if name == "stack" and "axis" in params:
+        axis, number = params["axis"], len(node.inputs)
+        wide = np.expand_dims(labels, axis)
+        widths = [(place, number - 1 - place) if each == axis else (0, 0) for each in range(wide.ndim)]
+        return np.pad(wide, widths, constant_values=NONE)
     if name == "dot_general":
         return _of_product(graph, node, place, labels)
     if name in ("dynamic_slice", "gather", "dynamic_update_slice") and place == 0:
@@ -180,8 +185,8 @@ def _of_product(graph: Graph, node: Node, place: int, labels: Labels) -> Labels:
     ones = (1,) * len(free[1 - place])
     num_batched = len(batched[place])
     if place == 0:
-        return kept.reshape(*kept.shape, *ones)
-    return kept.reshape(*kept.shape[:num_batched], *ones, *kept.shape[num_batched:])
+        return kept.reshape((*kept.shape, *ones))
+    return kept.reshape((*kept.shape[:num_batched], *ones, *kept.shape[num_batched:]))
 
 
 def _read(node: Node, labels: Labels, old: Sequence[int], new: Sequence[int]) -> Labels | None:

@@ -11,6 +11,8 @@ from pliant.inference._labels import NONE, Labels
 from pliant.inference._stages import Stage, Stages
 from pliant.types import Slot
 
+_STACKED = "not followed: {} holds several kernels, or its product does not take all of it: keep one array a kernel"
+
 
 class Layer(NamedTuple):
     """A hidden layer."""
@@ -57,8 +59,24 @@ def find_layers(
             layers.append(found)
         else:
             notes |= {paths[maker.leaf]: found for maker in makers if maker.data != NONE}
+    notes |= _unread(follower, paths, set(notes))
     layers.sort(key=lambda layer: follower.graph.position[layer.stage.value])
     return layers, notes
+
+
+def _unread(follower: Follower, paths: Sequence[str], known: set[str]) -> dict[str, str]:
+    """By kernel, behind which operation its units are not followed, if no product reads them."""
+    notes = {}
+    for product in follower.products:
+        path, own = paths[product.leaf], follower.of(product.value)
+        is_read = any(
+            _contains(follower.of(other.data), own[own != NONE]) for other in follower.products if other.data != NONE
+        )
+        below = follower.graph.below([product.value])
+        ends = [follower.ends[value] for value in sorted(below) if value in follower.ends]
+        if product.data != NONE and not is_read and ends and path not in known:
+            notes[path] = f"no hidden layer: {ends[0]} mixes its units, or is not followed"
+    return notes
 
 
 def _groups(follower: Follower) -> list[Group]:
@@ -109,6 +127,8 @@ def _layer(
     axis, units, outputs = placed
     readers: dict[Slot, Product] = {}
     for reader in group.readers:
+        if not reader.is_whole:
+            return _STACKED.format(paths[reader.leaf])
         slot = _slot(follower, reader.reads, units, paths[reader.leaf])
         if slot is None:
             return f"not followed: which entries of {paths[reader.leaf]} read its units is not along one axis"
@@ -121,6 +141,8 @@ def _layer(
             return f"not followed: the outputs of {paths[maker.leaf]} lie along several axes {maker.outputs}"
         if maker.feeds is None or not _makes(follower, maker, units):
             continue
+        if isinstance(maker, Product) and not maker.is_whole:
+            return _STACKED.format(paths[maker.leaf])
         slot = _slot(follower, maker.feeds, units, paths[maker.leaf])
         if slot is None:
             return f"not followed: {paths[maker.leaf]} makes a part of its units"

@@ -1,6 +1,7 @@
 """One call that finds the wiring of a network, whoever wrote it."""
 
 import io
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -189,7 +190,8 @@ def _activation(
     layer: Layer, program: Program, graph: NumberedGraph, arguments: Any, stages: Stages
 ) -> tuple[str, Traits]:
     stage = layer.stage
-    if len(stage.sources) == 1:
+    sizes = [math.prod(graph.shape(each)) for each in (stage.sources[0], stage.value)]
+    if len(stage.sources) == 1 and sizes[0] * layer.outputs == sizes[1]:
         source, result = (graph.variables.get(each) for each in (stage.sources[0], stage.value))
         if source is None or result is None:
             return "custom", Traits(layer.outputs)
