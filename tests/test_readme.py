@@ -17,7 +17,11 @@ from pliant.supervised import RunConfig
 from pliant.types import Network
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))),
+)
 
 
 def _blocks(document, language="python"):
@@ -27,6 +31,7 @@ def _blocks(document, language="python"):
 PYTHON = [
     pytest.param(block, id=f"{document}-{number}")
     for document in DOCUMENTS
+    if not document.startswith("docs/tutorials/")  # whose blocks go on from each other: tests/docs/test_tutorials.py
     for number, block in enumerate(_blocks(document))
 ]
 
@@ -115,6 +120,10 @@ def _write_own_files():
     Path("my_methods.py").write_text(_own_method())
     (block,) = (block for block in _blocks("docs/agents.md") if "Environment(" in block)
     Path("my_environments.py").write_text(block)
+    for document in DOCUMENTS:
+        for block in _blocks(document):
+            if file := re.match(r"# (my_\w+\.py)\n", block):
+                Path(file[1]).write_text(block)
 
 
 def test_the_method_of_ones_own(tmp_path):

@@ -19,6 +19,8 @@ MOVED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 """Pages that lie in the root of the repository, and their places in the site."""
 COPIED = ("CITATION.cff", "LICENSE")
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
+_NAME = re.compile(r"(?<![`\[\w])`([a-z0-9-]+)`(?![`\]\w])")
+_ABOUT_DIAGNOSTICS = ("diagnostics.md", "concepts/metrics.md", "concepts/plasticity.md")
 _FENCED = re.compile(r"(```.*?```)", re.DOTALL)
 
 
@@ -65,7 +67,25 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     origin = {target: source for source, target in MOVED.items()}.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     parts = _FENCED.split(markdown)
     parts[::2] = [_LINK.sub(lambda link: link[1] + _relinked(link[2], origin) + link[3], part) for part in parts[::2]]
+    if page.file.src_uri in documents():
+        first = "diagnostics" if page.file.src_uri in _ABOUT_DIAGNOSTICS else "methods"
+        folder = posixpath.dirname(page.file.src_uri) or "."
+        parts[::2] = [_with_names(part, first, folder) for part in parts[::2]]
     return "".join(parts)
+
+
+def _with_names(text: str, first: str, folder: str) -> str:
+    """Names of methods and diagnostics in backticks become links to their pages."""
+
+    def link(found: re.Match[str]) -> str:
+        for kind in dict.fromkeys((first, "methods", "diagnostics")):
+            place = f"reference/{kind}/{found[1]}.md"
+            if place in generated().pages:
+                return f"[{found[0]}]({posixpath.relpath(place, folder)})"
+        return found[0]
+
+    lines = text.split("\n")
+    return "\n".join(line if line.startswith("#") else _NAME.sub(link, line) for line in lines)
 
 
 def on_page_content(html: str, **_: Any) -> str:

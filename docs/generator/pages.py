@@ -132,6 +132,7 @@ _Pages = Iterator[tuple[str, str, str]]
 
 def _methods(measured: Sequence[Table]) -> _Pages:
     index = ["# Methods", "`pliant show NAME` prints the same facts. Combine methods with `+`, as in `redo+layernorm`."]
+    index += ["[Which remedy should I try?](../../which-remedy.md) helps to choose."]
     made = []
     for family, methods in FAMILIES.items():
         rows = [[f"[`{each.name}`]({each.name}.md)", cell(each.summary)] for each in methods]
