@@ -31,9 +31,9 @@ $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@ $(VENV)/.installed
 
-# A link or a name that leads nowhere is an error.
+# A link or a name that leads nowhere is an error. The variable silences Material's notice about its successor.
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "The site is in build/site: $(BIN)/python -m http.server --directory build/site"
 
 lint: $(VENV)/.installed-test

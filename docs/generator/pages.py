@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import pliant
 from generator.docstrings import sections, to_markdown
 from generator.figures import anchor
 from generator.tables import Table, cell, markdown_table, rows_of, tables, transposed
@@ -112,12 +113,17 @@ def address(name: str, package: str = "") -> str | None:
         name = f"{package}.{name}"
     folder, _, last = name.rpartition(".")
     if folder == "pliant":
-        return f"pliant.{last}" if last in ("run", "diagnose") else None
+        return f"pliant.{last}" if last in _functions() else None
     if folder.removeprefix("pliant.") not in set(PACKAGES) - {"torch"}:
         return None
     module = importlib.import_module(folder)
     found = getattr(module, last, None) if last in _public(module) else None
     return name if inspect.isfunction(found) or inspect.isclass(found) else None
+
+
+def _functions() -> Sequence[str]:
+    """The functions of the library itself, such as `pliant.run`."""
+    return [name for name in pliant.__all__ if inspect.isfunction(getattr(pliant, name))]
 
 
 def _public(module: Any) -> Sequence[str]:
@@ -278,7 +284,7 @@ def _packages() -> _Pages:
     rows = [[f"[`pliant.{name}`]({name}.md)", meaning] for name, meaning in PACKAGES.items()]
     index = "# The library\n\n" + markdown_table(["package", "what it has"], rows)
     shown = "options: {show_root_heading: true, show_root_full_path: true, show_root_toc_entry: true}"
-    index += "".join(f"\n\n::: pliant.{name}\n    {shown}\n" for name in ("run", "diagnose"))
+    index += "".join(f"\n\n::: pliant.{name}\n    {shown}\n" for name in _functions())
     yield "", "api/index.md", index
     for name, meaning in PACKAGES.items():
         yield f"pliant.{name}", f"api/{name}.md", f"# pliant.{name}\n\n{_capital(meaning)}.\n\n::: pliant.{name}\n"
