@@ -98,6 +98,12 @@ def test_readme_for_pytorch():
     assert names["optimizer"].state
 
 
+def test_readme_attaches_a_method_to_a_network_of_pytorch():
+    pytest.importorskip("torch")
+    names = _run("README.md", "pliant.torch.attach(")
+    assert [layer.name for layer in names["optimizer"].wiring.layers] == ["0"]
+
+
 def test_the_install_line_names_this_clone_and_extras_that_exist():
     text = (ROOT / "README.md").read_text()
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

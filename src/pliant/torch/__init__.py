@@ -13,10 +13,13 @@ with extra("torch", "pliant.torch"):
     import torch  # noqa: F401
 
 from pliant.torch._adamo import AdamO, param_groups
+from pliant.torch._attach import Plastic, attach
 from pliant.torch._hidden_layers import HiddenLayer, Reader
 from pliant.torch._maxmin import MaxMin
 from pliant.torch._newton_schulz import newton_schulz, reproject_
+from pliant.torch._ownership import Slot
 from pliant.torch._redo import ReDo
+from pliant.torch._wiring import WiredLayer, Wiring, infer_wiring
 
 if TYPE_CHECKING:
     from pliant.torch._diagnose import diagnose
@@ -25,9 +28,15 @@ __all__ = [
     "AdamO",
     "HiddenLayer",
     "MaxMin",
+    "Plastic",
     "ReDo",
     "Reader",
+    "Slot",
+    "WiredLayer",
+    "Wiring",
+    "attach",
     "diagnose",
+    "infer_wiring",
     "newton_schulz",
     "param_groups",
     "reproject_",

@@ -6,7 +6,7 @@ any other way ends it.
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -101,11 +101,32 @@ class Product(NamedTuple):
     """Whether another product depends on it."""
 
 
+class Operation(NamedTuple):
+    """One operation, as PyTorch dispatches it below autograd."""
+
+    function: Any
+    name: str
+    """Without its namespace, and without the underscore of what works in place."""
+    args: Any
+    kwargs: Any
+    operands: Sequence[tuple[Tensor, Info]]
+    """Every tensor among the arguments, with what was known of it before."""
+    outputs: Sequence[Tensor]
+    number: int
+    """How many operations came before."""
+
+
+Watcher: TypeAlias = Callable[["Follower", Operation], None]
+"""Is called after every operation, when what is known of its outputs was noted."""
+
+
 class Follower(TorchDispatchMode):
     """Sees every operation, and keeps an `Info` of every tensor that depends on the inputs."""
 
-    def __init__(self, params: Mapping[str, Tensor], inputs: Iterable[Tensor]):
+    def __init__(self, params: Mapping[str, Tensor], inputs: Iterable[Tensor], watcher: Watcher | None = None):
         super().__init__()
+        self.watcher = watcher
+        self.num_operations = 0
         self.clock = 0
         self.infos: Any = WeakTensorKeyDictionary()
         self.cores: weakref.WeakSet[Core] = weakref.WeakSet()
@@ -168,6 +189,10 @@ class Follower(TorchDispatchMode):
                 self.infos[output] = info
         for tensor in overwritten:
             self._rewrite(tensor)
+        if self.watcher is not None:
+            name = func._schema.name.partition("::")[2].rstrip("_")
+            self.watcher(self, Operation(func, name, args, kwargs, operands, outputs, self.num_operations))
+        self.num_operations += 1
         return result
 
     def _rewrite(self, tensor: Tensor) -> None:
@@ -197,14 +222,14 @@ class Follower(TorchDispatchMode):
         if name in SAME or (is_view and output.shape == first.shape and output.stride() == first.stride()):
             return infos[:1] * len(outputs)
         if is_view or name in MOVES:
-            moved = self._moved(func, name, args, kwargs)
-            if name == "cat" and len(infos) > 1 and _is_doubling(infos):
-                return [self._doubled(infos, output, moved[0])]
+            places = self._moved(func, name, args, kwargs)
+            if name == "cat" and len(infos) > 1 and is_doubling(infos):
+                return [self._doubled(infos, output, places[0])]
             plain = self.plain(infos)
             if len(infos) == 1 and infos[0].core is not None and infos[0].core.is_weak:
                 plain = plain._replace(core=infos[0].core)  # weights may read it behind this
-            moved = moved if len(moved) == len(outputs) else [None] * len(outputs)
-            return [plain._replace(base=self.tick(), labels=labels) for labels in moved]
+            places = places if len(places) == len(outputs) else [None] * len(outputs)
+            return [plain._replace(base=self.tick(), labels=labels) for labels in places]
         if torch.Tag.pointwise in func.tags or name in UNTAGGED:
             return [self._pointwise(name, args, kwargs, operands, output)] * len(outputs)
         return [self._other(func, name, args, kwargs, operands, output)] * len(outputs)
@@ -244,10 +269,8 @@ class Follower(TorchDispatchMode):
 
     def _escape(self, info: Info, by_weights: bool) -> frozenset[Core]:
         """The activations above what reads this tensor; itself among them if it is one."""
-        core = info.core
-        while core is not None and core.is_weak and not (core.is_module or by_weights):
-            core = core.under
-        if core is None or not info.is_learned:
+        core = activation_in(info, by_weights)
+        if core is None:
             return info.above
         if core.tensor.is_complex():
             core.why = "it is complex"
@@ -370,21 +393,34 @@ class Follower(TorchDispatchMode):
                     known[0] if each is None and known and fits(known[0], of) else each
                     for each, of in zip(labels, tensors, strict=True)
                 ]
-            elif len(known) == len(labels) and not _is_doubling([self.info(each) for each in tensors]):
+            elif len(known) == len(labels) and not is_doubling([self.info(each) for each in tensors]):
                 step = 1 + max(int(each.max()) for each in known)
-        if any(each is None for each in labels) or name == "as_strided":
+        if any(each is None for each in labels):
             return [None]
         moving = [each + step * number for number, each in enumerate(labels) if each is not None]
-        places = {id(tensor): each.expand(tensor.shape) for tensor, each in zip(tensors, moving, strict=True)}
-        args, kwargs = tree_map(lambda each: places.get(id(each), each), (args, kwargs))
-        try:
-            moved = args[0].reshape(args[1]) if name in AS_RESHAPE else func(*args, **kwargs)
-        except (RuntimeError, TypeError):
-            return [None]
-        return [compact(each) for each in tree_leaves(moved)]
+        return moved(func, name, args, kwargs, zip(tensors, moving, strict=True))
 
 
-def _is_doubling(infos: Sequence[Info]) -> bool:
+def activation_in(info: Info, by_weights: bool) -> Core | None:
+    """The activation that a tensor is, for what reads it; arithmetic alone is one for weights only."""
+    core = info.core if info.is_learned else None
+    while core is not None and core.is_weak and not (core.is_module or by_weights):
+        core = core.under
+    return core
+
+
+def moved(func: Any, name: str, args: Any, kwargs: Any, labels: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor | None]:
+    """Moves the labels of tensors as an operation moved the tensors; None where that cannot be done."""
+    places = {id(tensor): each.expand(tensor.shape) for tensor, each in labels}
+    args, kwargs = tree_map(lambda each: places.get(id(each), each), (args, kwargs))
+    try:
+        found = args[0].reshape(args[1]) if name in AS_RESHAPE else func(*args, **kwargs)
+    except (RuntimeError, TypeError):
+        return [None]
+    return [compact(each) for each in tree_leaves(found)] if name != "as_strided" else [None]
+
+
+def is_doubling(infos: Sequence[Info]) -> bool:
     """Whether tensors are activations, all of one tensor."""
     is_one = len({info.base for info in infos}) == 1
     return is_one and all(info.core is not None and not info.core.is_weak for info in infos)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pliant.torch._adamo import KERNEL_LAYERS
-from pliant.torch._follow import Core, Follower, Info
+from pliant.torch._follow import Core, Follower, Info, Watcher
 from pliant.torch._maxmin import MaxMin
 from pliant.torch._units import along, declared, units_last
 
@@ -74,6 +74,7 @@ def trace(
     inputs: Iterable[Tensor],
     head: str | None = None,
     layers: Sequence[str] | None = None,
+    watcher: Watcher | None = None,
 ) -> Trace:
     """Follows a forward pass.
 
@@ -84,6 +85,7 @@ def trace(
       inputs: the tensors that it is called with.
       head: the output layer; nothing in it or behind it is hidden.
       layers: modules whose outputs are the hidden layers; by default all activations that weights read.
+      watcher: is told of every operation.
 
     Returns:
       A `Trace`.
@@ -94,7 +96,7 @@ def trace(
       >>> [layer.name for layer in found.layers], found.heads, found.behind
       (['1'], ('2',), ('3',))
     """
-    follower = Follower(params, inputs)
+    follower = Follower(params, inputs, watcher)
     watch = _Watch(follower, head, layers)
     with watch.on(module), follower, _Calls(watch):
         output = call()

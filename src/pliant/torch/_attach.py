@@ -1,0 +1,440 @@
+"""Attaches a method to a network: one optimizer that does everything the method does."""
+
+import inspect
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from pliant.errors import UserError, unknown_name
+from pliant.torch._adamo import KERNEL_LAYERS, AdamO
+from pliant.torch._called import require_real, unwrapped
+from pliant.torch._continual_backprop import continual_backprop
+from pliant.torch._forgetting import optimizers_in
+from pliant.torch._learner import Batch, Learner, can_draw
+from pliant.torch._mechanism import Mechanism
+from pliant.torch._projecting import nap, weight_clipping
+from pliant.torch._pulls import l2_init, spectral
+from pliant.torch._recycling import redo, regrama
+from pliant.torch._shrink_perturb import shrink_perturb
+from pliant.torch._wiring import Wiring, infer_wiring
+
+MECHANISMS: Mapping[str, Callable[..., Mechanism]] = {
+    "redo": redo,
+    "regrama": regrama,
+    "continual-backprop": continual_backprop,
+    "shrink-perturb": shrink_perturb,
+    "l2-init": l2_init,
+    "spectral": spectral,
+    "nap": nap,
+    "weight-clipping": weight_clipping,
+}
+_OPTIMIZERS: Mapping[str, Any] = {"adam": torch.optim.Adam, "adamo": AdamO}
+_ATTACHED: Any = weakref.WeakKeyDictionary()
+"""The optimizers by the networks that they are attached to."""
+
+
+class Plastic(torch.optim.Optimizer):
+    """The optimizer that `attach` returns: another optimizer, and what a method adds to it."""
+
+    def __init__(
+        self, learner: Learner, base: torch.optim.Optimizer, parts: Mapping[str, Mechanism], hooked: Sequence[nn.Module]
+    ):
+        self._base = base
+        super().__setstate__({})  # hooks and profiling, but no groups of its own
+        self._learner, self._parts = learner, parts
+        self.updates = 0
+        """Updates made so far."""
+        self.switches = 0
+        """Task changes so far."""
+        self.info: dict[str, float] = {}
+        """What the last update or switch did, for a logger."""
+        self._states = {name: part.init(learner) for name, part in parts.items()}
+        self._batch: Batch | None = None
+        self._is_penalized = False
+        keeper = _Keeper(self)
+        self._handles = [
+            each.register_forward_pre_hook(keeper, with_kwargs=True)
+            for each in hooked
+            if any(part.needs_batch is not Mechanism._field_defaults["needs_batch"] for part in parts.values())
+        ]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """Those of the optimizer that makes the updates; schedulers change them."""
+        return self._base.param_groups
+
+    @property
+    def state(self) -> Any:  # type: ignore[override]
+        """That of the optimizer that makes the updates."""
+        return self._base.state
+
+    @property
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
+        """Those of the optimizer that makes the updates."""
+        return self._base.defaults
+
+    @property
+    def wiring(self) -> Wiring:
+        """The layer graph of the network."""
+        return self._learner.wiring
+
+    def penalty(self) -> Tensor:
+        """The method's term of the loss; 0 for methods without one. Add it to the loss of every update."""
+        self._is_penalized = True
+        terms = [part.penalty(self._learner, self._states[name]) for name, part in self._parts.items() if part.penalty]
+        if not terms:
+            return torch.zeros((), device=next(iter(self._learner.params.values())).device)
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Makes one update, then the method's resets and projections.
+
+        Args:
+          closure: evaluates the network again and returns the loss, with the penalty.
+
+        Returns:
+          What the closure returned.
+
+        Raises:
+          UserError: if the method has a penalty that was not asked for since the last update, if it looks at the batch
+            and the network was not called, and from its parts.
+        """
+        seen = False
+
+        def look() -> None:
+            nonlocal seen
+            if not seen:
+                seen = True
+                self._before()
+
+        def evaluate() -> Any:
+            assert closure is not None
+            loss = closure()
+            look()
+            return loss
+
+        if closure is None:
+            look()
+            loss = self._base.step()
+        else:
+            loss = self._base.step(evaluate)
+        self.updates += 1
+        batch, self._batch = self._batch, None
+        self._is_penalized = False
+        told = [
+            (name, part.after(self._learner, self._states[name], self.updates, batch))
+            for name, part in self._parts.items()
+            if part.after
+        ]
+        self.info = _merged(told)
+        return loss
+
+    def switch(self) -> dict[str, float]:
+        """Tells the method that the task changes now; returns `info`."""
+        self.switches += 1
+        told = [
+            (name, part.switch(self._learner, self._states[name], self.switches))
+            for name, part in self._parts.items()
+            if part.switch
+        ]
+        self.info = _merged(told)
+        return self.info
+
+    def detach(self) -> None:
+        """Removes the hooks from the network; another method can be attached then."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._batch = None
+        if _attached_to(self._learner.module) is self:
+            del _ATTACHED[self._learner.module]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group to the optimizer that makes the updates. The method acts on the network alone."""
+        self._base.add_param_group(param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the optimizer that makes the updates, and under "pliant" what the method adds."""
+        generator = self._learner.generator
+        own = {
+            "parts": {name: dict(state) for name, state in self._states.items()},
+            "updates": self.updates,
+            "switches": self.switches,
+            "generator": None if generator is None else generator.get_state(),
+        }
+        return {**self._base.state_dict(), "pliant": own}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continues from a state that `state_dict` made.
+
+        Raises:
+          UserError: for the state of another method or another network.
+        """
+        own = state_dict.get("pliant")
+        if own is None or set(own["parts"]) != set(self._parts):
+            raise UserError(
+                got="a state without that of a method" if own is None else f"a state of {'+'.join(own['parts'])}",
+                wanted=f"one of {'+'.join(self._parts)}",
+                do="Attach the method that was saved.",
+            )
+        for name, state in self._states.items():
+            _require_alike(name, state, own["parts"][name])
+        self._base.load_state_dict({key: value for key, value in state_dict.items() if key != "pliant"})
+        for name, state in self._states.items():
+            for key, value in own["parts"][name].items():
+                state[key] = value.clone().to(state[key]) if isinstance(value, Tensor) else value
+        self.updates, self.switches = int(own["updates"]), int(own["switches"])
+        if self._learner.generator is not None and own["generator"] is not None:
+            self._learner.generator.set_state(own["generator"].cpu())
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise UserError(
+            got="a copy or a pickle of an attached optimizer",
+            wanted="its state_dict: it belongs to one network, in which it has hooks",
+            do="Attach the method to the other network, and load the state_dict there.",
+        )
+
+    def __repr__(self) -> str:
+        return f"{'+'.join(self._parts) or 'plain'}, attached to {self._base!r}"
+
+    def _needs_batch(self) -> bool:
+        return any(part.needs_batch(self.updates + 1) for part in self._parts.values())
+
+    def _before(self) -> None:
+        unheard = [name for name, part in self._parts.items() if part.penalty]
+        if unheard and not self._is_penalized:
+            raise UserError(
+                got=f"an update of {unheard[0]!r} without its penalty",
+                wanted="the penalty in the loss of every update",
+                do="Write loss = task_loss + optimizer.penalty() before loss.backward().",
+            )
+        if not self._needs_batch():
+            return
+        if self._batch is None:
+            raise UserError(
+                got=f"update {self.updates + 1} of {'+'.join(self._parts)} without a forward pass before it",
+                wanted="the network called with gradients since the last update",
+                do="Call the module that the method is attached to: module(x), not module.forward(x) or its parts.",
+            )
+        for name, part in self._parts.items():
+            if part.before:
+                part.before(self._learner, self._states[name], self._batch)
+
+
+class _Keeper:
+    """A forward hook that hands the arguments of a call to the optimizer, if its next update looks at them."""
+
+    def __init__(self, optimizer: Plastic | None):
+        self.optimizer = (lambda: None) if optimizer is None else weakref.ref(optimizer)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        del module
+        optimizer = self.optimizer()
+        if optimizer is not None and torch.is_grad_enabled() and optimizer._needs_batch():
+            given, named = tree_map_only(Tensor, lambda each: each.detach(), (args, kwargs))
+            optimizer._batch = Batch(given, named)
+
+    def __deepcopy__(self, memo: Any) -> "_Keeper":
+        return _Keeper(None)  # a copy of the network is not attached
+
+    def __reduce__(self) -> Any:
+        return _Keeper, (None,)
+
+
+def attach(
+    method: str,
+    module: nn.Module,
+    x: Any = None,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    wiring: Wiring | None = None,
+    head: str | None = None,
+    initializer: Callable[..., Any] | None = None,
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> Plastic:
+    r"""Attaches a method that keeps plasticity to a network, and returns the optimizer that trains it.
+
+    Use it to add resets, penalties or projections to a training loop of your own: it replaces the optimizer, and the
+    penalty is added to the loss.
+
+    | method | what it does | moment |
+    | --- | --- | --- |
+    | redo, regrama | resets units that are dormant, or get hardly any gradient | every `every` updates |
+    | continual-backprop | replaces the least useful units | every update |
+    | shrink-perturb | shrinks weights and adds new ones | `switch` |
+    | l2-init, spectral | pulls weights to their start, spectral norms to 1 | `penalty` |
+    | nap, weight-clipping | projects weights | after updates |
+    | adamo | keeps kernels near isometry | every update |
+    | adam | nothing | |
+
+    Several are joined by "+". Formulas and defaults are those of `pliant.interventions`, `pliant.penalties`, `AdamO`.
+    ReDo scores units on the batch of the update, after it and in evaluation mode; continual backprop looks at the batch
+    before the update, in the mode of training. The network's arguments are kept from the forward pass to `step`, and
+    only if the update needs them. With several forward passes per update the last one counts.
+
+    Args:
+      method: a name, or several joined by "+".
+      module: the network. A module that is compiled or spread by `DataParallel` may be passed too.
+      x: a batch of examples to find the layers with, see `infer_wiring`; may be left out with `wiring`.
+      optimizer: what makes the updates, with parameters of the network; by default Adam, or AdamO for "adamo".
+      wiring: the network's layer graph, by default `infer_wiring(module, x)`.
+      head: the output layer's name, see `infer_wiring`.
+      initializer: draws a kernel in place, such as `torch.nn.init.orthogonal_`; new biases are 0 then. By default the
+        network's own `_init_weights` or the module's `reset_parameters` draws. Parameters that neither draws get their
+        values from before training.
+      generator: for the draws, on the CPU; PyTorch's global one by default.
+      options: of the method and of the optimizer, by name. An option that several parts have gets the part's name in
+        front: `l2_init_strength`.
+
+    Returns:
+      A `torch.optim.Optimizer` with `penalty()`, `switch()`, `info`, `wiring` and `detach()`. Its groups and its state
+      are those of the optimizer that makes the updates, so schedulers and `GradScaler` work.
+
+    Raises:
+      UserError: for unknown methods and options, numbers out of range, a network that the method cannot act on, and
+        one that has a method attached already.
+
+    Example:
+      >>> net = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))
+      >>> with torch.no_grad():
+      ...     _ = net[0].bias.copy_(torch.tensor([-9.0, 9.0, 9.0, 9.0]))  # the first unit never fires
+      >>> x = torch.ones(8, 2)
+      >>> optimizer = attach("redo+l2-init", net, x, lr=1e-3, every=1)
+      >>> loss = net(x).square().mean() + optimizer.penalty()
+      >>> loss.backward()
+      >>> optimizer.step()
+      >>> optimizer.info, net[2].weight[0, 0].item()
+      ({'units_reset': 1}, 0.0)
+
+    References:
+      See each method in `pliant.interventions`, `pliant.penalties` and `AdamO`.
+
+    Differs from:
+      `pliant.attach` for JAX in the source of examples: ReDo scores the batch of the update, not 64 examples drawn from
+      the task. Fresh weights come from the modules' own initialisers, whose biases are not 0.
+    """
+    names = method.split("+") if isinstance(method, str) else [method]
+    for name in names:
+        if name not in (*MECHANISMS, *_OPTIMIZERS):
+            raise unknown_name("method", str(name), (*MECHANISMS, *_OPTIMIZERS), do="Join several by '+'.")
+    _require_once(str(method), names)
+    inner, _ = unwrapped(module)
+    require_real(inner)
+    before = _attached_to(inner)
+    if before is not None:
+        raise UserError(
+            got=f"a network with {'+'.join(before._parts) or 'a method'!r} attached",
+            wanted="one optimizer for a network",
+            do="Join methods by '+', or call detach() of the other optimizer first.",
+        )
+    makers = {name: MECHANISMS[name] for name in names if name in MECHANISMS}
+    base_class = _OPTIMIZERS[next((name for name in names if name in _OPTIMIZERS), "adam")]
+    of_parts, of_base = _sorted(makers, None if optimizer is not None else base_class, options)
+    parts = {name: make(**of_parts[name]) for name, make in makers.items()}
+    if wiring is None:
+        if x is None:
+            raise UserError(
+                got="no examples", wanted="a batch to find the layers with", do="Pass x as for training, or wiring=."
+            )
+        wiring = infer_wiring(inner, x, head=head)
+    params = dict(inner.named_parameters())
+    if optimizer is None:
+        groups = _groups(inner, wiring) if base_class is AdamO else [p for p in params.values() if p.requires_grad]
+        optimizer = base_class(groups, **of_base)
+    elif base_class is AdamO and not any(isinstance(each, AdamO) for each in optimizers_in(optimizer)):
+        raise UserError(
+            got=f"'adamo' with {type(optimizer).__name__}", wanted="AdamO", do="Leave optimizer= out, or 'adamo'."
+        )
+    start = {name: parameter.detach().clone() for name, parameter in params.items() if not can_draw(inner, name)}
+    learner = Learner(inner, params, wiring, optimizers_in(optimizer), initializer, generator, start)
+    made = Plastic(learner, optimizer, parts, [inner] if inner is module else [inner, module])
+    _ATTACHED[inner] = weakref.ref(made)
+    return made
+
+
+def _attached_to(module: nn.Module) -> Plastic | None:
+    found: Callable[[], Plastic | None] = _ATTACHED.get(module, lambda: None)
+    return found()
+
+
+def _require_once(method: str, names: Sequence[str]) -> None:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    bases = [name for name in names if name in _OPTIMIZERS]
+    if twice or len(bases) > 1:
+        raise UserError(
+            got=f"the combination {method!r}: {' and '.join(bases) if len(bases) > 1 else twice[0] + ' twice'}",
+            wanted="every method once, and one optimizer",
+            do="Leave one of them out.",
+        )
+
+
+def _sorted(
+    makers: Mapping[str, Any], base: Any, options: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """The options of each part, and those of the optimizer."""
+    own = {name: set(inspect.signature(make).parameters) for name, make in makers.items()}
+    of_base = set(inspect.signature(base).parameters) - {"params"} if base is not None else set()
+    number = Counter(option for names in own.values() for option in names)
+    known: dict[str, tuple[str, str]] = {option: ("", option) for option in of_base}
+    for name, names in own.items():
+        for option in names:
+            prefix = f"{name.replace('-', '_')}_" if number[option] > 1 or option in of_base else ""
+            known[f"{prefix}{option}"] = (name, option)
+    parts: dict[str, dict[str, Any]] = {name: {} for name in makers}
+    for_base: dict[str, Any] = {}
+    for option, value in options.items():
+        if option not in known:
+            do = "Give the learning rate to your optimizer." if option == "lr" else "See the method's options."
+            raise unknown_name("option", option, known, do=do)
+        name, short = known[option]
+        (parts[name] if name else for_base)[short] = value
+    return parts, for_base
+
+
+def _groups(module: nn.Module, wiring: Wiring) -> list[dict[str, Any]]:
+    """AdamO's groups: hidden kernels that are one matrix, and the rest."""
+    params = {name: each for name, each in module.named_parameters() if each.requires_grad}
+    kernels = [name for name in wiring.of_role("matrix") if name in params and _is_matrix(module, wiring, name)]
+    if not kernels:
+        raise UserError(
+            got="AdamO on a network without hidden kernels",
+            wanted="at least one linear layer or convolution that is trained, beside the head",
+            do="Name the output layer with head=, or use another method.",
+        )
+    rest = [each for name, each in params.items() if name not in kernels]
+    groups = [{"params": [params[name] for name in kernels], "isometry": True}]
+    return [*groups, {"params": rest, "isometry": False}] if rest else groups
+
+
+def _is_matrix(module: nn.Module, wiring: Wiring, name: str) -> bool:
+    owner = module.get_submodule(name.rpartition(".")[0])
+    is_layer = isinstance(owner, KERNEL_LAYERS) and getattr(owner, "groups", 1) == 1
+    return is_layer or (wiring.output_axes[name] == 1 and module.get_parameter(name).ndim == 2)
+
+
+def _merged(told: Sequence[tuple[str, Mapping[str, float]]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, info in told:
+        found |= {f"{name.replace('-', '_')}_{what}" if what in found else what: value for what, value in info.items()}
+    return found
+
+
+def _require_alike(name: str, own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    for key in {*own, *given}:
+        one, other = (getattr(each.get(key, None), "shape", key in each) for each in (own, given))
+        if one != other:
+            raise UserError(
+                got=f"a state of {name!r} in which {key!r} differs from the network's",
+                wanted="the state of the same network with the same options",
+                do="Attach the method to the network that was saved.",
+            )
