@@ -100,7 +100,7 @@ def test_readme_for_pytorch():
 
 def test_readme_attaches_a_method_to_a_network_of_pytorch():
     pytest.importorskip("torch")
-    names = _run("README.md", "pliant.torch.attach(")
+    names = _run("README.md", "loss = torch.nn.functional.mse_loss(model(x), y) + optimizer.penalty()")
     assert [layer.name for layer in names["optimizer"].wiring.layers] == ["0"]
 
 

@@ -18,10 +18,11 @@ class Replay(TorchDispatchMode):
     """Notes the results of chosen operations, and changes those of others.
 
     Example:
+      >>> import torch
       >>> with Replay([1], {0: lambda result: result.mul_(2.0)}) as seen:
       ...     y = torch.ones(2).add(1.0).add(1.0)
       >>> seen.results[1].tolist()
-      [5.0, 5.0]
+      [3.0, 3.0]
     """
 
     def __init__(self, noted: Collection[int], changes: Changes):
