@@ -41,6 +41,12 @@ def test_functional_calls_are_found():
     assert str(wiring).splitlines()[1].split() == ["a", "6", "weight,", "bias", "b", "relu"]
 
 
+def test_autocast_and_narrow_weights_change_nothing():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert list(found(Functional())[0]) == ["a", "b"]
+    assert list(found(Functional().bfloat16(), ROWS.bfloat16())[0]) == ["a", "b"]
+
+
 def test_norms_pooling_and_flatten_are_followed():
     layers, wiring = found(vgg(), IMAGES)
     statistics = ["1.weight", "1.bias", "1.running_mean", "1.running_var"]

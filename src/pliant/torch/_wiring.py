@@ -131,7 +131,8 @@ def infer_wiring(module: nn.Module, x: Any, *, head: str | None = None) -> Wirin
     module, prefix = unwrapped(module)
     require_real(module)
     args, kwargs = arguments(module, x)
-    with torch.inference_mode(mode=False), as_it_was(module):
+    device = next((each.device.type for each in module.parameters()), "cpu")
+    with torch.inference_mode(mode=False), torch.autocast(device, enabled=False), as_it_was(module):
         return _inferred(module, args, kwargs, None if head is None else named(module, head, prefix))
 
 
