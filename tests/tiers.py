@@ -17,6 +17,7 @@ FIRST_AND_LAST = (
     "tests/contracts/test_networks.py",
     "tests/contracts/test_streams.py",
     "tests/diagnostics/",
+    "tests/inference/test_own_networks.py",
     "tests/interventions/",
     "tests/methods/",
     "tests/networks/",

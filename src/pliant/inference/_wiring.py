@@ -191,7 +191,7 @@ def _activation(
 ) -> tuple[str, Traits]:
     stage = layer.stage
     sizes = [math.prod(graph.shape(each)) for each in (stage.sources[0], stage.value)]
-    if len(stage.sources) == 1 and sizes[0] * layer.outputs == sizes[1]:
+    if len(stage.sources) == 1 and sizes[1] in (sizes[0], sizes[0] * layer.outputs):
         source, result = (graph.variables.get(each) for each in (stage.sources[0], stage.value))
         if source is None or result is None:
             return "custom", Traits(layer.outputs)
