@@ -1,5 +1,6 @@
 """The gallery: every figure of the documents, with its description and where it is discussed."""
 
+import posixpath
 import re
 from collections.abc import Mapping
 
@@ -20,6 +21,7 @@ def gallery(documents: Mapping[str, str]) -> str:
                 heading = line.lstrip("# ")
                 link = f"{document}#{anchor(heading)}" if line.startswith("##") else document
             for description, file in _FIGURE.findall(line):
+                file = posixpath.normpath(posixpath.join(posixpath.dirname(document), file))
                 found.setdefault(file, f"## {heading}\n\n[![{description}]({file})]({link})\n\n{description}.\n")
     return "# Figures\n\nEach figure leads to its setting, command and numbers.\n\n" + "\n".join(found.values())
 

@@ -90,7 +90,7 @@ def test_cells_keep_their_columns():
 
 
 def test_a_figure_is_shown_once_and_leads_to_its_discussion():
-    found = figures.gallery({"a.md": "# A\n## The job\n![what](b.png)", "c.md": "![what](b.png)"})
+    found = figures.gallery({"a.md": "# A\n## The job\n![what](b.png)", "c/d.md": "![what](../b.png)"})
     assert found.count("b.png)](a.md#the-job)") == 1
 
 

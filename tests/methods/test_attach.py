@@ -160,3 +160,28 @@ def test_layers_are_found():
     for i in range(2):
         stated = attach("redo+l2-init", learning_rate=float(rates[i]), every=3, threshold=float(thresholds[i]))
         np.testing.assert_allclose(each[i], train(stated, 3)[0]["head"]["kernel"], rtol=1e-4, atol=1e-6)
+
+
+def test_hyperparameters_may_be_traced_where_layers_are_found():
+    def bare(params, x):
+        return jnp.tanh(x @ params["a"]) @ params["b"]
+
+    params = {"a": jnp.asarray(DRAW.normal(size=(4, 3)), jnp.float32), "b": jnp.ones((3, 1))}
+
+    def trained(strength):
+        plastic = pliant.attach("l2-init", bare, params, X, strength=strength)
+        state, moved = plastic.init(params, jax.random.key(0)), params
+        for _ in range(2):
+            moved, state, _ = plastic.update(jax.grad(lambda p: (bare(p, X) ** 2).mean())(moved), state, moved, X)
+        return moved["a"]
+
+    together = jax.vmap(trained)(jnp.array([0.0, 1.0]))
+    np.testing.assert_allclose(together[1], trained(1.0), rtol=1e-5)
+    assert (together[0] != together[1]).any()
+
+
+def test_layers_are_not_found_among_traced_numbers():
+    with pytest.raises(UserError, match=r"got params or x without values.*inferred.forward and inferred.wiring"):
+        jax.jit(lambda params: pliant.attach("redo", lambda p, x: x @ p, params, X).init(params, jax.random.key(0)))(
+            jnp.ones((4, 1))
+        )

@@ -67,7 +67,8 @@ def infer_wiring(apply: Callable[[Any, Any], Any], params: PyTree, x: Any, wirin
       `Inferred`: the wiring, `forward`, and notes. Print it to see a table.
 
     Raises:
-      UserError: for an `apply` that cannot be traced, no parameters, and a layer in `wiring` that is not true.
+      UserError: for an `apply` that cannot be traced, parameters or examples without values, no parameters, and a layer
+        in `wiring` that is not true.
 
     Example:
       >>> import jax.numpy as jnp
@@ -87,6 +88,17 @@ def infer_wiring(apply: Callable[[Any, Any], Any], params: PyTree, x: Any, wirin
     Differs from:
       Nothing known.
     """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, x))):
+        raise UserError(
+            got="params or x without values, inside a function that is traced",
+            wanted="arrays: layers are checked by perturbation",
+            do="Call pliant.infer_wiring(...) outside of it; use inferred.forward and inferred.wiring inside.",
+        )
+    with jax.core.eval_context():  # it may be called where something else is traced, such as a hyperparameter
+        return _infer(apply, params, x, wiring)
+
+
+def _infer(apply: Callable[[Any, Any], Any], params: PyTree, x: Any, wiring: Wiring | None) -> Inferred:
     network = network_of(apply, params)
     leaves = network.leaves(params)
     if not network.trained.paths:
