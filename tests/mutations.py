@@ -55,7 +55,18 @@ MUTATIONS = {
         "(update.astype(step.dtype) - step)",
         "(update.astype(step.dtype) + step)",
     ),
-    "torch-adamo-ascends": Mutation("torch/_adamo.py", "weight.copy_(weight - step)", "weight.copy_(weight + step)"),
+    "torch-adamo-ascends": Mutation(
+        "torch/_before_adam.py",
+        "weight.copy_(weight - step)",
+        "weight.copy_(weight + step)",
+        tests="tests/pytorch/test_torch_adamo.py",
+    ),
+    "attached-penalties-are-lost": Mutation(
+        "methods/_plastic.py",
+        "of_loss + of_penalty.astype",
+        "of_loss + 0 * of_penalty.astype",
+        tests="tests/methods/test_attach.py",
+    ),
     "dqn-time-limits-are-ends": Mutation("rl/_replay.py", "place].set(outcome.terminated)", "place].set(played.done)"),
     "stacks-reach-into-the-episode-before": Mutation(
         "rl/_replay.py", "before = jnp.minimum(back[None],", "before = jnp.maximum(back[None],"
