@@ -11,6 +11,8 @@ from typing import Any
 _ROUNDING = {4: 2.0**-23, 2: 2.0**-8, 1: 2.0**-3}
 """Relative rounding error by the size of a type in bytes: 0.9 in float32 is below 0.9."""
 
+_LONGEST = 300
+
 
 class UserError(ValueError):
     """The error for a request that cannot be met; its message says what was got, what is wanted and what to do.
@@ -25,6 +27,19 @@ class UserError(ValueError):
     def __init__(self, *, got: str, wanted: str, do: str):
         super().__init__(f"got {got}; wanted {wanted}. {do}")
         self.got, self.wanted, self.do = got, wanted, do
+
+
+def in_one_line(error: Exception) -> str:
+    """The message of an exception, in one line.
+
+    Example:
+      >>> in_one_line(KeyError("conv")), in_one_line(AssertionError())
+      ("KeyError: 'conv'", 'AssertionError')
+    """
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    kind = "" if isinstance(error, UserError) else type(error).__name__
+    text = ": ".join(part for part in (kind, first) if part)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 class MissingExtraError(UserError, ModuleNotFoundError):

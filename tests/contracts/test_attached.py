@@ -43,8 +43,11 @@ def attached(method):
             **traced,
         )
         state = plastic.init(first.params, jax.random.key(0), first.statistics)
-        state = state._replace(
-            key=jax.random.key_data(jax.random.key(0)), penalty=first.penalty, intervention=first.intervention
+        state = state._replace(  # the bench ruins units of the first network: what remembers the start saw it whole
+            key=jax.random.key_data(jax.random.key(0)),
+            optimizer=first.optimizer,
+            penalty=first.penalty,
+            intervention=first.intervention,
         )
 
         def update(i, carry):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import pliant
+from pliant.errors import UserError
 from pliant.types import Slot
 
 
@@ -74,3 +75,24 @@ def test_forward_returns_the_features_for_any_batch(random):
     gradient = jax.grad(lambda params: inferred.forward(params, x)[1]["w1"].sum())(params)
     assert jnp.any(gradient["w1"] != 0)
     assert "w1" in str(inferred)
+
+
+@pytest.mark.parametrize(
+    ("apply", "params", "message"),
+    [
+        (lambda params, x: x, {"n": 3}, r"got params without floating-point arrays; wanted parameters"),
+        (
+            lambda params, x: x @ params if x.sum() > 0 else x,
+            jnp.ones((3, 1)),
+            r"got an `apply` that cannot be traced: T",
+        ),
+        (
+            lambda params, x: {}["w"],
+            jnp.ones((3, 1)),
+            r"got an `apply` that cannot be traced: KeyError: 'w'; wanted a fu",
+        ),
+    ],
+)
+def test_what_cannot_be_followed_at_all_is_refused(apply, params, message):
+    with pytest.raises(UserError, match=message):
+        pliant.infer_wiring(apply, params, jnp.ones((4, 3)))

@@ -185,3 +185,11 @@ def test_layers_are_not_found_among_traced_numbers():
         jax.jit(lambda params: pliant.attach("redo", lambda p, x: x @ p, params, X).init(params, jax.random.key(0)))(
             jnp.ones((4, 1))
         )
+
+
+def test_a_network_that_fails_without_a_word_is_refused():
+    def apply(params, x):
+        raise AssertionError
+
+    with pytest.raises(UserError, match=r"got apply\(params, x\), which fails: AssertionError; wanted a pure function"):
+        pliant.attach("redo", apply, jnp.ones((4, 1)), X)

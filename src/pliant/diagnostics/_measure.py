@@ -7,10 +7,8 @@ from typing import Any
 import jax
 
 from pliant.diagnostics._registry import DIAGNOSTICS, find_diagnostic
-from pliant.errors import UserError
+from pliant.errors import in_one_line
 from pliant.types import Diagnostic, Measured, Subject
-
-_LONGEST = 300
 
 
 def measure(subject: Subject, diagnostics: Sequence[str | Diagnostic]) -> dict[str, Any]:
@@ -81,18 +79,6 @@ def failure(attempt: Callable[[], Any]) -> str | None:
     except Exception as error:
         return in_one_line(error)
     return None
-
-
-def in_one_line(error: Exception) -> str:
-    """The message of an exception, in one line.
-
-    Example:
-      >>> in_one_line(KeyError("conv"))
-      "KeyError: 'conv'"
-    """
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    text = first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _shared(diagnostic: Diagnostic, measured: Iterable[str], others: Iterable[Diagnostic]) -> str | None:

@@ -10,7 +10,7 @@ from jaxtyping import Array, PyTree
 from rich.console import Console
 
 from pliant.diagnostics.tracing import find_frozen
-from pliant.errors import UserError
+from pliant.errors import UserError, in_one_line
 from pliant.inference._activation import recognised, stated
 from pliant.inference._assemble import Named, assembled, find_heads, find_roles, module_name, unique
 from pliant.inference._follow import Follower, Product
@@ -140,7 +140,7 @@ def _traced(network: Network, leaves: Any, x: Any) -> Program:
         raise
     except Exception as error:
         raise UserError(
-            got=f"an `apply` that cannot be traced: {' '.join(str(error).split())[:200]}",
+            got=f"an `apply` that cannot be traced: {in_one_line(error)}",
             wanted="a function of arrays that jax.jit takes",
             do="Call jax.jit(apply)(params, x) to see where it fails, or write the wiring yourself.",
         ) from error

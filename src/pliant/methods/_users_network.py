@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pliant.errors import UserError
+from pliant.errors import UserError, in_one_line
 from pliant.inference import infer_wiring
 from pliant.types import Features, Key, Network, Params, State, Wiring
 
@@ -44,7 +44,7 @@ def find_layers(apply: Callable[..., Any], params: Params, statistics: State, x:
     except Exception as error:
         arguments = "params, x" if statistics is None else "params, statistics, x"
         raise UserError(
-            got=f"apply({arguments}), which fails: {type(error).__name__}: {str(error).splitlines()[0]}",
+            got=f"apply({arguments}), which fails: {in_one_line(error)}",
             wanted="a pure function that JAX can trace",
             do="Call it by hand with the same arguments.",
         ) from error
