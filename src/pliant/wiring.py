@@ -446,3 +446,55 @@ def _biases(layers: Iterable[HiddenLayer], roles: Mapping[str, Role], heads: Map
         if len(biases) == 1:
             found |= dict.fromkeys([path for path in paths if roles.get(path) not in ("bias", "norm")], *biases)
     return found
+
+
+def renamed(
+    wiring: Wiring,
+    leaf: Callable[[str], str],
+    *,
+    state: Callable[[str], str] | None = None,
+    name: Callable[[str], str] = str,
+) -> Wiring:
+    """The same layer graph of a network whose parameters have other paths.
+
+    Args:
+      wiring: the layer graph.
+      leaf: the new path of a parameter.
+      state: the new path of what the network's state keeps; that of a parameter by default.
+      name: the new name of a feature.
+
+    Example:
+      >>> wiring = Wiring((), {"w": "head"}, {"output": Head(("w",), "hidden")})
+      >>> renamed(wiring, lambda path: f"net/{path}").heads["output"].leaves
+      ('net/w',)
+    """
+    kept = leaf if state is None else state
+
+    def slot(each: Slot, path: Callable[[str], str] = leaf) -> Slot:
+        return each._replace(path=path(each.path))
+
+    def layer(each: HiddenLayer) -> HiddenLayer:
+        return each._replace(
+            name=name(each.name),
+            feeds=tuple(Feed(slot(feed.slot), feed.initializer) for feed in each.feeds),
+            readers=tuple(map(slot, each.readers)),
+            statistics=None if each.statistics is None else tuple(slot(own, kept) for own in each.statistics),
+            state=tuple(map(kept, each.state)),
+        )
+
+    def head(each: Head) -> Head:
+        return each._replace(
+            leaves=None if each.leaves is None else tuple(map(leaf, each.leaves)),
+            reads=None if each.reads is None else name(each.reads),
+            state=tuple(map(kept, each.state)),
+        )
+
+    return Wiring(
+        tuple(map(layer, wiring.layers)),
+        {leaf(path): role for path, role in wiring.roles.items()},
+        {output: head(each) for output, each in wiring.heads.items()},
+        frozenset(map(leaf, wiring.indirect)),
+        {leaf(path): axes for path, axes in wiring.output_axes.items()},
+        frozenset(map(leaf, wiring.frozen)),
+        {leaf(kernel): leaf(bias) for kernel, bias in wiring.biases.items()},
+    )

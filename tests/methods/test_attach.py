@@ -123,8 +123,6 @@ def test_a_network_that_does_not_fit_is_refused():
         pliant.attach("redo", lambda params, x: x + "", PARAMS, X, wiring=NETWORK.wiring)
     with pytest.raises(UserError, match=r"got features of dense_0; wanted those of .*, of which 'dense_1' is missing"):
         pliant.attach("redo", lambda params, x: (x, {"dense_0": x}), PARAMS, X, wiring=NETWORK.wiring)
-    with pytest.raises(UserError, match="got a network with running statistics, and no wiring or no features"):
-        pliant.attach("redo", lambda params, statistics, x: apply(params, x), PARAMS, X, statistics={})
 
 
 def test_what_a_loop_hands_over_is_checked():
@@ -193,3 +191,50 @@ def test_a_network_that_fails_without_a_word_is_refused():
 
     with pytest.raises(UserError, match=r"got apply\(params, x\), which fails: AssertionError; wanted a pure function"):
         pliant.attach("redo", apply, jnp.ones((4, 1)), X)
+
+
+def normalised(params, statistics, x):
+    h = (x @ params["in"] - statistics["mean"][None]) * jax.lax.rsqrt(statistics["var"] + 1e-5)[None]
+    h = h * params["scale"][None]
+    return jax.nn.relu(h) @ params["out"]
+
+
+NORMALISED = {"in": jnp.ones((4, 3)), "scale": jnp.ones(3), "out": jnp.ones((3, 1))}
+STATISTICS = {"mean": jnp.zeros(3), "var": jnp.ones(3)}
+
+
+def test_running_statistics_are_found_and_put_back():
+    """Those of replaced units; the parameters keep the paths that their user knows."""
+    plastic = pliant.attach(
+        "continual-backprop",
+        normalised,
+        NORMALISED,
+        X,
+        statistics=STATISTICS,
+        init=lambda key: (NORMALISED, STATISTICS),
+        replacement_rate=0.34,
+        maturity=0,
+        decay=0.0,
+    )
+    (layer,) = plastic.wiring.layers
+    assert [slot.path for slot in layer.statistics] == ["mean", "var"]
+    assert set(plastic.wiring.roles) == set(NORMALISED)
+    assert not plastic.wiring.frozen
+    params = NORMALISED | {"out": jnp.array([[1.0], [0.0], [1.0]])}  # nobody reads the unit in the middle
+    worn = jax.tree.map(lambda leaf: leaf + 4.0, STATISTICS)
+    state = plastic.init(params, jax.random.key(0), worn)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    _, state, info = plastic.update(zeros, state, params, X, statistics=worn)
+    assert int(info["units_reset"]) == 1
+    np.testing.assert_array_equal(state.statistics["var"], [5.0, 1.0, 5.0])
+
+
+def test_running_statistics_among_the_parameters_are_refused_where_they_must_be_renewed():
+    variables = {"params": NORMALISED, "batch_stats": STATISTICS}
+
+    def whole(variables, x):
+        return normalised(variables["params"], variables["batch_stats"], x)
+
+    with pytest.raises(UserError, match=r"statistics 'batch_stats/mean' are not in its state; .*with statistics="):
+        pliant.attach("continual-backprop", whole, variables, X)
+    pliant.attach("redo", whole, variables, X)

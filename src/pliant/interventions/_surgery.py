@@ -154,10 +154,17 @@ def require_statistics(layers: Sequence[HiddenLayer], state: State, method: str)
       state: the network's running statistics.
       method: what resets them, for the message.
     """
-    unclear = [layer.name for layer in layers if layer.statistics is None]
-    if unclear and by_path(state):
+    unclear, kept = [layer.name for layer in layers if layer.statistics is None], by_path(state)
+    elsewhere = [slot.path for layer in layers for slot in layer.statistics or () if slot.path not in kept]
+    if elsewhere:
         raise UserError(
-            got=f"{method} on a network with the state {next(iter(by_path(state)))!r}, which may be some layer's",
+            got=f"{method} on a network whose running statistics {elsewhere[0]!r} are not in its state",
+            wanted="statistics apart from the parameters: those of reset units are put back to how they begin",
+            do="Use pliant.attach with statistics=, and an apply(params, statistics, x).",
+        )
+    if unclear and kept:
+        raise UserError(
+            got=f"{method} on a network with the state {next(iter(kept))!r}, which may be some layer's",
             wanted="hidden layers that list their running statistics",
             do=f"Give the layer {unclear[0]!r} statistics=(Slot('norm/mean', -1), ...), or () if it has none.",
         )

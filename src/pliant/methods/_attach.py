@@ -64,7 +64,7 @@ def attach(
       learning_rate: a number, a traced one, or an optax schedule of the number of updates; 1e-3 by default.
       wiring: which parameters feed and read the units of each layer. If it is given and `apply` returns features, they
         are taken as they are. Otherwise `pliant.infer_wiring` finds the layers, and a wiring replaces parts of what it
-        finds. A network with `statistics` must state both.
+        finds.
       init: `init(key) -> params`, or `(params, statistics)`, as training begins: for methods that draw new networks.
       statistics: running statistics, such as those of BatchNorm, if the network has any. The state carries them: begin
         with `plastic.init(params, key, statistics)`, read `state.statistics`, and hand those after the forward pass to

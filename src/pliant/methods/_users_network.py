@@ -8,6 +8,9 @@ import jax
 from pliant.errors import UserError, in_one_line
 from pliant.inference import infer_wiring
 from pliant.types import Features, Key, Network, Params, State, Wiring
+from pliant.wiring import renamed
+
+_PARAMS, _STATISTICS = "params", "batch_stats"  # the collections that inference knows
 
 
 class Layers(NamedTuple):
@@ -62,15 +65,42 @@ def find_layers(apply: Callable[..., Any], params: Params, statistics: State, x:
 
 
 def _inferred(apply: Callable[..., Any], params: Params, statistics: State, x: Any, wiring: Wiring | None) -> Layers:
-    if statistics is not None:
-        raise UserError(
-            got="a network with running statistics, and no wiring or no features",
-            wanted="wiring=, and apply(params, statistics, x) -> (output, features by layer name)",
-            do="Infer the wiring with pliant.infer_wiring and the statistics closed over, add each layer's statistics "
-            "and return the features.",
-        )
-    inferred = infer_wiring(apply, params, x, wiring)
-    return Layers(lambda params, _, x: inferred.forward(params, x), inferred.wiring, inferred.notes)
+    if statistics is None:
+        inferred = infer_wiring(apply, params, x, wiring)
+        return Layers(lambda params, _, x: inferred.forward(params, x), inferred.wiring, inferred.notes)
+
+    def whole(variables: Any, x: Any) -> Any:
+        return apply(variables[_PARAMS], variables[_STATISTICS], x)
+
+    given = None if wiring is None else renamed(wiring, _within(_PARAMS), state=_within(_STATISTICS))
+    inferred = infer_wiring(whole, _variables(params, statistics), x, given)
+    found = inferred.wiring
+    roles = {path: role for path, role in found.roles.items() if _collection(path) == _PARAMS}
+    frozen = frozenset(path for path in found.frozen if _collection(path) == _PARAMS)
+    own = Wiring(found.layers, roles, found.heads, found.indirect, found.output_axes, frozen, found.biases)
+    return Layers(
+        lambda params, statistics, x: inferred.forward(_variables(params, statistics), x),
+        renamed(own, _outside),
+        {_outside(name): note for name, note in inferred.notes.items()},
+    )
+
+
+def _variables(params: Params, statistics: State) -> dict[str, Any]:
+    """Parameters and running statistics in one tree that tells them apart."""
+    return {_PARAMS: params, _STATISTICS: statistics}
+
+
+def _within(collection: str) -> Callable[[str], str]:
+    return lambda path: f"{collection}/{path}" if path else collection
+
+
+def _collection(path: str) -> str:
+    return path.partition("/")[0]
+
+
+def _outside(path: str) -> str:
+    """The path of a leaf without that of its collection; other names as they are."""
+    return path.partition("/")[2] if _collection(path) in (_PARAMS, _STATISTICS) else path
 
 
 def as_network(

@@ -12,7 +12,6 @@ from pliant.errors import UserError
 from pliant.networks.blocks import orthogonal
 from pliant.types import (
     Features,
-    Feed,
     Head,
     HiddenLayer,
     Inputs,
@@ -20,12 +19,12 @@ from pliant.types import (
     Network,
     Params,
     Role,
-    Slot,
     State,
     Wiring,
     by_path,
     leaf_path,
 )
+from pliant.wiring import renamed
 
 
 def side_by_side(
@@ -312,7 +311,7 @@ def branch_wiring(wiring: Wiring, branch: str) -> Wiring:
         frozenset(own(wiring.frozen)),
         {path: wiring.biases[path] for path in own(wiring.biases)},
     )
-    return _renamed(whole, cut, "", next(iter(heads)))
+    return _in_branch(whole, cut, "", next(iter(heads)))
 
 
 def _paths_of(layer: HiddenLayer) -> tuple[str, ...]:
@@ -321,41 +320,15 @@ def _paths_of(layer: HiddenLayer) -> tuple[str, ...]:
 
 def _prefixed(wiring: Wiring, branch: str, output: str) -> Wiring:
     """A wiring in which everything has the name of its branch before it."""
-    return _renamed(wiring, lambda name: f"{branch}/{name}", branch, output)
+    return _in_branch(wiring, lambda name: f"{branch}/{name}", branch, output)
 
 
-def _renamed(wiring: Wiring, path: Callable[[str], str], branch: str, output: str) -> Wiring:
-    """A wiring of one head with other names."""
-
-    def slots(given: tuple[Slot, ...]) -> tuple[Slot, ...]:
-        return tuple(slot._replace(path=path(slot.path)) for slot in given)
-
-    def layer(each: HiddenLayer) -> HiddenLayer:
-        return each._replace(
-            name=path(each.name),
-            feeds=tuple(Feed(slots((feed.slot,))[0], feed.initializer) for feed in each.feeds),
-            readers=slots(each.readers),
-            statistics=None if each.statistics is None else slots(each.statistics),
-            state=tuple(map(path, each.state)),
-            branch=branch,
-        )
-
-    (head,) = wiring.heads.values()
-    of_branch = Head(
-        None if head.leaves is None else tuple(map(path, head.leaves)),
-        None if head.reads is None else path(head.reads),
-        branch,
-        tuple(map(path, head.state)),
-    )
-    return Wiring(
-        tuple(map(layer, wiring.layers)),
-        {path(name): role for name, role in wiring.roles.items()},
-        {output: of_branch},
-        frozenset(map(path, wiring.indirect)),
-        {path(name): axes for name, axes in wiring.output_axes.items()},
-        frozenset(map(path, wiring.frozen)),
-        {path(kernel): path(bias) for kernel, bias in wiring.biases.items()},
-    )
+def _in_branch(wiring: Wiring, path: Callable[[str], str], branch: str, output: str) -> Wiring:
+    """A wiring of one head with other names, whose layers and output have names of their own."""
+    whole = renamed(wiring, path, name=path)
+    (head,) = whole.heads.values()
+    layers = tuple(layer._replace(branch=branch) for layer in whole.layers)
+    return Wiring(layers, whole.roles, {output: head._replace(branch=branch)}, *whole[3:])
 
 
 def _joined(wirings: list[Wiring]) -> Wiring:
