@@ -24,8 +24,12 @@ class PlainDocstrings(griffe.Extension):
             text = found.docstring.value.replace("\nExample:\n", "\nExamples:\n")
             folder = ".".join(found.canonical_path.split(".")[:2])
             found.docstring.value = to_markdown(text, lambda name: self._address(name, folder, found))
-        for member in list(found.members.values()):
-            if not member.is_alias:
+        for name, member in list(found.members.items()):
+            if member.is_alias:
+                continue
+            if member.docstring and member.docstring.value.startswith("Refused:"):  # an old name
+                found.del_member(name)
+            else:
                 self._convert(member)
 
     def _address(self, name: str, folder: str, found: Any) -> str | None:

@@ -12,7 +12,7 @@ from mkdocs.structure.files import File
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from generator import figures, formulas, pages
+from generator import figures, formulas, pages, unbroken
 
 ROOT = Path(__file__).parents[2]
 MOVED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
@@ -89,8 +89,8 @@ def _with_names(text: str, first: str, folder: str) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Formulas as MathML."""
-    return formulas.render(html)
+    """Formulas as MathML; names and numbers in one piece."""
+    return unbroken.keep_together(formulas.render(html))
 
 
 def _relinked(target: str, origin: str) -> str:

@@ -29,6 +29,7 @@ PACKAGES = {
     "optimizers": "functions of gradients, as in optax",
     "penalties": "terms of the loss",
     "interventions": "functions that rewrite weights and optimizer state",
+    "inference": "the layers of anybody's network",
     "methods": "the registry, combinations, and how a method is built for a network",
     "networks": "networks with their wiring, and the blocks that they consist of",
     "diagnostics": "measurements of a network",
@@ -94,6 +95,10 @@ def build(documents: Mapping[str, str]) -> Site:
     }.items():
         pages |= {place: text for _, place, text in made}
         navigation[title] = [{name: place} if name else place for name, place, _ in made]
+    index, *methods = navigation["Methods"]
+    place = {name: entry for entry in methods for name in entry}
+    groups = {_capital(family): [place[each.name] for each in members] for family, members in FAMILIES.items()}
+    navigation["Methods"] = [index, *({family: entries} for family, entries in groups.items())]
     return Site(pages, navigation)
 
 
@@ -286,8 +291,8 @@ def _packages() -> _Pages:
     shown = "options: {show_root_heading: true, show_root_full_path: true, show_root_toc_entry: true}"
     index += "".join(f"\n\n::: pliant.{name}\n    {shown}\n" for name in _functions())
     yield "", "api/index.md", index
-    for name, meaning in PACKAGES.items():
-        yield f"pliant.{name}", f"api/{name}.md", f"# pliant.{name}\n\n{_capital(meaning)}.\n\n::: pliant.{name}\n"
+    for name in PACKAGES:
+        yield f"pliant.{name}", f"api/{name}.md", f"# pliant.{name}\n\n::: pliant.{name}\n"
 
 
 def _explained(mechanism: Any, opened: bool) -> str:
@@ -350,7 +355,8 @@ def _options(
             default = spelled(getattr(config, flag))
             rows.append([f"`--{flag.replace('_', '-')}`", f"`{default}`", cell(field_meanings(config)[flag])])
         else:
-            rows.append([f"`{key}`", f"`{spelled(value, ',')}`", cell(known.get(key, ""))])
+            default = spelled(value, ",") or '""'
+            rows.append([f"`{key}`", f"`{default}`", cell(known.get(key, ""))])
     return markdown_table(["option", "default", "meaning"], rows) if rows else ""
 
 

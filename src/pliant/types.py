@@ -349,7 +349,7 @@ class Stream(NamedTuple):
     """Chance level of the headline metric, if it is a single number."""
     data: PyTree[Array]
     task: Callable[[Key, Any], PyTree[Array]]
-    """`task(key, index) -> the arrays that make task number `index``; traced and vmapped."""
+    """`task(key, index)` returns the arrays that make task number `index`; traced and vmapped."""
     test: Split | None = None
     """None where a test score would mean nothing."""
     validation: Split | None = None
@@ -457,7 +457,7 @@ class EnvironmentStream(NamedTuple):
     which: Callable[[int], int]
     """`which(index) -> place in environments` of task number `index`; the same for all seeds."""
     task: Callable[[Key, Any], PyTree[Array]] = lambda *_: ()
-    """`task(key, index) -> the arrays that make task number `index``; traced and vmapped over seeds."""
+    """`task(key, index)` returns the arrays that make task number `index`; traced and vmapped over seeds."""
     data: PyTree[Array] = ()
     """See `World`."""
     dataset: str = "generated"

@@ -118,7 +118,7 @@ def test_benchmarks_say_what_each_choice_means(capsys, monkeypatch):
     for text in (
         "Published:",
         "Ours:",
-        "Use it with --scale smoke",
+        "Use it with `--scale smoke`",
         "rate_drops",
         "Fractions of each task after which",
     ):

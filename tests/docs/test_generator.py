@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from generator import figures, pages
+from generator import figures, pages, unbroken
 from generator.docstrings import sections, to_markdown
 from generator.tables import cell, rows_of, tables, transposed
 from pliant.diagnostics import DIAGNOSTICS
@@ -13,6 +13,7 @@ from pliant.interventions import redo
 from pliant.methods import METHODS, defaults
 
 DOCS = Path(__file__).parents[2] / "docs"
+FROM_ELSEWHERE = ("index.md", "contributing.md", "changelog.md", "figures.md")
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +117,29 @@ def test_the_page_of_an_activation_shows_its_formula(site):
 
 
 def test_pages_are_in_the_navigation(site):
-    entries = [entry for section in site.navigation.values() for entry in section]
-    assert {each if isinstance(each, str) else next(iter(each.values())) for each in entries} == set(site.pages)
+    def places(entry):
+        inner = entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ()
+        return [entry] if isinstance(entry, str) else [place for each in inner for place in places(each)]
+
+    assert sorted(places(site.navigation)) == sorted(site.pages)
+
+
+def test_documents_are_in_the_navigation(documents):
+    """A new document is added to `nav` in mkdocs.yml."""
+    named = re.findall(r"^ +- .*: (\S+\.md)$", (DOCS.parent / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted([*documents, *FROM_ELSEWHERE])
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("<code>a --b-c 1</code>", '<code>a <span class="word">--b-c</span> 1</code>'),
+        ("<td>1.0 ± 0.1</td>", "<td>1.0\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.1</td>"),
+        ("<pre><code>a --b\n</code></pre>", "<pre><code>a --b\n</code></pre>"),
+    ],
+)
+def test_names_and_numbers_stay_in_one_piece(page, expected):
+    assert unbroken.keep_together(page) == expected
 
 
 def test_addresses_are_those_of_public_functions():
