@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pliant
+from generator import attaching
 from generator.docstrings import sections, to_markdown
 from generator.figures import anchor
 from generator.tables import Table, cell, markdown_table, rows_of, tables, transposed
@@ -167,6 +168,7 @@ def _method(method: Method, family: str, measured: Sequence[Table]) -> str:
         _options(defaults(method), option_meanings(method)),
         _how(f"--set {method.name}.", defaults(method)),
         *_usage("method", method.name),
+        *attaching.section(method),
         *_measurements(measured, method.name, "adam"),
         *_section("Differs from", mechanisms),
         *_section("References", mechanisms),

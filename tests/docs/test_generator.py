@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from generator import figures, pages, unbroken
+from generator import attaching, figures, pages, unbroken
 from generator.docstrings import sections, to_markdown
 from generator.tables import cell, rows_of, tables, transposed
 from pliant.diagnostics import DIAGNOSTICS
@@ -100,6 +100,27 @@ def test_every_method_has_a_page_with_its_options(site):
         page = site.pages[f"reference/methods/{name}.md"]
         assert all(f"| `{option}` | " in page for option in defaults(method)), name
         assert "Use it " in page
+
+
+def test_pages_say_what_attach_needs(site):
+    expected = {
+        "redo": "learning_rate=0.001)",
+        "shrink-perturb": "plastic.switch(state, params)",
+        "full-reset": "init=init)",
+        "cyclic-lr": "task_updates=1000)",
+        "maxmin": "has_changes=True)",
+        "nap": "The network must be as follows: hidden layers with a norm",
+    }
+    for name, text in expected.items():
+        assert text in site.pages[f"reference/methods/{name}.md"], name
+    assert "optimizer.penalty()" in site.pages["reference/methods/l2-init.md"]
+
+
+def test_pages_show_what_is_attached_in_pytorch():
+    pytest.importorskip("torch")
+    from pliant.torch import _attach
+
+    assert set(attaching.IN_TORCH) == {*_attach.MECHANISMS, *_attach._OPTIMIZERS}
 
 
 def test_every_diagnostic_has_a_page(site):
