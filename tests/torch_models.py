@@ -90,3 +90,17 @@ class Joined(nn.Module):
     def forward(self, x):
         h = self.mid(torch.cat([self.a(x).tanh(), self.b(x).relu()], dim=1))
         return self.head(torch.cat([h.relu(), (-h).relu()], dim=1))
+
+
+class Excited(nn.Module):
+    """Squeeze and excitation: every unit changes how much of all others passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU()
+        self.squeeze, self.gate, self.last = nn.Linear(8, 4), nn.Linear(4, 8), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        h = self.act(self.conv(x))
+        gate = self.gate(self.squeeze(h.mean(dim=(2, 3))).relu()).sigmoid()
+        return self.last(h * gate[:, :, None, None])

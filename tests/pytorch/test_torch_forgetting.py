@@ -178,7 +178,9 @@ def test_wrapped_and_several_optimizers_forget(several):
 def test_parameters_that_the_optimizer_does_not_have_are_refused():
     module = pair()
     optimizer = torch.optim.Adam(module[2].parameters())
-    message = r"got a parameter of shape \(4, 3\) at '0', which the optimizer does not have; wanted the optimizers that"
+    message = (
+        r"got '0.weight', a parameter of a hidden layer that the optimizer does not have; wanted the optimizers that"
+    )
     with pytest.raises(UserError, match=message):
         redo_of(module, optimizer)
     module[0].requires_grad_(False)

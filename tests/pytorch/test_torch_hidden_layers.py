@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 from torch.nn.utils import prune
 
 from pliant.errors import UserError
-from pliant.torch import HiddenLayer, MaxMin, Reader, ReDo, newton_schulz
-from torch_small import FIRST, Reorder, pair, redo_of
+from pliant.torch import HiddenLayer, MaxMin, Reader, ReDo, attach, infer_wiring, newton_schulz
+from torch_small import FIRST, pair, redo_of
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,6 @@ def parts():
             "transposed": torch.nn.ConvTranspose2d(4, 4, 3),
             "grouped": torch.nn.Conv2d(4, 4, 3, groups=2),
             "act": torch.nn.ReLU(),
-            "sorted": MaxMin(),
             "norm": torch.nn.LayerNorm([4, 2]),
             "orthogonal": newton_schulz(torch.nn.Linear(4, 4)),
             "head": torch.nn.Linear(4, 2),
@@ -52,10 +51,6 @@ def parts():
         (HiddenLayer("feed", "act", []), r"got 'feed' without readers; wanted the layers that multiply"),
         (HiddenLayer("feed", "act", [Reader("head", repeats=0)]), r"got repeats=0; wanted a finite number ≥ 1"),
         (
-            HiddenLayer("feed", "sorted", ["head"]),
-            r"got ReDo behind MaxMin \('sorted'\); wanted hidden layers in which",
-        ),
-        (
             HiddenLayer("conv", "act", ["wide"]),
             r"got 'wide' with 36 inputs per output, for 4 units of 'conv' × 1 repeats × 1 tiles; wanted as many\. "
             r"Behind a flatten of \(batch, 4, H, W\) it is Reader\('wide', repeats=H \* W\)",
@@ -72,23 +67,31 @@ def test_refuses_layers(layer, message):
         ReDo(module, torch.optim.Adam(module.parameters()), [layer])
 
 
-def test_the_wrong_activation_is_refused():
+@pytest.mark.parametrize(
+    ("activation", "message"),
+    [
+        (
+            "3",
+            r"got outputs of shape \(2, 5\) behind '0'; wanted outputs of its 3 units\. Name the activation that com",
+        ),
+        (
+            "5",
+            r"got the activation '5' of '0', called 0 times, never behind it; wanted the module that makes the units'",
+        ),
+    ],
+)
+def test_the_wrong_activation_is_refused(activation, message):
     module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 5), torch.nn.ReLU())
-    redo = ReDo(module, torch.optim.Adam(module.parameters()), [HiddenLayer("0", "3", ["2"])], every=1)
-    with pytest.raises(
-        UserError, match=r"got outputs of shape \(2, 5\) behind '0'; wanted a multiple of its 3 units along axis -1\. N"
-    ):
+    module.extend([torch.nn.Linear(5, 1), torch.nn.ReLU()])
+    module.forward = module[:5].forward
+    redo = ReDo(module, torch.optim.Adam(module.parameters()), [HiddenLayer("0", activation, ["2"])], every=1)
+    with pytest.raises(UserError, match=message):
         redo.step(torch.zeros(2, 2))
 
 
-class Standardized(torch.nn.Linear):
-    def forward(self, x):
-        return torch.nn.functional.linear(x, self.weight - self.weight.mean(), self.bias)
-
-
-class Noisy(torch.nn.Conv2d):
-    def _conv_forward(self, x, weight, bias):
-        return super()._conv_forward(x, weight * 1.5, bias)
+def test_outputs_that_belong_to_no_unit_are_refused():
+    with pytest.raises(UserError, match=r"got outputs of shape \(2, 4\) behind '0': it mixes units; wanted outputs of"):
+        redo_of(pair(activation=MaxMin())).step(torch.zeros(2, 3))
 
 
 COMPUTED = {
@@ -122,30 +125,28 @@ def test_weights_that_are_computed_are_refused(name, place):
     with pytest.raises(UserError, match=message):
         redo_of(module)
     before = copy.deepcopy(module.state_dict())
+    message = rf"got '{place}.(weight|bias)', which was replaced or is computed from other parameters by now; wanted"
     with pytest.raises(UserError, match=message):  # it became so after ReDo was made
         redo.reset(FIRST)
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
 
 
+class Standardized(torch.nn.Linear):
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.weight - self.weight.mean(), self.bias)
+
+
+class Cast(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x.to(self.weight.dtype))
+
+
 def test_layers_that_compute_something_else_with_their_weight_are_refused():
-    message = (
-        r"got '0', whose class Standardized computes something else with its weight; wanted a layer that multiplies"
-    )
-    with pytest.raises(UserError, match=message):
-        redo_of(pair(feed=Standardized(3, 4)))
-    with pytest.raises(UserError, match=r"got '2', whose class Noisy computes something else"):
-        redo_of(pair(torch.nn.Conv2d(3, 4, 3), Noisy(4, 2, 3, dilation=2)))
-
-    class Cast(torch.nn.Linear):
-        def forward(self, x):
-            return super().forward(x.to(self.weight.dtype))
-
-    class Loud(torch.nn.Conv2d):
-        def forward(self, x):
-            return super().forward(x)
-
-    assert redo_of(pair(feed=Cast(3, 4))).reset(FIRST) == 1
-    assert redo_of(pair(Loud(3, 4, 3, padding=1), Loud(4, 2, 3, stride=2))).reset(FIRST) == 1
+    with pytest.raises(
+        UserError, match=r"got the declared hidden layer '0': what feeds a unit changes other units too"
+    ):
+        redo_of(pair(feed=Standardized(3, 4))).step(torch.randn(5, 3))
+    assert redo_of(pair(feed=Cast(3, 4))).step(torch.randn(5, 3)) == 4
 
 
 def test_shared_parameters_are_refused():
@@ -196,51 +197,77 @@ def test_a_layer_without_inputs_is_reset():
     assert (module[2].weight[:, 0] == 0).all()
 
 
-def scored(feed, reorder, reader, x, unit_axis):
-    """Scores by ReDo, and by hand from the feed's output."""
-    module = torch.nn.Sequential(feed, Reorder(reorder), torch.nn.ReLU(), torch.nn.Linear(1, 1))
-    module[3] = torch.nn.Linear(feed.weight.shape[0] * reader.repeats * reader.tiles, 1)
-    layer = HiddenLayer("0", "2", [reader])
-    redo = ReDo(module, torch.optim.Adam(module.parameters()), [layer])
-    module.forward = lambda x: module[2](module[1](module[0](x)))
-    means = feed(x).relu().movedim(unit_axis, -1).reshape(-1, feed.weight.shape[0]).mean(dim=0)
-    return redo.scores(x)["0"], (means / (means.mean() + 1e-9)).detach()
+class Between(torch.nn.Module):
+    """A layer, its activation and its reader, with functions between them."""
+
+    def __init__(self, feed, before, behind, num_read):
+        super().__init__()
+        self.feed, self.before, self.act, self.behind = feed, before, torch.nn.ReLU(), behind
+        self.head = torch.nn.Linear(num_read, 1)
+
+    def forward(self, x):
+        return self.head(self.behind(self.act(self.before(self.feed(x)))))
+
+
+def same(x):
+    return x
+
+
+def flat(x):
+    return x.flatten(1)
 
 
 @pytest.mark.parametrize(
-    ("feed", "reorder", "reader", "size", "unit_axis"),
+    ("feed", "before", "behind", "reader", "size", "unit_axis"),
     [
-        (torch.nn.Conv2d(2, 3, 1), torch.nn.Identity(), Reader("3", repeats=20), (6, 2, 4, 5), 1),
-        (torch.nn.Conv2d(2, 3, 1), torch.nn.Identity(), Reader("3", repeats=20), (2, 4, 5), 0),  # without a batch
-        (torch.nn.Conv2d(2, 3, 1), lambda x: x.flatten(1), Reader("3", repeats=20), (6, 2, 4, 5), 1),
-        (torch.nn.Conv2d(2, 3, 1), lambda x: x.permute(0, 2, 3, 1).flatten(1), Reader("3", tiles=20), (6, 2, 4, 5), 1),
-        (torch.nn.Conv1d(2, 3, 1), lambda x: x.flatten(1), Reader("3", repeats=6), (6, 2, 6), 1),
-        (torch.nn.Conv3d(2, 3, 1), torch.nn.Identity(), Reader("3"), (4, 2, 2, 3, 2), 1),
-        (torch.nn.Linear(2, 3), lambda x: x.view(2, 5, 3), Reader("3"), (10, 2), -1),
-        (torch.nn.Linear(2, 3), lambda x: x.transpose(1, 2).flatten(1), Reader("3", repeats=5), (4, 5, 2), -1),
-        (torch.nn.Linear(2, 3), torch.nn.Identity(), Reader("3"), (2,), -1),
+        (torch.nn.Conv2d(2, 3, 1), same, flat, Reader("head", repeats=20), (6, 2, 4, 5), 1),
+        (torch.nn.Conv2d(2, 3, 1), same, lambda x: x.flatten(), Reader("head", repeats=20), (2, 4, 5), 0),
+        (torch.nn.Conv2d(2, 3, 1), flat, same, Reader("head", repeats=20), (6, 2, 4, 5), 1),
+        (
+            torch.nn.Conv2d(2, 3, 1),
+            lambda x: x.permute(0, 2, 3, 1).flatten(1),
+            same,
+            Reader("head", tiles=20),
+            (6, 2, 4, 5),
+            1,
+        ),
+        (torch.nn.Conv2d(2, 3, 1), lambda x: x.permute(0, 2, 3, 1), same, Reader("head"), (3, 2, 3, 3), 1),
+        (torch.nn.Conv3d(2, 3, 1), same, lambda x: x.mean(dim=(2, 3, 4)), Reader("head"), (4, 2, 2, 3, 2), 1),
+        (torch.nn.Linear(2, 3), lambda x: x.view(2, 5, 3), same, Reader("head"), (10, 2), -1),
+        (torch.nn.Linear(2, 3), lambda x: x.transpose(1, 2).flatten(1), same, Reader("head", repeats=5), (4, 5, 2), -1),
+        (torch.nn.Linear(2, 3), same, same, Reader("head"), (2,), -1),
     ],
 )
-def test_units_are_found_by_the_layer_that_makes_them(feed, reorder, reader, size, unit_axis):
-    found, wanted = scored(feed, reorder, reader, torch.randn(size), unit_axis)
-    torch.testing.assert_close(found, wanted)
+def test_units_are_found_by_the_layer_that_makes_them(feed, before, behind, reader, size, unit_axis):
+    x = torch.randn(size)
+    module = Between(feed, before, behind, 3 * reader.repeats * reader.tiles)
+    optimizer = torch.optim.Adam(module.parameters())
+    means = feed(x).relu().movedim(unit_axis, -1).reshape(-1, 3).mean(dim=0)
+    for layers in ([HiddenLayer("feed", "act", [reader])], []):
+        found = ReDo(module, optimizer, layers).scores(x)["feed"]
+        torch.testing.assert_close(found, (means / (means.mean() + 1e-9)).detach())
 
 
-@pytest.mark.parametrize(
-    ("feed", "reorder", "size"),
-    [
-        (torch.nn.Conv2d(2, 4, 1), lambda x: x.permute(0, 2, 3, 1), (3, 2, 8, 8)),  # channels last: 8 rows are no CReLU
-        (torch.nn.Conv2d(2, 4, 1), lambda x: x.flatten(1), (3, 2, 8, 8)),  # the reader does not say in which order
-        (torch.nn.Linear(2, 4), lambda x: x.transpose(1, 2), (3, 8, 2)),
-        (torch.nn.Conv2d(2, 4, 1), lambda x: (x, x), (3, 2, 8, 8)),
-    ],
-)
-def test_outputs_whose_units_are_unclear_are_refused(feed, reorder, size):
-    module = torch.nn.Sequential(feed, torch.nn.ReLU(), Reorder(reorder), torch.nn.Linear(4, 1))
-    redo = ReDo(module, torch.optim.Adam(module.parameters()), [HiddenLayer("0", "2", ["3"])])
-    module.forward = lambda x: module[2](module[0](x))
-    with pytest.raises(UserError, match=r"got .* behind '0'; wanted .*Name the activation that comes right behind"):
-        redo.scores(torch.randn(size))
+def test_declared_layers_replace_those_that_are_found_or_are_added():
+    module = Between(torch.nn.Linear(3, 4), same, lambda x: torch.tensor(x.detach().numpy()), 4)
+    x = torch.randn(5, 3)
+    assert "its computation is not PyTorch's" in str(infer_wiring(module, x))
+    layers = [HiddenLayer("feed", "act", ["head"])]
+    wiring = infer_wiring(module, x, layers=layers)
+    assert [layer.name for layer in wiring.layers] == ["feed"]
+    optimizer = attach("redo", module, x, layers=layers, every=1, threshold=1e6)
+    module(x).sum().backward()
+    optimizer.step()
+    assert optimizer.info == {"units_reset": 4}
+    with pytest.raises(
+        UserError, match=r"got the declared hidden layer '0': what reads it multiplies other entries th"
+    ):
+        infer_wiring(deep(), x, layers=[HiddenLayer("0", "1", ["4"])])
+
+
+def deep():
+    hidden = [torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 4), torch.nn.ReLU()]
+    return torch.nn.Sequential(*hidden, torch.nn.Linear(4, 2))
 
 
 def test_a_batch_without_examples_is_refused():

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from pliant.diagnostics import dormancy_scores, is_dormant
 from pliant.errors import UserError
 from pliant.interventions import reset_units
-from pliant.torch import AdamO, HiddenLayer, Reader, ReDo, param_groups
+from pliant.torch import AdamO, HiddenLayer, Reader, ReDo, infer_wiring, param_groups
 from pliant.types import Learned
 from torch_small import FIRST, pair, redo_of
 from torch_twins import CHANNELS, SIZE, WIDTHS, images, nchw, to_torch, twins
@@ -288,7 +288,6 @@ def test_it_goes_with_adamo():
         (LAYERS, {"threshold": torch.tensor([0.1, 0.2])}, r"got threshold=tensor\(.*; wanted a finite number"),
         (LAYERS, {"threshold": np.array(np.inf)}, r"got threshold=inf; wanted a finite number\. Use 0.025"),
         (LAYERS[:1] * 2, {}, r"got 2 hidden layers fed by 'conv_0'; wanted one\. List all readers"),
-        ([], {}, r"got ReDo without hidden layers; wanted at least one\. Pass \[HiddenLayer"),
         (LAYERS, {"every": 0}, r"got every=0; wanted a finite number ≥ 1\. Use the period in updates"),
     ],
 )
@@ -298,18 +297,30 @@ def test_refuses(layers, options, message):
         ReDo(module, torch.optim.Adam(module.parameters()), layers, **options)
 
 
-def test_activations_that_are_shared_or_never_called_are_refused():
+def test_a_relu_used_twice_is_two_layers_found_or_declared():
     shared = torch.nn.ReLU()
     module = torch.nn.Sequential(torch.nn.Linear(2, 3), shared, torch.nn.Linear(3, 3), shared, torch.nn.Linear(3, 1))
-    module.append(torch.nn.Identity())
-    layers = [HiddenLayer("0", "1", ["2"]), HiddenLayer("2", "3", ["4"])]
-    redo = ReDo(module, torch.optim.Adam(module.parameters()), layers, every=1)
-    with pytest.raises(UserError, match=r"got the activation behind '0' called 2 times in a forward pass; wanted one"):
-        redo.step(torch.zeros(2, 2))
-    assert not shared._forward_hooks
+    optimizer, x = torch.optim.Adam(module.parameters()), torch.randn(5, 2)
+    found = ReDo(module, optimizer, threshold=-1.0).scores(x)
+    declared = ReDo(module, optimizer, [HiddenLayer("2", "1", ["4"]), HiddenLayer("0", "1", ["2"])]).scores(x)
+    assert list(found) == ["0", "2"]
+    for name, score in found.items():
+        assert torch.equal(score, declared[name])
+    first = module[0](x).relu().abs().mean(dim=0)
+    torch.testing.assert_close(found["0"], (first / first.mean()).detach())
+
+
+def test_what_is_missing_is_named():
+    module = pair()
+    redo = ReDo(module, torch.optim.Adam(module.parameters()))
+    with pytest.raises(UserError, match=r"got a reset before the hidden layers are found; .* Call scores\(x\) first"):
+        redo.reset(FIRST)
     module.forward = lambda x: x
-    with pytest.raises(UserError, match="called 0 times"):
-        redo.step(torch.zeros(2, 2))
+    with pytest.raises(UserError, match="got a module that computes nothing with x"):
+        redo.scores(torch.zeros(2, 3))
+    del module.forward
+    wiring = infer_wiring(module, torch.randn(5, 3))
+    assert ReDo(module, redo.optimizer, wiring=wiring).reset(FIRST) == 1
 
 
 @pytest.mark.parametrize("frozen", ["0.weight", "0.bias", "1.weight", "3.weight"])

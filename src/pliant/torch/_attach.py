@@ -15,13 +15,15 @@ from pliant.torch._adamo import KERNEL_LAYERS, AdamO
 from pliant.torch._called import require_real, unwrapped
 from pliant.torch._continual_backprop import continual_backprop
 from pliant.torch._forgetting import optimizers_in
-from pliant.torch._learner import Batch, Learner, can_draw
+from pliant.torch._hidden_layers import HiddenLayer
+from pliant.torch._infer import infer_wiring
+from pliant.torch._learner import Batch, Learner, learner_of
 from pliant.torch._mechanism import Mechanism
 from pliant.torch._projecting import nap, weight_clipping
 from pliant.torch._pulls import l2_init, spectral
 from pliant.torch._recycling import redo, regrama
 from pliant.torch._shrink_perturb import shrink_perturb
-from pliant.torch._wiring import Wiring, infer_wiring
+from pliant.torch._wiring import Wiring
 
 MECHANISMS: Mapping[str, Callable[..., Mechanism]] = {
     "redo": redo,
@@ -257,6 +259,7 @@ def attach(
     *,
     optimizer: torch.optim.Optimizer | None = None,
     wiring: Wiring | None = None,
+    layers: Sequence[HiddenLayer] = (),
     head: str | None = None,
     initializer: Callable[..., Any] | None = None,
     generator: torch.Generator | None = None,
@@ -288,6 +291,7 @@ def attach(
       x: a batch of examples to find the layers with, see `infer_wiring`; may be left out with `wiring`.
       optimizer: what makes the updates, with parameters of the network; by default Adam, or AdamO for "adamo".
       wiring: the network's layer graph, by default `infer_wiring(module, x)`.
+      layers: hidden layers that you declare, see `infer_wiring`.
       head: the output layer's name, see `infer_wiring`.
       initializer: draws a kernel in place, such as `torch.nn.init.orthogonal_`; new biases are 0 then. By default the
         network's own `_init_weights` or the module's `reset_parameters` draws. Parameters that neither draws get their
@@ -346,7 +350,7 @@ def attach(
             raise UserError(
                 got="no examples", wanted="a batch to find the layers with", do="Pass x as for training, or wiring=."
             )
-        wiring = infer_wiring(inner, x, head=head)
+        wiring = infer_wiring(inner, x, head=head, layers=layers)
     params = dict(inner.named_parameters())
     if optimizer is None:
         groups = _groups(inner, wiring) if base_class is AdamO else [p for p in params.values() if p.requires_grad]
@@ -355,8 +359,7 @@ def attach(
         raise UserError(
             got=f"'adamo' with {type(optimizer).__name__}", wanted="AdamO", do="Leave optimizer= out, or 'adamo'."
         )
-    start = {name: parameter.detach().clone() for name, parameter in params.items() if not can_draw(inner, name)}
-    learner = Learner(inner, params, wiring, optimizers_in(optimizer), initializer, generator, start)
+    learner = learner_of(inner, wiring, optimizers_in(optimizer), initializer, generator)
     made = Plastic(learner, optimizer, parts, [inner] if inner is module else [inner, module])
     _ATTACHED[inner] = weakref.ref(made)
     return made

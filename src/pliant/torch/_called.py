@@ -128,7 +128,7 @@ def inputs_for(module: nn.Module, x: Any) -> Any:
             raise UserError(got=f"x with {sizes}", wanted="as many examples in each", do="Give the batch axis to all.")
         return found
     if isinstance(x, Tensor):
-        found = x.detach().clone() if x.is_inference() else x.detach()
+        found = recordable(x)
     else:
         try:
             found = torch.as_tensor(np.asarray(x))
@@ -144,6 +144,18 @@ def inputs_for(module: nn.Module, x: Any) -> Any:
             got=f"x of shape {tuple(found.shape)}", wanted="at least one example", do="Pass examples to measure on."
         )
     return found
+
+
+def recordable(tensor: Tensor) -> Tensor:
+    """The tensor without its history, and copied if it was made in inference mode.
+
+    Example:
+      >>> with torch.inference_mode():
+      ...     x = torch.ones(2)
+      >>> recordable(x).is_inference()
+      False
+    """
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def some(x: Any, chosen: Any) -> Any:
@@ -213,7 +225,8 @@ def as_it_was(module: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng(devices=devices))
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_without_fused_layers())
+        stack.enter_context(without_fused_layers())
+        stack.enter_context(buffers_kept(module))
         try:
             for part in parts:  # not by eval(), which may do more, such as merge weights
                 part.training = False
@@ -233,7 +246,31 @@ def as_it_was(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_fused_layers() -> Iterator[None]:
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Restores buffers on exit, whether they were written to or replaced.
+
+    Example:
+      >>> net = nn.BatchNorm1d(2)
+      >>> with buffers_kept(net):
+      ...     _ = net(torch.ones(3, 2))
+      >>> int(net.num_batches_tracked)
+      0
+    """
+    held = [(part._buffers, dict(part._buffers.items())) for part in module.modules()]
+    values = [(each.detach(), each.clone()) for _, own in held for each in own.values() if each is not None]
+    try:
+        yield
+    finally:
+        for buffer, value in values:
+            buffer.copy_(value)
+        for buffers, own in held:
+            for name, each in own.items():
+                if buffers[name] is not each:
+                    buffers[name] = each
+
+
+@contextlib.contextmanager
+def without_fused_layers() -> Iterator[None]:
     """One operation for a whole layer would hide its activation; compiled code hides all."""
     mha: Any = torch.backends.mha
     before = mha.get_fastpath_enabled()

@@ -10,7 +10,7 @@ from pliant.errors import require_choice
 from pliant.torch._learner import Batch, Learner
 from pliant.torch._mechanism import Info, Mechanism, State
 from pliant.torch._numbers import Number, number
-from pliant.torch._ownership import Slot
+from pliant.torch._slots import Slot
 from pliant.torch._surgery import lowest, mean_by_unit, require_layers, reset_units
 from pliant.torch._wiring import WiredLayer
 

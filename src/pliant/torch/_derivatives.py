@@ -1,6 +1,5 @@
 """Jacobians and tangent kernels of modules by autograd alone, so that every trainable module is supported."""
 
-import collections
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -8,42 +7,37 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.overrides import TorchFunctionMode
 
 from pliant.errors import UserError
-from pliant.torch._trace import Call
+from pliant.torch._calls import Call, Calls
 
 _AT_ONCE = 2**24  # numbers that a backward pass of several rows may take for one feature
 
 
-class Captured(TorchFunctionMode):
+class Captured(Calls):
     """Records what chosen calls return in a forward pass, with their place in autograd's graph.
 
     Example:
       >>> x = torch.ones(2, 3, requires_grad=True)
-      >>> with Captured({"hidden": Call(torch.Tensor.relu, 0)}) as found:
+      >>> with Captured({"hidden": Call("", torch.Tensor.relu, 0)}, lambda: "") as found:
       ...     y = x.relu().mul_(2.0)
       >>> found.value("hidden").tolist(), jacobians(y, found.edge("hidden")).shape
       ([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]], torch.Size([2, 3, 3]))
     """
 
-    def __init__(self, calls: Mapping[str, Call]):
-        super().__init__()
+    def __init__(self, calls: Mapping[str, Call], scope: Callable[[], str]):
+        super().__init__(self.capture, scope)
         self.names = {call: name for name, call in calls.items()}
-        self.count: collections.Counter[Any] = collections.Counter()
         self.found: dict[str, tuple[Tensor, GradientEdge]] = {}
         self.pending: dict[str, tuple[Tensor, int]] = {}
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            name = self.names.get(Call(func, self.count[func]))
-            self.count[func] += 1
-            if name is not None and result.requires_grad:
-                self.found[name] = result.clone(), get_gradient_edge(result)
-            elif name is not None:  # inside an autograd.Function, whose outputs enter the graph when it ends
-                self.pending[name] = result, result._version
-        return result
+    def capture(self, call: Call, result: Tensor) -> None:
+        """Keeps what a chosen call returned."""
+        name = self.names.get(call)
+        if name is not None and result.requires_grad:
+            self.found[name] = result.clone(), get_gradient_edge(result)
+        elif name is not None:  # inside an autograd.Function, whose outputs enter the graph when it ends
+            self.pending[name] = result, result._version
 
     def is_first(self, name: str) -> bool:
         """Whether the call was made, and of one example returned one."""

@@ -16,6 +16,7 @@ from pliant.diagnostics import DIAGNOSTICS, NTK, MeasuredNTK, choose, gradient_n
 from pliant.results import diagnosis_table
 from pliant.sampling import evenly
 from pliant.torch._called import as_it_was, inputs_for, number_of, require_real, some, unwrapped
+from pliant.torch._calls import running
 from pliant.torch._derivatives import Captured, jacobians, tangent_kernel
 from pliant.torch._loss import loss_of
 from pliant.torch._seen import NotMeasuredError, Seen, is_close, is_kernel_layer, kernels, known, notes, reason, see
@@ -252,7 +253,8 @@ def _jacobian(seen: Seen, gaps: dict[str, str]) -> Measured:
         raise NotMeasuredError(f"x is {kind}, which has no derivatives")
     layers = {layer.name: layer for layer in seen.trace.layers}
     sizes = {name: layer.raw[0].numel() for name, layer in layers.items()} | {None: seen.x[0].numel()}
-    with Captured({name: layer.call for name, layer in layers.items() if layer.call}) as alone:
+    calls = {name: layer.call for name, layer in layers.items() if layer.call}
+    with running(seen.module) as scope, Captured(calls, scope) as alone:
         seen.outputs({}, seen.x[:1])
     kept, sides = {}, [(seen.output[0].numel(), sizes[None])]
     for name, layer in layers.items():
@@ -279,7 +281,7 @@ def _jacobian(seen: Seen, gaps: dict[str, str]) -> Measured:
     inputs = seen.x[chosen].clone().requires_grad_()
     found: dict[str, np.ndarray] = {}
     with torch.enable_grad():
-        with Captured({name: layer.call for name, layer in layers.items() if layer.call}) as captured:
+        with running(seen.module) as scope, Captured(calls, scope) as captured:
             output = seen.outputs({}, inputs)
         for name, layer in kept.items():
             try:

@@ -129,6 +129,8 @@ class Follower(TorchDispatchMode):
         self.num_operations = 0
         self.clock = 0
         self.infos: Any = WeakTensorKeyDictionary()
+        self.calls: Any = WeakTensorKeyDictionary()
+        """The calls that returned tensors."""
         self.cores: weakref.WeakSet[Core] = weakref.WeakSet()
         self.candidates: dict[Core, None] = {}
         """Activations that something reads."""

@@ -1,6 +1,5 @@
 """What the parts of an attached method see and change: a network, its layer graph and its optimizers."""
 
-import collections
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,11 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from pliant.errors import UserError
-from pliant.torch._trace import Call
+from pliant.torch._called import buffers_kept, recordable, without_fused_layers
+from pliant.torch._calls import Call, Calls, running
 from pliant.torch._units import fits
 from pliant.torch._wiring import WiredLayer, Wiring
 
@@ -55,13 +54,19 @@ class Learner(NamedTuple):
         Raises:
           UserError: if an activation is not called as it was when the wiring was found.
         """
-        calls = {layer.name: layer.call for layer in self.wiring.layers if layer.call is not None}
-        with unchanged(self.module, is_training=is_training), _Outputs(calls) as seen:
-            args, kwargs = tree_map_only(Tensor, lambda each: each.detach(), (batch.args, batch.kwargs))
+        names = {layer.call: layer.name for layer in self.wiring.layers}
+        seen: dict[str, Tensor] = {}
+
+        def see(call: Call, result: Tensor) -> None:
+            if call in names:
+                seen[names[call]] = result.clone()
+
+        with unchanged(self.module, is_training=is_training), running(self.module) as scope, Calls(see, scope):
+            args, kwargs = tree_map_only(Tensor, recordable, (batch.args, batch.kwargs))
             self.module(*args, **kwargs)
         found = {}
-        for layer in self.layers():
-            value = seen.found.get(layer.name)
+        for layer in self.wiring.layers:
+            value = seen.get(layer.name)
             if value is None or not fits(layer.labels, value):
                 raise UserError(
                     got=f"a forward pass in which {layer.activation!r} is not called as before",
@@ -75,7 +80,7 @@ class Learner(NamedTuple):
         """New draws of whole parameters; the same as at the start where their module cannot draw them."""
         seed = int(torch.randint(2**63 - 1, (), generator=self.generator))
         found: dict[str, Tensor] = {}
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(mode=False), torch.no_grad():
             torch.default_generator.manual_seed(seed)
             for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):
                 drawn = dict(_drawn(self.module, self.module.get_submodule(owner)))
@@ -93,30 +98,24 @@ class Learner(NamedTuple):
         return found
 
 
-class _Outputs(TorchFunctionMode):
-    """Copies what chosen calls return."""
-
-    def __init__(self, calls: Mapping[str, Call]):
-        super().__init__()
-        self.names = {call: name for name, call in calls.items()}
-        self.functions = {call.function for call in calls.values()}
-        self.count: collections.Counter[Any] = collections.Counter()
-        self.found: dict[str, Tensor] = {}
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func in self.functions and isinstance(result, Tensor):
-            name = self.names.get(Call(func, self.count[func]))
-            self.count[func] += 1
-            if name is not None:
-                self.found[name] = result.clone()
-        return result
-
-
-def can_draw(module: nn.Module, name: str) -> bool:
-    """Whether the module of a parameter draws it again."""
-    owner, _, kind = name.rpartition(".")
-    return kind in dict(_drawn(module, module.get_submodule(owner)))
+def learner_of(
+    module: nn.Module,
+    wiring: Wiring,
+    optimizers: Sequence[Any],
+    initializer: Callable[..., Any] | None,
+    generator: torch.Generator | None,
+) -> Learner:
+    """A network that is trained, at the start of training."""
+    params = dict(module.named_parameters())
+    start: dict[str, Tensor] = {}
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(mode=False):
+        for owner in dict.fromkeys(name.rpartition(".")[0] for name in params):
+            part = module.get_submodule(owner)
+            drawn = dict(_drawn(module, part))
+            others = [kind for kind, _ in part.named_parameters(recurse=False) if kind not in drawn]
+            names = [f"{owner}.{kind}".lstrip(".") for kind in others]
+            start |= {name: params[name].detach().clone() for name in names if name in params}
+    return Learner(module, params, wiring, optimizers, initializer, generator, start)
 
 
 def _drawn(module: nn.Module, owner: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -154,18 +153,19 @@ def _by_unit(layer: WiredLayer, value: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def unchanged(module: nn.Module, *, is_training: bool) -> Iterator[None]:
-    """Runs a network without gradients, and puts back its mode, buffers and random states."""
+    """Runs a network without gradients, and restores its mode, buffers and random states."""
     modes = [(part, part.training) for part in module.modules()]
-    buffers = [(each, each.clone()) for each in module.buffers()]
     devices = sorted({each.device.index or 0 for each in module.parameters() if each.is_cuda})
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=devices))
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(without_fused_layers())
+        stack.enter_context(buffers_kept(module))
         try:
-            if not is_training:
-                for part, _ in modes:
-                    part.training = False
+            for part, _ in modes if not is_training else ():
+                part.training = False
             yield
         finally:
-            for each, value in buffers:
-                each.copy_(value)
             for part, mode in modes:
                 part.training = mode

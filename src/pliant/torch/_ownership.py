@@ -5,7 +5,7 @@ parameter meets data, its own entries get the labels of what they meet.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,43 +13,13 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from pliant.torch._follow import Core, Follower, Info, Operation, activation_in, is_doubling, moved
 from pliant.torch._operations import KEEPING, MATRICES, MOVES, NORMS, REDUCTIONS, SAME, storage_of, written
+from pliant.torch._products import CONVOLUTION, fed_by_convolution, read_by_convolution, read_by_matrix
+from pliant.torch._slots import Role, Root, Slot, aligned, in_root, mapped, permutation, renamed
 from pliant.torch._units import compact, fits, merged, reduced
 
-Role: TypeAlias = Literal["kernel", "bias", "norm", "statistic", "embedding"]
 _MIXING_NORMS = ("layer_norm", "group_norm", "rms_norm")
 _SCALES = ("mul", "div")
 _SHIFTS = ("add", "sub", "rsub")
-_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "transposed", "output_padding", "groups")
-
-
-class Slot(NamedTuple):
-    """The entries of a parameter, or of a running statistic, that belong to the units of a layer."""
-
-    parameter: str
-    """Its name in the network (`named_parameters`, `named_buffers`)."""
-    units: Tensor
-    """The unit that each entry belongs to, −1 for none; broadcast against the parameter."""
-    role: Role
-
-    def chosen(self, units: Tensor, parameter: Tensor) -> Tensor:
-        """True at the entries that belong to `units`, a vector of booleans; of the parameter's shape.
-
-        Example:
-          >>> slot = Slot("head.weight", torch.tensor([[0, 0, 1, 1]]), "kernel")
-          >>> slot.chosen(torch.tensor([False, True]), torch.zeros(1, 4)).tolist()
-          [[False, False, True, True]]
-        """
-        flags = torch.cat([units.to("cpu"), torch.tensor([False])])
-        return flags[self.units].to(parameter.device).expand(parameter.shape)
-
-
-class Root(NamedTuple):
-    """The memory of a parameter, or of a copy of a whole one."""
-
-    parameter: str
-    shape: torch.Size
-    stride: tuple[int, ...]
-    offset: int
 
 
 class Owned(NamedTuple):
@@ -179,7 +149,7 @@ class Ownership:
         if core not in self.known and core.labels is not None:
             values, places = torch.unique(core.labels.cpu(), return_inverse=True)
             self.operations.setdefault(core, self.made.get(core.tensor, -1))
-            feeds = tuple(each._replace(units=_renamed(each.units, values)) for each in owned.feeds)
+            feeds = tuple(each._replace(units=renamed(each.units, values)) for each in owned.feeds)
             self.known[core] = Known(self.num_units, len(values), places, feeds, owned.why, owned.mixes)
             self.num_units += len(values)
         return self.known.get(core)
@@ -227,7 +197,7 @@ class Ownership:
             return None
         if role == "norm" or sum(size > 1 for size in root.shape) <= 1:  # no positions or tokens
             self.roles.setdefault(root.parameter, role)
-        return Slot(root.parameter, _in_root(root, tensor, labels.cpu()), role)
+        return Slot(root.parameter, in_root(root, tensor, labels.cpu()), role)
 
     def _data(self, follower: Follower, operation: Operation, data: Any) -> list[Owned]:
         """What is known of the outputs of an operation on data."""
@@ -317,7 +287,7 @@ class Ownership:
     def _with_parameter(self, name: str, tensor: Tensor, info: Info, labels: Tensor | None, found: Owned) -> Owned:
         """Adds a parameter that meets data entry by entry."""
         role: Role = "bias" if name in _SHIFTS else "norm"
-        places = None if labels is None else _aligned(labels, tensor)
+        places = None if labels is None else aligned(labels, tensor)
         slot = self._slot(tensor, info, places, role)
         if slot is None:
             is_shared = tensor.numel() == 1 or (labels is not None and places is None)
@@ -339,26 +309,22 @@ class Ownership:
             return mine[place]._replace(units=units, mixes=True, product="")
         if len(data) == 2 and name == "mul":
             carried = [self.numbers(tensor, info, by_weights=True) for tensor, info in data]
-            if sum(each is not None for each in carried) == 1:
-                place = 0 if carried[0] is not None else 1
-                if self._gate(carried[place], data[place][0], data[1 - place], mine[1 - place]):
-                    return Owned(units=carried[place], why="it is a gate's product")
+            cores = [self._cores(each) for each in carried]
+            place = min((0, 1), key=lambda i: (not cores[i], min((core.number for core in cores[i]), default=0)))
+            if cores[place] != cores[1 - place] and self._gate(carried[place], data[1 - place], mine[1 - place]):
+                for core in cores[1 - place]:
+                    self.leaks.setdefault(core, "it is a gate of other units")
+                return Owned(units=carried[place], why="it is a gate's product")
         sums = name in _SHIFTS
         self._leak(data, "it goes into a residual sum" if sums else f"{name!r} reads it", by_weights=not sums)
         return Owned(why="it is a sum of several tensors" if sums else "it is computed from several tensors")
 
-    def _gate(self, units: Any, tensor: Tensor, other: tuple[Tensor, Info], mine: Owned) -> bool:
+    def _gate(self, units: Tensor | None, other: tuple[Tensor, Info], mine: Owned) -> bool:
         """Adds what feeds the other factor to the units that it multiplies; False if it is not theirs alone."""
         labels = other[1].labels
-        if mine.why or labels is None or mine.mixes or tensor.shape != other[0].shape:
+        if mine.why or mine.mixes or units is None or labels is None or labels.shape != units.shape:
             return False
-        try:
-            shape = torch.broadcast_shapes(labels.shape, units.shape)
-            if labels.shape != units.shape:
-                return False
-        except RuntimeError:
-            return False
-        pairs = torch.stack([labels.cpu().expand(shape).flatten(), units.expand(shape).flatten()])
+        pairs = torch.stack([labels.cpu().flatten(), units.cpu().flatten()])
         pairs = torch.unique(pairs, dim=1)
         if len(torch.unique(pairs[0])) != pairs.shape[1] or len(torch.unique(pairs[1])) != pairs.shape[1]:
             return False
@@ -367,7 +333,7 @@ class Ownership:
             return False
         known = self.known[cores[0]]
         number = dict(zip(pairs[0].tolist(), (pairs[1] - known.offset).tolist(), strict=True))
-        feeds = tuple(each._replace(units=_mapped(each.units, number)) for each in mine.feeds)
+        feeds = tuple(each._replace(units=mapped(each.units, number)) for each in mine.feeds)
         self.known[cores[0]] = known._replace(feeds=(*known.feeds, *feeds))
         return True
 
@@ -385,7 +351,7 @@ class Ownership:
                 continue
             trailing = "layer" in name or "rms" in name
             view = other if trailing else other.reshape(-1, *([1] * (tensor.ndim - 2)))
-            places = _aligned(labels, view)
+            places = aligned(labels, view)
             if buffer is not None and places is not None:
                 feeds.append(Slot(buffer, places.reshape(other.shape).cpu(), "statistic"))
             elif each.params:
@@ -399,7 +365,7 @@ class Ownership:
     def _product(self, follower: Follower, operation: Operation, data: Any) -> Owned:
         name, output = operation.name, operation.outputs[0]
         is_convolution = "convolution" in name
-        named = dict(zip(_CONVOLUTION, operation.args, strict=False)) | operation.kwargs if is_convolution else {}
+        named = dict(zip(CONVOLUTION, operation.args, strict=False)) | operation.kwargs if is_convolution else {}
         place = 0 if is_convolution else MATRICES[name]
         left, right = operation.args[place : place + 2]
         infos = {id(tensor): info for tensor, info in operation.operands}
@@ -414,16 +380,16 @@ class Ownership:
         root = self._root(weight, infos[id(weight)])
         if units is not None:
             read = (
-                _read_by_convolution(units.cpu(), weight, named)
+                read_by_convolution(units.cpu(), weight, named)
                 if is_convolution
-                else _read_by_matrix(units.cpu(), is_left=x is left)
+                else read_by_matrix(units.cpu(), is_left=x is left)
             )
             if root is None or read is None:
                 sources = ", ".join(sorted(infos[id(weight)].params))
                 why = f"what reads it is computed from {sources}" if root is None else "a weight reads several units"
                 self._leak([(x, infos[id(x)])], why, by_weights=True)
             else:
-                self._note_read(units, _in_root(root, weight, read), root.parameter, operation.number)
+                self._note_read(units, in_root(root, weight, read), root.parameter, operation.number)
         beta = operation.args[0] if place == 1 else named.get("bias")
         if isinstance(beta, Tensor) and infos[id(beta)].is_data:
             self._leak([(beta, infos[id(beta)])], "it goes into a residual sum")
@@ -432,18 +398,18 @@ class Ownership:
             return Owned(why=f"its weight is computed from {', '.join(sorted(infos[id(weight)].params))}")
         self.kernels[len(follower.products) - 1] = root.parameter
         axis = int(bool(named.get("transposed"))) if is_convolution else weight.ndim - (1 if x is left else 2)
-        order = _permutation(root, weight)
+        order = permutation(root, weight)
         self.output_axes[root.parameter] = 0 if order is None else order.index(axis)
         labels = follower.info(output).labels
         if labels is None:
             return Owned(why="which axes are units is not known")
-        fed = _fed_by_convolution(labels, weight, named) if is_convolution else labels
+        fed = fed_by_convolution(labels, weight, named) if is_convolution else labels
         if self.roles.get(root.parameter) not in ("embedding",):
             self.roles[root.parameter] = "kernel"
-        feeds = [Slot(root.parameter, _in_root(root, weight, fed.cpu()), "kernel")]
+        feeds = [Slot(root.parameter, in_root(root, weight, fed.cpu()), "kernel")]
         if isinstance(beta, Tensor) and infos[id(beta)].params:
-            aligned = labels.reshape(-1) if is_convolution else _aligned(labels, beta)
-            bias = self._slot(beta, infos[id(beta)], aligned, "bias")
+            places = labels.reshape(-1) if is_convolution else aligned(labels, beta)
+            bias = self._slot(beta, infos[id(beta)], places, "bias")
             if bias is not None:
                 feeds.append(bias)
                 self.biases.setdefault(root.parameter, bias.parameter)
@@ -455,90 +421,3 @@ class Ownership:
             own = places - known.offset
             own = compact(torch.where((own >= 0) & (own < known.width), own, -1))
             self.reads.setdefault(core, []).append(Read(Slot(parameter, own, "kernel"), operation))
-
-
-def _aligned(labels: Tensor, tensor: Tensor) -> Tensor | None:
-    """The labels that the entries of a tensor meet when it is broadcast; None where an entry meets several units."""
-    extra = labels.ndim - tensor.ndim
-    if extra < 0 or any(size > 1 for size in labels.shape[:extra]):
-        return None
-    found = labels.reshape(labels.shape[extra:])
-    if any(size == 1 and own > 1 for size, own in zip(tensor.shape, found.shape, strict=True)):
-        return None
-    return found
-
-
-def _in_root(root: Root, view: Tensor, labels: Tensor) -> Tensor:
-    """Moves labels of a view's entries to the places that they have in the parameter; −1 elsewhere."""
-    strides, offset = tuple(view.stride()), view.storage_offset()
-    order = _permutation(root, view)
-    if order is not None:
-        return labels.permute(order)
-    place = torch.full((max(1, int(torch.Size(root.shape).numel())),), -1)
-    spread = torch.zeros((), dtype=torch.long)
-    for size, stride in zip(view.shape, strides, strict=True):
-        spread = spread[..., None] + torch.arange(size) * stride
-    flat = _ordered(spread + (int(offset) - root.offset), root)
-    place[flat.flatten()] = labels.expand(view.shape).flatten()
-    return compact(place.reshape(root.shape))
-
-
-def _permutation(root: Root, view: Tensor) -> list[int] | None:
-    """The axes of a view in the order of the parameter's, if it is no more than a transposition."""
-    own = list(zip(view.shape, view.stride(), strict=True))
-    wanted = list(zip(root.shape, root.stride, strict=True))
-    if len(set(own)) != len(own) or sorted(own) != sorted(wanted) or view.storage_offset() != root.offset:
-        return None
-    return [own.index(each) for each in wanted]
-
-
-def _ordered(places: Tensor, root: Root) -> Tensor:
-    """From places in memory to places in the parameter as if it were contiguous."""
-    axes = sorted(range(len(root.shape)), key=lambda axis: -root.stride[axis])
-    numbers, rest = torch.zeros_like(places), places
-    contiguous = torch.empty(root.shape, device="meta").stride()
-    for axis in axes:
-        step = max(1, root.stride[axis])
-        index = rest // step if root.shape[axis] > 1 else torch.zeros_like(rest)
-        numbers, rest = numbers + index * contiguous[axis], rest - index * step
-    return numbers
-
-
-def _read_by_matrix(units: Tensor, *, is_left: bool) -> Tensor | None:
-    """The units that a matrix' entries multiply; None if an entry multiplies several."""
-    if units.ndim < 2 or (units.shape[-2] if is_left else units.shape[-1]) > 1:
-        return None
-    return units.transpose(-1, -2)
-
-
-def _read_by_convolution(units: Tensor, weight: Tensor, named: Mapping[str, Any]) -> Tensor | None:
-    if any(size > 1 for axis, size in enumerate(units.shape) if axis != 1):
-        return None
-    row, groups = units.flatten(), int(named.get("groups", 1))
-    tail = [1] * (weight.ndim - 2)
-    if named.get("transposed"):
-        return row.reshape(-1, 1, *tail) if len(row) > 1 else row.reshape(1, 1, *tail)
-    if groups == 1 or len(row) == 1:
-        return row.reshape(1, -1, *tail)
-    of_group = row.reshape(groups, 1, -1).expand(-1, weight.shape[0] // groups, -1)
-    return of_group.reshape(weight.shape[0], -1, *tail)
-
-
-def _fed_by_convolution(labels: Tensor, weight: Tensor, named: Mapping[str, Any]) -> Tensor:
-    row, groups = labels.flatten(), int(named.get("groups", 1))
-    tail = [1] * (weight.ndim - 2)
-    if not named.get("transposed"):
-        return row.reshape(-1, 1, *tail)
-    of_group = row.reshape(groups, 1, -1).expand(-1, weight.shape[0] // groups, -1)
-    return of_group.reshape(weight.shape[0], -1, *tail)
-
-
-def _renamed(units: Tensor, values: Tensor) -> Tensor:
-    """The places of labels among sorted values; −1 for those that are missing."""
-    places = torch.searchsorted(values, units.contiguous()).clamp(max=len(values) - 1)
-    return torch.where(values[places] == units, places, -1)
-
-
-def _mapped(units: Tensor, number: Mapping[int, int]) -> Tensor:
-    values, places = torch.unique(units, return_inverse=True)
-    return torch.tensor([number.get(each, -1) for each in values.tolist()])[places]

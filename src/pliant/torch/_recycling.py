@@ -41,8 +41,7 @@ def redo(
             return {"units_reset": 0}
 
         def dormant(outputs: Tensor) -> Tensor:
-            means = outputs.abs().mean(dim=(0, 1)).cpu()
-            scores = means / (means.mean() + 1e-9) if relative else means
+            scores = dormancy_scores(outputs, relative=relative)
             among = lowest(scores, math.floor(most * len(scores) + 1e-5))
             return (scores <= least) & among & (step > first) & bool(scores.isfinite().all())
 
@@ -76,6 +75,17 @@ def regrama(*, threshold: Number = 0.01, every: Number = 1000) -> Mechanism:
         return {"units_reset": reset_units(learner, units)}
 
     return Mechanism(init, after=after)
+
+
+def dormancy_scores(outputs: Tensor, *, relative: bool = True) -> Tensor:
+    """The mean absolute output of each unit, on the CPU; relative to that of the layer.
+
+    Example:
+      >>> dormancy_scores(torch.tensor([[[0.0, 3.0]], [[0.0, 1.0]]])).tolist()
+      [0.0, 2.0]
+    """
+    means = outputs.abs().mean(dim=(0, 1)).cpu()
+    return means / (means.mean() + 1e-9) if relative else means
 
 
 def _gradient(parameter: Tensor) -> Tensor:

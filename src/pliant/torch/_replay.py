@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -51,6 +52,9 @@ class Again:
         self, params: Mapping[str, Tensor], noted: Collection[int] = (), changes: Changes | None = None
     ) -> tuple[dict[int, Tensor], list[Tensor]]:
         """Returns the results of the noted operations, and the network's outputs."""
+        for name, value in params.items():  # PyTorch chooses operations by it
+            value.requires_grad_(self.module.get_parameter(name).requires_grad)
+        torch.manual_seed(0)  # whatever the network draws, it draws again
         with Replay(noted, changes or {}) as seen:
             output = functional_call(self.module, dict(params), self.args, self.kwargs)
         if set(seen.results) != set(noted):

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pliant.errors import UserError
+from pliant.errors import UserError, in_one_line
 from pliant.torch._adamo import KERNEL_LAYERS
 from pliant.torch._called import Called, number_of, output_of, random_states, some, with_columns
 from pliant.torch._trace import Trace, trace
 
-_LONGEST_REASON = 200  # characters
 _MOST_NAMES = 12
 _ALONE = "one example alone cannot be measured"
 
@@ -140,11 +139,8 @@ def is_close(one: Tensor, other: Tensor) -> bool:
 
 
 def reason(error: Exception) -> str:
-    if isinstance(error, UserError | NotMeasuredError):
-        return str(error)
-    line = next(iter(str(error).strip().splitlines()), "")
-    text = f"{type(error).__name__}: {line}" if line else type(error).__name__
-    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
+    """Why something was not measured, in one line."""
+    return str(error) if isinstance(error, NotMeasuredError) else in_one_line(error)
 
 
 def notes(seen: Seen) -> dict[str, str]:

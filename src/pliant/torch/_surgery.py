@@ -8,7 +8,8 @@ from torch import Tensor
 from pliant.errors import UserError
 from pliant.torch._forgetting import forget, require_statistics
 from pliant.torch._learner import Learner
-from pliant.torch._ownership import Slot
+from pliant.torch._slots import Slot
+from pliant.torch._wiring import WiredLayer, Wiring
 
 
 def reset_units(learner: Learner, units: Mapping[str, Tensor], *, start: Mapping[str, Tensor] | None = None) -> int:
@@ -27,6 +28,8 @@ def reset_units(learner: Learner, units: Mapping[str, Tensor], *, start: Mapping
     """
     chosen = [(layer, units[layer.name]) for layer in learner.layers() if layer.name in units]
     chosen = [(layer, flags) for layer, flags in chosen if bool(flags.any())]
+    for layer, _ in chosen:
+        _require_own(learner, layer)
     require_statistics(learner.optimizers, [learner.params[name] for layer, _ in chosen for name in layer.parameters])
     fed: dict[str, Tensor] = {}
     read: dict[str, Tensor] = {}
@@ -48,22 +51,60 @@ def reset_units(learner: Learner, units: Mapping[str, Tensor], *, start: Mapping
     return sum(int(flags.sum()) for _, flags in chosen)
 
 
-def require_layers(learner: Learner, method: str) -> None:
+def require_found(wiring: Wiring, method: str) -> None:
     """Raises unless there is a layer whose units can be reset."""
-    wiring = learner.wiring
     if not wiring.layers:
         reasons = "; ".join(f"{name}: {why}" for name, why in wiring.others.items()) or "no activation was found"
         raise UserError(
             got=f"{method} on a network without a hidden layer whose units can be reset ({reasons})",
             wanted="a layer whose units are read by weights alone",
-            do="See print(pliant.torch.infer_wiring(module, x)), or use a method without unit resets, as 'l2-init'.",
+            do="See print(pliant.torch.infer_wiring(module, x)), declare one with layers=[HiddenLayer(...)], or use a "
+            "method without unit resets, as 'l2-init'.",
         )
+
+
+def require_layers(learner: Learner, method: str) -> None:
+    """Raises unless there is a layer whose units can be reset now, by these optimizers."""
+    require_found(learner.wiring, method)
     if not learner.layers():
         raise UserError(
             got=f"{method} on hidden layers that all have frozen parameters",
             wanted="a layer of which nothing that feeds or reads its units is frozen",
             do="Freeze less, or use another method.",
         )
+    require_trained(learner)
+
+
+def require_trained(learner: Learner) -> None:
+    """Raises unless the optimizers have all parameters that a reset would rewrite, with statistics that can be reset.
+
+    Raises:
+      UserError: for parameters that they do not have, and statistics that weights share.
+    """
+    names = [name for layer in learner.layers() for name in layer.parameters]
+    trained = {
+        id(each) for optimizer in learner.optimizers for group in optimizer.param_groups for each in group["params"]
+    }
+    for name in names:
+        if id(learner.params[name]) not in trained:
+            raise UserError(
+                got=f"{name!r}, a parameter of a hidden layer that the optimizer does not have",
+                wanted="the optimizers that train the hidden layers",
+                do="Pass all of them as a list, or freeze what none of them trains: requires_grad_(False).",
+            )
+    require_statistics(learner.optimizers, [learner.params[name] for name in names])
+
+
+def _require_own(learner: Learner, layer: WiredLayer) -> None:
+    """Raises if a parameter was replaced, or is computed from others now, since the layer was found."""
+    for name in layer.parameters:
+        owner, _, kind = name.rpartition(".")
+        if learner.module.get_submodule(owner)._parameters.get(kind) is not learner.params[name]:
+            raise UserError(
+                got=f"{name!r}, which was replaced or is computed from other parameters by now",
+                wanted="the parameters that the layer was found with: a reset would write to another tensor",
+                do="Undo it, as torch.nn.utils.prune.remove and parametrize.remove_parametrizations do, or begin anew.",
+            )
 
 
 def mean_by_unit(values: Mapping[str, Tensor], slots: Sequence[Slot], width: int) -> Tensor:

@@ -1,6 +1,5 @@
 """Finds a module's hidden layers, their units and its head in one forward pass."""
 
-import collections
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,11 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from pliant.torch._adamo import KERNEL_LAYERS
+from pliant.torch._calls import Call, Calls
 from pliant.torch._follow import Core, Follower, Info, Watcher
 from pliant.torch._maxmin import MaxMin
 from pliant.torch._units import along, declared, units_last
@@ -20,14 +18,6 @@ from pliant.torch._units import along, declared, units_last
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _OUT_OF_SIGHT = "its computation is not PyTorch's"
 _LEAVING = (Tensor.numpy, Tensor.__array__, Tensor.tolist, Tensor.__dlpack__)
-
-
-class Call(NamedTuple):
-    """A call of PyTorch's Python interface that returned a tensor."""
-
-    function: Any
-    number: int
-    """How many the function had returned before."""
 
 
 class Layer(NamedTuple):
@@ -109,21 +99,17 @@ def _numbered(name: str) -> Iterator[str]:
     yield from (f"{name}_{number}" for number in itertools.count(2))
 
 
-class _Calls(TorchFunctionMode):
-    """Counts what Python calls, so that a later pass finds the same places."""
+class _Calls(Calls):
+    """Tells a watch what Python calls, and what leaves PyTorch."""
 
     def __init__(self, watch: "_Watch"):
-        super().__init__()
+        super().__init__(watch.returned, lambda: watch.stack[-1][0] if watch.stack else "")
         self.watch = watch
-        self.count: collections.Counter[Any] = collections.Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = super().__torch_function__(func, types, args, kwargs)
         if func in _LEAVING:
             self.watch.left(args[0])
-        if isinstance(result, Tensor):
-            self.watch.returned(result, Call(func, self.count[func]))
-            self.count[func] += 1
         return result
 
 
@@ -133,7 +119,6 @@ class _Watch:
     def __init__(self, follower: Follower, head: str | None, layers: Sequence[str] | None):
         self.follower = follower
         self.head, self.layers = head, layers
-        self.made: Any = WeakTensorKeyDictionary()
         self.stack: list[tuple[str, nn.Module, int, bool, bool]] = []
         self.called: set[str] = set()
         self.chosen: list[Core] = []
@@ -168,9 +153,9 @@ class _Watch:
             return name
         return min(params).partition(".parametrizations.")[0].rpartition(".")[0]
 
-    def returned(self, tensor: Tensor, call: Call) -> None:
+    def returned(self, call: Call, tensor: Tensor) -> None:
         """Notes which call made a tensor."""
-        self.made[tensor] = call
+        self.follower.calls[tensor] = call
         core = self.follower.info(tensor).core
         if core is not None and core.tensor is tensor and core.call is None:
             core.call = call
@@ -232,11 +217,11 @@ class _Watch:
         if self.layers is not None and name in self.layers:
             activation = core.activation if core is not None and core.is_module and core.tensor is tensor else "unknown"
             chosen = follower.core(tensor, info, activation, name)
-            chosen.call = self.made.get(tensor)
+            chosen.call = follower.calls.get(tensor)
             self.chosen.append(chosen)
             info, core = info._replace(base=follower.tick(), above=info.above | {chosen}), None
         if core is not None and core.call is None:
-            core.call = self.made.get(tensor)
+            core.call = follower.calls.get(tensor)
         follower.infos[tensor] = info._replace(core=core, from_head=info.from_head or name == self.head)
 
     def result(self, output: Any) -> Trace:

@@ -112,3 +112,15 @@ def units_last(tensor: Tensor, labels: Tensor | None) -> Tensor | None:
         return flat
     sorted_units = flat.index_select(-1, places.argsort(stable=True))
     return sorted_units.unflatten(-1, (len(counts), repeats)).movedim(-1, -2).squeeze(-2)
+
+
+def num_outputs(labels: Tensor) -> int:
+    """How many outputs each unit has: 2 where all units come twice, one round after the other, as behind CReLU.
+
+    Example:
+      >>> num_outputs(torch.tensor([[0, 1, 0, 1]])), num_outputs(torch.tensor([[0, 0, 1, 1]]))
+      (2, 1)
+    """
+    flat = labels.flatten()
+    is_repeated = sum(size > 1 for size in labels.shape) == 1 and bool((flat.diff() < 0).any())
+    return len(flat) // len(torch.unique(flat)) if is_repeated else 1

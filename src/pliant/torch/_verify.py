@@ -13,7 +13,15 @@ _NOISE = 0.5
 _TOLERANCE = 1e-4
 
 
-def why_not(again: Again, params: Mapping[str, Tensor], operation: int, layer: Any, readers: Sequence[int]) -> str:
+def why_not(
+    again: Again,
+    params: Mapping[str, Tensor],
+    operation: int,
+    layer: Any,
+    readers: Sequence[int],
+    *,
+    may_return: bool = False,
+) -> str:
     """Why the units of a layer cannot be reset; empty if they can.
 
     Args:
@@ -22,28 +30,38 @@ def why_not(again: Again, params: Mapping[str, Tensor], operation: int, layer: A
       operation: the number of the one that makes the activation.
       layer: a `WiredLayer`.
       readers: the numbers of the products that read it.
+      may_return: whether the network may return the activation itself.
     """
     try:
-        return _why_not(again, params, operation, layer, readers)
+        return _why_not(again, params, operation, layer, readers, may_return=may_return)
     except UserError as error:
         return str(error)
     except (IndexError, RuntimeError) as error:
         return f"its check failed: {type(error).__name__}"
 
 
-def _why_not(again: Again, params: Mapping[str, Tensor], operation: int, layer: Any, readers: Sequence[int]) -> str:
+def _why_not(
+    again: Again,
+    params: Mapping[str, Tensor],
+    operation: int,
+    layer: Any,
+    readers: Sequence[int],
+    *,
+    may_return: bool,
+) -> str:
     generator = torch.Generator().manual_seed(0)
-    half = torch.randperm(layer.width, generator=generator) < (layer.width + 1) // 2
     before, outputs = again({}, [*readers, operation])
+    own = [may_return and _is_same(each, before[operation]) for each in outputs]
     answers = {number: _setter(before[number]) for number in readers}
-    for chosen in (half, ~half) if layer.width > 1 else (half,):
+    for chosen in _halves(layer.width, generator):
         fed = {
             slot.parameter: _noisy(params[slot.parameter], slot.chosen(chosen, params[slot.parameter]), generator)
             for slot in layer.feeds
             if slot.role != "statistic"
         }
         after, others = again(fed, [operation], answers)
-        if not all(_is_close(*pair) for pair in zip(outputs, others, strict=True)):
+        pairs = [pair for pair, is_own in zip(zip(outputs, others, strict=True), own, strict=True) if not is_own]
+        if not all(_is_close(*pair) for pair in pairs):
             return "it reaches the output on a way around what reads it"
         moved = (after[operation] - before[operation]).abs()
         flags = torch.cat([chosen, torch.tensor([False])])[layer.labels].to(moved.device).expand(moved.shape)
@@ -62,6 +80,15 @@ def _why_not(again: Again, params: Mapping[str, Tensor], operation: int, layer: 
         if not all(_is_close(quiet[number], loud[number]) for number in readers):
             return "what reads it multiplies other entries than those found"
     return ""
+
+
+def _halves(width: int, generator: torch.Generator) -> list[Tensor]:
+    """Some of the units, and the others; of few units so that any two are told apart."""
+    if width == 1:
+        return [torch.tensor([True])]
+    numbers = torch.randperm(width, generator=generator)
+    halves = [numbers % 2 == 0, *([numbers // 2 == 0] if width in (3, 4) else [])]
+    return [each for half in halves for each in (half, ~half)]
 
 
 def _setter(value: Tensor) -> Any:
@@ -92,3 +119,7 @@ def _is_close(one: Tensor, other: Tensor) -> bool:
     first, second = one.double().nan_to_num(), other.double().nan_to_num()
     size = float(first.abs().max()) if first.numel() else 0.0
     return bool(((first - second).abs() <= _TOLERANCE * size + 1e-30).all())
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    return one.numel() == other.numel() and torch.equal(one.flatten(), other.flatten().to(one))
