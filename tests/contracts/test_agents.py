@@ -7,13 +7,17 @@ import pytest
 from contracts import agent_checks as checks
 from pliant.methods import find
 from pliant.types import Penalty
+from tiers import REPRESENTATIVES
 
 REFUSED = {"ppo:both": set(), "ppo-shared:both": set(), "dqn:both": set(), "ppo:actor": {"two-hot", "hl-gauss"}}
 """Methods that do not suit an agent, by agent and by what they act on: values are the critic's."""
 
 
 def each(*agents, on="both", names=checks.ALL):
-    """Cases of one agent share programs, so they share a scope: what stands before the colon."""
+    """Cases of one agent share programs, so they share a scope: what stands before the colon.
+
+    Where an agent differs from plain PPO in its network or its wiring alone, one method of each family is enough.
+    """
     return pytest.mark.parametrize(
         ("agent", "name"),
         [
@@ -23,6 +27,7 @@ def each(*agents, on="both", names=checks.ALL):
             for agent in agents
             for name in names
             if name not in REFUSED[f"{agent}:{on}"]
+            if name in REPRESENTATIVES or (on == "both" and agent != "ppo-shared")
         ],
     )
 
