@@ -36,6 +36,14 @@ def _number(name):
     return lambda value: Measured({name: float(value)}, {"value": value})
 
 
+def test_a_run_on_a_data_set_of_python_says_so(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 4, 4)).astype(np.uint8)
+    mine = pliant.streams.from_arrays(pixels, [0, 1] * 20, name="animals")
+    folder = pliant.run(dataset=mine, methods=["adam"], seeds=1, tasks=1, epochs=1, widths=(4,), out=tmp_path / "run")
+    with pytest.raises(UserError, match="was made with objects of a Python program: data set animals; wanted a run of"):
+        diagnose_run(folder.path)
+
+
 def _refuse(subject):
     raise UserError(got="this network", wanted="another", do="Do without.")
 

@@ -34,6 +34,11 @@ def test_a_run_is_tracked_by_a_function_and_logged(tmp_path, caplog):
     assert closed == [True]
     pd.testing.assert_frame_equal(pd.concat(shown, ignore_index=True), folder.metrics)
     assert any("adam: task 2 of 2" in message for message in caplog.messages)
+    caplog.clear()
+    pliant.run("random-labels", out=tmp_path, track=mine, **SMALL)
+    assert [each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == [
+        f"{tmp_path}: nothing tracked: the run was finished, and trackers only get tasks as they train"
+    ]
 
 
 def test_event_files_of_tensorboard(tmp_path):

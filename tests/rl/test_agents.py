@@ -150,7 +150,7 @@ def test_environments_of_a_file_are_found_again(tmp_path):
 
 
 def test_a_run_of_objects_cannot_be_diagnosed_again(finished):
-    with pytest.raises(UserError, match=r"whose environment were objects of a Python program"):
+    with pytest.raises(UserError, match=r"made with objects of a Python program: environment; wanted"):
         diagnose_run(finished.path)
 
 

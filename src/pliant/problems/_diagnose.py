@@ -60,6 +60,8 @@ def _require_names(folder: RunFolder, methods: Mapping[str, Any]) -> None:
     sources = {f"method {name}": method for name, method in methods.items()}
     kind = kind_of(config_of(stored))
     sources |= {kind: stored[kind]} if "source" in stored[kind] else {}
+    if "data_source" in stored[kind]:
+        sources[f"data set {stored[kind]['dataset']}"] = {"source": stored[kind]["data_source"]}
     sources |= {
         f"network {method['network']['name']}": {"source": method["network_source"]}
         for method in methods.values()
@@ -69,7 +71,7 @@ def _require_names(folder: RunFolder, methods: Mapping[str, Any]) -> None:
     objects = [what for what, source in sources.items() if source["source"] is None]
     if objects:
         raise UserError(
-            got=f"{folder.path}, whose {' and '.join(objects)} were objects of a Python program",
+            got=f"{folder.path}, which was made with objects of a Python program: {', '.join(objects)}",
             wanted="a run of names, or of path/to/file.py:name, which can be found again",
             do="Measure in that program with pliant.diagnose, or run it again with what it made in a file.",
         )

@@ -2,11 +2,12 @@
 
 from pliant.results._environment import environment
 from pliant.results._figures import headline_figure, save_figure
+from pliant.results._fingerprints import fingerprint, hash_of_arrays
 from pliant.results._learning_curves import learning_curves
 from pliant.results._method_folder import MethodFolder, SeedBlock
 from pliant.results._metric_parts import COLUMNS
 from pliant.results._pictures import PICTURES, dormant_by_layer, draw_picture, gradient_cosine, probe_curves
-from pliant.results._run_folder import RunFolder, RunRecord, fingerprint, hash_of_arrays
+from pliant.results._run_folder import RunFolder, RunRecord
 from pliant.results._spectrum_pictures import hessian_density, ntk_eigenvalues, spectra_over_time
 from pliant.results._statistics import Spread, spread, summarize_run
 from pliant.results._table import diagnosis_table, summary_table, summary_text

@@ -1,6 +1,5 @@
 """The run folder: what is common to all methods of a run, and a folder for each method."""
 
-import hashlib
 import json
 import logging
 import os
@@ -11,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -21,19 +19,18 @@ from pliant.results._files import (
     LOCK,
     advice,
     append_line,
-    damaged,
     differences,
     locked,
-    read_json,
     remove_leftovers,
     replacing,
     write_json,
 )
+from pliant.results._fingerprints import fingerprint
 from pliant.results._method_folder import MethodFolder, begin_method, read_arrays
 from pliant.results._metric_parts import no_metrics
+from pliant.results._run_config import FORMAT, read_config
 from pliant.results._statistics import summarize_run
 
-_FORMAT = 3
 _LOGGER = logging.getLogger("pliant")
 _PATIENCE = 60.0  # seconds, for another process that makes the same folder
 
@@ -87,8 +84,8 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(os.path.expanduser(path))
-        self._config = _read_config(self.path)
-        self.is_old = self._config["format"] < _FORMAT
+        self._config = read_config(self.path)
+        self.is_old = self._config["format"] < FORMAT
         """Whether an earlier version wrote the folder: it can be read, but not continued."""
 
     @classmethod
@@ -107,7 +104,7 @@ class RunFolder:
             remove_leftovers(path)
             if not (path / "config.json").exists():
                 _refuse_strangers(path)
-                write_json(path / "config.json", {"format": _FORMAT, **_as_json(record._asdict())})
+                write_json(path / "config.json", {"format": FORMAT, **_as_json(record._asdict())})
         folder = cls(path)
         folder._refuse_old()
         folder._refuse_another(record)
@@ -186,9 +183,9 @@ class RunFolder:
         with _locked(self.path), replacing(self.path / "summary.csv") as temporary:
             summary.to_csv(temporary, index=False)
 
-    def log(self, message: str) -> None:
-        """Adds a line to `run.log`, and tells Python's logger "pliant"."""
-        _LOGGER.info("%s: %s", self.path, message)
+    def log(self, message: str, level: int = logging.INFO) -> None:
+        """Adds a line to `run.log`, and tells Python's logger "pliant", which shows warnings on its own."""
+        _LOGGER.log(level, "%s: %s", self.path, message)
         append_line(self.path / "run.log", f"{datetime.now(UTC).isoformat(timespec='seconds')} {message}")
 
     @cached_property
@@ -303,16 +300,6 @@ class RunFolder:
         return sorted(map(MethodFolder, begun), key=lambda method: (method.begun, method.name))
 
 
-def fingerprint(recorded: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of a recorded configuration.
-
-    Example:
-      >>> fingerprint({"tasks": 1}) == fingerprint({"tasks": 2})
-      False
-    """
-    return hashlib.sha256(json.dumps(recorded, sort_keys=True).encode()).hexdigest()[:12]
-
-
 def _environment_name(names: Sequence[str], place: int) -> str:
     """The name at a place, told apart from equal ones; its number if there is none."""
     if place >= len(names):
@@ -351,42 +338,6 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    file = path / "config.json"
-    try:
-        config = read_json(file)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(
-            got=f"{path}, which has no config.json",
-            wanted="the folder of a run",
-            do="Give the folder that `pliant run` printed (its --out).",
-        ) from error
-    except OSError as error:
-        raise UserError(
-            got=f"{file}: {error.strerror}",
-            wanted="the folder of a run, whose files can be read",
-            do="Give the folder that `pliant run` printed (its --out), and check its permissions.",
-        ) from error
-    if not isinstance(config, dict):
-        raise damaged(file, "lacks the configuration of a run")
-    form = config.setdefault("format", 1)
-    if not isinstance(form, int):
-        raise damaged(file, "lacks a whole number as its format")
-    if form > _FORMAT:
-        raise UserError(
-            got=f"{path}, which a later version of pliant wrote",
-            wanted=f"a run folder of format {_FORMAT} or earlier",
-            do="Update pliant.",
-        )
-    if form < _FORMAT:
-        return old_formats.described(file, config)
-    kinds = {"title": str, "headline": str, "chance": float | int | None, "configuration": dict}
-    lacking = [name for name, kind in kinds.items() if name not in config or not isinstance(config[name], kind)]
-    if lacking:
-        raise damaged(file, f"lacks {', '.join(lacking)}")
-    return config
-
-
 def _refuse_strangers(path: Path) -> None:
     strangers = sorted(file.name for file in path.iterdir() if file.name != LOCK)
     if strangers:
@@ -395,16 +346,3 @@ def _refuse_strangers(path: Path) -> None:
             wanted="an empty or new folder",
             do="Choose another --out.",
         )
-
-
-def hash_of_arrays(arrays: Any) -> str:
-    """The hash of a tree of arrays, so that a run is not continued on other data of the same name.
-
-    Example:
-      >>> hash_of_arrays([np.zeros(2)])[:8] == hash_of_arrays({"x": np.zeros(2)})[:8]
-      True
-    """
-    content = hashlib.sha256()
-    for leaf in jax.tree.leaves(arrays):
-        content.update(np.ascontiguousarray(leaf).data)
-    return content.hexdigest()

@@ -9,7 +9,7 @@ from pliant.rl._config import AgentConfig
 from pliant.rl.environments import ENVIRONMENTS
 from pliant.specs import name_of
 from pliant.streams import Dataset
-from pliant.training import as_data, record_sources, settings_of
+from pliant.training import as_data, data_source, record_sources, settings_of
 from pliant.types import EnvironmentStream, Source
 
 _OF_METHODS = ("methods", "settings", "grid")
@@ -56,6 +56,7 @@ def record(
         }
         | ({"tasks": stream.num_tasks} if stream.depends_on_num_tasks else {})
         | ({"classes": list(dataset.classes)} if dataset and dataset.is_renumbered else {})
+        | data_source(specs.get("dataset", ()))
         | record_sources(specs.get("environment", ()), ENVIRONMENTS).get(names[0], {}),
         "agent": {"name": config.agent, "options": agent_options},
         "task": {"num_updates": num_updates, "env_steps": round(num_updates * source.env_steps)},

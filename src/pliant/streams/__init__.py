@@ -9,7 +9,8 @@ from pliant.streams._bigram_cipher import bigram_cipher, encipher
 from pliant.streams._check_stream import check_stream
 from pliant.streams._class_incremental import class_incremental
 from pliant.streams._class_pairs import class_pairs
-from pliant.streams._datasets import DATASETS, Dataset, Images, Origin, from_arrays, load_dataset
+from pliant.streams._dataset import Dataset, Images
+from pliant.streams._datasets import from_arrays, load_dataset
 from pliant.streams._decoding import beam_search, greedy
 from pliant.streams._five_plus_one import five_plus_one
 from pliant.streams._images import ImageData, image_data, normalized
@@ -24,6 +25,7 @@ from pliant.streams._objectives import (
     masked_classification,
     text_objective,
 )
+from pliant.streams._origins import DATASETS, Origin
 from pliant.streams._parquet import DATA_VARIABLE
 from pliant.streams._permuted_pixels import permuted_pixels
 from pliant.streams._random_labels import random_labels

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from pliant.errors import UserError, require_choice, require_range
-from pliant.streams._datasets import Dataset
+from pliant.streams._dataset import Dataset
 from pliant.streams._images import ImageData, image_data, image_inputs, labelled
 from pliant.streams._objectives import masked_classification
 from pliant.types import Batch, Key, Split, Stream

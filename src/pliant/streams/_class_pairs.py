@@ -8,7 +8,7 @@ from jaxtyping import Array, Int
 
 from pliant.errors import UserError, require_choice, require_range
 from pliant.streams._class_incremental import ClassData, class_batch, class_data
-from pliant.streams._datasets import Dataset
+from pliant.streams._dataset import Dataset
 from pliant.streams._images import image_inputs
 from pliant.streams._objectives import CLASSIFICATION
 from pliant.types import Batch, Key, Split, Stream

@@ -2,117 +2,26 @@
 
 import inspect
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
 from numpy.typing import ArrayLike
 
 from pliant.errors import UserError, require_choice, unknown_name
 from pliant.specs import find, split_options, user_file, users_code
 from pliant.streams._classes import class_numbers
+from pliant.streams._dataset import Dataset, Loaded, with_statistics
+from pliant.streams._digits import embedded_digits
 from pliant.streams._hub import hub_tables
 from pliant.streams._image_column import read_images
+from pliant.streams._origins import DATASETS, Origin, origin_of, require_name
 from pliant.streams._own import Own, is_own, own_data
 from pliant.streams._own import from_arrays as own_arrays
 from pliant.streams._parquet import DATA_VARIABLE, data_folder, read_tables, split_files
+from pliant.streams._subsets import subsets
 from pliant.streams._tables import Table
-
-_SUBSET_SEED = 0  # all runs and seeds use the same subset
-
-
-class Images(NamedTuple):
-    """Images and their labels."""
-
-    images: Shaped[np.ndarray, "examples height wide channels"]
-    """As stored in the files, mostly uint8, also on the device; normalised in each batch."""
-    labels: Int[np.ndarray, " examples"]
-    """Class numbers 0, 1, 2, …"""
-
-
-class Dataset(NamedTuple):
-    """A data set, and the statistics to normalise it with."""
-
-    name: str
-    num_classes: int
-    train: Images
-    test: Images
-    mean: Float[np.ndarray, "#height #wide #channels"]
-    """Over the training images in use; height and wide are 1 if it is taken over channels."""
-    std: Float[np.ndarray, "#height #wide #channels"]
-    """1 where the training images are constant."""
-    largest: float = 255.0
-    """The largest value of the image type: 255 for 8 bits, 65535 for 16, by convention 1 for floating-point numbers, 16
-    for digits; NaN for types without a range for images, such as int64."""
-    classes: tuple[int | str, ...] = ()
-    """The stored labels of class 0, 1, 2, …; empty if unknown."""
-
-    @property
-    def is_renumbered(self) -> bool:
-        """True if class numbers differ from the stored labels."""
-        return self.classes not in ((), tuple(range(self.num_classes)))
-
-
-class Origin(NamedTuple):
-    """Where a data set comes from."""
-
-    summary: str
-    hub: str | None = None
-    """Repository on the Hugging Face hub; None for embedded data."""
-    config: str | None = None
-    label_columns: tuple[str, ...] = ("label",)
-    """Possible names of the label column; the first one present is used."""
-    standardize: Literal["channel", "pixel"] = "channel"
-    """What is standardised over the training images: each channel, or each of its pixels."""
-    shape: tuple[int, int, int] | None = None
-    """(height, wide, channels) of every image; a folder with other shapes is refused."""
-    num_classes: int | None = None
-    """A folder with another number of classes is refused."""
-    test_splits: tuple[str, ...] = ("test",)
-    """Possible names of the test split; the first one present is used."""
-
-
-DATASETS: Mapping[str, Origin] = {
-    "digits": Origin(
-        "8×8 digits of scikit-learn, embedded: 1,621 train, 176 test",
-        standardize="pixel",
-        shape=(8, 8, 1),
-        num_classes=10,
-    ),
-    "mnist": Origin("28×28 digits: 60,000 train, 10,000 test", hub="ylecun/mnist", shape=(28, 28, 1), num_classes=10),
-    "cifar10": Origin(
-        "32×32 colour images: 50,000 train, 10,000 test", hub="uoft-cs/cifar10", shape=(32, 32, 3), num_classes=10
-    ),
-    "cifar100": Origin(
-        "32×32 colour images: 50,000 train, 10,000 test",
-        hub="uoft-cs/cifar100",
-        label_columns=("fine_label", "label"),
-        shape=(32, 32, 3),
-        num_classes=100,
-    ),
-    "emnist": Origin(
-        "28×28 letters: 124,800 train, 20,800 test",
-        hub="tanganke/emnist_letters",
-        shape=(28, 28, 1),
-        num_classes=26,
-    ),
-    "emnist-balanced": Origin(
-        "28×28 letters and digits: 112,800 train, 18,800 test",
-        hub="claudiogsc/emnist_balanced",
-        shape=(28, 28, 1),
-        num_classes=47,
-    ),
-    "tiny-imagenet": Origin(
-        "64×64 colour images: 100,000 train, 10,000 test",
-        hub="zh-plus/tiny-imagenet",
-        shape=(64, 64, 3),
-        num_classes=200,
-        test_splits=("test", "validation"),  # its test images have no labels; papers test on the validation images
-    ),
-}
 
 
 def load_dataset(
@@ -190,16 +99,16 @@ def load_dataset(
             wanted="options of a path or of a repository on the hub",
             do=f"Write {spec} alone.",
         )
-    origin = _origin(name)
+    origin = origin_of(name)
     if name == "digits":
         _refuse_folder(data_dir, "'digits', which are embedded")
-        loaded = _digits(sizes)
+        loaded = embedded_digits(sizes)
     else:
         tables = _tables(name, origin, data_dir)
         loaded = _read(name, tables, sizes)
         if tables[0].folder is not None:
             _require_named(name, origin, loaded, tables[0].folder)
-    return _dataset(name, loaded, origin.standardize if standardize == "default" else standardize)
+    return with_statistics(name, loaded, origin.standardize if standardize == "default" else standardize)
 
 
 def from_arrays(
@@ -235,7 +144,7 @@ def from_arrays(
       ((18, 4, 4, 1), (2, 4, 4, 1), ('cat', 'owl'))
     """
     require_choice("standardize", standardize, "default", "channel", "pixel", "half")
-    _require_name(name)
+    require_name(name)
     return _standardized(own_arrays(images, labels, test_images, test_labels, name), (None, None), standardize)
 
 
@@ -243,7 +152,7 @@ def _standardized(own: Own, sizes: tuple[int | None, int | None], standardize: s
     """A data set of one's own as read; columns of numbers are standardised one by one."""
     usual = "pixel" if own.has_features else "channel"
     loaded = _read(own.name, own.tables, sizes)
-    return _dataset(own.name, loaded, usual if standardize == "default" else standardize)
+    return with_statistics(own.name, loaded, usual if standardize == "default" else standardize)
 
 
 def _own_dataset(spec: object) -> Dataset:
@@ -258,7 +167,7 @@ def _own_dataset(spec: object) -> Dataset:
                 wanted="a pliant.streams.Dataset",
                 do="Return what pliant.streams.from_arrays makes of arrays.",
             )
-    _require_name(found.name)
+    require_name(found.name)
     return found
 
 
@@ -271,50 +180,14 @@ def _resized(dataset: Dataset, sizes: tuple[int | None, int | None], standardize
     if sizes == (None, None) and standardize == "default":
         return dataset
     splits = dataset.train, dataset.test
-    chosen = _subsets(dataset.name, [split.labels for split in splits], sizes)
+    chosen = subsets(dataset.name, [split.labels for split in splits], sizes)
     images, labels = (
         [each[rows] for each, rows in zip(kind, chosen, strict=True)] for kind in zip(*splits, strict=True)
     )
     usual = "channel" if dataset.mean.shape[:2] == (1, 1) else "pixel"
-    loaded = _Loaded(tuple(images), tuple(labels), tuple(range(dataset.num_classes)), dataset.largest)
-    made = _dataset(dataset.name, loaded, usual if standardize == "default" else standardize)
+    loaded = Loaded(tuple(images), tuple(labels), tuple(range(dataset.num_classes)), dataset.largest)
+    made = with_statistics(dataset.name, loaded, usual if standardize == "default" else standardize)
     return made._replace(classes=dataset.classes)
-
-
-def _dataset(name: str, loaded: "_Loaded", kind: str) -> Dataset:
-    images, labels, classes, largest = loaded
-    train, test = (Images(*split) for split in zip(images, labels, strict=True))
-    mean, std = _half(name, images, largest) if kind == "half" else _statistics(train.images, kind)
-    return Dataset(name, len(classes), train, test, mean, std, largest, classes)
-
-
-class _Loaded(NamedTuple):
-    """Train and test."""
-
-    images: tuple[np.ndarray, ...]
-    labels: tuple[np.ndarray, ...]
-    classes: tuple[int | str, ...]
-    largest: float
-
-
-def _origin(name: str) -> Origin:
-    """Where the data set of a name comes from; defaults for a name of the user's own."""
-    if name in DATASETS:
-        return DATASETS[name]
-    _require_name(name)
-    plain = {re.sub(r"[\W_]", "", known.lower()) for known in DATASETS}
-    if re.sub(r"[\W_]", "", name.lower()) in plain:  # MNIST, cifar-10
-        raise unknown_name("data set", name, DATASETS, do="See `pliant list datasets`.")
-    return Origin("")
-
-
-def _require_name(name: str) -> None:
-    if not re.fullmatch(r"\w[\w.+-]{0,63}", name):
-        raise UserError(
-            got=f"the data set {name!r}",
-            wanted="a name of at most 64 letters, digits and _.+- (it names files)",
-            do="Name the data set, and its folder with --data-dir.",
-        )
 
 
 def _refuse_folder(data_dir: str | os.PathLike[str] | None, what: str) -> None:
@@ -353,15 +226,15 @@ def _seen(folder: Path) -> str:
     return f", but {', '.join(names[:6])}{', …' if len(names) > 6 else ''}" if names else ", which is empty"
 
 
-def _read(name: str, tables: Sequence[Table], sizes: tuple[int | None, int | None]) -> _Loaded:
+def _read(name: str, tables: Sequence[Table], sizes: tuple[int | None, int | None]) -> Loaded:
     """Reads all labels, to balance subsets, and decodes the images in use."""
     values, *labels = class_numbers(*tables)
-    chosen = _subsets(name, labels, sizes)
+    chosen = subsets(name, labels, sizes)
     images, depth = read_images(tables, chosen)
-    return _Loaded(tuple(images), tuple(map(np.take, labels, chosen)), values, depth.largest)
+    return Loaded(tuple(images), tuple(map(np.take, labels, chosen)), values, depth.largest)
 
 
-def _require_named(name: str, origin: Origin, loaded: _Loaded, folder: Path | None) -> None:
+def _require_named(name: str, origin: Origin, loaded: Loaded, folder: Path | None) -> None:
     """Refuses a folder of other data under the name of a known data set."""
     shape, number = loaded.images[0].shape[1:], len(loaded.classes)
     if origin.shape not in (None, shape) or origin.num_classes not in (None, number):
@@ -370,68 +243,3 @@ def _require_named(name: str, origin: Origin, loaded: _Loaded, folder: Path | No
             wanted=f"shape {origin.shape} and {origin.num_classes} classes, or a name of your own for other data",
             do=f"If these are other data, name them: --dataset my-{name} --data-dir {folder}.",
         )
-
-
-def _half(name: str, images: Sequence[np.ndarray], largest: float) -> tuple[np.ndarray, np.ndarray]:
-    """½ of the largest value, twice, for images within the range of their type."""
-    if not all(split.min() >= 0 and split.max() <= largest for split in images):  # NaN for types without a range
-        low, high = min(split.min() for split in images), max(split.max() for split in images)
-        raise UserError(
-            got=f"standardize='half' for {name!r}, whose images are {images[0].dtype} from {low} to {high}",
-            wanted="images of 8 or 16 bits, or floating-point numbers in [0, 1]",
-            do="Use 'channel' or 'pixel', or store the images so.",
-        )
-    half = np.full((1, 1, 1), largest / 2, np.float32)
-    return half, half
-
-
-def _statistics(images: np.ndarray, standardize: str) -> tuple[np.ndarray, np.ndarray]:
-    axes = (0,) if standardize == "pixel" else (0, 1, 2)
-    mean = images.mean(axes, np.float64, keepdims=True)[0]
-    std = images.std(axes, np.float64, keepdims=True)[0]
-    std[std <= 1e-7 * np.abs(mean)] = 1.0  # constant up to rounding
-    return mean.astype(np.float32), std.astype(np.float32)
-
-
-def _digits(sizes: tuple[int | None, int | None]) -> _Loaded:
-    """The digits of scikit-learn. They have no official split: every tenth image of a class is a test image."""
-    with np.load(Path(__file__).with_name("digits.npz")) as digits:
-        images, labels = digits["images"][..., None], digits["labels"].astype(np.int32)
-    rank_in_class = np.zeros(len(images), int)
-    for label in range(10):
-        members = labels == label
-        rank_in_class[members] = np.arange(members.sum())
-    splits = [np.flatnonzero(rank_in_class % 10 != 9), np.flatnonzero(rank_in_class % 10 == 9)]
-    subsets = _subsets("digits", [labels[split] for split in splits], sizes)
-    chosen = [split[subset] for split, subset in zip(splits, subsets, strict=True)]
-    return _Loaded(tuple(images[rows] for rows in chosen), tuple(labels[rows] for rows in chosen), tuple(range(10)), 16)
-
-
-def _subsets(name: str, labels: Sequence[np.ndarray], sizes: Sequence[int | None]) -> list[np.ndarray]:
-    """Indices of the training and the test images in use."""
-    kinds = ("training", "test")
-    return [
-        _balanced(of_split, size, f"{kind} images of {name!r}")
-        for of_split, size, kind in zip(labels, sizes, kinds, strict=True)
-    ]
-
-
-def _balanced(labels: np.ndarray, size: int | None, what: str) -> np.ndarray:
-    """Indices of a subset with equally many examples of every class, ± 1; all of them for None."""
-    if size is None:
-        return np.arange(len(labels))
-    classes, counts = np.unique(labels, return_counts=True)
-    per_class = np.full(len(classes), size // len(classes))
-    per_class[: size % len(classes)] += 1
-    if size < 1 or np.any(per_class > counts):
-        raise UserError(
-            got=f"a subset of {size} {what}",
-            wanted=f"1 to {counts.min() * len(classes)}, so that it can be balanced",
-            do="Choose a smaller size, or leave it out for all images.",
-        )
-    draw = np.random.default_rng(_SUBSET_SEED)
-    chosen = [
-        draw.permutation(np.flatnonzero(labels == label))[:count]
-        for label, count in zip(classes, per_class, strict=True)
-    ]
-    return np.sort(np.concatenate(chosen))

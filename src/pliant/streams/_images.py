@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from pliant.errors import UserError
-from pliant.streams._datasets import Dataset, Images
+from pliant.streams._dataset import Dataset, Images
 from pliant.types import Batch, Split
 
 

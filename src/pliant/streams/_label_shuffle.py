@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from pliant.errors import require_range
-from pliant.streams._datasets import Dataset, Images
+from pliant.streams._dataset import Dataset, Images
 from pliant.streams._images import ImageData, all_images, image_data, image_inputs, normalized
 from pliant.streams._objectives import CLASSIFICATION
 from pliant.types import Batch, Key, Stream

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from pliant.errors import require_range
-from pliant.streams._datasets import Dataset
+from pliant.streams._dataset import Dataset
 from pliant.streams._images import ImageData, all_images, image_data, image_inputs, labelled
 from pliant.streams._objectives import CLASSIFICATION
 from pliant.types import Batch, Key, Split, Stream

@@ -79,6 +79,7 @@ def _make_plan(
     words = [word for words in config.diagnostics for word in words.split(",")]
     specs = {
         "stream": [objects.spec("stream", config.stream)],
+        "dataset": [objects.spec("dataset", config.dataset)] if config.dataset else [],
         "diagnostic": [objects.spec("diagnostic", word) for word in words],
     }
     with users_code(specs):

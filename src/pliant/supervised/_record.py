@@ -10,7 +10,7 @@ from pliant.streams import STREAMS, Dataset
 from pliant.supervised._config import RunConfig
 from pliant.supervised._pace import num_steps
 from pliant.supervised._source import probe_size
-from pliant.training import as_data, record_sources, settings_of
+from pliant.training import as_data, data_source, record_sources, settings_of
 from pliant.types import Stream
 
 _OF_METHODS = ("methods", "settings", "grid")
@@ -51,6 +51,7 @@ def record(
         }
         | ({"tasks": stream.num_tasks} if stream.depends_on_num_tasks else {})
         | _classes(dataset)
+        | data_source(specs.get("dataset", ()))
         | record_sources(specs.get("stream", ()), STREAMS).get(names[0], {}),
         "first_task": {
             "num_train": stream.train.num(0),

@@ -17,7 +17,7 @@ from pliant.training._place import run_folder
 from pliant.training._plan import MethodPlan, Plan, plan_method
 from pliant.training._protocol import Protocol
 from pliant.training._rates import rates, sampled_weights
-from pliant.training._record import as_data, record_method, record_sources, settings_of
+from pliant.training._record import as_data, data_source, record_method, record_sources, settings_of
 from pliant.training._run import Progress, train
 from pliant.training._seeds import SeedAxis, choose_batching, seed_axis
 from pliant.training._selection import Best, better, no_best
@@ -54,6 +54,7 @@ __all__ = [
     "check_names",
     "check_protocol",
     "choose_batching",
+    "data_source",
     "diagnose_plan",
     "due",
     "init_carry",

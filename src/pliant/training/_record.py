@@ -73,6 +73,11 @@ def record_sources(specs: Sequence[Any], known: Mapping[str, Any]) -> dict[str, 
     return {name_of(spec): source for spec in specs if (source := record_source(spec, known))}
 
 
+def data_source(specs: Sequence[Any]) -> dict[str, Any]:
+    """Says that data were objects given in Python, which cannot be found again; {} for names and files."""
+    return {"data_source": None} if any(not isinstance(spec, str) for spec in specs) else {}
+
+
 def as_data(found: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration as it will be read again: tuples are lists, and what is no JSON data is its hash."""
     return dict(json.loads(json.dumps(found, default=lambda value: f"sha256:{content_hash(value)}")))

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -71,7 +72,14 @@ def train(
     folder = RunFolder.begin(path, plan.record)
     folder.log(f"start: {plan.record.title}")
     reused: dict[Any, Any] = {}
-    with one_blas_thread(), tracking(trackers, folder.path, plan.record.configuration) as track:
+    num_tracked = 0
+    with one_blas_thread(), tracking(trackers, folder.path, plan.record.configuration) as log_metrics:
+
+        def track(rows: pd.DataFrame) -> None:
+            nonlocal num_tracked
+            num_tracked += 1
+            log_metrics(rows)
+
         for number, method in enumerate(plan.methods):
             code = users_code({**plan.specs, **method.specs})
             with folder.open_method(method.method.name, method.configuration) as opened, code, method.source.within():
@@ -81,6 +89,8 @@ def train(
                     done = (number + place / len(blocks)) / len(plan.methods)
                     share = 1 / len(blocks) / len(plan.methods)
                     _train_block(plan, method, folder, block, report, track, (done, share), reused)
+    if trackers and not num_tracked:
+        folder.log("nothing tracked: the run was finished, and trackers only get tasks as they train", logging.WARNING)
     folder.write_summary()
     folder.log("done")
     return RunFolder(path)
