@@ -104,3 +104,58 @@ class Excited(nn.Module):
         h = self.act(self.conv(x))
         gate = self.gate(self.squeeze(h.mean(dim=(2, 3))).relu()).sigmoid()
         return self.last(h * gate[:, :, None, None])
+
+
+class Recurrent(nn.Module):
+    """A dense layer behind an LSTM."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.up, self.head = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(self.up(self.lstm(x[:, None].expand(-1, 3, -1))[0][:, -1]).relu())
+
+
+class Towers(nn.Module):
+    """Two layers whose sum goes through one activation."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head((self.a(x) + self.b(x.cos())).relu())
+
+
+class Listed(nn.Module):
+    """Weights in a list, the layout of a matrix product; a complex filter in front of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.ParameterList([torch.randn(4, 6), torch.randn(6, 6), torch.randn(6, 2)])
+        self.filter = nn.Parameter(torch.randn(3, dtype=torch.cfloat))
+
+    def forward(self, x):
+        x = torch.fft.irfft(torch.fft.rfft(x) * self.filter, n=4)
+        return ((x @ self.weights[0]).relu() @ self.weights[1]).relu() @ self.weights[2]
+
+
+class Wave(nn.Module):
+    """A gate that is an activation itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.a(x)) * torch.sigmoid(self.b(x)))
+
+
+STRANGE = [
+    (Recurrent, ["up"], ["head.weight", "head.bias"]),
+    (Towers, ["a"], ["head.weight", "head.bias"]),
+    (Listed, ["weights.0", "weights.1"], ["weights.2"]),
+    (Wave, ["a"], ["head.weight", "head.bias"]),
+]
+"""Networks of four inputs and six units a layer, with the layers that are found and the heads."""

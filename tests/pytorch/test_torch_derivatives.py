@@ -6,8 +6,9 @@ from torch import nn
 from torch.nn import functional
 
 from pliant.errors import UserError
+from pliant.torch._calls import Call, running
 from pliant.torch._derivatives import Captured, jacobians, tangent_kernel
-from pliant.torch._trace import Call, trace
+from pliant.torch._trace import trace
 
 
 class Rectify(torch.autograd.Function):
@@ -49,7 +50,7 @@ def test_jacobians_of_functions_and_modules_in_place(activation):
         layers = trace(lambda: net(x), net, dict(net.named_parameters()), [x]).layers
     calls = {layer.name: layer.call for layer in layers}
     x.requires_grad_()
-    with Captured(calls) as found:
+    with running(net) as scope, Captured(calls, scope) as found:
         output = net(x)
     first, second = calls
     with torch.no_grad():
@@ -67,7 +68,7 @@ def test_jacobians_of_functions_and_modules_in_place(activation):
 
 def test_a_layer_that_is_written_over_is_captured_as_it_was():
     x = torch.ones(2, 3, requires_grad=True)
-    with Captured({"hidden": Call(functional.silu, 0)}) as found:
+    with Captured({"hidden": Call("", functional.silu, 0)}, lambda: "") as found:
         hidden = functional.silu(x)
         hidden += x
         hidden *= 2

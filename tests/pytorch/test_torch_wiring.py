@@ -7,8 +7,8 @@ torch = pytest.importorskip("torch")
 from torch import nn
 
 from pliant.errors import UserError
-from pliant.torch import infer_wiring
-from torch_models import Functional, Gated, Joined, ResNet, Transformer, vgg
+from pliant.torch import attach, infer_wiring
+from torch_models import STRANGE, Functional, Gated, Joined, ResNet, Transformer, vgg
 from torch_small import Reorder
 
 IMAGES, ROWS = torch.randn(5, 3, 8, 8), torch.randn(5, 4)
@@ -63,10 +63,26 @@ def test_a_relu_used_twice_is_two_layers_and_residual_streams_are_named():
     assert {name: reads for name, (_, _, reads) in layers.items()} == {
         "blocks.0.conv1": ["blocks.0.conv2.weight"],
         "blocks.1.conv1": ["blocks.1.conv2.weight"],
+        "blocks.1.conv2": ["fc.weight"],  # a sum of two convolutions
     }
+    assert "blocks.1.down.weight" in layers["blocks.1.conv2"][1]
     assert wiring.others["relu"] == "it goes into a residual sum"
-    assert wiring.others["blocks.1.relu"] == "it is a sum of several tensors"
-    assert "blocks.0.relu: it is" in str(wiring)
+    assert wiring.others["blocks.0.relu"] == "it is a sum of several tensors"
+
+
+@pytest.mark.parametrize("norm", [nn.Identity, nn.BatchNorm1d, nn.LayerNorm])
+def test_a_stream_that_others_read_is_no_sum_of_its_own(norm):
+    class Stream(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.up, self.down, self.fc = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 6), nn.Linear(6, 2)
+            self.before, self.behind = (nn.Identity() if norm is nn.Identity else norm(6) for _ in range(2))
+
+        def forward(self, x):
+            stem = self.stem(x)
+            return self.fc(self.behind(stem + self.down(self.up(self.before(stem).relu()).relu())).relu())
+
+    assert list(found(Stream())[0]) == ["up"]
 
 
 def test_a_transformer_block():
@@ -113,6 +129,18 @@ def test_grouped_and_transposed_convolutions(layers, reads):
     module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     wiring = infer_wiring(module, IMAGES)
     assert [slot.parameter for slot in wiring.layers[0].readers] == [reads], str(wiring)
+
+
+@pytest.mark.parametrize(("make", "layers", "heads"), STRANGE)
+def test_networks_of_many_kinds_are_followed_and_trained(make, layers, heads):
+    net = make()
+    optimizer = attach("redo+l2-init", net, ROWS, every=1, threshold=1e6)
+    assert [layer.name for layer in optimizer.wiring.layers] == layers
+    assert list(optimizer.wiring.heads) == heads
+    (net(ROWS).square().mean() + optimizer.penalty()).backward()
+    optimizer.step()
+    assert optimizer.info["units_reset"] == 6 * len(layers)
+    assert all(parameter.isfinite().all() for parameter in net.parameters())
 
 
 def test_layouts_are_read_off():
@@ -207,9 +235,17 @@ def tiny(name):
     [("bert", 3, 0, "classifier.weight"), ("vit", 2, 0, "classifier.weight"), ("gpt2", 2, 1, "transformer.wte.weight")],
 )
 def test_hugging_face_models(name, num_layers, axis, head):
-    wiring = infer_wiring(*tiny(name))
+    net, x = tiny(name)
+    options = {"replacement_rate": 0.5, "maturity": 0, "every": 1, "threshold": 0.5, "isometry_every": 1}
+    optimizer = attach("adamo+redo+continual-backprop+l2-init", net, x, **options)
+    wiring = optimizer.wiring
     assert len(wiring.layers) == num_layers
     assert all(len(layer.feeds) == 2 and len(layer.readers) == 1 for layer in wiring.layers)
     assert wiring.heads[0] == head
     assert wiring.output_axes[wiring.layers[0].feeds[0].parameter] == axis
     assert not wiring.others
+    longer = {"input_ids": torch.randint(0, 50, (2, 9))}  # other shapes than those the layers were found with
+    output = net.train()(**longer) if name != "vit" else net(IMAGES[:2])
+    (output.logits.square().mean() + optimizer.penalty()).backward()
+    optimizer.step()
+    assert optimizer.info["units_reset"] > 0

@@ -142,6 +142,8 @@ class Follower(TorchDispatchMode):
         """The parameters that products read."""
         self.unseen: dict[str, str] = {}
         self.is_opaque = self.is_in_head = False
+        self.is_paused = False
+        """Whether operations are not the network's, but those that follow it."""
         self.left = 0
         """When data last left PyTorch, such as for NumPy."""
         self.scope: Callable[[frozenset[str]], str] = lambda _: ""
@@ -170,6 +172,8 @@ class Follower(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.is_paused:
+            return func(*args, **kwargs)
         operands = [(each, self.info(each)) for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         is_data = any(info.is_data for _, info in operands) and not is_factory(func)
         overwritten = written(func, args, kwargs) if is_data else []

@@ -170,7 +170,7 @@ def _layer(core: Core, ownership: Ownership) -> tuple[WiredLayer | None, str]:
         if len(ownership.uses.get(slot.parameter, ())) > 1:
             return None, f"{slot.parameter} is used {len(ownership.uses[slot.parameter])} times"
     layer = WiredLayer(
-        kernels[0].parameter.rpartition(".")[0] or kernels[0].parameter,
+        kernels[0].parameter.removesuffix(".weight"),
         known.width,
         joined(known.feeds),
         slots,

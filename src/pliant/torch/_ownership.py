@@ -316,6 +316,8 @@ class Ownership:
                     self.leaks.setdefault(core, "it is a gate of other units")
                 return Owned(units=carried[place], why="it is a gate's product")
         sums = name in _SHIFTS
+        if sums and not any(each.why or each.units is not None for each in mine) and _agree(data):
+            return Owned(tuple(each for one in mine for each in one.feeds), mixes=any(one.mixes for one in mine))
         self._leak(data, "it goes into a residual sum" if sums else f"{name!r} reads it", by_weights=not sums)
         return Owned(why="it is a sum of several tensors" if sums else "it is computed from several tensors")
 
@@ -360,7 +362,9 @@ class Ownership:
                     feeds.append(slot)
         if own.product:
             self.norms[own.product] = tuple(each.parameter for each in feeds if each.role == "norm")
-        return Owned(tuple(feeds), units, own.why, own.mixes or is_over_units)
+        num_kernels = sum(each.role == "kernel" for each in own.feeds)
+        why = own.why or ("a norm over units lies behind a sum" if is_over_units and num_kernels > 1 else "")
+        return Owned(tuple(feeds), units, why, own.mixes or is_over_units)
 
     def _product(self, follower: Follower, operation: Operation, data: Any) -> Owned:
         name, output = operation.name, operation.outputs[0]
@@ -421,3 +425,10 @@ class Ownership:
             own = places - known.offset
             own = compact(torch.where((own >= 0) & (own < known.width), own, -1))
             self.reads.setdefault(core, []).append(Read(Slot(parameter, own, "kernel"), operation))
+
+
+def _agree(data: Sequence[tuple[Tensor, Info]]) -> bool:
+    """Whether tensors have the same units in the same entries, and no activation among them."""
+    labels = [info.labels for _, info in data if info.core is None]
+    known = [each for each in labels if each is not None]
+    return len(known) == len(data) and all(torch.equal(each, known[0]) for each in known)

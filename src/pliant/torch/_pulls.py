@@ -105,6 +105,8 @@ def _matrix(learner: Learner, name: str) -> Tensor:
 
 
 def _wide(tensor: Tensor) -> Tensor:
+    """In float32 or wider; a complex tensor as its real and imaginary parts."""
+    tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 

@@ -107,6 +107,8 @@ class _Calls(Calls):
         self.watch = watch
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.watch.follower.is_paused:
+            return func(*args, **(kwargs or {}))
         result = super().__torch_function__(func, types, args, kwargs)
         if func in _LEAVING:
             self.watch.left(args[0])
@@ -151,7 +153,9 @@ class _Watch:
         name, module = self.stack[-1][:2] if self.stack else ("", None)
         if isinstance(module, KERNEL_LAYERS) or not params:
             return name
-        return min(params).partition(".parametrizations.")[0].rpartition(".")[0]
+        weight = min(params).partition(".parametrizations.")[0]
+        owner, _, kind = weight.rpartition(".")
+        return owner if kind in ("weight", "bias") else weight
 
     def returned(self, call: Call, tensor: Tensor) -> None:
         """Notes which call made a tensor."""
@@ -181,6 +185,14 @@ class _Watch:
 
     def leave(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         """Called after a module ran."""
+        self.follower.is_paused = True
+        try:
+            self.left_module(name, module, inputs, output)
+        finally:
+            self.follower.is_paused = False
+
+    def left_module(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        """Looks at what a module returned."""
         follower = self.follower
         _, _, entered, follower.is_opaque, follower.is_in_head = self.stack.pop()
         before = [

@@ -13,7 +13,7 @@ class WiredLayer(NamedTuple):
     """A hidden layer whose units can be reset: zeroing what reads a unit takes it out of the network."""
 
     name: str
-    """The module whose weight makes the units."""
+    """The module whose weight makes the units, or that parameter itself."""
     width: int
     """How many units there are."""
     feeds: tuple[Slot, ...]
@@ -88,6 +88,5 @@ def _short(parameter: str, layer: str) -> str:
 
 def _times(layer: WiredLayer, slot: Slot) -> str:
     """How many inputs of a reader are one unit."""
-    sizes = [size for size in slot.units.shape if size > 1]
-    times = sizes[0] // layer.width if len(sizes) == 1 else 1
+    times = int((slot.units >= 0).sum()) // layer.width if sum(size > 1 for size in slot.units.shape) == 1 else 1
     return f" (× {times})" if times > 1 else ""
