@@ -19,6 +19,11 @@ from torch_twins import images, nchw, to_torch, twins
 WIDTHS = (6, 5)
 
 
+def cases(*given):
+    """All cases in the tier `whole`, the last in every tier."""
+    return [pytest.param(*each, marks=[] if each is given[-1] else [pytest.mark.whole]) for each in given]
+
+
 def module_of(has_norm):
     layers, num_in = [], 4
     for width in WIDTHS:
@@ -109,7 +114,7 @@ def require_same(module, names, params, atol=2e-5):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [
+    cases(
         ("adam", {}),
         ("adamo", {"isometry_strength": 0.1, "isometry_every": 2}),
         ("l2-init", {"strength": 0.1}),
@@ -121,7 +126,7 @@ def require_same(module, names, params, atol=2e-5):
         ("nap", {"every": 2}),
         ("nap", {"every": 2, "norms": "learned", "strength": 0.7}),
         ("l2-init+weight-clipping", {"strength": 0.1, "kappa": 1.0}),
-    ],
+    ),
 )
 def test_updates_without_chance_are_equal(name, options):
     has_norm = name == "nap" or "pull_to_one" in options
@@ -154,16 +159,16 @@ def silenced():
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [
+    cases(
         ("redo", {"threshold": 0.3, "every": 2}),
         ("redo", {"threshold": 0.05, "every": 2, "relative": False, "max_fraction": 0.4}),
         ("redo", {"threshold": 0.3, "every": 1, "start_after": 1}),
-        ("regrama", {"threshold": 0.2, "every": 2}),
         ("continual-backprop", {"replacement_rate": 0.3, "maturity": 1, "decay": 0.9}),
         ("continual-backprop", {"replacement_rate": 0.3, "maturity": 1, "utility": "contribution"}),
         ("continual-backprop", {"replacement_rate": 0.3, "maturity": 1, "utility": "zero-contribution"}),
         ("continual-backprop", {"replacement_rate": 0.3, "maturity": 1, "transfer_mean": False}),
-    ],
+        ("regrama", {"threshold": 0.2, "every": 2}),
+    ),
 )
 def test_the_same_units_are_reset(name, options):
     network, params, module = silenced()
@@ -192,6 +197,7 @@ def test_the_same_units_are_reset(name, options):
                 np.testing.assert_allclose(parts[f"{layer}/{key}"], getattr(own, key), atol=1e-5, err_msg=key)
 
 
+@pytest.mark.whole
 def test_shrink_perturb_mixes_alike():
     network, params, module, names = pair_of()
     shares = {"mode": "to-init", "shrink": 0.2, "perturb": 0.8}

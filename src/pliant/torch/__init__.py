@@ -13,11 +13,12 @@ with extra("torch", "pliant.torch"):
     import torch  # noqa: F401
 
 from pliant.torch._adamo import AdamO, param_groups
-from pliant.torch._attach import Plastic, attach
+from pliant.torch._attach import attach
 from pliant.torch._hidden_layers import HiddenLayer, Reader
 from pliant.torch._infer import infer_wiring
 from pliant.torch._maxmin import MaxMin
 from pliant.torch._newton_schulz import newton_schulz, reproject_
+from pliant.torch._plastic import Plastic
 from pliant.torch._redo import ReDo
 from pliant.torch._slots import Slot
 from pliant.torch._wiring import WiredLayer, Wiring

@@ -1,7 +1,7 @@
 """Continual backprop for attached networks: replaces the least useful units, a few at a time."""
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,20 +28,8 @@ def continual_backprop(
     least_age = number("maturity", maturity, 0, do="Use 100 updates, or 1000 for long tasks.")
     eta = number("decay", decay, 0, 0.999999, do="Use 0.99, as published.")
     require_choice("utility", utility, "adaptable", "zero-contribution", "contribution")
+    rule = _Rule(eta, least_age, utility)
     outputs: dict[str, Tensor] = {}
-
-    def init(learner: Learner) -> State:
-        require_layers(learner, "continual backprop")
-        state: State = {}
-        for layer in learner.wiring.layers:
-            state[f"{layer.name}/age"] = torch.zeros(layer.width, dtype=torch.int64)
-            state[f"{layer.name}/utility"] = torch.zeros(layer.width)
-            state[f"{layer.name}/output"] = torch.zeros(layer.outputs, layer.width)
-            state[f"{layer.name}/waiting"], state[f"{layer.name}/credit"] = 0, 0.0
-            for slot in layer.feeds:
-                if slot.role == "statistic":
-                    state[f"{slot.parameter}/start"] = learner.module.get_buffer(slot.parameter).clone()
-        return state
 
     def before(learner: Learner, state: State, batch: Batch) -> None:
         del state
@@ -49,47 +37,76 @@ def continual_backprop(
 
     def after(learner: Learner, state: State, step: int, batch: Batch | None) -> Info:
         del step, batch
-        layers = {layer.name: layer for layer in learner.layers()}
-        due = {}
-        means = {}
-        ranked = {}
-        for name, layer in layers.items():
-            ranked[name], means[name] = observe(learner, state, layer, outputs.pop(name))
-            due[name] = _due(state, name, state[f"{name}/age"] > least_age, rate)
-        ages = torch.cat([state[f"{name}/age"] for name in layers])
-        info = {"units_reset": 0, "mature_fraction": float((ages > least_age).float().mean())}
+        layers = learner.layers()
+        seen = {layer.name: _observe(learner, state, layer, outputs.pop(layer.name), rule) for layer in layers}
+        mature = {layer.name: state[f"{layer.name}/age"] > least_age for layer in layers}
+        due = {name: _due(state, name, each, rate) for name, each in mature.items()}
+        info = {"units_reset": 0, "mature_fraction": float(torch.cat([*mature.values()]).float().mean())}
         if any(due.values()):
-            units = {name: lowest(ranked[name], due[name]) & (state[f"{name}/age"] > least_age) for name in layers}
-            if transfer_mean:
-                for name, layer in layers.items():
-                    _move_mean(learner, layer, torch.where(units[name], means[name], 0.0))
-            for name, layer in layers.items():
-                _restart(learner, state, layer, units[name])
+            units = {name: lowest(seen[name].scores, due[name]) & mature[name] for name in due}
+            for layer in layers:
+                if transfer_mean:
+                    _move_mean(learner, layer, torch.where(units[layer.name], seen[layer.name].means, 0.0))
+            for layer in layers:
+                _restart(learner, state, layer, units[layer.name])
             info["units_reset"] = reset_units(learner, units)
-        return {**info, "mean_age": float(torch.cat([state[f"{name}/age"] for name in layers]).float().mean())}
+        ages = torch.cat([state[f"{layer.name}/age"] for layer in layers])
+        return {**info, "mean_age": float(ages.float().mean())}
 
-    def observe(learner: Learner, state: State, layer: WiredLayer, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Updates the running means; returns û, infinite where a unit is not mature, and f̂."""
-        h = h.cpu().float()
-        age = state[f"{layer.name}/age"] + 1
-        correction = 1.0 - eta ** age.float()
-        output = eta * state[f"{layer.name}/output"] + (1.0 - eta) * h.mean(dim=0)
-        spread = (h if utility == "contribution" else h - output / correction).abs().mean(dim=0)
-        magnitudes = {name: learner.params[name].abs() for name in layer.parameters}
-        y = (spread * _outgoing(magnitudes, layer)).mean(dim=0)
-        if utility == "adaptable":
-            kernels = [slot for slot in layer.feeds if slot.role == "kernel"]
-            y = y / mean_by_unit(magnitudes, kernels, layer.width).float().clamp(min=1e-12)
-        is_seen = h.mean(dim=0).isfinite().all(dim=0) & y.isfinite()
-        running = eta * state[f"{layer.name}/utility"] + (1.0 - eta) * y
-        age = state[f"{layer.name}/age"] = torch.where(is_seen, age, state[f"{layer.name}/age"])
-        state[f"{layer.name}/utility"] = torch.where(is_seen, running, state[f"{layer.name}/utility"])
-        state[f"{layer.name}/output"] = torch.where(is_seen, output, state[f"{layer.name}/output"])
-        correction = torch.where(age > 0, 1.0 - eta ** age.float(), 1.0)
-        scores = torch.where(age > least_age, state[f"{layer.name}/utility"] / correction, math.inf)
-        return scores, state[f"{layer.name}/output"] / correction
+    return Mechanism(_start, before=before, after=after, needs_batch=lambda _: True)
 
-    return Mechanism(init, before=before, after=after, needs_batch=lambda _: True)
+
+class _Rule(NamedTuple):
+    """How units are scored."""
+
+    decay: float
+    maturity: float
+    utility: str
+
+
+class _Seen(NamedTuple):
+    """What an update shows of a layer."""
+
+    scores: Tensor
+    """û of each unit, infinite where it is not mature."""
+    means: Tensor
+    """f̂ of each output, (outputs, width)."""
+
+
+def _start(learner: Learner) -> State:
+    require_layers(learner, "continual backprop")
+    state: State = {}
+    for layer in learner.wiring.layers:
+        state[f"{layer.name}/age"] = torch.zeros(layer.width, dtype=torch.int64)
+        state[f"{layer.name}/utility"] = torch.zeros(layer.width)
+        state[f"{layer.name}/output"] = torch.zeros(layer.outputs, layer.width)
+        state[f"{layer.name}/waiting"], state[f"{layer.name}/credit"] = 0, 0.0
+        for slot in layer.feeds:
+            if slot.role == "statistic":
+                state[f"{slot.parameter}/start"] = learner.module.get_buffer(slot.parameter).clone()
+    return state
+
+
+def _observe(learner: Learner, state: State, layer: WiredLayer, outputs: Tensor, rule: _Rule) -> _Seen:
+    """Updates the running means of a layer with its outputs, (…, outputs, width)."""
+    eta, key = rule.decay, layer.name
+    h = outputs.cpu().float()
+    age = state[f"{key}/age"] + 1
+    output = eta * state[f"{key}/output"] + (1.0 - eta) * h.mean(dim=0)
+    centre = 0.0 if rule.utility == "contribution" else output / (1.0 - eta ** age.float())
+    magnitudes = {name: learner.params[name].abs() for name in layer.parameters}
+    y = ((h - centre).abs().mean(dim=0) * _outgoing(magnitudes, layer)).mean(dim=0)
+    if rule.utility == "adaptable":
+        kernels = [slot for slot in layer.feeds if slot.role == "kernel"]
+        y = y / mean_by_unit(magnitudes, kernels, layer.width).float().clamp(min=1e-12)
+    is_seen = h.mean(dim=0).isfinite().all(dim=0) & y.isfinite()
+    found = {"age": age, "utility": eta * state[f"{key}/utility"] + (1.0 - eta) * y, "output": output}
+    for part, value in found.items():
+        state[f"{key}/{part}"] = torch.where(is_seen, value, state[f"{key}/{part}"])
+    age = state[f"{key}/age"]
+    correction = torch.where(age > 0, 1.0 - eta ** age.float(), 1.0)
+    scores = torch.where(age > rule.maturity, state[f"{key}/utility"] / correction, math.inf)
+    return _Seen(scores, state[f"{key}/output"] / correction)
 
 
 def _outgoing(magnitudes: dict[str, Tensor], layer: WiredLayer) -> Tensor:

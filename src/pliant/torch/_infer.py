@@ -9,9 +9,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pliant.errors import UserError, in_one_line
 from pliant.torch._called import as_it_was, inputs_for, recordable, require_real, unwrapped
-from pliant.torch._follow import Core
 from pliant.torch._hidden_layers import HiddenLayer, resolve
-from pliant.torch._ownership import Ownership, Read
+from pliant.torch._info import Core
+from pliant.torch._owned import Read
+from pliant.torch._ownership import Ownership
 from pliant.torch._placing import Returns, place, require_true
 from pliant.torch._replay import Again
 from pliant.torch._seen import known as named

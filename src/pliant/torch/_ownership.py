@@ -5,14 +5,16 @@ parameter meets data, its own entries get the labels of what they meet.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from pliant.torch._follow import Core, Follower, Info, Operation, activation_in, is_doubling, moved
+from pliant.torch._follow import Follower, moved
+from pliant.torch._info import Core, Info, Operation, activation_in, is_doubling
 from pliant.torch._operations import KEEPING, MATRICES, MOVES, NORMS, REDUCTIONS, SAME, storage_of, written
+from pliant.torch._owned import Known, Owned, Read
 from pliant.torch._products import CONVOLUTION, fed_by_convolution, read_by_convolution, read_by_matrix
 from pliant.torch._slots import Role, Root, Slot, aligned, in_root, mapped, permutation, renamed
 from pliant.torch._units import compact, fits, merged, reduced
@@ -20,43 +22,6 @@ from pliant.torch._units import compact, fits, merged, reduced
 _MIXING_NORMS = ("layer_norm", "group_norm", "rms_norm")
 _SCALES = ("mul", "div")
 _SHIFTS = ("add", "sub", "rsub")
-
-
-class Owned(NamedTuple):
-    """What is known of a tensor's units."""
-
-    feeds: tuple[Slot, ...] = ()
-    """The parameters since the last product, by the labels of the tensor's units."""
-    units: Tensor | None = None
-    """The units of earlier activations that the entries are, see `Ownership.numbers`; −1 for none."""
-    why: str = ""
-    """Why the units are fed by more than `feeds`."""
-    mixes: bool = False
-    """Whether a norm over units lies between them and the product."""
-    product: str = ""
-    """The kernel of the last product, if nothing but arithmetic came since."""
-
-
-class Read(NamedTuple):
-    """A product of the units of an activation with weights."""
-
-    slot: Slot
-    operation: int
-    """The number of the operation."""
-
-
-class Known(NamedTuple):
-    """An activation."""
-
-    offset: int
-    """The number of its first unit."""
-    width: int
-    labels: Tensor
-    """The unit of each entry, from 0 on."""
-    feeds: tuple[Slot, ...]
-    """Units in them are those of `labels`."""
-    why: str
-    mixes: bool
 
 
 class Ownership:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pliant.errors import UserError
 from pliant.torch._calls import Call
-from pliant.torch._follow import Core
+from pliant.torch._info import Core
 from pliant.torch._ownership import Ownership
 from pliant.torch._replay import Again
 from pliant.torch._slots import joined

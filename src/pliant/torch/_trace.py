@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 from pliant.torch._adamo import KERNEL_LAYERS
 from pliant.torch._calls import Call, Calls
-from pliant.torch._follow import Core, Follower, Info, Watcher
+from pliant.torch._follow import Follower, Watcher
+from pliant.torch._info import Core, Info
 from pliant.torch._maxmin import MaxMin
 from pliant.torch._units import along, declared, units_last
 
