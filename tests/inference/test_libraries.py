@@ -88,10 +88,10 @@ def test_nnx_split_and_merged():
 
 def test_haiku():
     hk = pytest.importorskip("haiku")
-    network = hk.without_apply_rng(hk.transform(lambda x: hk.Linear(2)(jnp.tanh(hk.Linear(5)(x)))))
+    network = hk.without_apply_rng(hk.transform(lambda x: hk.Linear(2, name="head")(jnp.tanh(hk.Linear(5)(x)))))
     x = jnp.ones((4, 3))
     (layer,) = pliant.infer_wiring(network.apply, network.init(jax.random.key(0), x), x).wiring.layers
-    assert (layer.width, layer.activation, layer.readers) == (5, "tanh", (Slot("linear_1/w", 0),))
+    assert (layer.width, layer.activation, layer.readers) == (5, "tanh", (Slot("head/w", 0),))
 
 
 def test_stacked_kernels_are_left_out_with_a_note():

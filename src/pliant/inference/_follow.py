@@ -9,6 +9,7 @@ import numpy as np
 from pliant.diagnostics.tracing import Graph, Node
 from pliant.inference._labels import NONE, POINTWISE, PRODUCTS, Labels, along, blank, merged, moved
 
+_SCALES = ("mul", "div")
 Axes: TypeAlias = tuple[Labels, ...]
 """For each axis of a parameter, the index along it that an entry of a value comes from."""
 
@@ -60,7 +61,8 @@ class Beside(NamedTuple):
     feeds: Line | None
     """None if it does not belong to single units."""
     is_table: bool
-    """Whether its entries differ along other axes than that of the units as well."""
+    """Whether its entries differ along axes along which units do not, as of positions."""
+    is_direct: bool = True
 
 
 class Units:
@@ -104,6 +106,12 @@ class Units:
             return merged(a, b)
         return np.where(both, NONE, merged(a, b))
 
+    def join_rows(self, rows: Labels) -> None:
+        """Makes the units of each row the same."""
+        for row in rows.tolist():
+            for unit in row[1:]:
+                self._join(row[0], unit)
+
     def _join(self, one: int, other: int) -> None:
         roots = []
         for each in (one, other):
@@ -130,8 +138,12 @@ class Follower:
         """By value that depends on the data, the unit of each entry."""
         self.held: dict[int, dict[int, Held]] = defaultdict(dict)
         """By value that does not, what it holds of parameters."""
+        self.carried: dict[int, dict[int, Held]] = defaultdict(dict)
+        """By value that depends on the data but has no units, such as 1/σ of a norm, the parameters that scale it."""
         self.products: list[Product] = []
         self.beside: list[Beside] = []
+        self.sorted: set[int] = set()
+        """What is the largest or the least of neighbouring units, as MaxMin makes; such units are one."""
         self.lost: dict[int, str] = {}
         """By parameter, the operation behind which it is not followed."""
         self.ends: dict[int, str] = {}
@@ -153,7 +165,7 @@ class Follower:
 
     def _with_data(self, node: Node) -> None:
         with_data = [place for place, value in enumerate(node.inputs) if value in self.data]
-        held = [place for place, value in enumerate(node.inputs) if self.held.get(value)]
+        held = [place for place, value in enumerate(node.inputs) if self.held.get(value) and value not in self.data]
         if node.name in PRODUCTS and len(with_data) == 1 and held:
             self._product(node, with_data[0], held[0])
         elif node.name == "gather" and held == [0]:
@@ -162,7 +174,10 @@ class Follower:
             for output, value in enumerate(node.outputs):
                 self.labels[value] = self._combined(node, with_data, output)
             for place in held:
-                self._met(node, place)
+                self._met(node, place, self.held[node.inputs[place]])
+            for place in with_data:
+                if self.carried.get(node.inputs[place]):
+                    self._carry(node, place)
 
     def _combined(self, node: Node, with_data: Sequence[int], output: int) -> Labels:
         num_axes = len(self.graph.shape(node.outputs[output]))
@@ -173,6 +188,7 @@ class Follower:
             labels = self.of(value)
             if (labels == NONE).all():
                 continue
+            labels = self._with_neighbours(node, labels)
             own = self._summed(node, labels)
             own = moved(self.graph, node, place, labels, output) if own is None else own
             if own is None or ((own == NONE).all() and node.name not in ("reduce_sum", "dot_general")):
@@ -182,6 +198,18 @@ class Follower:
                 continue
             found = merged(found, own) if is_concatenated else self.units.joined(found, own)
         return found
+
+    def _with_neighbours(self, node: Node, labels: Labels) -> Labels:
+        """The labels of what is sorted, or compared, in groups; units of a group become the same."""
+        axes = tuple(node.params["axes"]) if node.name in ("reduce_max", "reduce_min") else ()
+        axes = (node.params["dimension"],) if node.name == "sort" else axes
+        if len(axes) != 1 or labels.shape[axes[0]] == 1:
+            return labels
+        rows = np.unique(np.moveaxis(labels, axes[0], -1).reshape(-1, labels.shape[axes[0]]), axis=0)
+        if len(rows) > 1 and (rows != NONE).all():  # one row: not in groups, as of a softmax
+            self.units.join_rows(rows)
+            self.sorted |= set(node.outputs)
+        return self.units.find(labels)
 
     def _summed(self, node: Node, labels: Labels) -> Labels | None:
         """The units of a sum of arrays that have been stacked: those that are added one to one are the same."""
@@ -205,7 +233,7 @@ class Follower:
             found: dict[int, Held] = {}
             for place in sources:
                 for leaf, own in self.held[node.inputs[place]].items():
-                    axes = [moved(self.graph, node, place, labels, output) for labels in own.axes]
+                    axes = [moved(self.graph, node, place, labels, output, is_kernel=True) for labels in own.axes]
                     if any(each is None or each.ndim != num_axes for each in axes):
                         if self.graph.shape(value) != self.graph.shape(node.inputs[place]):
                             self.lost.setdefault(leaf, node.name)
@@ -225,6 +253,8 @@ class Follower:
         self.labels[value] = self._made(node, kernel, made)
         for leaf, held in self.held[operand].items():
             axes = {axis: labels for axis, labels in enumerate(held.axes) if labels.size > 1}
+            if not axes and len(self.held[operand]) > 1:  # a number that scales the kernel
+                continue
             of_outputs = tuple(axis for axis, labels in axes.items() if _varies(labels, made_along))
             of_inputs = [axis for axis in axes if axis not in of_outputs]
             shape = self.graph.shape(self.parameters[leaf])
@@ -295,12 +325,13 @@ class Follower:
                 feeds = Line(kept[0], made)
             self.products.append(Product(leaf, value, -1, None, feeds, tuple(kept), held.is_direct, is_whole=True))
 
-    def _met(self, node: Node, place: int) -> None:
+    def _met(self, node: Node, place: int, holds: dict[int, Held]) -> None:
         """A parameter that meets data in an operation other than a product."""
         value = node.outputs[0]
-        data = next(each for each in node.inputs if each in self.data)
+        with_data = [each for each in node.inputs if each in self.data]
+        data = next((each for each in with_data if (self.of(each) != NONE).any()), with_data[0])
         units, num_axes = self.of(value), len(self.graph.shape(value))
-        for leaf, held in self.held[node.inputs[place]].items():
+        for leaf, held in holds.items():
             if node.name not in POINTWISE and node.name != "concatenate":
                 self.lost.setdefault(leaf, node.name)
                 continue
@@ -308,12 +339,38 @@ class Follower:
             axes = [each if each is not None and each.ndim == num_axes else blank(num_axes) for each in found]
             along_units = _varying(units)
             seen = [axis for axis, labels in enumerate(axes) if _varies(labels, along_units)]
-            long = [axis for axis, labels in enumerate(axes) if labels.size > 1]
             now, shape = Held(tuple(axes), held.is_direct), self.graph.shape(self.parameters[leaf])
+            if node.name in _SCALES and (units == NONE).all():
+                self.carried[value][leaf] = now
+            if node.name == "mul" and len(shape) == len(seen) == 1 and self._is_summed(value, along_units):
+                line = _line(now, tuple(seen), units, shape)
+                self.products.append(Product(leaf, value, data, line, None, (), held.is_direct, _is_whole(now, shape)))
+                continue
+            beyond = [axis for axis in along_units if not _tells_units(units, axis)]
+            beyond += [axis for axis in range(num_axes) if axis not in along_units]
+            is_table = any(_varies(labels, beyond) or (labels == NONE).all() for labels in axes)
             if units.size == 1 and shape and set(shape) == {1}:
                 seen = [len(shape) - 1]
             feeds = _line(now, tuple(seen), units, shape) if _is_whole(now, shape) else None
-            self.beside.append(Beside(leaf, value, data, node.name, feeds, is_table=len(long) > 1))
+            self.beside.append(Beside(leaf, value, data, node.name, feeds, is_table, held.is_direct))
+
+    def _is_summed(self, value: int, axes: Sequence[int]) -> bool:
+        """Whether all that reads a value sums it over the axes of its units."""
+        readers = self.graph.readers[value]
+        return bool(readers) and all(
+            each.name == "reduce_sum" and tuple(each.params["axes"]) == tuple(axes) for each in readers
+        )
+
+    def _carry(self, node: Node, place: int) -> None:
+        """Parameters in a value without units: on to the next one, or to the units that it scales."""
+        holds, value = self.carried[node.inputs[place]], node.outputs[0]
+        if node.name in _SCALES and (self.of(value) != NONE).any():
+            self._met(node, place, holds)
+        elif node.name in _SCALES or node.name not in POINTWISE or _keeps_entries(node):
+            for leaf, held in holds.items():
+                axes = [moved(self.graph, node, place, labels) for labels in held.axes]
+                if all(each is not None for each in axes):
+                    self.carried[value][leaf] = Held(tuple(each for each in axes if each is not None), held.is_direct)
 
 
 def _is_whole(held: Held, shape: Sequence[int]) -> bool:
@@ -340,6 +397,12 @@ def _varying(labels: Labels) -> tuple[int, ...]:
 
 def _varies(labels: Labels, over: Sequence[int]) -> bool:
     return any(labels.shape[axis] > 1 for axis in over)
+
+
+def _tells_units(units: Labels, axis: int) -> bool:
+    """Whether different units lie along an axis, not units beside entries that have none."""
+    least = np.where(units == NONE, np.iinfo(units.dtype).max, units).min(axis)
+    return bool(((units.max(axis) != NONE) & (least != units.max(axis))).any())
 
 
 def _same_along(labels: Labels, axes: Sequence[int]) -> Labels:

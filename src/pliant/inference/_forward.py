@@ -3,20 +3,19 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 from jaxtyping import Array, PyTree
 
 from pliant.errors import UserError
 from pliant.inference._network import Network
-from pliant.inference._program import Place, Program
+from pliant.inference._program import run_with_results
 
 
 class Captured(NamedTuple):
     """Where features are in a network's program."""
 
     names: tuple[str, ...]
-    """Of the operations that are no copies."""
-    places: Mapping[str, Place]
+    """Of the program's results."""
+    results: Mapping[str, int]
     """By feature."""
 
 
@@ -29,19 +28,15 @@ def forward_of(network: Network, captured: Captured) -> Callable[[PyTree, Any], 
     """
 
     def forward(params: PyTree, x: Any) -> tuple[PyTree, dict[str, Array]]:
-        leaves = network.leaves(params)
-        program = Program(network.listed(params), leaves, x)
-        names = tuple(each.primitive.name for each in program.significant)
-        if names != captured.names:
+        arguments = (network.leaves(params), x)
+        found = run_with_results(network.listed(params), arguments, captured.names, captured.results.values())
+        if isinstance(found, int):
             raise UserError(
-                got=f"a network of {len(names)} operations for these inputs; {len(captured.names)} were traced",
+                got=f"a network of {found} operations for these inputs; {len(captured.names)} were traced",
                 wanted="the same operations for every batch",
                 do="Infer the wiring with inputs of this shape.",
             )
-        variables = [program.variable(place) for place in captured.places.values()]
-        found = program.evaluate([*program.closed.jaxpr.outvars, *variables], [*leaves, *jax.tree.leaves(x)])
-        number = len(program.closed.jaxpr.outvars)
-        parts = jax.tree.unflatten(jax.tree.structure(program.returned), found[:number])
-        return parts.output, parts.features | dict(zip(captured.places, found[number:], strict=True))
+        parts, results = found
+        return parts.output, parts.features | {name: results[number] for name, number in captured.results.items()}
 
     return forward

@@ -49,7 +49,9 @@ def along(axis: int, labels: Sequence[int] | Labels, num_axes: int) -> Labels:
     return np.asarray(labels).reshape(shape)
 
 
-def moved(graph: Graph, node: Node, place: int, labels: Labels, output: int = 0) -> Labels | None:
+def moved(
+    graph: Graph, node: Node, place: int, labels: Labels, output: int = 0, *, is_kernel: bool = False
+) -> Labels | None:
     """The labels of a node's output that come from those of one of its inputs; None if that is not known.
 
     Entries that are made of several labels have none.
@@ -60,15 +62,40 @@ def moved(graph: Graph, node: Node, place: int, labels: Labels, output: int = 0)
       place: which of its inputs.
       labels: of that input.
       output: which of its outputs.
+      is_kernel: whether entries without a label are left out of what sums are made of. So W Wᵀ W has the labels of W,
+        since those of W Wᵀ are on its diagonal alone.
     """
     old, new = graph.shape(node.inputs[place]), graph.shape(node.outputs[output])
-    name, params = node.name, node.params
+    name = node.name
     if name == "select_n" and place == 0 and len(old) < len(new):
         return blank(len(new))
     if name in POINTWISE:
         return labels if labels.ndim == len(new) else blank(len(new))
     if name == "optimization_barrier":
         return labels if output == place else blank(len(new))
+    if name in _REDUCTIONS:
+        return _reduced(labels, tuple(node.params["axes"]), is_kernel=is_kernel)
+    if name == "pliant_total":
+        return _reduced(labels, (labels.ndim - 2,), is_kernel=is_kernel)
+    if name == "dot_general":
+        return _of_product(graph, node, place, labels, is_kernel=is_kernel)
+    if name in ("pad", "concatenate", "stack"):
+        return _put(graph, node, place, labels)
+    if name in ("dynamic_slice", "gather", "dynamic_update_slice") and place == 0:
+        return _read(node, labels, old, new)
+    if name.startswith(_WINDOWS) and len(old) == len(new):
+        return _windowed(labels, node.params, len(new))
+    return _rearranged(node, labels, old, new, output)
+
+
+def merged(first: Labels, second: Labels) -> Labels:
+    """Where both have labels those of the first; for parts that do not overlap."""
+    return np.where(first != NONE, first, second)
+
+
+def _rearranged(node: Node, labels: Labels, old: Sequence[int], new: Sequence[int], output: int) -> Labels | None:
+    """Of operations whose entries are entries of one input."""
+    name, params = node.name, node.params
     if name == "reshape":
         return _reshaped(labels, old, new) if params.get("dimensions") is None else None
     if name == "transpose":
@@ -84,55 +111,25 @@ def moved(graph: Graph, node: Node, place: int, labels: Labels, output: int = 0)
         return labels.reshape(shape)
     if name == "pliant_spread":
         return np.expand_dims(labels, -2)
-    if name == "pliant_total":
-        return _reduced(labels, (labels.ndim - 2,))
-    if name in _REDUCTIONS:
-        return _reduced(labels, tuple(params["axes"]))
-    if name == "slice":
-        steps = params["strides"] or (1,) * len(old)
-        return labels[
-            tuple(
-                slice(None) if size == 1 else slice(start, stop, step)
-                for size, start, stop, step in zip(
-                    labels.shape, params["start_indices"], params["limit_indices"], steps, strict=True
-                )
-            )
-        ]
-    if name == "split":
-        axis, sizes = params["axis"], params["sizes"]
-        if labels.shape[axis] == 1:
-            return labels
-        start = sum(sizes[:output])
-        return labels.take(range(start, start + sizes[output]), axis)
     if name == "rev":
         return np.flip(labels, tuple(params["dimensions"]))
-    if name == "pad":
-        return _padded(labels, old, params["padding_config"]) if place == 0 else blank(len(new))
-    if name == "concatenate":
-        return _put(graph, node, place, labels)
-    if name == "stack" and "axis" in params:
-        axis, number = params["axis"], len(node.inputs)
-        wide = np.expand_dims(labels, axis)
-        widths = [(place, number - 1 - place) if each == axis else (0, 0) for each in range(wide.ndim)]
-        return np.pad(wide, widths, constant_values=NONE)
-    if name == "dot_general":
-        return _of_product(graph, node, place, labels)
-    if name in ("dynamic_slice", "gather", "dynamic_update_slice") and place == 0:
-        return _read(node, labels, old, new)
-    if name.startswith(_WINDOWS) and len(old) == len(new):
-        return _windowed(labels, params, len(new))
+    if name == "slice":
+        steps = params["strides"] or (1,) * len(old)
+        bounds = zip(params["start_indices"], params["limit_indices"], steps, strict=True)
+        parts = [slice(*each) if size > 1 else slice(None) for size, each in zip(labels.shape, bounds, strict=True)]
+        return labels[tuple(parts)]
+    if name == "split":
+        axis, sizes = params["axis"], params["sizes"]
+        start = sum(sizes[:output])
+        return labels if labels.shape[axis] == 1 else labels.take(range(start, start + sizes[output]), axis)
     return None
 
 
-def merged(first: Labels, second: Labels) -> Labels:
-    """Where both have labels those of the first; for parts that do not overlap."""
-    return np.where(first != NONE, first, second)
-
-
-def _reduced(labels: Labels, axes: Sequence[int]) -> Labels:
+def _reduced(labels: Labels, axes: Sequence[int], *, is_kernel: bool = False) -> Labels:
     for axis in axes:
-        first = labels.take([0], axis)
-        labels = np.where((labels == first).all(axis, keepdims=True), first, NONE)
+        least = np.where(labels == NONE, np.iinfo(labels.dtype).max, labels) if is_kernel else labels
+        first, last = least.min(axis, keepdims=True), labels.max(axis, keepdims=True)
+        labels = np.where(first == last, last, NONE)
     return labels.reshape([size for axis, size in enumerate(labels.shape) if axis not in axes])
 
 
@@ -163,22 +160,30 @@ def _padded(labels: Labels, old: Sequence[int], config: Any) -> Labels:
 
 
 def _put(graph: Graph, node: Node, place: int, labels: Labels) -> Labels:
-    axis = node.params["dimension"]
-    sizes = [graph.shape(value)[axis] for value in node.inputs]
+    """Of operations that put arrays beside each other."""
+    if node.name == "pad":
+        old = graph.shape(node.inputs[0])
+        return _padded(labels, old, node.params["padding_config"]) if place == 0 else blank(len(old))
+    if node.name == "stack":
+        axis, labels = node.params["axis"], np.expand_dims(labels, node.params["axis"])
+        sizes = [1] * len(node.inputs)
+    else:
+        axis = node.params["dimension"]
+        sizes = [graph.shape(value)[axis] for value in node.inputs]
     start = sum(sizes[:place])
     wide = np.repeat(labels, sizes[place], axis) if labels.shape[axis] == 1 else labels
     widths = [(start, sum(sizes) - start - sizes[place]) if each == axis else (0, 0) for each in range(labels.ndim)]
     return np.pad(wide, widths, constant_values=NONE)
 
 
-def _of_product(graph: Graph, node: Node, place: int, labels: Labels) -> Labels:
+def _of_product(graph: Graph, node: Node, place: int, labels: Labels, *, is_kernel: bool) -> Labels:
     contracted, batched = node.params["dimension_numbers"]
     shapes = [graph.shape(value) for value in node.inputs[:2]]
     free = [
         [axis for axis in range(len(shape)) if axis not in contracted[i] and axis not in batched[i]]
         for i, shape in enumerate(shapes)
     ]
-    kept = _reduced(labels, tuple(contracted[place]))
+    kept = _reduced(labels, tuple(contracted[place]), is_kernel=is_kernel)
     names = [axis for axis in range(len(shapes[place])) if axis not in contracted[place]]
     order = [names.index(axis) for axis in (*batched[place], *free[place])]
     kept = kept.transpose(order)

@@ -11,7 +11,17 @@ from pliant.inference._labels import NONE, Labels
 from pliant.inference._stages import Stage, Stages
 from pliant.types import Slot
 
-_STACKED = "not followed: {} holds several kernels, or its product does not take all of it: keep one array a kernel"
+DECLARE = "state it in wiring=Wiring((HiddenLayer(...),), {}) and return its activations as a feature"
+_STACKED = "not followed: {} holds several kernels, or its product does not take all of it; keep one array a kernel"
+_SEVERAL = "not followed: units lie along several axes of {}, as of groups or heads; use a kernel for each of them"
+_PARTLY = "not followed: {} has other units beside them along axis {}, as behind concatenate; use a kernel for each"
+_AGAIN = (
+    "not followed: {} is used again elsewhere, as in a recurrence or with tied weights, so its units are not those of "
+    "one layer; give each layer its own"
+)
+_SKIPPED = "no hidden layer: read behind several activations, as of a skip connection or a recurrence"
+_PSEUDO = {"merge": "cond", "slice_of": "scan", "stack_of": "scan"} | dict.fromkeys(("loop", "loop_end"), "a loop")
+"""What the graph calls the parts of branches and loops."""
 
 
 class Layer(NamedTuple):
@@ -26,6 +36,8 @@ class Layer(NamedTuple):
     """The units in the order of the feature."""
     outputs: int
     """Of each unit."""
+    together: int
+    """How many neighbours are sorted together, and no output is one unit's: 2 for MaxMin, 1 for others."""
     feeds: tuple[tuple[Slot, Product | Beside], ...]
     readers: tuple[tuple[Slot, Product], ...]
 
@@ -53,30 +65,57 @@ def find_layers(
     notes: dict[str, str] = {}
     of_outputs = np.concatenate([follower.of(value).reshape(-1) for value in outputs] or [np.zeros(0, int)])
     for group in _groups(follower):
-        makers = [product for product in follower.products if _makes(follower, product, group.units)]
         found = _layer(follower, stages, named, group, paths, of_outputs)
+        if isinstance(found, Layer) and (again := _used_again(follower, found)) is not None:
+            found = _AGAIN.format(paths[again])
         if isinstance(found, Layer):
             layers.append(found)
         else:
+            makers = [product for product in follower.products if _makes(follower, product, group.units)]
             notes |= {paths[maker.leaf]: found for maker in makers if maker.data != NONE}
-    notes |= _unread(follower, paths, set(notes))
     layers.sort(key=lambda layer: follower.graph.position[layer.stage.value])
     return layers, notes
 
 
-def _unread(follower: Follower, paths: Sequence[str], known: set[str]) -> dict[str, str]:
-    """By kernel, behind which operation its units are not followed, if no product reads them."""
-    notes = {}
+def why_unread(follower: Follower, leaf: int) -> str:
+    """Why the units that a kernel makes are no hidden layer's, if no product is found to read them."""
+    own = [product for product in follower.products if product.leaf == leaf]
+    if not own:
+        name = follower.lost.get(leaf, "no product")
+        return f"not followed behind {shown(name)}; {DECLARE}"
+    if any(len(product.outputs) > 1 for product in own):
+        return f"no hidden layer: its outputs lie along several axes {own[0].outputs}; if they are one, {DECLARE}"
+    below = follower.graph.below([product.value for product in own])
+    ends = [follower.ends[value] for value in sorted(below) if value in follower.ends]
+    if ends:
+        return f"no hidden layer: {shown(ends[0])} mixes its units, or is not followed; if it is one, {DECLARE}"
+    return "no hidden layer: no product with a kernel of its own reads its units behind an activation"
+
+
+def shown(name: str) -> str:
+    """What an operation of the graph is called in JAX.
+
+    Example:
+      >>> shown("merge"), shown("fft")
+      ('cond', 'fft')
+    """
+    return _PSEUDO.get(name, name)
+
+
+def _used_again(follower: Follower, layer: Layer) -> int | None:
+    """A parameter of a layer that also makes, or reads, units of others; changing one would change them as well."""
+    of_layer = {use.leaf for _, use in (*layer.feeds, *layer.readers)}
+    fed = {use.leaf for _, use in layer.feeds}
     for product in follower.products:
-        path, own = paths[product.leaf], follower.of(product.value)
-        is_read = any(
-            _contains(follower.of(other.data), own[own != NONE]) for other in follower.products if other.data != NONE
-        )
-        below = follower.graph.below([product.value])
-        ends = [follower.ends[value] for value in sorted(below) if value in follower.ends]
-        if product.data != NONE and not is_read and ends and path not in known:
-            notes[path] = f"no hidden layer: {ends[0]} mixes its units, or is not followed"
-    return notes
+        makes, reads = _makes(follower, product, layer.units), False
+        if product.data != NONE:
+            reads = _contains(follower.of(product.data), layer.units)
+        if product.leaf in of_layer and (makes != (product.leaf in fed) or not (makes or reads)):
+            return product.leaf
+    for use in follower.beside:
+        if use.leaf in fed and use.feeds is not None and not _makes(follower, use, layer.units):
+            return use.leaf
+    return None
 
 
 def _groups(follower: Follower) -> list[Group]:
@@ -114,42 +153,61 @@ def _layer(
     known = [each for each in found if isinstance(each, Stage)]
     if reasons:
         return f"no hidden layer: {reasons[0]}"
-    values = {stage.value for stage in known}
-    if len(values) > 1:
-        return "no hidden layer: read behind several activations, as of a skip connection"
+    if len({stage.value for stage in known}) > 1:
+        first = min(known, key=lambda stage: follower.graph.position[stage.value])
+        if not all(stages.is_carried(reader.data, first.value, group.units) for reader in group.readers):
+            return _SKIPPED
+        known = [first._replace(seen=(first.value,))]
     if _contains(of_outputs, group.units):
         return "no hidden layer: its units are outputs"
     stage = known[0]
     feature = _feature(stage, known, named)
     placed = _placed(follower, feature, group.units)
     if isinstance(placed, str):
-        return placed
-    axis, units, outputs = placed
-    readers: dict[Slot, Product] = {}
+        return f"{placed}; {DECLARE}"
+    axis, units, outputs, together = placed
+    readers = _readers(follower, group, units, paths)
+    feeds = _feeds(follower, units, paths)
+    if isinstance(readers, str) or isinstance(feeds, str):
+        return readers if isinstance(readers, str) else str(feeds)
+    if together > 1:
+        feeds = tuple((slot._replace(repeats=slot.repeats // together), use) for slot, use in feeds)
+        readers = tuple((slot._replace(repeats=slot.repeats // together), use) for slot, use in readers)
+    return Layer(stage, feature, axis, units, outputs, together, feeds, readers)
+
+
+def _readers(
+    follower: Follower, group: Group, units: Labels, paths: Sequence[str]
+) -> tuple[tuple[Slot, Product], ...] | str:
+    found: dict[Slot, Product] = {}
     for reader in group.readers:
         if not reader.is_whole:
             return _STACKED.format(paths[reader.leaf])
         slot = _slot(follower, reader.reads, units, paths[reader.leaf])
-        if slot is None:
-            return f"not followed: which entries of {paths[reader.leaf]} read its units is not along one axis"
-        readers.setdefault(slot, reader)
-    feeds: list[tuple[Slot, Product | Beside]] = []
-    seen = set()
+        if isinstance(slot, str):
+            return slot
+        found.setdefault(slot, reader)
+    return tuple(found.items())
+
+
+def _feeds(follower: Follower, units: Labels, paths: Sequence[str]) -> tuple[tuple[Slot, Product | Beside], ...] | str:
+    found: dict[Slot, Product | Beside] = {}
     makers: list[Product | Beside] = [*follower.products, *follower.beside]
     for maker in makers:
-        if isinstance(maker, Product) and maker.feeds is None and _contains(follower.of(maker.value), units):
-            return f"not followed: the outputs of {paths[maker.leaf]} lie along several axes {maker.outputs}"
-        if maker.feeds is None or not _makes(follower, maker, units):
+        path = paths[maker.leaf]
+        if maker.feeds is None:
+            if isinstance(maker, Product) and maker.outputs and _contains(follower.of(maker.value), units):
+                return _SEVERAL.format(path)
+            continue
+        if not _makes(follower, maker, units):
             continue
         if isinstance(maker, Product) and not maker.is_whole:
-            return _STACKED.format(paths[maker.leaf])
-        slot = _slot(follower, maker.feeds, units, paths[maker.leaf])
-        if slot is None:
-            return f"not followed: {paths[maker.leaf]} makes a part of its units"
-        if slot not in seen:
-            feeds.append((slot, maker))
-            seen.add(slot)
-    return Layer(stage, feature, axis, units, outputs, tuple(feeds), tuple(readers.items()))
+            return _STACKED.format(path)
+        slot = _slot(follower, maker.feeds, units, path)
+        if isinstance(slot, str):
+            return slot
+        found.setdefault(slot, maker)
+    return tuple(found.items())
 
 
 def _feature(stage: Stage, known: Iterable[Stage], named: Mapping[int, str]) -> int:
@@ -160,7 +218,8 @@ def _feature(stage: Stage, known: Iterable[Stage], named: Mapping[int, str]) -> 
     return stage.value
 
 
-def _placed(follower: Follower, feature: int, units: Labels) -> tuple[int, Labels, int] | str:
+def _placed(follower: Follower, feature: int, units: Labels) -> tuple[int, Labels, int, int] | str:
+    """The axis of a feature that units index, the units in that order, their outputs, and how many are sorted."""
     labels = follower.of(feature)
     own = labels[labels != NONE]
     axes = [axis for axis, size in enumerate(labels.shape) if size > 1]
@@ -173,27 +232,30 @@ def _placed(follower: Follower, feature: int, units: Labels) -> tuple[int, Label
         return f"not followed: beside others in an activation of shape {shape}"
     line = labels.reshape(-1)
     ordered = np.array(list(dict.fromkeys(line.tolist())))
-    if len(line) % len(ordered) or (line != np.tile(ordered, len(line) // len(ordered))).any():
+    number = len(line) // len(ordered)
+    is_sorted = bool(follower.sorted & follower.graph.above([feature]))
+    is_repeated = is_sorted and number > 1 and np.array_equal(line, np.repeat(ordered, number))
+    if not is_repeated and not np.array_equal(line, np.tile(ordered, number)):
         return "not followed: its outputs are not in the order of its units"
     axis = -1 if axes[0] == len(shape) - 1 else axes[0]
-    return axis, ordered, len(line) // len(ordered)
+    return (axis, ordered, 1, number) if is_repeated else (axis, ordered, number, 1)
 
 
-def _slot(follower: Follower, line: Line | None, units: Labels, path: str) -> Slot | None:
-    """How units lie along an axis of a parameter; None if not in tiles."""
+def _slot(follower: Follower, line: Line | None, units: Labels, path: str) -> Slot | str:
+    """How units lie along an axis of a parameter; or why that is no slot."""
     if line is None:
-        return None
+        return _SEVERAL.format(path)
     found = follower.units.find(line.units)
     if not np.isin(found, units).all() or len(found) % len(units):
-        return None
+        return _PARTLY.format(path, line.axis)
     order = {int(unit): place for place, unit in enumerate(units)}
     places = np.array([order[int(unit)] for unit in found])
     repeats = int(np.argmax(places != places[0])) if len(units) > 1 else 1
-    if repeats == 0 or len(found) % (repeats * len(units)):
-        return None
-    tiles = len(found) // (repeats * len(units))
-    if (places != np.tile(np.repeat(np.arange(len(units)), repeats), tiles)).any():
-        return None
+    tiles = len(found) // max(repeats * len(units), 1)
+    if len(found) != tiles * repeats * len(units) or (
+        (np.tile(np.repeat(np.arange(len(units)), repeats), tiles) != places).any()
+    ):
+        return f"not followed: units are not in one order along axis {line.axis} of {path}"
     return Slot(path, line.axis, tiles, repeats)
 
 

@@ -30,14 +30,14 @@ def overridden(found: Wiring, stated: Wiring | None, features: Collection[str]) 
             raise unknown_name("parameter", path, found.roles, do="See pliant.types.leaf_path.")
     own = {layer.name: layer for layer in stated.layers}
     kept = tuple(own.pop(layer.name, layer) for layer in found.layers)
-    return Wiring(
-        (*kept, *own.values()),
-        {**found.roles, **stated.roles},
-        {**found.heads, **stated.heads},
-        found.indirect | stated.indirect,
-        {**found.output_axes, **stated.output_axes},
-        found.frozen | stated.frozen,
-        {**found.biases, **stated.biases},
+    return found._replace(
+        layers=(*kept, *own.values()),
+        roles={**found.roles, **stated.roles},
+        heads={**found.heads, **stated.heads},
+        indirect=found.indirect | stated.indirect,
+        output_axes={**found.output_axes, **stated.output_axes},
+        frozen=found.frozen | stated.frozen,
+        biases={**found.biases, **stated.biases},
     )
 
 

@@ -64,6 +64,28 @@ class Stages:
             (value,) = sources
             seen.append(value)
 
+    def is_carried(self, value: int, start: int, units: Labels) -> bool:
+        """Whether a value is a linear function of another, or is multiplied by such a one, as by a gate.
+
+        Args:
+          value: what some products read.
+          start: an activation of the units.
+          units: in question.
+        """
+        node = self.graph.producer.get(value)
+        if value == start or node is None or value in self.made:
+            return value == start
+        live = self._live(node, units)
+        if node.name == "mul":
+            return any(self.is_carried(each, start, units) for each in live)
+        is_sum = node.name in _LINEAR or len(live) == 1
+        return (
+            bool(live)
+            and is_sum
+            and self._is_linear(node, units)
+            and all(self.is_carried(each, start, units) for each in live)
+        )
+
     def _region(self, node: Node, live: list[int], units: Labels) -> tuple[list[Node], list[int]]:
         """The operations back to where there is one path only, if there is such a place."""
         region, waiting = [node], dict.fromkeys(live)
@@ -118,6 +140,8 @@ class Stages:
 
     def _is_linear(self, node: Node, units: Labels) -> bool:
         live = self._live(node, units)
+        if self.follower.sorted & set(node.outputs):
+            return False
         if node.name in ("mul", "select_n", "div"):
             return len(live) == 1 and node.inputs.count(live[0]) == 1 and (node.name == "mul" or _is_scaled(node, live))
         if node.name in _LINEAR or node.name not in POINTWISE | _LARGEST:
@@ -127,7 +151,8 @@ class Stages:
     def _is_activation(self, region: list[Node], units: Labels) -> bool:
         nonlinear = [node for node in region if not self._is_linear(node, units)]
         moves = any(node.name in _WINDOWED for node in region)
-        return any(node.name not in _LARGEST for node in nonlinear) or (bool(nonlinear) and not moves)
+        is_sorted = any(self.follower.sorted & set(node.outputs) for node in nonlinear)
+        return is_sorted or any(node.name not in _LARGEST for node in nonlinear) or (bool(nonlinear) and not moves)
 
 
 def _is_scaled(node: Node, live: list[int]) -> bool:

@@ -65,7 +65,7 @@ def verified(
         reasons = []
         for _ in range(_SUBSETS):
             values = [_random(random, leaf, path, wiring) for path, leaf in zip(paths, leaves, strict=True)]
-            reasons.append(_wrong(functools.partial(run, values), silent, layer, _half(random, layer.width)))
+            reasons.append(_wrong(functools.partial(run, values), silent, layer, _half(random, layer)))
         wrong = [reason for reason in reasons if reason and (reason != _UNHEARD or set(reasons) == {_UNHEARD})]
         if wrong:
             found[layer.name] = wrong[0]
@@ -79,11 +79,13 @@ def _wrong(run: Callable[[Trial], Any], silent: Trial, layer: HiddenLayer, half:
         return run(silent._replace(**{field: getattr(silent, field) | {name: by} for field, by in changes.items()}))
 
     before, features = trial()
+    if not all(np.isfinite(each).any() for each in (*before, features[name])):
+        return "its features or the output are not finite, whatever the parameters are, so it cannot be checked"
     if _equal(before, trial(added=own)[0]):
         return _UNHEARD  # as of an expert that the router does not choose
     cut = trial(cut=own)[0]
     if not _equal(cut, trial(cut=own, added=own)[0]):
-        return "the output depends on its units although all that reads them is 0"
+        return "the output depends on its units although all that reads them is 0, as behind a norm that mixes units"
     if not half.all() and _equal(cut, trial(cut=own, added=1 - own)[0]):
         return "what reads some of its units reads others as well"
     if not layer.feeds:
@@ -103,9 +105,11 @@ def _wrong(run: Callable[[Trial], Any], silent: Trial, layer: HiddenLayer, half:
     return "what feeds some of its units changes others as well"
 
 
-def _half(random: np.random.Generator, width: int) -> np.ndarray:
-    chosen = np.zeros(width, bool)
-    chosen[random.permutation(width)[: max(width // 2, 1)]] = True
+def _half(random: np.random.Generator, layer: HiddenLayer) -> np.ndarray:
+    """Some of a layer's units; neighbours that may be sorted together stay together."""
+    chosen = np.zeros(layer.width, bool)
+    order = random.permutation(layer.width) if layer.elementwise else np.arange(layer.width // 4 * 4)
+    chosen[order[: max(layer.width // 2, 1)] if layer.elementwise else order[: len(order) // 2]] = True
     return chosen
 
 

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from pliant.inference._activation import recognised, stated
 from pliant.inference._assemble import Named, assembled, find_heads, find_roles, module_name, unique
 from pliant.inference._follow import Follower, Product
 from pliant.inference._forward import Captured, forward_of
-from pliant.inference._layers import Layer, find_layers
+from pliant.inference._layers import Layer, find_layers, why_unread
 from pliant.inference._network import Network, few, network_of
 from pliant.inference._override import overridden, require_true
 from pliant.inference._program import NumberedGraph, Program
@@ -33,9 +33,10 @@ class Inferred(NamedTuple):
     wiring: Wiring
     forward: Callable[[PyTree, Any], tuple[PyTree, dict[str, Array]]]
     """`forward(params, x) -> (output, features)`: pure and differentiable, for any batch that `apply` takes. The
-    features are those of all hidden layers, of what heads read, and what `apply` returns."""
+    features are those of all hidden layers, of what heads read, and what `apply` returns. `jax.checkpoint` stays, and
+    so do loops without features."""
     notes: Mapping[str, str]
-    """By parameter or layer: what is no hidden layer or could not be followed, and why."""
+    """By parameter, layer or output: what is no hidden layer or could not be followed, why, and what to do."""
 
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=120)
@@ -50,9 +51,10 @@ def infer_wiring(apply: Callable[[Any, Any], Any], params: PyTree, x: Any, wirin
 
     A hidden layer is what an activation makes of products with parameters, if every product that reads it reads it
     behind that activation. Units are followed through bias, norm, dropout, reshape, transpose, pooling, padding and
-    concatenation to the products that read them. What a skip connection carries on is no hidden layer. Every layer is
-    checked by perturbation: with all that reads a unit at 0, nothing that is added to the unit changes the output. A
-    layer that fails is left out, and the notes say so.
+    concatenation to the products that read them. What a skip connection carries on is no hidden layer, and neither are
+    units whose parameters are used again elsewhere, as in a recurrence or with tied weights. Every layer is checked by
+    perturbation: with all that reads a unit at 0, nothing that is added to the unit changes the output. A layer that
+    fails is left out. The notes name every kernel whose units are no hidden layer's, why, and what to do about it.
 
     Args:
       apply: `apply(params, x) -> output`, or `-> (output, features)`: features that are returned give layers their
@@ -61,7 +63,8 @@ def infer_wiring(apply: Callable[[Any, Any], Any], params: PyTree, x: Any, wirin
         are drawn from initialisers that are estimated from these numbers: give those of the start of training.
       x: examples, (batch, …), or a pytree of such arrays; two are enough.
       wiring: what you know better. Its layers replace those of the same name, or are added; its roles, heads, output
-        axes, biases and frozen parameters replace what was found.
+        axes and biases replace what was found. Running statistics that are among the parameters, other than Flax's,
+        are its frozen parameters.
 
     Returns:
       `Inferred`: the wiring, `forward`, and notes. Print it to see a table.
@@ -100,40 +103,75 @@ def infer_wiring(apply: Callable[[Any, Any], Any], params: PyTree, x: Any, wirin
 
 def _infer(apply: Callable[[Any, Any], Any], params: PyTree, x: Any, wiring: Wiring | None) -> Inferred:
     network = network_of(apply, params)
-    leaves = network.leaves(params)
     if not network.trained.paths:
         raise UserError(got="params without floating-point arrays", wanted="parameters", do="Pass the parameters.")
-    small = _small(network, leaves, x)
-    program = _traced(network, leaves, small)
-    graph = NumberedGraph(program)
-    number = len(leaves)
-    follower = Follower(graph, graph.inputs[:number], graph.inputs[number:])
-    parts = jax.tree.unflatten(jax.tree.structure(program.returned), graph.outputs)
-    outputs, named = parts.outputs, _origins(graph, parts.features)
-    stages = Stages(follower)
-    layers, notes = find_layers(follower, stages, named, list(outputs.values()), network.paths)
-    layers = [layer for layer in layers if layer.feature in graph.places or layer.feature in named]
-    frozen = _frozen(network, leaves, small)
-    roles = find_roles(follower, network.paths, network.trained.paths)
-    arguments = [*leaves, *jax.tree.leaves(small)]
-    chosen = _named(layers, named, network, program, graph, arguments, stages, outputs)
-    heads, more = find_heads(follower, outputs, chosen, named, roles, network.paths)
-    values = dict(zip(network.paths, leaves, strict=True))
-    found = assembled(chosen, roles, heads, values, frozen, network.every_path)
-    features = {each.name: each.layer.feature for each in chosen} | more
-    known = {name: value for value, name in reversed(named.items()) if value in graph.variables} | features
-    found = overridden(found, wiring, known)
-    variables = {layer.name: graph.variables[known[layer.name]] for layer in found.layers}
-    wrong = verified(program, variables, found, network.paths, leaves, jax.tree.leaves(small))
+    traced = _traced(network, x)
+    found = _found(network, traced, wiring.frozen if wiring else frozenset())
+    graph, features = traced.graph, found.features
+    known = {name: value for value, name in reversed(traced.named.items()) if value in graph.variables} | features
+    whole = overridden(found.wiring, wiring, known)
+    variables = {layer.name: graph.variables[known[layer.name]] for layer in whole.layers}
+    wrong = verified(traced.program, variables, whole, network.paths, traced.leaves, jax.tree.leaves(traced.x))
     require_true(wiring, wrong)
-    found = found._replace(layers=tuple(layer for layer in found.layers if layer.name not in wrong))
-    notes |= roles.notes | {name: f"left out: {reason}" for name, reason in wrong.items()}
-    places = {name: graph.places[value] for name, value in features.items() if value in graph.places}
-    operations = tuple(each.primitive.name for each in program.significant)
-    return Inferred(found, forward_of(network, Captured(operations, places)), notes)
+    whole = whole._replace(layers=tuple(layer for layer in whole.layers if layer.name not in wrong))
+    notes = dict(found.notes) | {name: f"left out: {reason}" for name, reason in wrong.items()}
+    fed = {feed.slot.path for layer in (*found.wiring.layers, *whole.layers) for feed in layer.feeds}
+    for leaf, path in enumerate(network.paths):
+        if whole.roles[path] == "matrix" and path not in fed and path not in notes:
+            notes[path] = why_unread(traced.follower, leaf)
+    results = {name: graph.results[value] for name, value in features.items() if value in graph.results}
+    return Inferred(whole, forward_of(network, Captured(traced.program.names, results)), notes)
 
 
-def _traced(network: Network, leaves: Any, x: Any) -> Program:
+class _Traced(NamedTuple):
+    """A network's program on a few examples, and what is known of its values."""
+
+    leaves: list[Array]
+    x: Any
+    program: Program
+    graph: NumberedGraph
+    follower: Follower
+    outputs: Mapping[str, int]
+    """The arrays that heads make."""
+    named: dict[int, str]
+    """The features that the network returns, by value."""
+
+
+class _Found(NamedTuple):
+    """What is found before the user's statements and the check by perturbation."""
+
+    wiring: Wiring
+    features: dict[str, int]
+    """The values of the features of layers, and of what heads read."""
+    notes: Mapping[str, str]
+
+
+def _traced(network: Network, x: Any) -> _Traced:
+    leaves = network.leaves(network.params)
+    small = _small(network, leaves, x)
+    program = _program(network, leaves, small)
+    graph = NumberedGraph(program)
+    follower = Follower(graph, graph.inputs[: len(leaves)], graph.inputs[len(leaves) :])
+    parts = jax.tree.unflatten(jax.tree.structure(program.returned), graph.outputs)
+    return _Traced(leaves, small, program, graph, follower, parts.outputs, _origins(graph, parts.features))
+
+
+def _found(network: Network, traced: _Traced, stated: Collection[str]) -> _Found:
+    follower, graph, paths = traced.follower, traced.graph, network.paths
+    stages = Stages(follower)
+    layers, notes = find_layers(follower, stages, traced.named, list(traced.outputs.values()), paths)
+    layers = [layer for layer in layers if layer.feature in graph.results or layer.feature in traced.named]
+    frozen = _frozen(network, traced.leaves, traced.x, stated)
+    roles = find_roles(follower, layers, paths, frozen)
+    chosen = _named(layers, network, traced, stages, roles.roles)
+    heads, more = find_heads(follower, traced.outputs, chosen, traced.named, roles, paths)
+    values = dict(zip(paths, traced.leaves, strict=True))
+    found = assembled(chosen, roles, heads, values, frozen, network.every_path)
+    of_layers = {path: note for path, note in notes.items() if roles.roles[path] != "head"}
+    return _Found(found, {each.name: each.layer.feature for each in chosen} | more, of_layers | roles.notes)
+
+
+def _program(network: Network, leaves: Any, x: Any) -> Program:
     try:
         return Program(network.listed(network.params), leaves, x)
     except UserError:
@@ -165,52 +203,47 @@ def _origins(graph: NumberedGraph, features: Mapping[str, int]) -> dict[int, str
     return found
 
 
-def _frozen(network: Network, leaves: Any, x: Any) -> list[str]:
+def _frozen(network: Network, leaves: Any, x: Any, stated: Collection[str]) -> list[str]:
     def outputs(leaves: Any, x: Any) -> Any:
         return list(network.listed(network.params)(leaves, x).outputs.values())
 
     numbered = find_frozen(outputs, leaves, x)
-    stopped = {network.paths[int(place)] for place in numbered}
+    stopped = {network.paths[int(place)] for place in numbered} | set(stated)
     return [path for path in network.every_path if path not in network.trained.paths or path in stopped]
 
 
 def _named(
-    layers: list[Layer],
-    named: Mapping[int, str],
-    network: Network,
-    program: Program,
-    graph: NumberedGraph,
-    arguments: Any,
-    stages: Stages,
-    outputs: Mapping[str, int],
+    layers: list[Layer], network: Network, traced: _Traced, stages: Stages, roles: Mapping[str, str]
 ) -> list[Named]:
     """The layers with their names, activations and branches."""
     names = []
     for layer in layers:
-        kernels = [network.paths[maker.leaf] for _, maker in layer.feeds if isinstance(maker, Product)]
-        names.append(named.get(layer.feature) or module_name(kernels or ["layer"]))
+        own = [network.paths[maker.leaf] for _, maker in layer.feeds if isinstance(maker, Product)]
+        others = [path for path, role in roles.items() if role in ("matrix", "head") and path not in own]
+        names.append(traced.named.get(layer.feature) or module_name(own or ["layer"], others))
     found = []
     for name, layer in zip(unique(names), layers, strict=True):
-        activation, traits = _activation(layer, program, graph, arguments, stages)
-        readers = [output for output, value in outputs.items() if layer.feature in graph.above([value])]
-        branch = readers[0] if len(readers) == 1 < len(outputs) else ""
+        activation, traits = _activation(layer, traced, stages)
+        readers = [output for output, value in traced.outputs.items() if layer.feature in traced.graph.above([value])]
+        branch = readers[0] if len(readers) == 1 < len(traced.outputs) else ""
         found.append(Named(layer, name, activation, stated(activation, traits), branch))
     return found
 
 
-def _activation(
-    layer: Layer, program: Program, graph: NumberedGraph, arguments: Any, stages: Stages
-) -> tuple[str, Traits]:
-    stage = layer.stage
+def _activation(layer: Layer, traced: _Traced, stages: Stages) -> tuple[str, Traits]:
+    stage, graph = layer.stage, traced.graph
+    if any(traced.follower.sorted & set(node.outputs) for node in stage.nodes):
+        return ("maxmin" if layer.together == 2 else "custom"), Traits(layer.outputs)
     sizes = [math.prod(graph.shape(each)) for each in (stage.sources[0], stage.value)]
     if len(stage.sources) == 1 and sizes[1] in (sizes[0], sizes[0] * layer.outputs):
         source, result = (graph.variables.get(each) for each in (stage.sources[0], stage.value))
         if source is None or result is None:
             return "custom", Traits(layer.outputs)
-        return recognised(program, source, result, arguments, layer.outputs)
+        arguments = [*traced.leaves, *jax.tree.leaves(traced.x)]
+        return recognised(traced.program, source, result, arguments, layer.outputs)
     for value in stage.nodes[-1].inputs:
         inner = stages.before(value, layer.units)
         if not isinstance(inner, str) and len(inner.sources) == 1 and inner.value != stage.value:
-            name, traits = _activation(layer._replace(stage=inner), program, graph, arguments, stages)
+            name, traits = _activation(layer._replace(stage=inner), traced, stages)
             return name, traits._replace(bounds=None, is_kinked=False)
     return "gated", Traits(layer.outputs)

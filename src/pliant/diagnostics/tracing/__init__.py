@@ -1,7 +1,7 @@
 """Reads a network's traced program: its layers, where parameters are used, and the paths between features."""
 
 from pliant.diagnostics.tracing._axes import regrouped
-from pliant.diagnostics.tracing._graph import OPEN, Graph, Node, called
+from pliant.diagnostics.tracing._graph import OPEN, REMAT, Graph, Node, called
 from pliant.diagnostics.tracing._infer import Form, as_returned, find_frozen, infer
 from pliant.diagnostics.tracing._parameter_uses import (
     Derivatives,
@@ -22,6 +22,7 @@ from pliant.diagnostics.tracing._perturbation import evaluate, perturbable, run_
 
 __all__ = [
     "OPEN",
+    "REMAT",
     "Derivatives",
     "Form",
     "Function",

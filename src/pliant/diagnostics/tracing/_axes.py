@@ -88,7 +88,7 @@ class _Follower:
                     axes = self._through(facts, node, operand, value, origins)
                     if axes is not None:
                         facts[value] = axes
-            if node.name == "stack" and not any(each in self.data for each in node.inputs[1:]):
+            if node.name == "stack_of" and not any(each in self.data for each in node.inputs[1:]):
                 self.found.layers[node.outputs[0]] = self.found.layers.get(node.outputs[0], frozenset()) | {0}
 
     def _through(
@@ -230,8 +230,9 @@ def origins_of(graph: Graph, node: Node, operand: int, value: int) -> tuple[Axes
         return tuple(same[to[axis]] if axis in to else frozenset() for axis in range(len(new)))
     if node.name == "slice_of":
         return same[1:] if len(new) < len(old) else same
-    if node.name == "stack":
-        return (frozenset(), *same) if len(new) > len(old) else None
+    if node.name in ("stack", "stack_of"):
+        at = params.get("axis", 0)
+        return (*same[:at], frozenset(), *same[at:]) if len(new) > len(old) else None
     if node.name.startswith(_REDUCTIONS) and "axes" in params:
         return tuple(each for axis, each in enumerate(same) if axis not in params["axes"])
     if node.name == "gather" and operand == node.inputs[0]:

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
-OPEN = ("jit", "pjit", "closed_call", "core_call", "remat2", "remat", "checkpoint")
+REMAT = ("remat2", "remat", "checkpoint")
+"""`jax.checkpoint`, by the versions of JAX."""
+OPEN = ("jit", "pjit", "closed_call", "core_call", *REMAT)
 """Calls that can be written out without changing a derivative."""
 _BODY = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _COPIES = ("reshape", "transpose", "squeeze", "expand_dims", "copy", "copy_p", "optimization_barrier", "stop_gradient")
@@ -17,8 +19,8 @@ class Node(NamedTuple):
     """One equation. Values are numbered; constants are values that no node computes."""
 
     name: str
-    """Of the primitive; "loop" is what an iteration starts from, "loop_end" what a loop leaves, "slice_of" and "stack"
-    what an iteration reads of an array and adds to one, "merge" what one of several branches computes."""
+    """Of the primitive; "loop" is what an iteration starts from, "loop_end" what a loop leaves, "slice_of" what an
+    iteration reads of an array, "stack_of" what it adds to one, "merge" what one of several branches computes."""
     params: Mapping[str, Any]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -104,7 +106,7 @@ class Graph:
         return node is not None and (node.scope == 0 or all(each.scope != node.scope for each in self.readers[value]))
 
     def _is_copy(self, node: Node) -> bool:
-        return node.name == "stack" or is_copy(
+        return node.name == "stack_of" or is_copy(
             node.name, [self.avals[value] for value in node.inputs], [self.avals[node.outputs[0]]]
         )
 
@@ -188,7 +190,7 @@ class Graph:
         first = inputs[num_consts : num_consts + num_carry]
         found, ends = self._loop(first, body, may_skip=params["length"] == 0)
         stacked = [
-            self._node("stack", [value, *arrays], [aval], {})[0]
+            self._node("stack_of", [value, *arrays], [aval], {})[0]
             for value, aval in zip(found[num_carry:], avals[num_carry:], strict=True)
         ]
         return [*ends, *stacked]
