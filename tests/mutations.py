@@ -147,6 +147,21 @@ MUTATIONS = {
     "dormancy-over-the-largest": Mutation(
         "diagnostics/_dormancy.py", "means / (means.mean() + 1e-9)", "means / (means.max() + 1e-9)"
     ),
+    "scales-of-a-norm-are-lost": Mutation(
+        "inference/_follow.py",
+        "if node.name in _SCALES and (units == NONE).all():",
+        "if node.name in _SCALES and units is None:",
+        "tests/inference/test_frameworks.py",
+    ),
+    "units-that-are-used-twice-are-layers": Mutation(
+        "inference/_layers.py",
+        "(makes != (product.leaf in fed) or not (makes or reads))",
+        "(makes != (product.leaf in fed) and not (makes or reads))",
+        "tests/inference/test_not_followed.py",
+    ),
+    "checkpoints-are-lost": Mutation(
+        "inference/_program.py", "and tape.wanted is not None", "and tape.wanted is None", "tests/inference"
+    ),
     "tangent-kernel-chunks": Mutation(
         "diagnostics/tracing/_parameter_uses.py",
         "return jax.lax.map(function, examples, batch_size=at_once)",

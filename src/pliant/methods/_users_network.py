@@ -77,7 +77,7 @@ def _inferred(apply: Callable[..., Any], params: Params, statistics: State, x: A
     found = inferred.wiring
     roles = {path: role for path, role in found.roles.items() if _collection(path) == _PARAMS}
     frozen = frozenset(path for path in found.frozen if _collection(path) == _PARAMS)
-    own = Wiring(found.layers, roles, found.heads, found.indirect, found.output_axes, frozen, found.biases)
+    own = found._replace(roles=roles, frozen=frozen)
     return Layers(
         lambda params, statistics, x: inferred.forward(_variables(params, statistics), x),
         renamed(own, _outside),

@@ -349,3 +349,15 @@ def test_a_layer_that_is_computed_again_for_the_features():
     assert [layer.name for layer in found.wiring.layers] == ["first", "second"]
     assert found.wiring.head_reads() == "second"
     assert "nothing reads it" in found.notes["other"]
+
+
+def test_what_jax_stacks_is_no_loop_over_layers():
+    """A primitive of JAX has the name that the graph once gave to what a loop puts together."""
+
+    def function(params, x):
+        hidden = jnp.tanh(x @ params["a"])
+        pair = jnp.stack([hidden, jnp.ones_like(x[:, :3])])
+        return pair.sum(0) @ params["b"], {"pair": pair}
+
+    found = infer(function, {"a": jnp.ones((4, 3)), "b": jnp.ones((3, 2))}, jnp.ones((5, 4)))
+    assert "pair/0" not in found.forms
