@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from jaxtyping import Array
 
-from pliant.diagnostics.tracing import OPEN, REMAT, Graph, called, run_one
+from pliant.diagnostics.tracing import OPEN, REMAT, Graph, called, run_one, scanned
 
 _LONGEST_LOOP = 64
 """Iterations of a loop over stacked layers that is unrolled."""
@@ -174,9 +174,9 @@ def _checkpointed(equation: JaxprEqn, inner: ClosedJaxpr, inputs: list[Any], tap
 
 
 def _unrolled(params: Any, inputs: list[Any], tape: _Tape) -> list[Any]:
-    body, num_consts, num_carry = params["jaxpr"], params["num_consts"], params["num_carry"]
-    constants, carried = inputs[:num_consts], inputs[num_consts : num_consts + num_carry]
-    arrays: list[Any] = inputs[num_consts + num_carry :]
+    body = params["jaxpr"]
+    constants, carried, arrays = scanned(params, inputs)
+    num_carry = len(carried)
     order = range(params["length"])
     stacked: dict[int, list[Any]] = {}
     for i in reversed(order) if params["reverse"] else order:

@@ -1,7 +1,7 @@
 """Reads a network's traced program: its layers, where parameters are used, and the paths between features."""
 
 from pliant.diagnostics.tracing._axes import regrouped
-from pliant.diagnostics.tracing._graph import OPEN, REMAT, Graph, Node, called
+from pliant.diagnostics.tracing._graph import OPEN, REMAT, Graph, Node, called, scanned
 from pliant.diagnostics.tracing._infer import Form, as_returned, find_frozen, infer
 from pliant.diagnostics.tracing._parameter_uses import (
     Derivatives,
@@ -49,5 +49,6 @@ __all__ = [
     "program_of",
     "regrouped",
     "run_one",
+    "scanned",
     "segment",
 ]

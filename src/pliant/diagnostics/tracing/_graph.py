@@ -28,6 +28,21 @@ class Node(NamedTuple):
     """0, or the number of the outermost loop, branch or function with derivatives of its own that it is part of."""
 
 
+def scanned(params: Mapping[str, Any], inputs: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """What a scan gets: constants, what it carries, and arrays of which each iteration reads a slice.
+
+    Args:
+      params: of the equation; JAX 0.11 names them differently.
+      inputs: of the equation or of its body.
+    """
+    if "ft_in" in params:
+        sizes = [len(tree) for tree in params["ft_in"].unpack()]
+    else:
+        sizes = [params["num_consts"], params["num_carry"]]
+    end = sizes[0] + sizes[1]
+    return list(inputs[: sizes[0]]), list(inputs[sizes[0] : end]), list(inputs[end:])
+
+
 class Graph:
     """The values and nodes of a program, in the order of computation.
 
@@ -179,19 +194,18 @@ class Graph:
         return found, ends
 
     def _scan(self, params: Mapping[str, Any], inputs: list[int], avals: Sequence[Any]) -> list[int]:
-        closed, num_consts, num_carry = params["jaxpr"], params["num_consts"], params["num_carry"]
-        arrays = inputs[num_consts + num_carry :]
-        of_arrays = closed.jaxpr.invars[num_consts + num_carry :]
+        closed = params["jaxpr"]
+        constants, first, arrays = scanned(params, inputs)
+        of_arrays = scanned(params, closed.jaxpr.invars)[2]
 
         def body(carried: list[int]) -> list[int]:
             read = [self._node("slice_of", [array], [v.aval], {}) for array, v in zip(arrays, of_arrays, strict=True)]
-            return self._run(closed.jaxpr, [*inputs[:num_consts], *carried, *(each[0] for each in read)])
+            return self._run(closed.jaxpr, [*constants, *carried, *(each[0] for each in read)])
 
-        first = inputs[num_consts : num_consts + num_carry]
         found, ends = self._loop(first, body, may_skip=params["length"] == 0)
         stacked = [
             self._node("stack_of", [value, *arrays], [aval], {})[0]
-            for value, aval in zip(found[num_carry:], avals[num_carry:], strict=True)
+            for value, aval in zip(found[len(first) :], avals[len(first) :], strict=True)
         ]
         return [*ends, *stacked]
 
