@@ -20,7 +20,7 @@ WIDTHS = (6, 5)
 
 
 def cases(*given):
-    """All cases in the tier `whole`, the last in every tier."""
+    """All cases in the tier `whole`, the last in every tier: each compiles a method in JAX."""
     return [pytest.param(*each, marks=[] if each is given[-1] else [pytest.mark.whole]) for each in given]
 
 
@@ -157,9 +157,10 @@ def silenced():
     return network, params, module
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("name", "options"),
-    cases(
+    [
         ("redo", {"threshold": 0.3, "every": 2}),
         ("redo", {"threshold": 0.05, "every": 2, "relative": False, "max_fraction": 0.4}),
         ("redo", {"threshold": 0.3, "every": 1, "start_after": 1}),
@@ -168,7 +169,7 @@ def silenced():
         ("continual-backprop", {"replacement_rate": 0.3, "maturity": 1, "utility": "zero-contribution"}),
         ("continual-backprop", {"replacement_rate": 0.3, "maturity": 1, "transfer_mean": False}),
         ("regrama", {"threshold": 0.2, "every": 2}),
-    ),
+    ],
 )
 def test_the_same_units_are_reset(name, options):
     network, params, module = silenced()
