@@ -125,6 +125,12 @@ def test_a_network_that_does_not_fit_is_refused():
         pliant.attach("redo", lambda params, x: (x, {"dense_0": x}), PARAMS, X, wiring=NETWORK.wiring)
 
 
+def test_parameters_that_are_no_arrays_are_refused():
+    """As in an Equinox module, which holds its activation."""
+    with pytest.raises(UserError, match=r"got params in which 'activation' is a .*equinox.partition"):
+        pliant.attach("redo", apply, {**PARAMS, "activation": jax.nn.relu}, X)
+
+
 def test_what_a_loop_hands_over_is_checked():
     plastic = attach("redo")
     state = plastic.init(PARAMS, jax.random.key(0))

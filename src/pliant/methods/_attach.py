@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from pliant.errors import UserError, unknown_name
+from pliant.methods._fitting import require_arrays
 from pliant.methods._hyperparameters import as_arrays, defaults, split_static, with_settings
 from pliant.methods._plastic import Plastic, Setup, make_plastic
 from pliant.methods._registry import find
@@ -111,6 +112,8 @@ def attach(
             do="Give task_updates=, and call plastic.switch when a task begins.",
         )
     values, rate = _values(chosen, learning_rate, options)
+    require_arrays("params", params)
+    require_arrays("statistics", statistics)
     layers = find_layers(apply, params, statistics, x, wiring)
     network = as_network(layers, chosen.name, init, params, statistics)
     of_params, of_x, of_statistics = (jax.tree.map(_shape, tree) for tree in (params, x, statistics))

@@ -38,6 +38,26 @@ def require_tree(name: str, tree: Any, like: Any, *, is_batch: bool = False) -> 
             raise UserError(got=f"{where} of shape {shape}", wanted=f"shape {shown}", do=do)
 
 
+def require_arrays(name: str, tree: Any) -> None:
+    """Raises unless all leaves are arrays or numbers, as what a method trains must be.
+
+    Args:
+      name: of the argument, for the message.
+      tree: what was given.
+
+    Example:
+      >>> require_arrays("params", {"w": jnp.ones(2)})
+    """
+    for path, leaf in by_path(tree).items():
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+            raise UserError(
+                got=f"{name} in which {path!r} is a {type(leaf).__name__}",
+                wanted="a pytree of arrays",
+                do="Keep the rest apart: params, rest = equinox.partition(model, equinox.is_array), for example, and "
+                "combine them in apply.",
+            )
+
+
 def require_state(state: Any, kind: type) -> None:
     """Raises unless it is the state of an attached method.
 
