@@ -74,7 +74,7 @@ def moved(
     if name == "optimization_barrier":
         return labels if output == place else blank(len(new))
     if name in _REDUCTIONS:
-        return _reduced(labels, tuple(node.params["axes"]), is_kernel=is_kernel)
+        return _reduced(labels, tuple(map(int, node.params["axes"])), is_kernel=is_kernel)
     if name == "pliant_total":
         return _reduced(labels, (labels.ndim - 2,), is_kernel=is_kernel)
     if name == "dot_general":

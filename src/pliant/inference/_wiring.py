@@ -189,7 +189,7 @@ def _small(network: Network, leaves: Any, x: Any) -> Any:
     x = jax.tree.map(jax.numpy.asarray, x)
     try:
         jax.eval_shape(network.listed(network.params), leaves, few(x, _EXAMPLES))
-    except Exception:
+    except Exception:  # whatever a network made for one size of the batch raises for another
         return x
     return few(x, _EXAMPLES)
 

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 
-CHANNELS_FIRST, STATISTICS = True, False
+CHANNELS_FIRST, STATISTICS, SLOPES = True, False, False
 _KEY = jax.random.key(0)
 _layers, _states = {}, {}
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from tests.inference.frameworks.linen import mean, scaled
 
 __all__ = ["mean", "scaled"]
-CHANNELS_FIRST, STATISTICS = False, False
+CHANNELS_FIRST, STATISTICS, SLOPES = False, False, True
 _is_training = False
 _tables = {}
 

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-CHANNELS_FIRST, STATISTICS = False, True
+CHANNELS_FIRST, STATISTICS, SLOPES = False, True, False
 
 
 def dense(name, width):
@@ -36,7 +36,7 @@ def attention(name):
 
 
 def prelu(name):
-    return nn.PReLU(0.25, name=name)
+    return nn.PReLU(negative_slope_init=0.25, name=name)
 
 
 def embed(name):

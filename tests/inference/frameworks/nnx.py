@@ -4,7 +4,7 @@ from flax import nnx
 from tests.inference.frameworks.linen import max_pool, mean, scaled
 
 __all__ = ["max_pool", "mean", "scaled"]
-CHANNELS_FIRST, STATISTICS = False, True
+CHANNELS_FIRST, STATISTICS, SLOPES = False, True, False
 _RNGS = nnx.Rngs(0)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from tests.inference.frameworks.linen import mean, scaled
 
 __all__ = ["mean", "scaled"]
-CHANNELS_FIRST, STATISTICS = False, True
+CHANNELS_FIRST, STATISTICS, SLOPES = False, True, True
 _random = np.random.default_rng(0)
 _params = {}
 
