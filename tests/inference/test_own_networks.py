@@ -29,7 +29,17 @@ CASES = {
     "resnet18": (resnet18((8, 8, 3), 3, width=4, num_blocks=(2,)), IMAGES),
     "vit": (vit((8, 8, 3), 3, patch_size=4, width=8, num_blocks=1, num_heads=2, mlp_width=12), IMAGES),
     "gated-t5": (
-        t5((6, 4), 10, width=8, num_heads=2, head_width=4, mlp_width=12, gated=True, tie_embeddings=False),
+        t5(
+            (6, 4),
+            10,
+            width=8,
+            num_heads=2,
+            head_width=4,
+            mlp_width=12,
+            gated=True,
+            tie_embeddings=False,
+            activation="gelu",
+        ),
         TEXT,
     ),
     "t5": (t5((6, 4), 10, width=8, num_heads=2, head_width=4, mlp_width=12), TEXT),
