@@ -38,7 +38,8 @@ PYTHON = [
 
 def _commands():
     """The lines of all shell blocks that begin with `pliant`, as words."""
-    lines = [line for document in DOCUMENTS for block in _blocks(document, "sh") for line in block.splitlines()]
+    blocks = [block.replace("\\\n", " ") for document in DOCUMENTS for block in _blocks(document, "sh")]
+    lines = [line for block in blocks for line in block.splitlines()]
     words = {tuple(shlex.split(line, comments=True)[1:]): None for line in lines if line.startswith("pliant ")}
     return [pytest.param(each, id=" ".join(each)[:60], marks=_tier(each)) for each in words]
 

@@ -109,7 +109,7 @@ def test_the_same_objects_continue_a_run_and_edited_ones_are_refused(finished):
 
 
 def test_objects_cannot_be_found_again(finished):
-    message = r"run, whose method mine and stream and network own_network and diagnostic head were objects of"
+    message = r"with objects of a Python program: method mine, stream, network own_network, diagnostic head; wanted"
     with pytest.raises(UserError, match=message):
         diagnose_run(finished[1])
 
