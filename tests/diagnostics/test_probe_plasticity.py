@@ -286,7 +286,7 @@ def test_the_increase_is_over_the_network_as_it_began(key):
     diagnostic = find_diagnostic(names[1])
     assert diagnostic.needs == ("rule", "initial")
     unchanged = measure(names[1], of_network(network, *initial, X, initial=initial)).numbers
-    assert unchanged["probe_loss_increase"] == 0.0
+    np.testing.assert_allclose(unchanged["probe_loss_increase"], 0.0, atol=1e-6)
     of = of_network(network, *later, X, initial=initial)
     found, began = measure(names[1], of), measure(names[0], of_network(network, *initial, X))
     np.testing.assert_allclose(found.numbers["probe_initial_loss"], began.numbers["probe_final_loss"], rtol=1e-2)

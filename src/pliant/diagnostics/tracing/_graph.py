@@ -240,7 +240,7 @@ def graph_of(function: Callable[..., Any], *arguments: Any) -> Graph:
 def called(equation: JaxprEqn) -> ClosedJaxpr | None:
     """The program that an equation runs once on its inputs; None if it does something else."""
     body = next((equation.params[name] for name in _BODY if name in equation.params), None)
-    if isinstance(body, Jaxpr):
+    if isinstance(body, Jaxpr) and not isinstance(body, ClosedJaxpr):  # one class since JAX 0.11
         body = ClosedJaxpr(body, ()) if not body.constvars else None
     if not isinstance(body, ClosedJaxpr) or equation.primitive.name in ("scan", "while", "cond"):
         return None
