@@ -170,7 +170,13 @@ def finished(tmp_path_factory):
     """A folder with a finished run under every name that the documents use."""
     folder = tmp_path_factory.mktemp("documents")
     config = RunConfig(
-        methods=("adam",), seeds=1, tasks=1, epochs=1, widths=(8,), diagnostics=("standard", "ntk"), checkpoints="all"
+        methods=("adam", "l2-init"),
+        seeds=1,
+        tasks=1,
+        epochs=1,
+        widths=(8,),
+        diagnostics=("standard", "ntk"),
+        checkpoints="all",
     )
     supervised.run(config, folder / "runs" / "NAME")
     for name in ("abrupt", "forty", "four", "two"):

@@ -163,6 +163,25 @@ def test_latex(run_folder, capsys):
     assert lines[-1] == r"\end{tabular}"
 
 
+def test_a_baseline_adds_the_comparison(run_folder, capsys):
+    """The seeds of a_b are each 0.01 above those of adam, 0.3, 0.4 and 0.5; 5 of 9 pairs of seeds are, too."""
+    table = _shown(capsys, run_folder, "--baseline", "adam")
+    assert "Each method minus adam, paired by seed: train accuracy" in table
+    assert "+0.010 [+0.010, +0.010]" in table
+    assert "0.67 [0.11, 1.00]" in table
+    text = _shown(capsys, run_folder, "--baseline", "adam", "--format", "latex")
+    assert r"a\_b & 3 & +0.010 [+0.010, +0.010] & 0.67 [0.11, 1.00] \\" in text
+    assert r"\begin{tabular}{lrrr}" in text
+    csv = pd.read_csv(io.StringIO(_shown(capsys, run_folder, "--baseline", "adam", "--format", "csv")))
+    assert csv.set_index("method").loc["a_b", ["num_shared_seeds", "difference"]].tolist() == pytest.approx([3, 0.01])
+    assert csv.set_index("method").loc[["adam"], "difference"].isna().all()
+
+
+def test_a_baseline_must_be_in_the_run(run_folder, capsys):
+    assert cli.main(["show", run_folder, "--baseline", "adamo"]) == cli.USER_ERROR
+    assert "got the baseline 'adamo'; wanted one of a_b, adam. Did you mean 'adam'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -170,7 +189,8 @@ def test_latex(run_folder, capsys):
         ("show adamoo", "Did you mean 'adamo' or"),
         ("show kumar/permuted-mnits", "Did you mean 'kumar/permuted-mnist'"),
         ("show runs/absent", "See `pliant list methods` and its like."),
-        ("show redo --format csv", "got --format csv for the method 'redo'; wanted a run folder"),
+        ("show redo --format csv", "got --format csv for the method 'redo'; wanted a run folder, which has a table"),
+        ("show redo --baseline adam", "got --baseline adam for the method 'redo'; wanted a run folder"),
         ("show no.py:mine", "wanted an existing Python file"),
     ],
 )

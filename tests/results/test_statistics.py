@@ -37,6 +37,12 @@ def test_one_seed_has_no_spread():
     assert np.isnan([result.standard_error, result.iqm_low, result.iqm_high]).all()
 
 
+def test_two_seeds_have_no_interval():
+    result = spread(np.array([[0.2], [0.4]]))
+    assert result.standard_error == pytest.approx(0.1)
+    assert np.isnan([result.iqm_low, result.iqm_high]).all()
+
+
 def test_identical_scores_give_a_point():
     result = spread(np.full((3, 2), 0.7))
     assert (result.iqm_low, result.iqm_high) == (0.7, 0.7)

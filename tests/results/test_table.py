@@ -111,10 +111,7 @@ def test_agents_in_several_environments_have_a_column_for_each():
     assert "first task" not in printed
     text = summary_text(summary, {}, "episode_return", "ppo", "markdown")
     assert "| method | space invaders | IQM \\[95 %\\] | freeway | IQM \\[95 %\\] | dead phases |" in text
-    assert (
-        "| ppo | 105.500 ± 0.500 | 105.500 \\[105.000, 106.000\\] | 5.500 ± 0.500 | 5.500 \\[5.000, 6.000\\] | 1 of 8 |"
-        in text
-    )
+    assert "| ppo | 105.500 ± 0.500 | 105.500 \\[–, –\\] | 5.500 ± 0.500 | 5.500 \\[–, –\\] | 1 of 8 |" in text
 
 
 def test_agents_have_their_steps_per_second():
@@ -136,5 +133,5 @@ def test_a_method_that_has_not_come_to_an_environment_has_a_dash():
     begun = _agents(num_tasks=1).assign(method="begun")
     summary = summarize_run(pd.concat([_agents(), begun]), "episode_return", GAMES)
     row = summary_text(summary, {}, "episode_return", "", "markdown").splitlines()[-1]
-    scores = "101.500 ± 0.500 | 101.500 \\[101.000, 102.000\\] | – | –"
+    scores = "101.500 ± 0.500 | 101.500 \\[–, –\\] | – | –"
     assert row.startswith(f"| begun | {scores} | 0 of 0 |")

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import docstring_parser
 from rich.markup import escape
@@ -28,6 +28,7 @@ from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 from pliant.supervised import RunConfig
 from pliant.types import Method
 
+Format: TypeAlias = Literal["table", "csv", "markdown", "latex"]
 FLAGS = {"num_tasks": "tasks", "micro_steps": "micro_steps", "widths": "widths", "use_bias": "use_bias"}
 """Options of factories that are options of a run."""
 COSTS = {
@@ -44,15 +45,18 @@ class Show:
 
     what: Positional[str]
     """Run folder, or any name that `pliant list` prints."""
-    format: Literal["table", "csv", "markdown", "latex"] = "table"
+    format: Format = "table"
     """Format of a run's table. All but "table" include the interquartile mean with its 95 % interval; csv has all
     digits."""
+    baseline: str | None = None
+    """Method of the run with which its others are compared: differences of paired seeds and the probability of being
+    better, each with its 95 % interval."""
 
     def __call__(self) -> None:
         """Prints the table or the explanation."""
         found = [(kind, explain) for kind, (has, explain) in _KINDS.items() if has(self.what)]
         if not found and os.path.exists(os.path.expanduser(self.what)):
-            print_run(RunFolder(self.what), self.format)
+            print_run(RunFolder(self.what), self.format, self.baseline)
             return
         if not found:
             near = difflib.get_close_matches(self.what, [*PRESETS, *(name for kind in WHEN.values() for name in kind)])
@@ -62,24 +66,40 @@ class Show:
                 wanted="a run folder, or a name that `pliant list` prints",
                 do=hint + "See `pliant list methods` and its like.",
             )
-        if self.format != "table":
-            raise UserError(
-                got=f"--format {self.format} for the {found[0][0]} {self.what!r}",
-                wanted="a run folder, whose table has formats",
-                do="Leave --format out.",
-            )
+        of_run = {"--format": self.format if self.format != "table" else None, "--baseline": self.baseline}
+        for option, value in of_run.items():
+            if value is not None:
+                raise UserError(
+                    got=f"{option} {value} for the {found[0][0]} {self.what!r}",
+                    wanted="a run folder, which has a table",
+                    do=f"Leave {option} out.",
+                )
         for place, (kind, explain) in enumerate(found):  # a method and a diagnostic may share a name
             print_line(("\n" if place else "") + f"{kind} {self.what}")
             explain(self.what)
 
 
-def print_run(folder: RunFolder, format: Literal["table", "csv", "markdown", "latex"] = "table") -> None:
-    """Prints the table of a run."""
-    summary = results.summarize_run(finished(folder), folder.headline, folder.environments)
+def print_run(folder: RunFolder, format: Format = "table", baseline: str | None = None) -> None:
+    """Prints the table of a run; with a baseline also the comparison, in csv as further columns."""
+    metrics = finished(folder)
+    summary = results.summarize_run(metrics, folder.headline, folder.environments)
+    comparison = None
+    if baseline is not None:
+        comparison = results.compare(metrics, folder.headline, baseline, folder.environments)
     if format == "table":
         print_table(results.summary_table(summary, folder.seconds, folder.headline, folder.title))
     else:
+        if format == "csv" and comparison is not None:
+            shared = comparison.rename(columns={"num_seeds": "num_shared_seeds"})
+            summary = summary.merge(shared, on="method", how="left")
         print_line(results.summary_text(summary, folder.seconds, folder.headline, folder.title, format).rstrip("\n"))
+    if comparison is not None and baseline is not None and format != "csv":
+        cells = results.comparison_cells(comparison, baseline)
+        title = f"Each method minus {baseline}, paired by seed: {folder.headline.replace('_', ' ')}"
+        if format == "table":
+            print_table(results.terminal_table(title, cells))
+        else:
+            print_line("\n" + results.text_table(title, cells, format).rstrip("\n"))
 
 
 def _is_method(name: str) -> bool:

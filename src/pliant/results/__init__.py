@@ -1,5 +1,15 @@
 """Results are data: run folders, statistics, tables and figures."""
 
+from pliant.results._comparison import (
+    Estimate,
+    Profile,
+    compare,
+    lower_is_better,
+    paired_difference,
+    performance_profile,
+    probability_of_improvement,
+)
+from pliant.results._comparison_table import comparison_cells
 from pliant.results._environment import environment
 from pliant.results._figures import headline_figure, save_figure
 from pliant.results._fingerprints import fingerprint, hash_of_arrays
@@ -9,21 +19,28 @@ from pliant.results._metric_parts import COLUMNS
 from pliant.results._pictures import PICTURES, dormant_by_layer, draw_picture, gradient_cosine, probe_curves
 from pliant.results._run_folder import RunFolder, RunRecord
 from pliant.results._spectrum_pictures import hessian_density, ntk_eigenvalues, spectra_over_time
-from pliant.results._statistics import Spread, spread, summarize_run
+from pliant.results._statistics import Spread, bootstrap_interval, spread, summarize_run
 from pliant.results._table import diagnosis_table, summary_table, summary_text
+from pliant.results._text_table import TextFormat, terminal_table, text_table
 from pliant.results._trackers import TRACKERS, MakeTracker, Tracker, tracking
 
 __all__ = [
     "COLUMNS",
     "PICTURES",
     "TRACKERS",
+    "Estimate",
     "MakeTracker",
     "MethodFolder",
+    "Profile",
     "RunFolder",
     "RunRecord",
     "SeedBlock",
     "Spread",
+    "TextFormat",
     "Tracker",
+    "bootstrap_interval",
+    "compare",
+    "comparison_cells",
     "diagnosis_table",
     "dormant_by_layer",
     "draw_picture",
@@ -34,7 +51,11 @@ __all__ = [
     "headline_figure",
     "hessian_density",
     "learning_curves",
+    "lower_is_better",
     "ntk_eigenvalues",
+    "paired_difference",
+    "performance_profile",
+    "probability_of_improvement",
     "probe_curves",
     "save_figure",
     "spectra_over_time",
@@ -42,5 +63,7 @@ __all__ = [
     "summarize_run",
     "summary_table",
     "summary_text",
+    "terminal_table",
+    "text_table",
     "tracking",
 ]

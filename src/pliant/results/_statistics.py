@@ -1,14 +1,17 @@
 """Statistics over seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+FEWEST_SEEDS = 3
+"""An interval is never computed from fewer seeds: the bootstrap of two has three different means."""
+LAST_TASKS = 5
+"""The end of a stream, over which scores are averaged."""
 _RESAMPLES = 2000
-_LAST = 5
 
 
 class Spread(NamedTuple):
@@ -22,7 +25,7 @@ class Spread(NamedTuple):
     iqm: float
     """Interquartile mean over seeds and tasks."""
     iqm_low: float
-    """Lower end of the 95 % bootstrap interval of the IQM; NaN for one seed."""
+    """Lower end of the 95 % bootstrap interval of the IQM; NaN for fewer than three seeds."""
     iqm_high: float
 
 
@@ -31,7 +34,7 @@ def spread(scores: Float[np.ndarray, "seed task"]) -> Spread:
 
     Mean, standard error, minimum and maximum are over the seeds' means. The interquartile mean (IQM) is the mean of the
     middle half of all scores. Its interval is from a stratified bootstrap, which resamples the seeds of every task
-    separately.
+    separately. Fewer than three seeds have no interval.
 
     Args:
       scores: a row for each seed, a column for each task.
@@ -53,7 +56,7 @@ def spread(scores: Float[np.ndarray, "seed task"]) -> Spread:
     """
     by_seed = scores.mean(axis=1)
     num_seeds = len(by_seed)
-    low, high = _iqm_interval(scores) if num_seeds > 1 and np.isfinite(scores).all() else (np.nan, np.nan)
+    low, high = bootstrap_interval(tuple(scores.T), lambda *tasks, axis: _iqm(np.concatenate(tasks, axis=axis), axis))
     return Spread(
         float(by_seed.mean()),
         float(by_seed.std(ddof=1) / np.sqrt(num_seeds)) if num_seeds > 1 else float("nan"),
@@ -106,11 +109,11 @@ def summarize_run(metrics: pd.DataFrame, headline: str, environments: Mapping[in
                 "num_tasks": scores.shape[1],
                 "num_diverged": int(diverged.any(axis=1).sum()),
                 "first_task": scores[:, 0].mean(),
-                **_named(spread(scores[:, -_LAST:])),
+                **_named(spread(scores[:, -LAST_TASKS:])),
                 **_by_environment(tasks, scores, environments),
                 **(_dead_phases(by_metric.get("dead_phase", np.zeros(0))) if has_phases else {}),
                 **({} if steps is None else {"env_steps": int(steps[:, -1].sum())}),
-                **{name: _mean(values[:, -_LAST:]) for name, values in by_metric.items()},
+                **{name: _mean(values[:, -LAST_TASKS:]) for name, values in by_metric.items()},
             }
         )
     return pd.DataFrame(rows)
@@ -147,19 +150,29 @@ def _iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.asarray(scipy.stats.trim_mean(values, 0.25, axis=axis))
 
 
-def _iqm_interval(scores: Float[np.ndarray, "seed task"]) -> tuple[float, float]:
-    if np.ptp(scores) == 0:
-        return float(scores.flat[0]), float(scores.flat[0])
+def bootstrap_interval(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]) -> tuple[float, float]:
+    """The 95 % percentile interval of a statistic, from a bootstrap that resamples each sample separately.
+
+    Args:
+      samples: of independent seeds each, one axis, such as the scores on one task.
+      statistic: `statistic(*samples, axis)`, vectorised.
+
+    Returns:
+      Both ends; NaN if a sample has fewer than `FEWEST_SEEDS` seeds, or a number that is not finite.
+    """
+    if min(map(len, samples)) < FEWEST_SEEDS or not all(np.isfinite(sample).all() for sample in samples):
+        return float("nan"), float("nan")
+    if all(np.ptp(sample) == 0 for sample in samples):  # free of the rounding errors of resampled means
+        only = float(statistic(*samples, axis=-1))
+        return only, only
     import scipy.stats
 
-    def statistic(*tasks: np.ndarray, axis: int) -> np.ndarray:
-        return _iqm(np.concatenate(tasks, axis=axis), axis)
-
     found = scipy.stats.bootstrap(
-        tuple(scores.T),
+        tuple(samples),
         statistic,
         n_resamples=_RESAMPLES,
         method="percentile",
+        vectorized=True,
         rng=np.random.default_rng(0),
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)

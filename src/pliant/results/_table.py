@@ -1,13 +1,14 @@
 """The tables that are printed: the summary of a run, and the results of diagnostics."""
 
 import math
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import pandas as pd
 from rich.markup import escape
 from rich.table import Table
+
+from pliant.results._text_table import terminal_table, text_table
 
 
 def summary_table(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]], headline: str, title: str) -> Table:
@@ -21,13 +22,7 @@ def summary_table(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]],
       headline: the headline metric of the run.
       title: above the table.
     """
-    header, *rows = _cells(summary, seconds, has_interval=False)
-    table = Table(title=escape(_above(summary, headline, title)), title_justify="left")
-    for name in header:
-        table.add_column(name, justify="left" if name == "method" else "right")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    return table
+    return terminal_table(_above(summary, headline, title), _cells(summary, seconds, has_interval=False))
 
 
 def summary_text(
@@ -51,7 +46,7 @@ def summary_text(
 
     Example:
       >>> from pliant.results import summarize_run
-      >>> rows = [("a_b", seed, 1, "train_accuracy", 0.5) for seed in range(2)]
+      >>> rows = [("a_b", seed, 1, "train_accuracy", 0.5) for seed in range(3)]
       >>> metrics = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
       >>> print(summary_text(summarize_run(metrics, "train_accuracy"), {}, "train_accuracy", "one task", "latex"))
       % one task: train accuracy
@@ -66,15 +61,7 @@ def summary_text(
     if format == "csv":
         times = [sum(seconds.get(str(method), [])) for method in summary["method"]]
         return summary.assign(seconds=times).to_csv(index=False, lineterminator="\n")
-    header, *rows = _cells(summary, seconds, has_interval=True)
-    above = _above(summary, headline, title)
-    if format == "markdown":
-        rule = ["---", *["---:"] * (len(header) - 1)]
-        lines = ["| " + " | ".join(map(_for_markdown, row)) + " |" for row in (header, rule, *rows)]
-        return "\n".join([_for_markdown(above), "", *lines, ""])
-    first, *rest = (" & ".join(map(_for_latex, row)) + r" \\" for row in (header, *rows))
-    begin = [f"% {above}", rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\hline", first, r"\hline"]
-    return "\n".join([*begin, *rest, r"\hline", r"\end{tabular}", ""])
+    return text_table(_above(summary, headline, title), _cells(summary, seconds, has_interval=True), format)
 
 
 def _cells(summary: pd.DataFrame, seconds: Mapping[str, Sequence[float]], *, has_interval: bool) -> list[list[str]]:
@@ -126,18 +113,6 @@ def _score(row: Mapping[Hashable, Any], suffix: str) -> list[str]:
     names = ("mean", "standard_error", "iqm", "iqm_low", "iqm_high")
     mean, error, iqm, low, high = (_number(row[f"last_{name}{suffix}"], ".3f") for name in names)
     return [f"{mean} ± {error}", f"{iqm} [{low}, {high}]"]
-
-
-def _for_markdown(text: str) -> str:
-    return re.sub(r"([\\|*_`<\[\]])", r"\\\1", text)
-
-
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_LATEX |= {letter: rf"\{letter}" for letter in "_$%&#{}"} | {"±": r"$\pm$", "≤": r"$\leq$", "–": "--"}
-
-
-def _for_latex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 def diagnosis_table(
