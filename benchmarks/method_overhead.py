@@ -6,7 +6,7 @@
 
 Milliseconds a step and seed of the whole training step (digits with random labels), and the ratio to plain Adam's. The
 job "small" has 256 × 4 units and batches of 32; "published" has 512 × 4, as the paper of AdamO, and batches of 256, as
-the presets after it: what is done to every weight is then spread over eight times as many examples. Timed are 500 and
+our benchmarks of it: what is done to every weight is then spread over eight times as many examples. Timed are 500 and
 128 steps from the start, or `--steps`: work with a longer period is not in it, nor what is done when the task changes.
 Goal: at most 1.25, but for methods that orthogonalise or estimate spectra at every step.
 """

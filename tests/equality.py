@@ -142,7 +142,7 @@ RUNS = {
     "activations": Run(
         f"--methods adam redo {_SMALL} --set mlp.activation=tanh mlp.norm=layer redo.every=5 --standardize half"
     ),
-    # Streams that no preset below has, and texts.
+    # Streams that no benchmark below has, and texts.
     "text": Run(
         f"random-seq2seq --network t5 --methods adam --tasks 2 --steps 20 --seeds 1 --batch-size 16 {_TINY_T5} "
         "random-seq2seq.num_examples=64 random-seq2seq.source_words=3 random-seq2seq.target_words=2 "

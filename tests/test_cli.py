@@ -14,7 +14,7 @@ import pytest
 import pliant
 from pliant import cli
 from pliant.__main__ import INTERRUPTED, UNREAD
-from pliant.presets import PRESETS
+from pliant.experiments import BENCHMARKS
 from pliant.results import RunFolder
 
 COMMAND = [sys.executable, "-m", "pliant"]
@@ -318,7 +318,7 @@ smooth-leaky rational aid residual mixture-of-experts rmsprop cyclic-lr rewarmed
             },
         ),
         ("transitions", {"abrupt", "output-interpolation", "input-interpolation", "task-sampling"}),
-        ("benchmarks", set(PRESETS)),
+        ("benchmarks", set(BENCHMARKS)),
         ("datasets", {"digits", "mnist", "cifar10", "cifar100", "emnist", "emnist-balanced", "tiny-imagenet"}),
         (
             "networks",
@@ -410,8 +410,8 @@ def test_a_benchmark_brings_its_own_defaults(tmp_path, capsys):
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("isometry-random-label-cifar10-mlp-smoke-")
     config = RunFolder(folder).configuration["config"]
-    preset = PRESETS["isometry/random-label-cifar10/mlp"].configs["smoke"]
-    assert (config["stream"], config["learning_rate"]) == ("random-labels", preset.learning_rate)
+    benchmark = BENCHMARKS["isometry/random-label-cifar10/mlp"].configs["smoke"]
+    assert (config["stream"], config["learning_rate"]) == ("random-labels", benchmark.learning_rate)
     assert config["steps"] == 4
     settings = {name: method["config"]["settings"] for name, method in RunFolder(folder).methods.items()}
     assert settings == {"adam": [], "adamo": ["adamo.isometry_strength=0.001", "adamo.isometry_every=2"]}

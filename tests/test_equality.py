@@ -6,7 +6,7 @@ import pytest
 
 import equality
 from equality import RUNS, Results, Run, compare, content, differences, metrics_by_key
-from pliant.presets import PRESETS
+from pliant.experiments import BENCHMARKS
 from pliant.streams import STREAMS
 
 
@@ -88,9 +88,11 @@ def test_runs_without_their_data_are_skipped_with_a_reason(tmp_path, monkeypatch
 
 def test_every_stream_is_in_the_set():
     first = {run.arguments.split()[0] for run in RUNS.values()}
-    presets = {PRESETS[name].configs["smoke"].stream for name in first if name in PRESETS}
-    assert first | presets | {"random-labels"} >= set(STREAMS)
-    assert {name.partition("/")[0] for name in first if name in PRESETS} == {name.partition("/")[0] for name in PRESETS}
+    streams = {BENCHMARKS[name].configs["smoke"].stream for name in first if name in BENCHMARKS}
+    assert first | streams | {"random-labels"} >= set(STREAMS)
+    assert {name.partition("/")[0] for name in first if name in BENCHMARKS} == {
+        name.partition("/")[0] for name in BENCHMARKS
+    }
 
 
 def test_a_folder_without_the_package_is_refused(tmp_path):

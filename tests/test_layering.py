@@ -20,7 +20,7 @@ LAYERS = [
     {"training"},
     {"supervised", "rl"},
     {"problems"},
-    {"presets"},
+    {"experiments"},
     {"_run"},
     {"cli"},
     {"__main__"},

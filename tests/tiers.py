@@ -23,7 +23,7 @@ FIRST_AND_LAST = (
     "tests/networks/",
     "tests/optimizers/",
     "tests/penalties/",
-    "tests/presets/",
+    "tests/experiments/benchmarks/",
     "tests/problems/",
     "tests/rl/",
     "tests/supervised/",
@@ -37,7 +37,12 @@ LONG = frozenset((Path(__file__).parent / "long_tests.txt").read_text().splitlin
 """Tests, or single cases, that took more than 0.4 seconds. Without them the fast tests still reach 95 % of the lines,
 and notice every fault in `mutations.py`."""
 
-HEAVIEST = ("tests/contracts/test_methods.py", "tests/contracts/test_networks.py", "tests/presets/", "tests/training/")
+HEAVIEST = (
+    "tests/contracts/test_methods.py",
+    "tests/contracts/test_networks.py",
+    "tests/experiments/benchmarks/",
+    "tests/training/",
+)
 """Begun first, so that no worker is left with one of them at the end."""
 
 

@@ -12,13 +12,13 @@ from generator import attaching
 from generator.docstrings import sections, to_markdown
 from generator.figures import anchor
 from generator.tables import Table, cell, markdown_table, rows_of, tables, transposed
-from pliant.cli._guide import BENCHMARKS, WHEN
+from pliant.cli._guide import WHEN, WHEN_BENCHMARK
 from pliant.cli._show import COSTS, FLAGS, field_meanings, method_facts, spelled
 from pliant.diagnostics import DIAGNOSTICS, SETS
+from pliant.experiments import BENCHMARKS, SCALES, Benchmark
 from pliant.methods import FAMILIES, defaults, option_meanings
 from pliant.networks import ACTIVATIONS, NETWORKS
 from pliant.optimizers import adam
-from pliant.presets import PRESETS, SCALES, Preset
 from pliant.rl import AGENTS, AgentConfig
 from pliant.rl.environments import ENVIRONMENTS
 from pliant.settings import description, meanings, options
@@ -272,10 +272,10 @@ def _lists() -> _Pages:
     ]
     table = markdown_table(["data set", "what it is", "source", "use it"], rows)
     yield "Data sets", "reference/datasets.md", f"# Data sets\n\n{table}\n"
-    families: dict[str, list[Preset]] = {}
-    for each in PRESETS.values():
+    families: dict[str, list[Benchmark]] = {}
+    for each in BENCHMARKS.values():
         families.setdefault(each.name.partition("/")[0], []).append(each)
-    text = ["# Benchmarks", f"Use them {BENCHMARKS}", "`pliant show NAME` prints every choice."]
+    text = ["# Benchmarks", f"Use them {WHEN_BENCHMARK}", "`pliant show NAME` prints every choice."]
     for family, members in families.items():
         rows = [[f"`{each.name}`", cell(each.summary), _sizes(each), cell(each.reference)] for each in members]
         columns = ["benchmark", "what it is", "seeds × tasks: smoke, cpu, paper", "from"]
@@ -283,8 +283,8 @@ def _lists() -> _Pages:
     yield "Benchmarks", "reference/benchmarks.md", "\n\n".join(text)
 
 
-def _sizes(preset: Preset) -> str:
-    return ", ".join(f"{preset.configs[scale].seeds} × {preset.configs[scale].tasks}" for scale in SCALES)
+def _sizes(benchmark: Benchmark) -> str:
+    return ", ".join(f"{benchmark.configs[scale].seeds} × {benchmark.configs[scale].tasks}" for scale in SCALES)
 
 
 def _packages() -> _Pages:

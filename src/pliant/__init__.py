@@ -11,6 +11,7 @@ from pliant.xla import guard
 if TYPE_CHECKING:
     from pliant import (
         diagnostics,
+        experiments,
         inference,
         interventions,
         isometry,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         networks,
         optimizers,
         penalties,
-        presets,
         results,
         streams,
         supervised,
@@ -39,6 +39,7 @@ __all__ = [
     "attach",
     "diagnose",
     "diagnostics",
+    "experiments",
     "infer_wiring",
     "inference",
     "interventions",
@@ -48,7 +49,6 @@ __all__ = [
     "networks",
     "optimizers",
     "penalties",
-    "presets",
     "results",
     "run",
     "streams",

@@ -7,9 +7,9 @@ from typing import Any
 
 from pliant.diagnostics import DIAGNOSTICS
 from pliant.errors import UserError, unknown_name
+from pliant.experiments import BENCHMARKS, Scale, with_choices
 from pliant.methods import METHODS
 from pliant.networks import NETWORKS
-from pliant.presets import PRESETS, Scale, with_choices
 from pliant.problems import Config, kind_of, make_plan
 from pliant.results import MakeTracker, RunFolder
 from pliant.rl import AgentConfig
@@ -99,7 +99,7 @@ def run(
         do = "Give one of them, as the first argument."
         raise UserError(got="several problems: a stream, environments", wanted="one of them", do=do)
     asked_for = next((each for each in (problem, stream, environment) if each is not None), None)
-    benchmark = PRESETS.get(asked_for) if isinstance(asked_for, str) else None
+    benchmark = BENCHMARKS.get(asked_for) if isinstance(asked_for, str) else None
     if benchmark and base not in (RunConfig(), AgentConfig()):
         got = f"a configuration and the benchmark {benchmark.name!r}, which is another"
         raise UserError(got=got, wanted="one of them", do="Give what you change of the benchmark by name, as tasks=10.")
@@ -138,8 +138,8 @@ def _base(problem: Any, stream: Any, environment: Any, choices: Mapping[str, Any
     if environment is not None or "agent" in choices:
         return AgentConfig()
     if isinstance(problem, str):
-        preset = PRESETS.get(problem)
-        is_of_agent = kind_of(preset.configs["cpu"]) == "environment" if preset else problem in ENVIRONMENTS
+        benchmark = BENCHMARKS.get(problem)
+        is_of_agent = kind_of(benchmark.configs["cpu"]) == "environment" if benchmark else problem in ENVIRONMENTS
         return AgentConfig() if is_of_agent else RunConfig()
     is_of_agent = is_environment(problem) or any(problem is each for each in ENVIRONMENTS.values())
     return AgentConfig() if is_of_agent else RunConfig()

@@ -8,9 +8,9 @@ import pytest
 from pliant import cli
 from pliant.cli._guide import WHEN
 from pliant.diagnostics import DIAGNOSTICS, SETS
+from pliant.experiments import BENCHMARKS
 from pliant.methods import METHODS, defaults, option_meanings
 from pliant.networks import NETWORKS
-from pliant.presets import PRESETS
 from pliant.results import COLUMNS, RunFolder, RunRecord
 from pliant.rl import AGENTS
 from pliant.rl.environments import ENVIRONMENTS
@@ -133,7 +133,7 @@ def test_options_stand_as_they_are_set(capsys):
 
 
 def test_every_benchmark_is_explained(capsys):
-    for name in PRESETS:
+    for name in BENCHMARKS:
         assert f"benchmark {name}\n" in _shown(capsys, name)
 
 

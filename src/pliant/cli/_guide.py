@@ -160,7 +160,7 @@ WHEN: Mapping[str, Mapping[str, str]] = {
 }
 """By kind and name; each reads on from "Use it"."""
 
-BENCHMARKS = (
+WHEN_BENCHMARK = (
     "with `--scale smoke` to see that it runs (about a minute), `cpu` to see the effect on two cores, and `paper` for "
     "the published size."
 )

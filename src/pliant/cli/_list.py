@@ -10,9 +10,9 @@ from tyro.conf import Positional
 
 from pliant.cli._terminal import print_line, print_table
 from pliant.diagnostics import DIAGNOSTICS
+from pliant.experiments import BENCHMARKS, SCALES, Benchmark
 from pliant.methods import METHODS, defaults
 from pliant.networks import NETWORKS
-from pliant.presets import PRESETS, SCALES, Preset
 from pliant.rl import AGENTS
 from pliant.rl.environments import ENVIRONMENTS
 from pliant.settings import description, meanings, options
@@ -44,7 +44,7 @@ class List:
         """Prints the list."""
         makers: dict[str, Callable[[], list[tuple[str, str, str]]]] = {
             "methods": lambda: [(m.name, m.summary, _pairs(defaults(m))) for m in METHODS.values()],
-            "benchmarks": lambda: [(p.name, p.summary, _sizes(p)) for p in PRESETS.values()],
+            "benchmarks": lambda: [(p.name, p.summary, _sizes(p)) for p in BENCHMARKS.values()],
             "streams": lambda: [_factory_row(name, make) for name, make in STREAMS.items()],
             "environments": lambda: [_factory_row(name, make) for name, make in ENVIRONMENTS.items()],
             "agents": lambda: [_factory_row(name, make) for name, make in AGENTS.items()],
@@ -75,8 +75,8 @@ def _factory_row(name: str, factory: Callable[..., Any]) -> tuple[str, str, str]
     return name, description(factory)[0], _pairs(values)
 
 
-def _sizes(preset: Preset) -> str:
-    return ", ".join(f"{preset.configs[scale].seeds} × {preset.configs[scale].tasks}" for scale in SCALES)
+def _sizes(benchmark: Benchmark) -> str:
+    return ", ".join(f"{benchmark.configs[scale].seeds} × {benchmark.configs[scale].tasks}" for scale in SCALES)
 
 
 def _suited(transition: Callable[..., Any]) -> tuple[str, str]:

@@ -17,8 +17,8 @@ from pliant.cli._plot import draw_figure
 from pliant.cli._show import print_run
 from pliant.cli._terminal import is_terminal, new_console, print_line
 from pliant.errors import unknown_name
+from pliant.experiments import BENCHMARKS, Benchmark, Scale, with_choices
 from pliant.methods import METHODS
-from pliant.presets import PRESETS, Preset, Scale, with_choices
 from pliant.problems import Config
 from pliant.rl import AgentConfig
 from pliant.rl.environments import ENVIRONMENTS
@@ -54,12 +54,12 @@ class _Command:
         """What the command line starts from, now that it is known which benchmark it names."""
         kind = problems.kind_of(type(self))
         problem = getattr(self, kind)
-        if problem not in PRESETS:
+        if problem not in BENCHMARKS:
             if self.scale is not None or ("/" in problem and ".py:" not in problem):
-                raise unknown_name("benchmark", problem, PRESETS, do="Streams have no slash and no --scale.")
+                raise unknown_name("benchmark", problem, BENCHMARKS, do="Streams have no slash and no --scale.")
             return type(self)()
         scale: Scale = self.scale or "cpu"
-        choices = vars(PRESETS[problem].configs[scale]) | {kind: problem, "settings": ()}
+        choices = vars(BENCHMARKS[problem].configs[scale]) | {kind: problem, "settings": ()}
         return type(self)(**choices, scale=scale)
 
     def _config(self: Any) -> Config:
@@ -68,7 +68,9 @@ class _Command:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(of_problem)}
         fields |= {"settings": tuple(itertools.chain(*self.settings))}
         fields |= {"methods": tuple(METHODS)} if self.methods == _ALL else {}
-        return of_problem(**fields) if self.scale is None else with_choices(PRESETS[fields[kind]], self.scale, fields)
+        if self.scale is None:
+            return of_problem(**fields)
+        return with_choices(BENCHMARKS[fields[kind]], self.scale, fields)
 
     def _name(self: Any) -> str | None:
         name = getattr(self, problems.kind_of(type(self)))
@@ -126,7 +128,7 @@ def run_command(arguments: Sequence[str]) -> type[Run] | type[RunAgent]:
       >>> run_command(["--seeds", "2", "probe"]).__name__, run_command(["--out", "probe"]).__name__
       ('RunAgent', 'Run')
     """
-    environments = {*ENVIRONMENTS, *(name for name, each in PRESETS.items() if is_of_agent(each))}
+    environments = {*ENVIRONMENTS, *(name for name, each in BENCHMARKS.items() if is_of_agent(each))}
     for place, word in enumerate(arguments):
         before = arguments[place - 1] if place else ""
         is_value = before.startswith("--") and before not in _FLAGS and "=" not in before
@@ -135,9 +137,9 @@ def run_command(arguments: Sequence[str]) -> type[Run] | type[RunAgent]:
     return Run
 
 
-def is_of_agent(preset: Preset) -> bool:
+def is_of_agent(benchmark: Benchmark) -> bool:
     """Whether a benchmark is one of agents."""
-    return isinstance(preset.configs["paper"], AgentConfig)
+    return isinstance(benchmark.configs["paper"], AgentConfig)
 
 
 @contextmanager

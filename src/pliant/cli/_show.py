@@ -12,14 +12,14 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from pliant import results
-from pliant.cli._guide import BENCHMARKS, WHEN
+from pliant.cli._guide import WHEN, WHEN_BENCHMARK
 from pliant.cli._plot import finished
 from pliant.cli._terminal import print_line, print_paragraph, print_table
 from pliant.diagnostics import DIAGNOSTICS, SETS
 from pliant.errors import UserError
+from pliant.experiments import BENCHMARKS, SCALES
 from pliant.methods import METHODS, defaults, find, option_meanings, split_spec
 from pliant.networks import NETWORKS
-from pliant.presets import PRESETS, SCALES
 from pliant.results import RunFolder
 from pliant.rl import AGENTS, AgentConfig
 from pliant.rl.environments import ENVIRONMENTS
@@ -59,7 +59,9 @@ class Show:
             print_run(RunFolder(self.what), self.format, self.baseline)
             return
         if not found:
-            near = difflib.get_close_matches(self.what, [*PRESETS, *(name for kind in WHEN.values() for name in kind)])
+            near = difflib.get_close_matches(
+                self.what, [*BENCHMARKS, *(name for kind in WHEN.values() for name in kind)]
+            )
             hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
             raise UserError(
                 got=f"{self.what!r}, which is neither a folder nor a name",
@@ -178,21 +180,26 @@ def _explain_set(name: str) -> None:
 
 
 def _explain_benchmark(name: str) -> None:
-    preset = PRESETS[name]
-    for text in (preset.summary, f"From: {preset.reference}", f"Use it {BENCHMARKS}", *preset.notes.split("\n\n")):
+    benchmark = BENCHMARKS[name]
+    for text in (
+        benchmark.summary,
+        f"From: {benchmark.reference}",
+        f"Use it {WHEN_BENCHMARK}",
+        *benchmark.notes.split("\n\n"),
+    ):
         print_paragraph(text)
     table = Table("choice", *SCALES, "meaning")
-    kind = type(preset.configs["paper"])
+    kind = type(benchmark.configs["paper"])
     known = field_meanings(kind)
     for field in dataclasses.fields(kind):
-        values = [getattr(preset.configs[scale], field.name) for scale in SCALES]
+        values = [getattr(benchmark.configs[scale], field.name) for scale in SCALES]
         if any(value != field.default for value in values):
             table.add_row(*map(escape, (field.name, *map(spelled, values), known[field.name])))
     print_table(table)
 
 
 _KINDS: Mapping[str, tuple[Callable[[str], bool], Callable[[str], None]]] = {
-    "benchmark": (PRESETS.__contains__, _explain_benchmark),
+    "benchmark": (BENCHMARKS.__contains__, _explain_benchmark),
     "method": (_is_method, _explain_method),
     "stream": (STREAMS.__contains__, _explain_factory("stream", STREAMS)),
     "environment": (ENVIRONMENTS.__contains__, _explain_factory("environment", ENVIRONMENTS)),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pliant.presets._preset import Preset, preset
+from pliant.experiments.benchmarks._benchmark import Benchmark, make_benchmark
 
 _REFERENCE = "Do Neural Networks Lose Plasticity in a Gradually Changing World?, section 5 and appendix B"
 _MLP = {"network": "mlp", "widths": (256, 256, 256, 256), "use_bias": True, "settings": ("mlp.norm=layer",)}
@@ -104,7 +104,7 @@ run allows.
 """
 
 
-def _one(benchmark: str, transition: str) -> Preset:
+def _one(benchmark: str, transition: str) -> Benchmark:
     paper: dict[str, Any] = {"methods": ("adam",), "tasks": 100, "seeds": 5} | _PAPER[benchmark]
     micro_steps = 50 if benchmark == "seq2seq" else 20
     if transition == "interpolation":
@@ -116,7 +116,7 @@ def _one(benchmark: str, transition: str) -> Preset:
     smoke = {"tasks": 2, "seeds": 1} | _SMOKE[benchmark]
     if transition != "abrupt":
         smoke["micro_steps"] = 4
-    return preset(
+    return make_benchmark(
         f"gradual/{benchmark}/{transition}",
         f"{benchmark.replace('-', ' ')}, {'abrupt changes' if transition == 'abrupt' else 'gradual by ' + transition}",
         _REFERENCE,
@@ -127,6 +127,6 @@ def _one(benchmark: str, transition: str) -> Preset:
     )
 
 
-PRESETS = tuple(
+BENCHMARKS = tuple(
     _one(benchmark, transition) for benchmark in _PAPER for transition in ("abrupt", "interpolation", "sampling")
 )

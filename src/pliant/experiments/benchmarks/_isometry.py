@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pliant.presets._preset import Preset, preset
+from pliant.experiments.benchmarks._benchmark import Benchmark, make_benchmark
 
 _REFERENCE = "Rosseau et al. 2026 (arXiv 2606.09762), section 6.1 and appendices B.1 and B.7"
 _METHODS = ("adam", "l2-init", "redo", "adamo", "adamo-maxmin")
@@ -51,13 +51,13 @@ _TRANSFORMER_NOTES = """\
 Published: four blocks with four heads, MLP sublayers and skip connections, on permuted CIFAR-10.
 
 Ours: patches of 4, width 128, MLPs of 256, LayerNorm, mean pooling, learning rate 1e-3, and the choices of
-the other presets of this paper.
+the other benchmarks of this paper.
 """
 
 
-def _one(stream: str, network: str) -> Preset:
+def _one(stream: str, network: str) -> Benchmark:
     published = _STREAMS[stream]
-    return preset(
+    return make_benchmark(
         f"isometry/{stream}/{network}",
         f"{published['stream']} on {published['dataset']}, {network.upper()} of the AdamO paper",
         _REFERENCE,
@@ -78,7 +78,7 @@ _VIT = (
     "vit.num_heads=4",
     "vit.pool=mean",
 )
-_TRANSFORMER = preset(
+_TRANSFORMER = make_benchmark(
     "isometry/transformer-permuted-cifar10",
     "permuted pixels of CIFAR-10, the transformer of the AdamO paper",
     _REFERENCE,
@@ -101,4 +101,4 @@ _TRANSFORMER = preset(
     smoke=_SMOKE | {"settings": ("vit.patch_size=4", "vit.width=32", "vit.mlp_width=64", "vit.num_blocks=2")},
 )
 
-PRESETS = (*(_one(stream, network) for stream in _STREAMS for network in _NETWORKS), _TRANSFORMER)
+BENCHMARKS = (*(_one(stream, network) for stream in _STREAMS for network in _NETWORKS), _TRANSFORMER)

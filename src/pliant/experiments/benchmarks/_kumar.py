@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pliant.presets._preset import Preset, preset
+from pliant.experiments.benchmarks._benchmark import Benchmark, make_benchmark
 
 _REFERENCE = "Kumar, Marklund, Van Roy 2023 (arXiv 2308.11958), table 1"
 _COMMON = {
@@ -26,8 +26,8 @@ Ours: the methods' default strengths; that of L2 Init, 1e-2, is in Kumar's grid.
 """
 
 
-def _one(name: str, summary: str, *, paper: dict[str, Any], cpu: dict[str, Any], smoke: dict[str, Any]) -> Preset:
-    return preset(
+def _one(name: str, summary: str, *, paper: dict[str, Any], cpu: dict[str, Any], smoke: dict[str, Any]) -> Benchmark:
+    return make_benchmark(
         f"kumar/{name}",
         summary,
         _REFERENCE,
@@ -38,7 +38,7 @@ def _one(name: str, summary: str, *, paper: dict[str, Any], cpu: dict[str, Any],
     )
 
 
-PRESETS = (
+BENCHMARKS = (
     _one(
         "permuted-mnist",
         "permuted pixels of 10,000 MNIST digits, each seen once",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pliant.presets._preset import preset
+from pliant.experiments.benchmarks._benchmark import make_benchmark
 
 _REFERENCE = "Rosseau et al. 2026 (arXiv 2606.09762), section 6.2 and appendix"
 _PPO = (
@@ -131,8 +131,8 @@ _OCTAX: dict[str, Any] = {
 }
 _OCTAX_SMALL = ("ppo.trunk=shared", "ppo.grad_clip=elementwise", *_PPO, *_STRENGTHS[:1])
 
-PRESETS = (
-    preset(
+BENCHMARKS = (
+    make_benchmark(
         "isometry/continual-minatar",
         "PPO in four MinAtar games, one after the other for 20 cycles, with permuted channels",
         f"{_REFERENCE} B.5",
@@ -143,7 +143,7 @@ PRESETS = (
         | {"methods": ("adam", "adamo"), "grid": (), "tasks": 2, "seeds": 2, "env_steps": 40_960, "curve_points": 2}
         | {"eval_episodes": 4},
     ),
-    preset(
+    make_benchmark(
         "isometry/continual-octax",
         "PPO with convolutions in eight arcade games of Octax, one after the other for three cycles",
         f"{_REFERENCE} B.6",

@@ -6,13 +6,13 @@ from importlib.util import find_spec
 
 import pytest
 
-from pliant.presets import PRESETS, SCALES, with_choices
+from pliant.experiments import BENCHMARKS, SCALES, with_choices
 from pliant.problems import kind_of, settings_in_use
 from pliant.rl import AgentConfig, make_plan
 
 VARIANTS = ("easy", "hard", "sparse")
 WIDTHS = (16, 32, 64, 128, 192, 256)
-OF_AGENTS = [name for name, preset in PRESETS.items() if kind_of(preset.configs["paper"]) == "environment"]
+OF_AGENTS = [name for name, benchmark in BENCHMARKS.items() if kind_of(benchmark.configs["paper"]) == "environment"]
 
 # name: environment, agent, data set, steps a task, tasks, seeds, batch, learning rate, network, widths
 MDP = ("classification-mdp", "dqn", "mnist", 1000, 100, 5, 512, 1e-3, "mlp", (512, 512))
@@ -46,11 +46,11 @@ NEEDS = {"minatar": "gymnax", "octax": "octax", "atari": "ale_py"}
 
 
 def _paper(name):
-    return PRESETS[name].configs["paper"]
+    return BENCHMARKS[name].configs["paper"]
 
 
 def _settings(name, scale="paper"):
-    return dict(setting.split("=") for setting in PRESETS[name].configs[scale].settings)
+    return dict(setting.split("=") for setting in BENCHMARKS[name].configs[scale].settings)
 
 
 def _updates(plan):
@@ -60,7 +60,7 @@ def _updates(plan):
 @functools.cache
 def _plan(name, scale, dataset=None):
     """Digits stand in for data that must be downloaded."""
-    config = PRESETS[name].configs[scale]
+    config = BENCHMARKS[name].configs[scale]
     if config.environment in NEEDS and find_spec(NEEDS[config.environment]) is None:
         pytest.skip(f"{NEEDS[config.environment]} is not installed")
     config = dataclasses.replace(config, settings=settings_in_use(config.settings, config))
@@ -84,7 +84,7 @@ def test_published_numbers(name):
 @pytest.mark.parametrize("name", OF_AGENTS)
 def test_every_scale_can_be_planned(name, scale):
     """All choices are accepted, and no setting is of something that the run does not have."""
-    plan, config = _plan(name, scale), PRESETS[name].configs[scale]
+    plan, config = _plan(name, scale), BENCHMARKS[name].configs[scale]
     assert [method.method.name for method in plan.methods] == list(config.methods)
     assert config.tasks >= 2
     if scale == "smoke":
@@ -133,7 +133,7 @@ def test_continual_minatar():
 def test_continual_minatar_on_two_cores():
     """The setting in which Adam's policy collapses: one game, 40 rollouts a task, the optimizer kept."""
     name = "isometry/continual-minatar"
-    config, settings = PRESETS[name].configs["cpu"], _settings(name, "cpu")
+    config, settings = BENCHMARKS[name].configs["cpu"], _settings(name, "cpu")
     assert (config.env_steps, config.tasks, config.seeds, config.batch_size) == (163_840, 24, 5, 512)
     assert (config.learning_rate, config.optimizer_at_switch, config.widths) == (1e-3, "keep", (64,) * 4)
     assert config.methods == ("adam", "adamo", "adamo-maxmin", "l2-init", "nap", "redo", "layernorm", "full-reset")
@@ -153,12 +153,12 @@ def test_continual_minatar_on_two_cores():
 
 
 def test_the_grid_goes_with_its_method():
-    preset = PRESETS["isometry/continual-minatar"]
-    choices = vars(preset.configs["cpu"]) | {"settings": ()}
-    assert with_choices(preset, "cpu", choices).grid == ("adam.eps=1e-5,1e-8",)
-    assert with_choices(preset, "cpu", choices | {"methods": ("adamo", "redo")}).grid == ()
+    benchmark = BENCHMARKS["isometry/continual-minatar"]
+    choices = vars(benchmark.configs["cpu"]) | {"settings": ()}
+    assert with_choices(benchmark, "cpu", choices).grid == ("adam.eps=1e-5,1e-8",)
+    assert with_choices(benchmark, "cpu", choices | {"methods": ("adamo", "redo")}).grid == ()
     own = ("adamo.isometry_strength=0.1,1",)
-    assert with_choices(preset, "cpu", choices | {"methods": ("adamo",), "grid": own}).grid == own
+    assert with_choices(benchmark, "cpu", choices | {"methods": ("adamo",), "grid": own}).grid == own
 
 
 def test_continual_octax():
@@ -198,7 +198,7 @@ def test_classification_mdps(name):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_mdps_on_two_cores(variant):
-    config = PRESETS[f"lyle/mdp-{variant}-digits"].configs["cpu"]
+    config = BENCHMARKS[f"lyle/mdp-{variant}-digits"].configs["cpu"]
     assert (config.methods, config.seeds, config.widths) == (("adam", "layernorm"), 5, (64, 64))
     assert config.env_steps * config.tasks == 50_000
     assert "probe-plasticity:num_targets=10:num_steps=2000:initial=true" in config.diagnostics
@@ -277,5 +277,5 @@ def test_atari():
     }
 
 
-def test_presets_of_agents_are_configurations_of_agents():
-    assert all(isinstance(config, AgentConfig) for name in OF_AGENTS for config in PRESETS[name].configs.values())
+def test_benchmarks_of_agents_are_configurations_of_agents():
+    assert all(isinstance(config, AgentConfig) for name in OF_AGENTS for config in BENCHMARKS[name].configs.values())

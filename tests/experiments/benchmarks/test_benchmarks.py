@@ -1,10 +1,10 @@
-"""The published numbers, pinned; and every preset run for a few steps."""
+"""The published numbers, pinned; and every benchmark run for a few steps."""
 
 import dataclasses
 
 import pytest
 
-from pliant.presets import PRESETS, SCALES
+from pliant.experiments import BENCHMARKS, SCALES
 from pliant.problems import kind_of, settings_in_use
 from pliant.streams import load_dataset, random_labels
 from pliant.supervised import make_plan, micro_steps, run
@@ -61,7 +61,7 @@ ALL_IMAGES = {
 }
 
 
-OF_STREAMS = [name for name, preset in PRESETS.items() if kind_of(preset.configs["paper"]) == "stream"]
+OF_STREAMS = [name for name, benchmark in BENCHMARKS.items() if kind_of(benchmark.configs["paper"]) == "stream"]
 
 
 def test_every_preset_is_pinned():
@@ -70,7 +70,7 @@ def test_every_preset_is_pinned():
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_numbers(name):
-    config = PRESETS[name].configs["paper"]
+    config = BENCHMARKS[name].configs["paper"]
     length = f"{config.steps} updates" if config.steps else config.epochs
     numbers = (config.stream, config.dataset, config.train_size, config.batch_size, length)
     assert (*numbers, config.tasks, config.seeds, config.learning_rate, config.network) == PUBLISHED[name]
@@ -79,7 +79,7 @@ def test_published_numbers(name):
 @pytest.mark.parametrize("name", GRADUAL)
 def test_transitions(name):
     abrupt, interpolation, sampling = (
-        PRESETS[f"gradual/{name}/{kind}"].configs["paper"] for kind in ("abrupt", "interpolation", "sampling")
+        BENCHMARKS[f"gradual/{name}/{kind}"].configs["paper"] for kind in ("abrupt", "interpolation", "sampling")
     )
     kind, fine, coarse, ratio = GRADUAL[name]
     assert (abrupt.transition, abrupt.micro_steps) == ("abrupt", 1)
@@ -91,45 +91,45 @@ def test_transitions(name):
 
 
 def test_networks_as_published():
-    mlp = PRESETS["isometry/random-label-cifar10/mlp"].configs["paper"]
+    mlp = BENCHMARKS["isometry/random-label-cifar10/mlp"].configs["paper"]
     assert (mlp.widths, mlp.use_bias) == ((512,) * 4, False)
     assert {"adamo.isometry_strength=0.001", "l2-init.strength=0.001"} <= set(mlp.settings)
-    gradual = PRESETS["gradual/random-label-mnist/abrupt"].configs["paper"]
+    gradual = BENCHMARKS["gradual/random-label-mnist/abrupt"].configs["paper"]
     assert (gradual.widths, gradual.settings) == ((256,) * 4, ("mlp.norm=layer",))
-    assert PRESETS["gradual/bigram-cipher/abrupt"].configs["paper"].settings == ("t5.width=256", "t5.num_heads=4")
-    assert PRESETS["kumar/permuted-mnist"].configs["paper"].widths == (100, 100)
-    assert PRESETS["dohare/permuted-mnist"].configs["paper"].widths == (2000,) * 3
-    assert PRESETS["dohare/slowly-changing-regression"].configs["paper"].widths == (5,)
-    assert PRESETS["lyle/optimizer-instability"].configs["paper"].widths == (1024, 1024)
+    assert BENCHMARKS["gradual/bigram-cipher/abrupt"].configs["paper"].settings == ("t5.width=256", "t5.num_heads=4")
+    assert BENCHMARKS["kumar/permuted-mnist"].configs["paper"].widths == (100, 100)
+    assert BENCHMARKS["dohare/permuted-mnist"].configs["paper"].widths == (2000,) * 3
+    assert BENCHMARKS["dohare/slowly-changing-regression"].configs["paper"].widths == (5,)
+    assert BENCHMARKS["lyle/optimizer-instability"].configs["paper"].widths == (1024, 1024)
 
 
 def test_protocols_as_published():
-    kumar = [preset.configs["paper"] for name, preset in PRESETS.items() if name.startswith("kumar/")]
+    kumar = [benchmark.configs["paper"] for name, benchmark in BENCHMARKS.items() if name.startswith("kumar/")]
     assert {(config.standardize, config.headline) for config in kumar} == {("half", "online_accuracy")}
-    incremental = PRESETS["dohare/class-incremental-cifar100"].configs["paper"]
+    incremental = BENCHMARKS["dohare/class-incremental-cifar100"].configs["paper"]
     validation = "class-incremental.validation_per_class=50"
     assert incremental.settings == ("sgd.momentum=0.9", "sgd.weight_decay=0.0005", validation)
     assert incremental.weights_at_end == "best-validation"
     assert (incremental.rate_drops, incremental.rate_drop_factor) == ((0.3, 0.6, 0.8), 0.2)
     assert incremental.augment == "crop-flip-rotate"
-    lyle = PRESETS["lyle/optimizer-instability"].configs["paper"]
+    lyle = BENCHMARKS["lyle/optimizer-instability"].configs["paper"]
     assert (lyle.methods, lyle.settings) == (("adam", "adam-tuned"), ("adam.eps=1e-9",))
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_notes_say_what_is_ours(name):
-    preset = PRESETS[name]
-    assert preset.notes.startswith("Published")
-    assert "Ours:" in preset.notes
-    assert preset.summary
-    assert preset.reference
-    assert tuple(preset.configs) == SCALES
+    benchmark = BENCHMARKS[name]
+    assert benchmark.notes.startswith("Published")
+    assert "Ours:" in benchmark.notes
+    assert benchmark.summary
+    assert benchmark.reference
+    assert tuple(benchmark.configs) == SCALES
 
 
 @pytest.mark.parametrize("name", OF_STREAMS)
 def test_smoke_configurations_make_sense(name):
     """All choices are accepted, and no setting is of something that the run does not have."""
-    config = PRESETS[name].configs["smoke"]
+    config = BENCHMARKS[name].configs["smoke"]
     used = dataclasses.replace(config, settings=settings_in_use(config.settings, config))
     plan = make_plan(used)
     total = sum(map(plan.methods[0].source.num_updates, range(used.tasks)))
@@ -138,10 +138,10 @@ def test_smoke_configurations_make_sense(name):
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("gradual/")])
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name.startswith("gradual/")])
 def test_transitions_have_updates_for_every_micro_step(name, scale):
     """Also where the data are not at hand: then their number stands for them."""
-    config = PRESETS[name].configs[scale]
+    config = BENCHMARKS[name].configs[scale]
     if config.dataset in ALL_IMAGES:
         num_train = config.train_size or ALL_IMAGES[config.dataset]
         stream = random_labels(load_dataset("digits"))
@@ -156,7 +156,7 @@ def test_transitions_have_updates_for_every_micro_step(name, scale):
 
 @pytest.mark.parametrize("name", OF_STREAMS)
 def test_a_few_steps(name, tmp_path):
-    config = PRESETS[name].configs["smoke"]
+    config = BENCHMARKS[name].configs["smoke"]
     few = dataclasses.replace(config, steps=4, tasks=2, seeds=1, probe_size=16, methods=config.methods[:1])
     few = dataclasses.replace(few, micro_steps=min(2, config.micro_steps))
     few = dataclasses.replace(few, settings=settings_in_use(config.settings, few))

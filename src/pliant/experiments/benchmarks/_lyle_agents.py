@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pliant.presets._preset import Preset, preset
+from pliant.experiments.benchmarks._benchmark import Benchmark, make_benchmark
 
 _REFERENCE = "Lyle et al. 2023 (arXiv 2303.01486)"
 _ITERATION = 1000  # updates between two copies of the target network; with one environment step each
@@ -60,9 +60,9 @@ def _settings(variant: str = "easy", *others: str) -> tuple[str, ...]:
     return (f"classification-mdp.variant={variant}", "dqn.target_every=1000", *_REPLAY, *_EPSILON, *others)
 
 
-def _mdp(variant: str, dataset: str) -> Preset:
+def _mdp(variant: str, dataset: str) -> Benchmark:
     data = ", and digits of 8 × 8 pixels, for runs without a download" if dataset == "digits" else ""
-    return preset(
+    return make_benchmark(
         f"lyle/mdp-{variant}-{dataset}",
         f"double DQN in the {variant} classification MDP on {dataset}: plasticity by age",
         f"{_REFERENCE}, section 4.1 and appendix A.2",
@@ -115,13 +115,13 @@ _SMALL_OF: dict[str, tuple[str, ...]] = {
 }
 
 
-def _interventions(name: str) -> Preset:
+def _interventions(name: str) -> Benchmark:
     is_plain = name in ("mlp", "cnn")
     methods = (*_INTERVENTIONS, *_OF_LAYERS) if is_plain else _INTERVENTIONS
     settings = (*_settings("easy"), *_OF_METHODS)
     small = (*settings, *_SMALL_OF[name])
     text, of_cpu = _CPU_OF[name]
-    return preset(
+    return make_benchmark(
         f"lyle/interventions/{name}",
         f"interventions against the loss of plasticity of double DQN, {name} of Lyle et al. 2023",
         f"{_REFERENCE}, section 5.2 and figures 6, 8 and 9",
@@ -157,8 +157,8 @@ Ours: the easy variant, and what is ours in lyle/mdp-easy-mnist. At the scale cp
 """
 
 
-def _width(width: int) -> Preset:
-    return preset(
+def _width(width: int) -> Benchmark:
+    return make_benchmark(
         f"lyle/width/{width}",
         f"double DQN in the easy classification MDP on MNIST: plasticity of an MLP with layers of {width}",
         f"{_REFERENCE}, section 5.1 and figure 5",
@@ -182,12 +182,12 @@ and digits for the CNN.
 _STATISTICS = ("basic", "dead", "feature-rank", "srank", "weight-spectra", _PROBE)
 
 
-def _falsification(variant: str, dataset: str, name: str) -> Preset:
+def _falsification(variant: str, dataset: str, name: str) -> Benchmark:
     is_cnn = name == "cnn"
     methods = ("adam", "adam-tuned") if variant == "sparse" else ("adam", "adam-tuned", "sgd")
     settings = (*_settings(variant), "sgd.learning_rate=0.01")
     small = (*settings, *(_SMALL_CNN if is_cnn else ()))
-    return preset(
+    return make_benchmark(
         f"lyle/falsification/{variant}-{dataset}-{name}",
         f"statistics and plasticity of {4 * len(methods)} DQN agents: {variant}, {dataset}, {name}",
         f"{_REFERENCE}, section 4 and figure 3",
@@ -213,7 +213,7 @@ Ours: two hidden layers of 512, discount 0.99, a replay of 100,000 transitions, 
 four seeds. Each period of the target network is a task; after tasks 1, 5 and 20 everything is measured, at both
 networks. At the scale cpu: two layers of 64, batches of 64, periods of 1,000 updates, two seeds.
 """
-_BROWNIAN = preset(
+_BROWNIAN = make_benchmark(
     "lyle/brownian",
     "Q-learning with SGD in the easy classification MDP on MNIST, beside a random walk with steps of equal length",
     f"{_REFERENCE}, section 3.2, appendix A.1 and figure 2",
@@ -305,7 +305,7 @@ def _lines(settings: dict[str, str]) -> tuple[str, ...]:
     return tuple(f"{name}={value}" for name, value in settings.items())
 
 
-_ATARI = preset(
+_ATARI = make_benchmark(
     "lyle/atari-double-dqn",
     "double DQN on an Atari game, with and without LayerNorm",
     f"{_REFERENCE}, section 5.3 and appendix A.3; Quan and Ostrovski 2020, DQN Zoo",
@@ -336,7 +336,7 @@ _ATARI = preset(
     | {"eval_episodes": 1, "probe_size": 16},
 )
 
-PRESETS = (
+BENCHMARKS = (
     *(_mdp(variant, dataset) for variant in ("easy", "hard", "sparse") for dataset in ("digits", "mnist", "cifar10")),
     *map(_interventions, _NETWORKS),
     *map(_width, (16, 32, 64, 128, 192, 256)),

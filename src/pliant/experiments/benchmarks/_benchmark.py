@@ -1,4 +1,4 @@
-"""A preset: a published benchmark as configurations at three scales."""
+"""A published benchmark as configurations at three scales."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ Scale = Literal["smoke", "cpu", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
-class Preset(NamedTuple):
+class Benchmark(NamedTuple):
     """A published benchmark with its whole protocol configured."""
 
     name: str
@@ -24,7 +24,7 @@ class Preset(NamedTuple):
     configs: Mapping[Scale, Config]
 
 
-def preset(
+def make_benchmark(
     name: str,
     summary: str,
     reference: str,
@@ -33,14 +33,14 @@ def preset(
     paper: Mapping[str, Any],
     cpu: Mapping[str, Any],
     smoke: Mapping[str, Any],
-) -> Preset:
-    """Makes a preset: `cpu` and `smoke` list what they change in `paper`; lines of `notes` are joined to paragraphs.
+) -> Benchmark:
+    """Makes a benchmark: `cpu` and `smoke` list what they change in `paper`; lines of `notes` are joined to paragraphs.
 
     It is of an agent if `paper` has an `environment`, else of a stream.
 
     Example:
       >>> sizes = {"paper": {"tasks": 9}, "cpu": {"tasks": 3}, "smoke": {"tasks": 2}}
-      >>> made = preset("a/b", "a test", "none", "Published: all.", **sizes)
+      >>> made = make_benchmark("a/b", "a test", "none", "Published: all.", **sizes)
       >>> [made.configs[scale].tasks for scale in SCALES]
       [2, 3, 9]
     """
@@ -51,27 +51,29 @@ def preset(
         "paper": full,
     }
     paragraphs = (" ".join(text.split()) for text in notes.split("\n\n"))
-    return Preset(name, summary, reference, "\n\n".join(paragraphs), configs)
+    return Benchmark(name, summary, reference, "\n\n".join(paragraphs), configs)
 
 
-def with_choices(preset: Preset, scale: Scale, choices: Mapping[str, Any], objects: Objects = NO_OBJECTS) -> Config:
+def with_choices(
+    benchmark: Benchmark, scale: Scale, choices: Mapping[str, Any], objects: Objects = NO_OBJECTS
+) -> Config:
     """The configuration of a benchmark with some choices changed.
 
     The benchmark's settings and its grid stay for what is left of its methods and network. Other settings are added; a
     grid replaces its own.
 
     Args:
-      preset: the benchmark.
+      benchmark: the benchmark.
       scale: its size.
       choices: fields of the configuration.
       objects: what names in `choices` stand for.
 
     Example:
-      >>> made = preset("a/b", "a test", "none", "", paper={"settings": ("mlp.norm=layer",)}, cpu={}, smoke={})
+      >>> made = make_benchmark("a/b", "a test", "none", "", paper={"settings": ("mlp.norm=layer",)}, cpu={}, smoke={})
       >>> with_choices(made, "cpu", {"settings": ("adam.b1=0.8",), "methods": ("adam",)}).settings
       ('mlp.norm=layer', 'adam.b1=0.8')
     """
-    published = preset.configs[scale]
+    published = benchmark.configs[scale]
     kind = kind_of(published)
     config = dataclasses.replace(published, **{**choices, kind: getattr(published, kind), "settings": ()})
     settings = settings_in_use(published.settings, config, objects)

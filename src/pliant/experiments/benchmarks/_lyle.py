@@ -1,6 +1,6 @@
 """The supervised study of *Understanding Plasticity in Neural Networks*."""
 
-from pliant.presets._preset import preset
+from pliant.experiments.benchmarks._benchmark import make_benchmark
 
 _NOTES = """\
 Published: 5,000 MNIST digits, labels shuffled again in every iteration, two hidden layers of 1,024
@@ -10,8 +10,8 @@ Ours: batches of 512, 1,000 updates an iteration, 100 iterations, four seeds; ac
 of 4,096.
 """
 
-PRESETS = (
-    preset(
+BENCHMARKS = (
+    make_benchmark(
         "lyle/optimizer-instability",
         "random labels of 5,000 MNIST digits: Adam against a tuned Adam",
         "Lyle et al. 2023 (arXiv 2303.01486), section 3.1 and figure 1",

@@ -1,6 +1,6 @@
 """The supervised benchmarks of *Loss of plasticity in deep continual learning*."""
 
-from pliant.presets._preset import preset
+from pliant.experiments.benchmarks._benchmark import make_benchmark
 
 _REFERENCE = "Dohare et al., Loss of plasticity in deep continual learning, Nature 2024, and its code"
 _INCREMENTAL = ("sgd.momentum=0.9", "sgd.weight_decay=0.0005")
@@ -28,8 +28,8 @@ weights of the epoch with the best validation accuracy.
 Ours: ten seeds.
 """
 
-PRESETS = (
-    preset(
+BENCHMARKS = (
+    make_benchmark(
         "dohare/permuted-mnist",
         "online permuted MNIST: every digit once a task, batches of one",
         _REFERENCE,
@@ -51,7 +51,7 @@ PRESETS = (
         cpu={"widths": (200, 200, 200), "train_size": 10_000, "tasks": 60, "seeds": 2},
         smoke={"dataset": None, "widths": (50, 50), "train_size": 1000, "test_size": 100, "tasks": 3, "seeds": 2},
     ),
-    preset(
+    make_benchmark(
         "dohare/slowly-changing-regression",
         "bit flipping: a target that never changes, inputs that change slowly",
         _REFERENCE,
@@ -71,7 +71,7 @@ PRESETS = (
         cpu={"seeds": 20, "methods": ("sgd", "adam"), "settings": ("adam.learning_rate=0.001",)},
         smoke={"tasks": 3, "seeds": 2},
     ),
-    preset(
+    make_benchmark(
         "dohare/class-incremental-cifar100",
         "CIFAR-100, five more classes every 200 epochs, ResNet-18",
         _REFERENCE,
