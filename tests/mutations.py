@@ -153,6 +153,18 @@ MUTATIONS = {
         "if node.name in _SCALES and units is None:",
         "tests/inference/test_frameworks.py",
     ),
+    "places-come-before-blocks": Mutation(
+        "wiring.py",
+        "(across, axis + (axis > across)), (-2, -1))",
+        "(across, axis + (axis > across)), (-1, -2))",
+        "tests/inference/test_groups.py",
+    ),
+    "blocks-are-read-as-one": Mutation(
+        "inference/_layers.py",
+        "groups=blocks if blocks > 1 else len(own), across=first), own)]",
+        "groups=len(own), across=first), own)]",
+        "tests/inference/test_groups.py",
+    ),
     "units-that-are-used-twice-are-layers": Mutation(
         "inference/_layers.py",
         "(makes != (product.leaf in fed) or not (makes or reads))",

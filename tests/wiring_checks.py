@@ -110,7 +110,8 @@ def _changed(params, slots, units, change):
         name = leaf_path(path)
         missing.discard(name)
         for slot in by_path.get(name, ()):
-            assert leaf.shape[slot.axis] == units.size * slot.tiles, f"{units.size} units in {slot}, {leaf.shape}"
+            places = slot.groups * leaf.shape[slot.axis]
+            assert places == units.size * slot.tiles * slot.repeats, f"{units.size} units in {slot}, {leaf.shape}"
             leaf = jnp.where(slot_mask(slot, units, leaf), change(leaf), leaf)
         return leaf
 

@@ -97,10 +97,11 @@ def _wired(wiring: Wiring, path: str, ndim: int) -> tuple[int, ...] | None:
         return wiring.output_axes[path]
     if wiring.roles.get(path) in ("bias", "norm"):
         return ()
-    fed = [feed.slot.axis for layer in wiring.layers for feed in layer.feeds if feed.slot.path == path]
-    read = [slot.axis % ndim for layer in wiring.layers for slot in layer.readers if slot.path == path]
+    fed = [feed.slot for layer in wiring.layers for feed in layer.feeds if feed.slot.path == path]
+    readers = [slot for layer in wiring.layers for slot in layer.readers if slot.path == path]
+    read = [slot.axis % ndim for slot in readers if slot.groups == 1]  # blocks may be of inputs or of outputs
     if fed:
-        return (fed[0],)
+        return fed[0].axes(ndim)
     if read and ndim == 2:
         return (1 - read[0],)
     last, first = ndim - 2, 1  # the inputs of (…, in, out) and of (out, in, …)

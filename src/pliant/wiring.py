@@ -78,6 +78,37 @@ class Slot(NamedTuple):
     repeats: int = 1
     """How many neighbouring entries along that axis belong to each unit: H·W behind a flatten of (channels, height,
     width)."""
+    groups: int = 1
+    """In how many blocks of equal length a second axis is divided. Above 1, units index blocks and `axis`: the places
+    along `axis` in the first block come first. A convolution in groups (height, width, in / groups, out) reads channels
+    with axis −2, across −1. A kernel (in, heads, size) feeds units with axis −1, across −2, groups = heads."""
+    across: int = -1
+    """The axis that is divided into `groups`."""
+
+    def axes(self, num_axes: int) -> tuple[int, ...]:
+        """The axes of a leaf that say which unit an entry belongs to, from 0 on.
+
+        Example:
+          >>> Slot("conv/kernel", axis=-2, groups=2).axes(4)
+          (2, 3)
+        """
+        own = {self.axis % num_axes} | ({self.across % num_axes} if self.groups > 1 else set())
+        return tuple(sorted(own))
+
+    def units_last(self, leaf: Array) -> Array:
+        """The leaf with all places of units on its last axis: tiles of units, with their repeats.
+
+        Example:
+          >>> reader = Slot("conv/kernel", axis=-2, groups=2)
+          >>> reader.units_last(jax.numpy.array([[1, 2, 3, 4], [5, 6, 7, 8]])).tolist()  # a block has two outputs
+          [[1, 5, 3, 7], [2, 6, 4, 8]]
+        """
+        if self.groups == 1:
+            return jax.numpy.moveaxis(leaf, self.axis, -1)
+        axis, across = self.axis % leaf.ndim, self.across % leaf.ndim
+        blocks = leaf.reshape(*leaf.shape[:across], self.groups, -1, *leaf.shape[across + 1 :])
+        last = jax.numpy.moveaxis(blocks, (across, axis + (axis > across)), (-2, -1))
+        return last.reshape(*last.shape[:-2], -1)
 
     def by_unit(self, leaf: Array) -> Array:
         """The leaf as a matrix (entries of a unit, units).
@@ -87,7 +118,7 @@ class Slot(NamedTuple):
           >>> reader.by_unit(jax.numpy.array([[1], [2], [3], [4]])).tolist()
           [[1, 2], [3, 4]]
         """
-        last = jax.numpy.moveaxis(leaf, self.axis, -1)
+        last = self.units_last(leaf)
         num_units = last.shape[-1] // (self.tiles * self.repeats)
         if self.repeats > 1:
             last = last.reshape(*last.shape[:-1], self.tiles, num_units, self.repeats).swapaxes(-1, -2)
@@ -100,10 +131,19 @@ class Slot(NamedTuple):
           >>> reader = Slot("head/kernel", axis=0, repeats=2)
           >>> reader.spread(jax.numpy.array([1, 2]), jax.numpy.zeros((4, 3))).tolist()
           [[1], [1], [2], [2]]
+          >>> in_groups = Slot("conv/kernel", axis=-2, groups=2)
+          >>> in_groups.spread(jax.numpy.array([1, 2, 3, 4]), jax.numpy.zeros((2, 4))).tolist()
+          [[1, 1, 3, 3], [2, 2, 4, 4]]
         """
+        line = jax.numpy.tile(jax.numpy.repeat(values, self.repeats), self.tiles)
         shape = [1] * leaf.ndim
         shape[self.axis] = -1
-        return jax.numpy.tile(jax.numpy.repeat(values, self.repeats), self.tiles).reshape(shape)
+        if self.groups == 1:
+            return line.reshape(shape)
+        shape[self.across] = length = leaf.shape[self.across]
+        table = jax.numpy.repeat(line.reshape(self.groups, -1), length // self.groups, axis=0)
+        is_first = self.across % leaf.ndim < self.axis % leaf.ndim
+        return (table if is_first else table.T).reshape(shape)
 
 
 class Feed(NamedTuple):

@@ -46,7 +46,7 @@ LAYERS = {
     "dueling": (VECTORS, ["6 relu: torso -> v a", "5 relu: v -> head_v", "4 relu: a -> head_a"], []),
     "group_norm": (IMAGES, ["4 relu: conv1 norm -> conv2", "6 relu: conv2 -> head"], []),
     "prelu": (VECTORS, ["6 custom: a slope1 -> b", "5 custom: b slope2 -> head"], []),
-    "grouped": (IMAGES, ["6 relu: grouped -> head×64"], ["conv"]),
+    "grouped": (IMAGES, ["4 relu: conv -> grouped", "6 relu: grouped -> head×64"], []),
     "tied": (NUMBERS, ["12 relu: up -> down"], ["down"]),
 }
 """By model: its inputs, its layers, and the modules whose units are none."""

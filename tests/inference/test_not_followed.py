@@ -75,10 +75,10 @@ NOTES = {
         {"u": (70, 8, 6), "d": (70, 6, 8), "c": (8, 3)},
         {"u": r"not followed behind scan; state its role in wiring=Wiring\(..., roles=\)", "d": r"behind scan"},
     ),
-    "kernels that are mapped": (
-        lambda p, x: jax.vmap(lambda a, c: relu(x @ a) @ c)(p["a"], p["c"]).sum(0),
-        {"a": (3, 8, 6), "c": (3, 6, 2)},
-        {"a": r"its outputs lie along several axes \(0, 2\); if they are one, state it in wiring="},
+    "units along three axes": (
+        lambda p, x: jnp.einsum("bhij,hijc->bc", relu(jnp.einsum("bd,dhij->bhij", x, p["a"])), p["c"]),
+        {"a": (8, 2, 3, 2), "c": (2, 3, 2, 2)},
+        {"a": r"its outputs lie along several axes \(1, 2, 3\); if they are one, state it in wiring="},
     ),
     "a concatenation": (
         lambda p, x: jnp.concatenate([relu(x @ p["a"]), x], -1) @ p["c"],

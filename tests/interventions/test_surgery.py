@@ -50,6 +50,8 @@ def trained(params, tx=None, seed=1, num_updates=2):
         (Slot("w", -1), (2, 2, 4, 3), np.s_[..., 1]),
         (Slot("w", -2), (2, 2, 3, 4), np.s_[:, :, 1, :]),
         (Slot("w", -2, tiles=4), (12, 2), np.s_[1::3, :]),
+        (Slot("w", -2, groups=3), (2, 1, 6), np.s_[..., 2:4]),
+        (Slot("w", 1, tiles=2, groups=2, across=0), (4, 3, 2), np.s_[:, 1, :]),
     ],
 )
 def test_slot_mask_selects_the_units_entries_only(slot, shape, index):

@@ -89,6 +89,10 @@ def _add_kernels(follower: Follower, kernels: Sequence[Product], paths: Sequence
                 f"holds several kernels, {shape}, along one axis: no layer is found, and methods on singular values "
                 "see them as one; keep one array a kernel"
             )
+        elif product.reads is not None and product.reads.blocks == 1 and set(product.reads.axes) & set(product.outputs):
+            found.notes[path] = (
+                f"holds several kernels, {shape}, side by side: methods on singular values see them as one"
+            )
         transposed = tuple(axis for axis in range(len(shape)) if axis not in product.outputs)
         if found.output_axes.get(path, product.outputs) not in (product.outputs, transposed):
             found.notes[path] = "read by products of different layouts; state its outputs in Wiring(..., output_axes=)"
@@ -227,7 +231,7 @@ def assembled(
                 tuple(slot for slot, _ in each.layer.readers),
                 each.activation,
                 elementwise=each.layer.together == 1,
-                axis=each.layer.axis,
+                axis=-1 if each.layer.place.groups > 1 else each.layer.place.axis,
                 statistics=tuple(kept),
                 branch=each.branch,
                 activation_traits=each.traits,

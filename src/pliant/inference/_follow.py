@@ -23,11 +23,13 @@ class Held(NamedTuple):
     """Whether its entries are entries of the parameter."""
 
 
-class Line(NamedTuple):
-    """The unit that each index along one axis of a parameter belongs to; −1 for none."""
+class Places(NamedTuple):
+    """The unit that each index along one axis, or two, of a parameter belongs to; −1 for none."""
 
-    axis: int
+    axes: tuple[int, ...]
     units: Labels
+    blocks: int = 1
+    """Above 1, in how many blocks of equal units the first of two axes is divided, as by a convolution in groups."""
 
 
 class Product(NamedTuple):
@@ -38,10 +40,10 @@ class Product(NamedTuple):
     """The result."""
     data: int
     """What the parameter is multiplied by; −1 for a lookup."""
-    reads: Line | None
-    """The units that it reads, None if none are known there, or if they lie along several axes."""
-    feeds: Line | None
-    """The units that it makes; None if they lie along several axes."""
+    reads: Places | None
+    """The units that it reads, None if none are known there, or if they lie along more than two axes."""
+    feeds: Places | None
+    """The units that it makes; None if they lie along more than two axes."""
     outputs: tuple[int, ...]
     """The axes of the parameter that index outputs."""
     is_direct: bool
@@ -59,7 +61,7 @@ class Beside(NamedTuple):
     """The units before."""
     name: str
     """Of the operation."""
-    feeds: Line | None
+    feeds: Places | None
     """None if it does not belong to single units."""
     is_table: bool
     """Whether its entries differ along axes along which units do not, as of positions."""
@@ -204,14 +206,16 @@ class Follower:
             of_inputs = [axis for axis in axes if axis not in of_outputs]
             shape = self.graph.shape(self.parameters[leaf])
             outputs = of_outputs or tuple(axis for axis, length in enumerate(shape) if length == 1)[-1:]
-            feeds = _line(held, outputs, made, shape)
+            feeds = _places(held, outputs, made, shape)
             if not of_inputs and feeds is not None and len(self.held[operand]) > 1:
                 self.beside.append(Beside(leaf, value, node.inputs[data], "kernel", feeds, is_table=False))
                 continue
             seen = [axis for axis in axes if _varies(held.axes[axis], _varying(units))]
             if units.size == 1:  # a layer of one unit
                 seen = [axis for axis, length in enumerate(shape) if length == 1 and axis not in outputs][:1]
-            reads = _line(held, tuple(seen), units, shape) if (units != NONE).any() else None
+            blocks = node.params.get("feature_group_count", 1)
+            seen.sort(key=lambda axis: blocks > 1 and axis not in of_outputs)
+            reads = _places(held, tuple(seen), units, shape, blocks) if (units != NONE).any() else None
             whole = all(shape[axis] == len(np.unique(labels[labels != NONE])) for axis, labels in enumerate(held.axes))
             self.products.append(Product(leaf, value, node.inputs[data], reads, feeds, outputs, held.is_direct, whole))
 
@@ -267,7 +271,7 @@ class Follower:
                 found = axes[kept[0]]
                 assert found is not None
                 self.labels[value] = np.where(found == NONE, NONE, made[np.maximum(found, 0)])
-                feeds = Line(kept[0], made)
+                feeds = Places((kept[0],), made)
             self.products.append(Product(leaf, value, -1, None, feeds, tuple(kept), held.is_direct, is_whole=True))
 
     def _met(self, node: Node, place: int, holds: dict[int, Held]) -> None:
@@ -288,7 +292,7 @@ class Follower:
             if node.name in _SCALES and (units == NONE).all():
                 self.carried[value][leaf] = now
             if node.name == "mul" and len(shape) == len(seen) == 1 and self._is_summed(value, along_units):
-                line = _line(now, tuple(seen), units, shape)
+                line = _places(now, tuple(seen), units, shape)
                 self.products.append(Product(leaf, value, data, line, None, (), held.is_direct, _is_whole(now, shape)))
                 continue
             beyond = [axis for axis in along_units if not _tells_units(units, axis)]
@@ -296,7 +300,7 @@ class Follower:
             is_table = any(_varies(labels, beyond) or (labels == NONE).all() for labels in axes)
             if units.size == 1 and shape and set(shape) == {1}:
                 seen = [len(shape) - 1]
-            feeds = _line(now, tuple(seen), units, shape) if _is_whole(now, shape) else None
+            feeds = _places(now, tuple(seen), units, shape) if _is_whole(now, shape) else None
             self.beside.append(Beside(leaf, value, data, node.name, feeds, is_table, held.is_direct))
 
     def _is_summed(self, value: int, axes: Sequence[int]) -> bool:
@@ -357,17 +361,12 @@ def _same_along(labels: Labels, axes: Sequence[int]) -> Labels:
     return labels
 
 
-def _line(held: Held, axes: tuple[int, ...], units: Labels, shape: Sequence[int]) -> Line | None:
-    """The unit of each index along an axis of the parameter, if it is one axis, and each index has one unit."""
-    if len(axes) != 1:
+def _places(held: Held, axes: tuple[int, ...], units: Labels, shape: Sequence[int], blocks: int = 1) -> Places | None:
+    """The unit of each index along an axis of the parameter, or two, if each index has one unit."""
+    if len(axes) not in (1, 2):
         return None
-    (axis,) = axes
-    indices, labels = np.broadcast_arrays(held.axes[axis], units)
-    known = indices != NONE
-    found = np.full(shape[axis], NONE)
-    pairs = np.unique(np.stack([indices[known], labels[known]], axis=1), axis=0)
-    pairs = pairs[pairs[:, 1] != NONE]
-    if len(pairs) != len(np.unique(pairs[:, 0])):
-        return None
-    found[pairs[:, 0]] = pairs[:, 1]
-    return Line(axis, found)
+    *indices, labels = np.broadcast_arrays(*(held.axes[axis] for axis in axes), units)
+    known = np.all([each != NONE for each in (*indices, labels)], axis=0)
+    at, found = tuple(each[known] for each in indices), np.full([shape[axis] for axis in axes], NONE)
+    found[at] = labels[known]
+    return Places(axes, found, blocks) if (found[at] == labels[known]).all() else None

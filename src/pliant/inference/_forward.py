@@ -8,6 +8,7 @@ from jaxtyping import Array, PyTree
 from pliant.errors import UserError
 from pliant.inference._network import Network
 from pliant.inference._program import run_with_results
+from pliant.types import Slot
 
 
 class Captured(NamedTuple):
@@ -17,6 +18,8 @@ class Captured(NamedTuple):
     """Of the program's results."""
     results: Mapping[str, int]
     """By feature."""
+    folded: Mapping[str, Slot]
+    """Where the units are in features that have them along two axes: these become the last one."""
 
 
 def forward_of(network: Network, captured: Captured) -> Callable[[PyTree, Any], tuple[PyTree, dict[str, Array]]]:
@@ -37,6 +40,8 @@ def forward_of(network: Network, captured: Captured) -> Callable[[PyTree, Any], 
                 do="Infer the wiring with inputs of this shape.",
             )
         parts, results = found
-        return parts.output, parts.features | {name: results[number] for name, number in captured.results.items()}
+        features = parts.features | {name: results[number] for name, number in captured.results.items()}
+        features |= {name: place.units_last(features[name]) for name, place in captured.folded.items()}
+        return parts.output, features
 
     return forward

@@ -6,14 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from pliant.diagnostics.tracing import Graph
-from pliant.inference._follow import Beside, Follower, Line, Product
+from pliant.inference._follow import Beside, Follower, Places, Product
 from pliant.inference._labels import NONE, Labels
 from pliant.inference._stages import Stage, Stages
 from pliant.types import Slot
 
 DECLARE = "state it in wiring=Wiring((HiddenLayer(...),), {}) and return its activations as a feature"
 _STACKED = "not followed: {} holds several kernels, or its product does not take all of it; keep one array a kernel"
-_SEVERAL = "not followed: units lie along several axes of {}, as of groups or heads; use a kernel for each of them"
+_SEVERAL = "not followed: units lie along more than two axes of {}; use a kernel for each of them"
 _PARTLY = "not followed: {} has other units beside them along axis {}, as behind concatenate; use a kernel for each"
 _AGAIN = (
     "not followed: {} is used again elsewhere, as in a recurrence or with tied weights, so its units are not those of "
@@ -30,8 +30,8 @@ class Layer(NamedTuple):
     stage: Stage
     feature: int
     """The value that is its feature: what the activation returns, or what the network returns of it."""
-    axis: int
-    """The feature's axis that its units index."""
+    place: Slot
+    """Where in the feature its units are."""
     units: Labels
     """The units in the order of the feature."""
     outputs: int
@@ -83,7 +83,7 @@ def why_unread(follower: Follower, leaf: int) -> str:
     if not own:
         name = follower.lost.get(leaf, "no product")
         return f"not followed behind {shown(name)}; {DECLARE}"
-    if any(len(product.outputs) > 1 for product in own):
+    if any(len(product.outputs) > 2 for product in own):
         return f"no hidden layer: its outputs lie along several axes {own[0].outputs}; if they are one, {DECLARE}"
     below = follower.graph.below([product.value for product in own])
     ends = [follower.ends[value] for value in sorted(below) if value in follower.ends]
@@ -165,7 +165,8 @@ def _layer(
     placed = _placed(follower, feature, group.units)
     if isinstance(placed, str):
         return f"{placed}; {DECLARE}"
-    axis, units, outputs, together = placed
+    place, units = placed
+    outputs, together = place.tiles, place.repeats
     readers = _readers(follower, group, units, paths)
     feeds = _feeds(follower, units, paths)
     if isinstance(readers, str) or isinstance(feeds, str):
@@ -173,7 +174,7 @@ def _layer(
     if together > 1:
         feeds = tuple((slot._replace(repeats=slot.repeats // together), use) for slot, use in feeds)
         readers = tuple((slot._replace(repeats=slot.repeats // together), use) for slot, use in readers)
-    return Layer(stage, feature, axis, units, outputs, together, feeds, readers)
+    return Layer(stage, feature, place, units, outputs, together, feeds, readers)
 
 
 def _readers(
@@ -218,14 +219,12 @@ def _feature(stage: Stage, known: Iterable[Stage], named: Mapping[int, str]) -> 
     return stage.value
 
 
-def _placed(follower: Follower, feature: int, units: Labels) -> tuple[int, Labels, int, int] | str:
-    """The axis of a feature that units index, the units in that order, their outputs, and how many are sorted."""
+def _placed(follower: Follower, feature: int, units: Labels) -> tuple[Slot, Labels] | str:
+    """Where in a feature its units are, their outputs as tiles, and the units in that order."""
     labels = follower.of(feature)
     own = labels[labels != NONE]
     axes = [axis for axis, size in enumerate(labels.shape) if size > 1]
     shape = follower.graph.shape(feature)
-    if len(axes) > 1:
-        return f"not followed: its units lie along several axes of {shape}"
     if not axes:
         axes = [axis for axis, size in enumerate(shape) if size == 1 and axis > 0][-1:]
     if not axes or set(own.tolist()) != set(units.tolist()):
@@ -233,30 +232,45 @@ def _placed(follower: Follower, feature: int, units: Labels) -> tuple[int, Label
     line = labels.reshape(-1)
     ordered = np.array(list(dict.fromkeys(line.tolist())))
     number = len(line) // len(ordered)
+    if len(axes) > 2 or (len(axes) == 2 and number > 1):
+        return f"not followed: its units lie along several axes of {shape}"
     is_sorted = bool(follower.sorted & follower.graph.above([feature]))
     is_repeated = is_sorted and number > 1 and np.array_equal(line, np.repeat(ordered, number))
     if not is_repeated and not np.array_equal(line, np.tile(ordered, number)):
         return "not followed: its outputs are not in the order of its units"
-    axis = -1 if axes[0] == len(shape) - 1 else axes[0]
-    return (axis, ordered, 1, number) if is_repeated else (axis, ordered, number, 1)
+    tiles, repeats = (1, number) if is_repeated else (number, 1)
+    axis = -1 if axes[-1] == len(shape) - 1 else axes[-1]
+    if len(axes) == 1:
+        return Slot("", axis, tiles, repeats), ordered
+    return Slot("", axis, tiles, repeats, groups=shape[axes[0]], across=axes[0]), ordered
 
 
-def _slot(follower: Follower, line: Line | None, units: Labels, path: str) -> Slot | str:
-    """How units lie along an axis of a parameter; or why that is no slot."""
-    if line is None:
+def _slot(follower: Follower, places: Places | None, units: Labels, path: str) -> Slot | str:
+    """How units lie along an axis of a parameter, or two; or why that is no slot."""
+    if places is None:
         return _SEVERAL.format(path)
-    found = follower.units.find(line.units)
-    if not np.isin(found, units).all() or len(found) % len(units):
-        return _PARTLY.format(path, line.axis)
+    found = follower.units.find(places.units)
+    if not np.isin(found, units).all() or found.size % len(units):
+        return _PARTLY.format(path, *places.axes[-1:])
     order = {int(unit): place for place, unit in enumerate(units)}
-    places = np.array([order[int(unit)] for unit in found])
-    repeats = int(np.argmax(places != places[0])) if len(units) > 1 else 1
-    tiles = len(found) // max(repeats * len(units), 1)
-    if len(found) != tiles * repeats * len(units) or (
-        (np.tile(np.repeat(np.arange(len(units)), repeats), tiles) != places).any()
-    ):
-        return f"not followed: units are not in one order along axis {line.axis} of {path}"
-    return Slot(path, line.axis, tiles, repeats)
+    own = np.array([order[int(unit)] for unit in found.reshape(-1)]).reshape(found.shape)
+    if own.ndim == 1:
+        slots = [(Slot(path, *places.axes), own)]
+    else:
+        (first, second), blocks = places.axes, places.blocks
+        slots = [(Slot(path, second, groups=blocks if blocks > 1 else len(own), across=first), own)]
+        slots += [(Slot(path, first, groups=own.shape[1], across=second), own.T)] if blocks == 1 else []
+    for slot, table in slots:
+        line, length = table.reshape(-1), len(table) // slot.groups
+        if slot.groups > 1:
+            line = table[::length].reshape(-1)
+            if (np.repeat(table[::length], length, axis=0) != table).any():
+                continue
+        repeats = int(np.argmax(line != line[0])) if len(units) > 1 else 1
+        tiles = line.size // max(repeats * len(units), 1)
+        if np.array_equal(np.tile(np.repeat(np.arange(len(units)), repeats), tiles), line):
+            return slot._replace(tiles=tiles, repeats=repeats)
+    return f"not followed: units are not in one order along axis {', '.join(map(str, places.axes))} of {path}"
 
 
 def _makes(follower: Follower, maker: Product | Beside, units: Labels) -> bool:

@@ -152,7 +152,8 @@ class Stages:
         nonlinear = [node for node in region if not self._is_linear(node, units)]
         moves = any(node.name in _WINDOWED for node in region)
         is_sorted = any(self.follower.sorted & set(node.outputs) for node in nonlinear)
-        return is_sorted or any(node.name not in _LARGEST for node in nonlinear) or (bool(nonlinear) and not moves)
+        pools = [node for node in nonlinear if node.name in _LARGEST and len(self._live(node, units)) > 1]
+        return is_sorted or len(pools) < len(nonlinear) or (bool(nonlinear) and not moves)
 
 
 def _is_scaled(node: Node, live: list[int]) -> bool:

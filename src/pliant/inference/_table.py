@@ -39,4 +39,5 @@ def wiring_table(wiring: Wiring, notes: Mapping[str, str]) -> Table:
 
 def _shown(slot: Slot) -> str:
     times = [f"{slot.tiles} tiles"] * (slot.tiles > 1) + [f"{slot.repeats} repeats"] * (slot.repeats > 1)
-    return f"{slot.path} axis {slot.axis}" + (f" ({', '.join(times)})" if times else "")
+    across = f" across {slot.groups} groups of axis {slot.across}" if slot.groups > 1 else ""
+    return f"{slot.path} axis {slot.axis}{across}" + (f" ({', '.join(times)})" if times else "")

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from pliant.diagnostics.tracing import evaluate
 from pliant.inference._program import Program
-from pliant.types import HiddenLayer, Wiring
+from pliant.types import HiddenLayer, Slot, Wiring
 
 _SUBSETS = 3
 _SEED = 0
@@ -35,6 +35,7 @@ class Trial(NamedTuple):
 def verified(
     program: Program,
     variables: Mapping[str, Any],
+    places: Mapping[str, Slot],
     wiring: Wiring,
     paths: Sequence[str],
     leaves: Sequence[Any],
@@ -49,6 +50,7 @@ def verified(
     Args:
       program: the network on a few examples.
       variables: of the features.
+      places: where in them the units are.
       wiring: what is to be checked.
       paths: of the parameters.
       leaves: the parameters.
@@ -57,7 +59,7 @@ def verified(
     if not wiring.layers:
         return {}
     random = np.random.default_rng(_SEED)
-    run = _runner(program, variables, wiring, paths, inputs)
+    run = _runner(program, variables, places, wiring, paths, inputs)
     nothing = {layer.name: np.zeros(layer.width, np.float32) for layer in wiring.layers}
     silent = Trial(nothing, nothing, nothing, nothing)
     found = {}
@@ -65,14 +67,15 @@ def verified(
         reasons = []
         for _ in range(_SUBSETS):
             values = [_random(random, leaf, path, wiring) for path, leaf in zip(paths, leaves, strict=True)]
-            reasons.append(_wrong(functools.partial(run, values), silent, layer, _half(random, layer)))
+            on_values = functools.partial(run, values)
+            reasons.append(_wrong(on_values, silent, layer, places[layer.name], _half(random, layer)))
         wrong = [reason for reason in reasons if reason and (reason != _UNHEARD or set(reasons) == {_UNHEARD})]
         if wrong:
             found[layer.name] = wrong[0]
     return found
 
 
-def _wrong(run: Callable[[Trial], Any], silent: Trial, layer: HiddenLayer, half: np.ndarray) -> str | None:
+def _wrong(run: Callable[[Trial], Any], silent: Trial, layer: HiddenLayer, place: Slot, half: np.ndarray) -> str | None:
     name, own = layer.name, half.astype(np.float32)
 
     def trial(**changes: np.ndarray) -> Any:
@@ -92,7 +95,7 @@ def _wrong(run: Callable[[Trial], Any], silent: Trial, layer: HiddenLayer, half:
         return "nothing feeds its units"
     for field in ("moved", "norms"):
         results = [trial(cut=own, **{field: by * own}) for by in (0.9, -0.9)]
-        changed = np.array([_by_unit(layer, features[name], each[1][name]) for each in results]).any(axis=0)
+        changed = np.array([_by_unit(layer, place, features[name], each[1][name]) for each in results]).any(axis=0)
         if field == "norms" and not changed.any():
             return None  # no norm of its own: its units share one, or their kernel's
         if (changed & ~half).any():
@@ -117,15 +120,19 @@ def _equal(first: Sequence[Any], second: Sequence[Any]) -> bool:
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True))
 
 
-def _by_unit(layer: HiddenLayer, first: Any, second: Any) -> np.ndarray:
+def _by_unit(layer: HiddenLayer, place: Slot, first: Any, second: Any) -> np.ndarray:
     """How many entries of each unit differ."""
     differ = ~((first == second) | (np.isnan(first) & np.isnan(second)))
-    last = np.moveaxis(differ, layer.axis, -1)
-    return last.reshape(-1, layer.width).sum(axis=0)
+    return np.asarray(place.units_last(jnp.asarray(differ))).reshape(-1, layer.width).sum(axis=0)
 
 
 def _runner(
-    program: Program, variables: Mapping[str, Any], wiring: Wiring, paths: Sequence[str], inputs: Sequence[Any]
+    program: Program,
+    variables: Mapping[str, Any],
+    places: Mapping[str, Slot],
+    wiring: Wiring,
+    paths: Sequence[str],
+    inputs: Sequence[Any],
 ) -> Callable[[Sequence[Any], Trial], Any]:
     jaxpr, consts = program.closed.jaxpr, program.closed.consts
     names = [layer.name for layer in wiring.layers]
@@ -150,12 +157,10 @@ def _runner(
                 own[slot.path] = jnp.where(slot.spread(trial.cut[layer.name] > 0, leaf), jnp.zeros_like(leaf), leaf)
         added = {}
         for layer in wiring.layers:
-            aval = variables[layer.name].aval
-            shape = [1] * len(aval.shape)
-            shape[layer.axis] = -1
-            tiles = aval.shape[layer.axis] // layer.width
-            of_units = jnp.tile(trial.added[layer.name], tiles).reshape(shape)
-            added[variables[layer.name]] = jnp.broadcast_to(of_units, aval.shape).astype(aval.dtype)
+            aval, place = variables[layer.name].aval, places[layer.name]
+            tiles, nothing = place.groups * aval.shape[place.axis] // layer.width, jnp.zeros(aval.shape, aval.dtype)
+            of_units = place._replace(tiles=tiles, repeats=1).spread(trial.added[layer.name], nothing)
+            added[variables[layer.name]] = nothing + of_units.astype(aval.dtype)
         found = evaluate(wanted, consts, [*(own[path] for path in paths), *inputs], added)
         number = len(jaxpr.outvars)
         return found[first : first + num_outputs], dict(zip(names, found[number:], strict=True))

@@ -22,7 +22,7 @@ from pliant.inference._program import NumberedGraph, Program
 from pliant.inference._stages import Stages
 from pliant.inference._table import wiring_table
 from pliant.inference._verify import verified
-from pliant.types import Traits, Wiring
+from pliant.types import Slot, Traits, Wiring
 
 _EXAMPLES = 2
 
@@ -33,8 +33,8 @@ class Inferred(NamedTuple):
     wiring: Wiring
     forward: Callable[[PyTree, Any], tuple[PyTree, dict[str, Array]]]
     """`forward(params, x) -> (output, features)`: pure and differentiable, for any batch that `apply` takes. The
-    features are those of all hidden layers, of what heads read, and what `apply` returns. `jax.checkpoint` stays, and
-    so do loops without features."""
+    features are those of all hidden layers, of what heads read, and what `apply` returns. Units along two axes, such as
+    heads and their channels, are put on the last. `jax.checkpoint` stays, and so do loops without features."""
     notes: Mapping[str, str]
     """By parameter, layer or output: what is no hidden layer or could not be followed, why, and what to do."""
 
@@ -111,7 +111,8 @@ def _infer(apply: Callable[[Any, Any], Any], params: PyTree, x: Any, wiring: Wir
     known = {name: value for value, name in reversed(traced.named.items()) if value in graph.variables} | features
     whole = overridden(found.wiring, wiring, known)
     variables = {layer.name: graph.variables[known[layer.name]] for layer in whole.layers}
-    wrong = verified(traced.program, variables, whole, network.paths, traced.leaves, jax.tree.leaves(traced.x))
+    places = {layer.name: found.folded.get(layer.name, Slot("", layer.axis)) for layer in whole.layers}
+    wrong = verified(traced.program, variables, places, whole, network.paths, traced.leaves, jax.tree.leaves(traced.x))
     require_true(wiring, wrong)
     whole = whole._replace(layers=tuple(layer for layer in whole.layers if layer.name not in wrong))
     notes = dict(found.notes) | {name: f"left out: {reason}" for name, reason in wrong.items()}
@@ -120,7 +121,7 @@ def _infer(apply: Callable[[Any, Any], Any], params: PyTree, x: Any, wiring: Wir
         if whole.roles[path] == "matrix" and path not in fed and path not in notes:
             notes[path] = why_unread(traced.follower, leaf)
     results = {name: graph.results[value] for name, value in features.items() if value in graph.results}
-    return Inferred(whole, forward_of(network, Captured(traced.program.names, results)), notes)
+    return Inferred(whole, forward_of(network, Captured(traced.program.names, results, found.folded)), notes)
 
 
 class _Traced(NamedTuple):
@@ -143,6 +144,8 @@ class _Found(NamedTuple):
     wiring: Wiring
     features: dict[str, int]
     """The values of the features of layers, and of what heads read."""
+    folded: dict[str, Slot]
+    """Where the units are in features that have them along two axes."""
     notes: Mapping[str, str]
 
 
@@ -168,7 +171,8 @@ def _found(network: Network, traced: _Traced, stated: Collection[str]) -> _Found
     values = dict(zip(paths, traced.leaves, strict=True))
     found = assembled(chosen, roles, heads, values, frozen, network.every_path)
     of_layers = {path: note for path, note in notes.items() if roles.roles[path] != "head"}
-    return _Found(found, {each.name: each.layer.feature for each in chosen} | more, of_layers | roles.notes)
+    folded = {each.name: each.layer.place for each in chosen if each.layer.place.groups > 1}
+    return _Found(found, {each.name: each.layer.feature for each in chosen} | more, folded, of_layers | roles.notes)
 
 
 def _program(network: Network, leaves: Any, x: Any) -> Program:

@@ -286,10 +286,8 @@ def _with_outputs_in_biases(
     for layer in wiring.layers:
         for slot in layer.readers:
             if (bias := biases.get(slot.path)) is not None:
-                weights = _weights(slot, leaves[slot.path].astype(jnp.float32), axes[slot.path])
-                values = jnp.repeat(outputs[layer.name].reshape(-1), slot.repeats)
-                values = jnp.tile(values, len(weights) // values.size)
-                read[bias] = read.get(bias, 0.0) + values @ jnp.where(values[:, None] == 0, 0.0, weights)
+                kernel = leaves[slot.path].astype(jnp.float32)
+                read[bias] = read.get(bias, 0.0) + _read(slot, kernel, axes[slot.path], outputs[layer.name])
 
     def add(path: Any, leaf: Array) -> Array:
         name = leaf_path(path)
@@ -298,13 +296,20 @@ def _with_outputs_in_biases(
     return jax.tree_util.tree_map_with_path(add, params)
 
 
-def _weights(slot: Slot, kernel: Array, output_axes: tuple[int, ...]) -> Float[Array, "entries outputs"]:
-    """What multiplies each entry along the units' axis, summed over positions."""
+def _read(
+    slot: Slot, kernel: Array, output_axes: tuple[int, ...], values: Float[Array, "outputs width"]
+) -> Float[Array, " out"]:
+    """What a kernel makes of constant values of the units, at every position."""
     inputs, outputs = split_axes(kernel.shape, output_axes)
-    units = slot.axis % kernel.ndim
-    ordered = kernel.transpose(*(axis for axis in inputs if axis != units), units, *outputs)
-    num_outputs = math.prod(kernel.shape[axis] for axis in outputs)
-    return ordered.reshape(-1, kernel.shape[units], num_outputs).sum(axis=0)
+    own, num_outputs = slot.axes(kernel.ndim), math.prod(kernel.shape[axis] for axis in outputs)
+    in_tile = slot._replace(tiles=slot.tiles // len(values))  # the outputs of a unit are tiles
+    line = in_tile.spread(values.reshape(-1), kernel)
+    if len(own) > 1 or own[0] in outputs:  # each output reads units of its own
+        return jnp.where(line == 0, 0.0, line * kernel).sum(axis=inputs).reshape(num_outputs)
+    line, (axis,) = line.reshape(-1), own
+    ordered = kernel.transpose(*(each for each in inputs if each != axis), axis, *outputs)
+    weights = ordered.reshape(-1, kernel.shape[axis], num_outputs).sum(axis=0)
+    return line @ jnp.where(line[:, None] == 0, 0.0, weights)
 
 
 def _with_new_statistics(learned: Learned, wiring: Wiring, units: Units, key: Key, signals: Signals) -> Learned:

@@ -178,7 +178,7 @@ def mean_magnitude(leaves: Mapping[str, Array], slots: Sequence[Slot], num_units
       slots: where the units live.
       num_units: what the slots' axes hold, perhaps several times, as they say.
     """
-    sums = [_sums(jnp.abs(leaves[slot.path].astype(jnp.float32)), slot.axis) for slot in slots]
+    sums = [_sums(jnp.abs(leaves[slot.path].astype(jnp.float32)), slot) for slot in slots]
     tables = [_added(each.reshape(-1, num_units, slot.repeats)) for each, slot in zip(sums, slots, strict=True)]
     total = jnp.concatenate(tables).sum(axis=0)
     return total * num_units / sum(leaves[slot.path].size for slot in slots)
@@ -188,8 +188,9 @@ def _added(table: Float[Array, "tiles units repeats"]) -> Float[Array, "tiles un
     return table[..., 0] if table.shape[-1] == 1 else table.sum(axis=-1)
 
 
-def _sums(leaf: Float[Array, "..."], axis: int) -> Float[Array, " units"]:
-    """Sums over all axes but one, as products with ones: XLA:CPU is slow to add up rows or columns of a matrix."""
+def _sums(leaf: Float[Array, "..."], slot: Slot) -> Float[Array, " units"]:
+    """Sums over all but the units, as products with ones: XLA:CPU is slow to add up rows or columns of a matrix."""
+    leaf, axis = (leaf, slot.axis % leaf.ndim) if slot.groups == 1 else (slot.units_last(leaf), -1)
     axis %= leaf.ndim
     num_units, after = leaf.shape[axis], math.prod(leaf.shape[axis + 1 :])
     if after > 1:

@@ -71,9 +71,9 @@ def unit_sphere(wiring: Wiring, *, strength: Number = 1.0) -> Intervention:
         if leaf_path(path) not in slots:
             return leaf
         slot = slots[leaf_path(path)]
-        incoming = tuple(axis for axis in range(leaf.ndim) if axis != slot.axis % leaf.ndim)
+        incoming = tuple(axis for axis in range(leaf.ndim) if axis not in slot.axes(leaf.ndim))
         squares = jnp.sum(wide(leaf) ** 2, axis=incoming, keepdims=True)
-        if slot.tiles * slot.repeats > 1:
+        if slot.tiles * slot.repeats * slot.groups > 1:
             squares = slot.spread(slot.by_unit(squares).sum(axis=0), leaf)
         return toward(leaf, wide(leaf) / jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), strength)
 

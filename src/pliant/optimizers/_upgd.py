@@ -205,8 +205,9 @@ def _unit_utilities(wiring: Wiring, gradients: Params, params: Params) -> dict[s
 
 def _per_unit(slot: Slot, leaf: Array) -> Float[Array, " width"]:
     """The sum of a leaf over what is each unit's; its tiles repeat all units."""
-    others = tuple(axis for axis in range(leaf.ndim) if axis != slot.axis % leaf.ndim)
-    return slot._replace(axis=-1).by_unit(leaf.sum(axis=others)).sum(axis=0)
+    own = slot.axes(leaf.ndim)
+    others = tuple(axis for axis in range(leaf.ndim) if axis not in own)
+    return slot.by_unit(leaf.sum(axis=others, keepdims=True)).sum(axis=0)
 
 
 def _of_feeds(wiring: Wiring, units: dict[str, Array], params: Params) -> dict[str, Array]:

@@ -233,7 +233,7 @@ def _wired(wiring: Wiring) -> Wiring:
         more: list[Slot] = []
         for path, read in reads.items():
             kernels = _kernels_behind(wiring, read)
-            more += [slot._replace(path=path, axis=-2) for slot in layer.readers if slot.path in kernels][:1]
+            more += [slot._replace(path=path, axis=-2, groups=1) for slot in layer.readers if slot.path in kernels][:1]
         return layer._replace(readers=(*layer.readers, *more))
 
     return wiring._replace(layers=tuple(map(with_heads, wiring.layers)), roles=roles)
