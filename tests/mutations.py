@@ -171,6 +171,12 @@ MUTATIONS = {
         "(makes != (product.leaf in fed) and not (makes or reads))",
         "tests/inference/test_not_followed.py",
     ),
+    "one-use-of-a-layer-is-seen": Mutation(
+        "inference/_wiring.py",
+        "tuple(Seen(use.feature, use.place) for use in each.layer.uses)",
+        "tuple(Seen(use.feature, use.place) for use in each.layer.uses[:1])",
+        "tests/inference/test_shared_layers.py",
+    ),
     "checkpoints-are-lost": Mutation(
         "inference/_program.py", "and tape.wanted is not None", "and tape.wanted is None", "tests/inference"
     ),

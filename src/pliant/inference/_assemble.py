@@ -50,7 +50,7 @@ def find_roles(follower: Follower, layers: Sequence[Layer], paths: Sequence[str]
     indirect = frozenset(paths[product.leaf] for product in kernels if not product.is_direct)
     found = Roles({}, {}, {}, indirect, {})
     _add_kernels(follower, kernels, paths, found)
-    single = [layer.stage for layer in layers if len(layer.stage.sources) == 1]
+    single = [each.stage for layer in layers for each in layer.uses if len(each.stage.sources) == 1]
     within = {value for stage in single for node in stage.nodes for value in node.outputs}
     for use in sorted(follower.beside, key=lambda use: use.feeds is None):
         path = paths[use.leaf]
@@ -184,7 +184,7 @@ def _read(
 ) -> tuple[str | None, int | None]:
     """The feature that a head reads; if it is no layer's and not returned, its value as well."""
     for each in layers:
-        if any(reader.value == end.value for _, reader in each.layer.readers):
+        if any(reader.value == end.value for use in each.layer.uses for _, reader in use.readers):
             return each.name, None
     value = end.data
     at = value
@@ -231,7 +231,7 @@ def assembled(
                 tuple(slot for slot, _ in each.layer.readers),
                 each.activation,
                 elementwise=each.layer.together == 1,
-                axis=-1 if each.layer.place.groups > 1 else each.layer.place.axis,
+                axis=-1 if each.layer.again or each.layer.place.groups > 1 else each.layer.place.axis,
                 statistics=tuple(kept),
                 branch=each.branch,
                 activation_traits=each.traits,

@@ -1,7 +1,7 @@
 """Finds hidden layers: units that one activation makes, and all products that read them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,13 @@ class Layer(NamedTuple):
     """How many neighbours are sorted together, and no output is one unit's: 2 for MaxMin, 1 for others."""
     feeds: tuple[tuple[Slot, Product | Beside], ...]
     readers: tuple[tuple[Slot, Product], ...]
+    again: tuple["Layer", ...] = ()
+    """The same layer on other inputs, as of two towers that share all parameters: same feeds, same readers."""
+
+    @property
+    def uses(self) -> tuple["Layer", ...]:
+        """The layer wherever it is used."""
+        return (self, *self.again)
 
 
 class Group(NamedTuple):
@@ -64,17 +71,30 @@ def find_layers(
     layers: list[Layer] = []
     notes: dict[str, str] = {}
     of_outputs = np.concatenate([follower.of(value).reshape(-1) for value in outputs] or [np.zeros(0, int)])
+    used: dict[Any, list[Layer]] = {}
     for group in _groups(follower):
         found = _layer(follower, stages, named, group, paths, of_outputs)
-        if isinstance(found, Layer) and (again := _used_again(follower, found)) is not None:
-            found = _AGAIN.format(paths[again])
         if isinstance(found, Layer):
-            layers.append(found)
+            slots = (frozenset(slot for slot, _ in each) for each in (found.feeds, found.readers))
+            used.setdefault((*slots, found.outputs, found.together), []).append(found)
         else:
-            makers = [product for product in follower.products if _makes(follower, product, group.units)]
-            notes |= {paths[maker.leaf]: found for maker in makers if maker.data != NONE}
+            notes |= _noted(follower, group.units, paths, found)
+    for uses in used.values():
+        uses.sort(key=lambda layer: follower.graph.position[layer.stage.value])
+        layer = uses[0]._replace(again=tuple(uses[1:]))
+        if (again := _used_again(follower, layer)) is not None:
+            units = np.concatenate([each.units for each in uses])
+            notes = _noted(follower, units, paths, _AGAIN.format(paths[again])) | notes
+        else:
+            layers.append(layer)
     layers.sort(key=lambda layer: follower.graph.position[layer.stage.value])
     return layers, notes
+
+
+def _noted(follower: Follower, units: Labels, paths: Sequence[str], note: str) -> dict[str, str]:
+    """A note for the kernels that make units."""
+    makers = [product for product in follower.products if _makes(follower, product, units)]
+    return {paths[maker.leaf]: note for maker in makers if maker.data != NONE}
 
 
 def why_unread(follower: Follower, leaf: int) -> str:
@@ -106,14 +126,15 @@ def _used_again(follower: Follower, layer: Layer) -> int | None:
     """A parameter of a layer that also makes, or reads, units of others; changing one would change them as well."""
     of_layer = {use.leaf for _, use in (*layer.feeds, *layer.readers)}
     fed = {use.leaf for _, use in layer.feeds}
+    units = np.concatenate([each.units for each in layer.uses])
     for product in follower.products:
-        makes, reads = _makes(follower, product, layer.units), False
+        makes, reads = _makes(follower, product, units), False
         if product.data != NONE:
-            reads = _contains(follower.of(product.data), layer.units)
+            reads = _contains(follower.of(product.data), units)
         if product.leaf in of_layer and (makes != (product.leaf in fed) or not (makes or reads)):
             return product.leaf
     for use in follower.beside:
-        if use.leaf in fed and use.feeds is not None and not _makes(follower, use, layer.units):
+        if use.leaf in fed and use.feeds is not None and not _makes(follower, use, units):
             return use.leaf
     return None
 

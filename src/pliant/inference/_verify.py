@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array
 
 from pliant.diagnostics.tracing import evaluate
+from pliant.inference._forward import Seen, as_one
 from pliant.inference._program import Program
-from pliant.types import HiddenLayer, Slot, Wiring
+from pliant.types import HiddenLayer, Wiring
 
 _SUBSETS = 3
 _SEED = 0
@@ -34,8 +35,7 @@ class Trial(NamedTuple):
 
 def verified(
     program: Program,
-    variables: Mapping[str, Any],
-    places: Mapping[str, Slot],
+    seen: Mapping[str, Sequence[Seen]],
     wiring: Wiring,
     paths: Sequence[str],
     leaves: Sequence[Any],
@@ -49,8 +49,7 @@ def verified(
 
     Args:
       program: the network on a few examples.
-      variables: of the features.
-      places: where in them the units are.
+      seen: the variables of the features, and where in them the units are.
       wiring: what is to be checked.
       paths: of the parameters.
       leaves: the parameters.
@@ -59,7 +58,7 @@ def verified(
     if not wiring.layers:
         return {}
     random = np.random.default_rng(_SEED)
-    run = _runner(program, variables, places, wiring, paths, inputs)
+    run = _runner(program, seen, wiring, paths, inputs)
     nothing = {layer.name: np.zeros(layer.width, np.float32) for layer in wiring.layers}
     silent = Trial(nothing, nothing, nothing, nothing)
     found = {}
@@ -68,14 +67,14 @@ def verified(
         for _ in range(_SUBSETS):
             values = [_random(random, leaf, path, wiring) for path, leaf in zip(paths, leaves, strict=True)]
             on_values = functools.partial(run, values)
-            reasons.append(_wrong(on_values, silent, layer, places[layer.name], _half(random, layer)))
+            reasons.append(_wrong(on_values, silent, layer, _half(random, layer)))
         wrong = [reason for reason in reasons if reason and (reason != _UNHEARD or set(reasons) == {_UNHEARD})]
         if wrong:
             found[layer.name] = wrong[0]
     return found
 
 
-def _wrong(run: Callable[[Trial], Any], silent: Trial, layer: HiddenLayer, place: Slot, half: np.ndarray) -> str | None:
+def _wrong(run: Callable[[Trial], Any], silent: Trial, layer: HiddenLayer, half: np.ndarray) -> str | None:
     name, own = layer.name, half.astype(np.float32)
 
     def trial(**changes: np.ndarray) -> Any:
@@ -86,7 +85,7 @@ def _wrong(run: Callable[[Trial], Any], silent: Trial, layer: HiddenLayer, place
         return "its features or the output are not finite, whatever the parameters are, so it cannot be checked"
     if _equal(before, trial(added=own)[0]):
         return _UNHEARD  # as of an expert that the router does not choose
-    cut = trial(cut=own)[0]
+    cut, features = trial(cut=own)
     if not _equal(cut, trial(cut=own, added=own)[0]):
         return "the output depends on its units although all that reads them is 0, as behind a norm that mixes units"
     if not half.all() and _equal(cut, trial(cut=own, added=1 - own)[0]):
@@ -95,7 +94,7 @@ def _wrong(run: Callable[[Trial], Any], silent: Trial, layer: HiddenLayer, place
         return "nothing feeds its units"
     for field in ("moved", "norms"):
         results = [trial(cut=own, **{field: by * own}) for by in (0.9, -0.9)]
-        changed = np.array([_by_unit(layer, place, features[name], each[1][name]) for each in results]).any(axis=0)
+        changed = np.array([_by_unit(layer, features[name], each[1][name]) for each in results]).any(axis=0)
         if field == "norms" and not changed.any():
             return None  # no norm of its own: its units share one, or their kernel's
         if (changed & ~half).any():
@@ -120,24 +119,23 @@ def _equal(first: Sequence[Any], second: Sequence[Any]) -> bool:
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True))
 
 
-def _by_unit(layer: HiddenLayer, place: Slot, first: Any, second: Any) -> np.ndarray:
+def _by_unit(layer: HiddenLayer, first: Any, second: Any) -> np.ndarray:
     """How many entries of each unit differ."""
     differ = ~((first == second) | (np.isnan(first) & np.isnan(second)))
-    return np.asarray(place.units_last(jnp.asarray(differ))).reshape(-1, layer.width).sum(axis=0)
+    return np.moveaxis(differ, layer.axis, -1).reshape(-1, layer.width).sum(axis=0)
 
 
 def _runner(
     program: Program,
-    variables: Mapping[str, Any],
-    places: Mapping[str, Slot],
+    seen: Mapping[str, Sequence[Seen]],
     wiring: Wiring,
     paths: Sequence[str],
     inputs: Sequence[Any],
 ) -> Callable[[Sequence[Any], Trial], Any]:
     jaxpr, consts = program.closed.jaxpr, program.closed.consts
-    names = [layer.name for layer in wiring.layers]
+    features = [each.value for layer in wiring.layers for each in seen[layer.name]]
     wanted = jaxpr.replace(
-        outvars=[*jaxpr.outvars, *(variables[name] for name in names)],
+        outvars=[*jaxpr.outvars, *features],
         debug_info=jaxpr.debug_info.with_unknown_names(),
     )
 
@@ -157,13 +155,15 @@ def _runner(
                 own[slot.path] = jnp.where(slot.spread(trial.cut[layer.name] > 0, leaf), jnp.zeros_like(leaf), leaf)
         added = {}
         for layer in wiring.layers:
-            aval, place = variables[layer.name].aval, places[layer.name]
-            tiles, nothing = place.groups * aval.shape[place.axis] // layer.width, jnp.zeros(aval.shape, aval.dtype)
-            of_units = place._replace(tiles=tiles, repeats=1).spread(trial.added[layer.name], nothing)
-            added[variables[layer.name]] = nothing + of_units.astype(aval.dtype)
+            for variable, place in seen[layer.name]:
+                nothing = jnp.zeros(variable.aval.shape, variable.aval.dtype)
+                tiles = place.groups * nothing.shape[place.axis] // layer.width
+                of_units = place._replace(tiles=tiles, repeats=1).spread(trial.added[layer.name], nothing)
+                added[variable] = nothing + of_units.astype(nothing.dtype)
         found = evaluate(wanted, consts, [*(own[path] for path in paths), *inputs], added)
-        number = len(jaxpr.outvars)
-        return found[first : first + num_outputs], dict(zip(names, found[number:], strict=True))
+        values = dict(zip(features, found[len(jaxpr.outvars) :], strict=True))
+        by_layer = {name: as_one([values[each.value] for each in own], own) for name, own in seen.items()}
+        return found[first : first + num_outputs], by_layer
 
     num_outputs = len(jax.tree.leaves(program.returned.outputs))
     first = len(jax.tree.leaves(program.returned.output))

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from pliant.errors import UserError, in_one_line
 from pliant.inference._activation import recognised, stated
 from pliant.inference._assemble import Named, assembled, find_heads, find_roles, module_name, unique
 from pliant.inference._follow import Follower, Product
-from pliant.inference._forward import Captured, forward_of
+from pliant.inference._forward import Captured, Seen, forward_of
 from pliant.inference._layers import Layer, find_layers, why_unread
 from pliant.inference._network import Network, few, network_of
 from pliant.inference._override import overridden, require_true
@@ -22,7 +22,7 @@ from pliant.inference._program import NumberedGraph, Program
 from pliant.inference._stages import Stages
 from pliant.inference._table import wiring_table
 from pliant.inference._verify import verified
-from pliant.types import Slot, Traits, Wiring
+from pliant.types import HiddenLayer, Slot, Traits, Wiring
 
 _EXAMPLES = 2
 
@@ -34,7 +34,8 @@ class Inferred(NamedTuple):
     forward: Callable[[PyTree, Any], tuple[PyTree, dict[str, Array]]]
     """`forward(params, x) -> (output, features)`: pure and differentiable, for any batch that `apply` takes. The
     features are those of all hidden layers, of what heads read, and what `apply` returns. Units along two axes, such as
-    heads and their channels, are put on the last. `jax.checkpoint` stays, and so do loops without features."""
+    heads and their channels, are put on the last; a layer that is used several times gives rows of units for all uses.
+    `jax.checkpoint` stays, and so do loops without features."""
     notes: Mapping[str, str]
     """By parameter, layer or output: what is no hidden layer or could not be followed, why, and what to do."""
 
@@ -51,8 +52,9 @@ def infer_wiring(apply: Callable[[Any, Any], Any], params: PyTree, x: Any, wirin
 
     A hidden layer is what an activation makes of products with parameters, if every product that reads it reads it
     behind that activation. Units are followed through bias, norm, dropout, reshape, transpose, pooling, padding and
-    concatenation to the products that read them. What a skip connection carries on is no hidden layer, and neither are
-    units whose parameters are used again elsewhere, as in a recurrence or with tied weights. Every layer is checked by
+    concatenation to the products that read them. A layer that is used several times, with the same feeds and readers,
+    is one layer. What a skip connection carries on is no hidden layer, and neither are units whose parameters are used
+    again elsewhere, as in a recurrence or an encoder that is also the decoder. Every layer is checked by
     perturbation: with all that reads a unit at 0, nothing that is added to the unit changes the output. A layer that
     fails is left out. The notes name every kernel whose units are no hidden layer's, why, and what to do about it.
 
@@ -108,11 +110,12 @@ def _infer(apply: Callable[[Any, Any], Any], params: PyTree, x: Any, wiring: Wir
     traced = _traced(network, x)
     found = _found(network, traced, wiring.frozen if wiring else frozenset())
     graph, features = traced.graph, found.features
-    known = {name: value for value, name in reversed(traced.named.items()) if value in graph.variables} | features
-    whole = overridden(found.wiring, wiring, known)
-    variables = {layer.name: graph.variables[known[layer.name]] for layer in whole.layers}
-    places = {layer.name: found.folded.get(layer.name, Slot("", layer.axis)) for layer in whole.layers}
-    wrong = verified(traced.program, variables, places, whole, network.paths, traced.leaves, jax.tree.leaves(traced.x))
+    returned = {
+        name: (Seen(value, Slot("", -1)),) for value, name in reversed(traced.named.items()) if value in graph.variables
+    }
+    whole = overridden(found.wiring, wiring, returned | features)
+    seen = {layer.name: _variables(graph, layer, (returned | features)[layer.name]) for layer in whole.layers}
+    wrong = verified(traced.program, seen, whole, network.paths, traced.leaves, jax.tree.leaves(traced.x))
     require_true(wiring, wrong)
     whole = whole._replace(layers=tuple(layer for layer in whole.layers if layer.name not in wrong))
     notes = dict(found.notes) | {name: f"left out: {reason}" for name, reason in wrong.items()}
@@ -120,8 +123,20 @@ def _infer(apply: Callable[[Any, Any], Any], params: PyTree, x: Any, wiring: Wir
     for leaf, path in enumerate(network.paths):
         if whole.roles[path] == "matrix" and path not in fed and path not in notes:
             notes[path] = why_unread(traced.follower, leaf)
-    results = {name: graph.results[value] for name, value in features.items() if value in graph.results}
-    return Inferred(whole, forward_of(network, Captured(traced.program.names, results, found.folded)), notes)
+    where: dict[int, int | str] = {**traced.named, **graph.results}
+    captured = {
+        name: tuple(each._replace(value=where[each.value]) for each in seen)
+        for name, seen in features.items()
+        if all(each.value in where for each in seen)
+    }
+    return Inferred(whole, forward_of(network, Captured(traced.program.names, captured)), notes)
+
+
+def _variables(graph: NumberedGraph, layer: HiddenLayer, seen: Sequence[Seen]) -> list[Seen]:
+    """Where in the program's variables the units of a layer are; along an axis that the user may have stated."""
+    if len(seen) == 1 and seen[0].place.groups == 1:
+        return [Seen(graph.variables[seen[0].value], Slot("", layer.axis))]
+    return [each._replace(value=graph.variables[each.value]) for each in seen]
 
 
 class _Traced(NamedTuple):
@@ -142,10 +157,8 @@ class _Found(NamedTuple):
     """What is found before the user's statements and the check by perturbation."""
 
     wiring: Wiring
-    features: dict[str, int]
-    """The values of the features of layers, and of what heads read."""
-    folded: dict[str, Slot]
-    """Where the units are in features that have them along two axes."""
+    features: dict[str, tuple[Seen, ...]]
+    """Where the features of layers are, and what heads read."""
     notes: Mapping[str, str]
 
 
@@ -163,7 +176,8 @@ def _found(network: Network, traced: _Traced, stated: Collection[str]) -> _Found
     follower, graph, paths = traced.follower, traced.graph, network.paths
     stages = Stages(follower)
     layers, notes = find_layers(follower, stages, traced.named, list(traced.outputs.values()), paths)
-    layers = [layer for layer in layers if layer.feature in graph.results or layer.feature in traced.named]
+    seen = {*graph.results, *traced.named}
+    layers = [layer for layer in layers if all(each.feature in seen for each in layer.uses)]
     frozen = _frozen(network, traced.leaves, traced.x, stated)
     roles = find_roles(follower, layers, paths, frozen)
     chosen = _named(layers, network, traced, stages, roles.roles)
@@ -171,8 +185,9 @@ def _found(network: Network, traced: _Traced, stated: Collection[str]) -> _Found
     values = dict(zip(paths, traced.leaves, strict=True))
     found = assembled(chosen, roles, heads, values, frozen, network.every_path)
     of_layers = {path: note for path, note in notes.items() if roles.roles[path] != "head"}
-    folded = {each.name: each.layer.place for each in chosen if each.layer.place.groups > 1}
-    return _Found(found, {each.name: each.layer.feature for each in chosen} | more, folded, of_layers | roles.notes)
+    features: dict[str, tuple[Seen, ...]] = {name: (Seen(value, Slot("", -1)),) for name, value in more.items()}
+    features |= {each.name: tuple(Seen(use.feature, use.place) for use in each.layer.uses) for each in chosen}
+    return _Found(found, features, of_layers | roles.notes)
 
 
 def _program(network: Network, leaves: Any, x: Any) -> Program:
@@ -224,11 +239,14 @@ def _named(
     for layer in layers:
         own = [network.paths[maker.leaf] for _, maker in layer.feeds if isinstance(maker, Product)]
         others = [path for path, role in roles.items() if role in ("matrix", "head") and path not in own]
-        names.append(traced.named.get(layer.feature) or module_name(own or ["layer"], others))
+        returned = None if layer.again else traced.named.get(layer.feature)
+        names.append(returned or module_name(own or ["layer"], others))
     found = []
     for name, layer in zip(unique(names), layers, strict=True):
-        activation, traits = _activation(layer, traced, stages)
-        readers = [output for output, value in traced.outputs.items() if layer.feature in traced.graph.above([value])]
+        kinds = {_activation(each, traced, stages) for each in layer.uses}
+        activation, traits = kinds.pop() if len(kinds) == 1 else ("custom", Traits(layer.outputs))
+        features = {each.feature for each in layer.uses}
+        readers = [output for output, value in traced.outputs.items() if features & traced.graph.above([value])]
         branch = readers[0] if len(readers) == 1 < len(traced.outputs) else ""
         found.append(Named(layer, name, activation, stated(activation, traits), branch))
     return found
