@@ -7,7 +7,8 @@ import threading
 
 INTERRUPTED = 130  # 128 and the signal's number, as in a shell
 UNREAD = 1  # as Rich has it for what it prints
-_MESSAGE = b"pliant: interrupted. A run keeps its finished tasks; the same command continues it.\n"
+_MESSAGE = b"pliant: interrupted."
+_OF_RUNS = b" A run keeps its finished tasks; the same command continues it."
 _SHOW_CURSOR = b"\r\x1b[K\x1b[?25h"  # progress bars hide it
 
 
@@ -32,7 +33,8 @@ def _leave_when_told(told: int) -> None:
     try:
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR)
-        os.write(2, _MESSAGE)  # sys.stderr may be in the middle of a line of its own
+        of_runs = _OF_RUNS if sys.argv[1:2] == ["run"] else b""
+        os.write(2, _MESSAGE + of_runs + b"\n")  # sys.stderr may be in the middle of a line of its own
     finally:  # stderr may be closed, or a pipe that nobody reads
         os._exit(INTERRUPTED)
 

@@ -48,6 +48,12 @@ _COMMANDS = {
         "Draw the figure of a run, or of several runs in one, and its learning curves if it has any; or a picture of "
         "what a run's diagnostics found.",
     ),
+    "report": _Command(
+        "_report.Report",
+        "Write one page about a run, or several: tables, interactive figures of everything that was measured, "
+        "configuration and versions. It needs no network and no other file.",
+    ),
+    "watch": _Command("_watch.Watch", "Show the page of `pliant report` in a browser while a run goes on."),
     "diagnose": _Command(
         "_diagnose.Diagnose", "Measure diagnostics on the checkpoints of a run, and print them.", computes=True
     ),

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from tyro.conf import Positional
 
@@ -75,7 +74,7 @@ def draw_figure(folders: Sequence[RunFolder], out: Path | None = None, metric: s
     path = out or first.path / metric.replace("/", "-")
     png, _ = results.save_figure(figure, path)
     print_line(f"figure: {png} (and .pdf)")
-    curves = [found for folder in folders if (found := _curves(folder, metric)) is not None]
+    curves = [found for folder in folders if (found := results.curve_points(folder, metric)) is not None]
     if len(curves) == len(folders):
         figure = results.learning_curves(_joined(folders, curves), metric, title)
         png, _ = results.save_figure(figure, path.with_name(f"{path.name}-curves"))
@@ -88,15 +87,6 @@ def _joined(folders: Sequence[RunFolder], tables: Sequence[pd.DataFrame]) -> pd.
         return tables[0]
     named = zip(folders, tables, strict=True)
     return pd.concat([table.assign(method=f"{folder.path}: " + table["method"]) for folder, table in named])
-
-
-def _curves(folder: RunFolder, metric: str) -> pd.DataFrame | None:
-    """What has learning curves of a metric: the run's curves, or its metrics if tasks have several environments."""
-    environments = folder.environments
-    for table in (folder.curves, *([folder.metrics] if len(set(environments.values())) > 1 else [])):
-        if np.isfinite(table.loc[table["metric"] == metric, "value"]).any():
-            return table.assign(environment=table["task"].map(environments).fillna(""))
-    return None
 
 
 def _draw_pictures(dirs: Sequence[Path], picture: str, method: str | None, out: Path | None) -> None:

@@ -2,13 +2,13 @@
 
 import math
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from pliant.results._figures import caption, finite_rows, mean_and_error
 from pliant.results._look import line_style, literal
+from pliant.results._phases import apart, placed
 
 _MOST_BORDERS = 100  # more vertical lines would hide the curves
 _MARKERS = 12  # of a line, so that they stay apart
@@ -40,7 +40,7 @@ def learning_curves(curves: pd.DataFrame, metric: str, title: str) -> Figure:
     """
     if "environment" not in curves:
         curves = curves.assign(environment="")
-    points, unit = _placed(curves)
+    points, unit = placed(curves)
     chosen = finite_rows(curves, metric).merge(points, on=["method", "task", "step"])
     panels, methods = list(chosen["environment"].unique()), list(chosen["method"].unique())
     num_columns = math.ceil(math.sqrt(len(panels)))
@@ -56,7 +56,7 @@ def learning_curves(curves: pd.DataFrame, metric: str, title: str) -> Figure:
         for method, of_method in own.groupby("method", sort=False):
             table = of_method.pivot(index="seed", columns=["task", "x"], values="value").sort_index(axis=1)
             tasks, x = (table.columns.get_level_values(level).to_numpy() for level in ("task", "x"))
-            x, mean, error = _apart(tasks, x, *mean_and_error(table.to_numpy()))
+            x, mean, error = apart(tasks, x, *mean_and_error(table.to_numpy()))
             style = line_style(methods.index(method))
             every = max(1, len(x) // _MARKERS)
             label = literal(str(method))
@@ -74,29 +74,3 @@ def learning_curves(curves: pd.DataFrame, metric: str, title: str) -> Figure:
     figure.suptitle(literal(title), fontsize=11)
     figure.supxlabel(f"{caption(chosen)}; vertical lines separate phases", fontsize=8, color="0.4")
     return figure
-
-
-def _placed(curves: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Where points lie in their panels: `x`, and the `offset` at which their phase begins; and the unit of both."""
-    points = curves[["method", "environment", "task", "step"]].drop_duplicates()
-    counted = curves[curves["metric"] == "env_steps"].drop_duplicates(["method", "task", "step"])
-    in_steps = points.merge(counted[["method", "task", "step", "value"]], on=["method", "task", "step"])
-    has_steps = len(in_steps) == len(points)
-    points = in_steps.assign(at=in_steps["value"]) if has_steps else points.assign(at=points["step"])
-    phases = points.groupby(["method", "environment", "task"], sort=False)["at"].max().reset_index(name="end")
-    phases = phases.sort_values("task", kind="stable")
-    phases["begin"] = phases.groupby("method")["end"].shift(fill_value=0)
-    phases["length"] = phases["end"] - phases["begin"]
-    phases["offset"] = phases.groupby(["method", "environment"])["length"].cumsum() - phases["length"]
-    points = points.merge(phases, on=["method", "environment", "task"])
-    points["x"] = (points["at"] - points["begin"] + points["offset"]).astype(float)
-    kept = points[["method", "task", "step", "x", "offset"]]
-    return kept, "environment steps" if has_steps else "updates"
-
-
-def _apart(tasks: np.ndarray, *rows: np.ndarray) -> list[np.ndarray]:
-    """Separates phases by NaN, so that no line joins them; those of one point each are joined."""
-    starts = np.flatnonzero(np.diff(tasks)) + 1
-    if len(starts) + 1 == len(tasks):
-        return list(rows)
-    return [np.insert(row, starts, np.nan) for row in rows]

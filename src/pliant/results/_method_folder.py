@@ -103,6 +103,11 @@ class MethodFolder:
         """The largest number of tasks that a start asked for; 0 before the first."""
         return max((start["tasks"] for start in self._config["starts"]), default=0)
 
+    @property
+    def starts(self) -> list[dict[str, Any]]:
+        """What each start asked for, in order: `tasks`, `seeds`, and the `environment` that it ran in."""
+        return [dict(start) for start in self._config["starts"]]
+
     def record_start(self, environment: Mapping[str, Any], tasks: int, seeds: int) -> None:
         """Adds a start to the method's `config.json`, unless it is as the last one was.
 

@@ -164,13 +164,21 @@ def draw_picture(folder: RunFolder, picture: str, label: str) -> Figure:
     Raises:
       UserError: if the run has not stored the arrays or metrics.
     """
+    own = folder.metrics[folder.metrics["method"] == label]
+    return PICTURES[picture](arrays_of(folder, label), own, f"{label}: {folder.title}")
+
+
+def arrays_of(folder: RunFolder, label: str) -> Arrays:
+    """The arrays of one method, with its seeds alone.
+
+    Args:
+      folder: of the run.
+      label: the method's name in the metrics: with the point of a grid, if there is one.
+    """
     name = label.partition("[")[0]
-    metrics = folder.metrics
-    own = metrics[metrics["method"] == label]
-    num_seeds = own["seed"].nunique()
+    num_seeds = folder.metrics.loc[folder.metrics["method"] == label, "seed"].nunique()
     first = num_seeds * folder.labels(name).index(label)
-    arrays = {
+    return {
         task: {key: array[first : first + num_seeds] for key, array in of_task.items()}
         for task, of_task in folder.arrays(name).items()
     }
-    return PICTURES[picture](arrays, own, f"{label}: {folder.title}")

@@ -257,6 +257,11 @@ class RunFolder:
         return {method.name: method.configuration for method in self._methods()}
 
     @property
+    def starts(self) -> dict[str, list[dict[str, Any]]]:
+        """What each start of a method asked for: `tasks`, `seeds` and `environment`. Earlier versions recorded none."""
+        return {} if self.is_old else {method.name: method.starts for method in self._methods()}
+
+    @property
     def num_tasks(self) -> int:
         """The largest number of tasks that a start of any method asked for."""
         if self.is_old:

@@ -52,8 +52,8 @@ def spectra_over_time(arrays: Arrays, name: str, title: str = "") -> Figure:
       >>> figure.axes[0].images[0].get_array().tolist()
       [[2.0, 2.0, 2.0], [1.0, 1.0, 1.0]]
     """
-    panels = _spectra(arrays, name)
-    limits = _limits(np.concatenate([matrix.ravel() for _, matrix in panels.values()]))
+    panels = median_spectra(arrays, name)
+    limits = color_limits(np.concatenate([matrix.ravel() for _, matrix in panels.values()]))
     num_columns = min(_MOST_COLUMNS, int(np.ceil(np.sqrt(len(panels)))))
     num_rows = -(-len(panels) // num_columns)
     figure = Figure(figsize=(2.3 * num_columns + 2.4, 2.2 * num_rows + 1.4), layout="constrained")
@@ -98,7 +98,7 @@ def _heat_map(axes: Axes, tasks: Sequence[int], matrix: np.ndarray, limits: tupl
     return image
 
 
-def _spectra(arrays: Arrays, name: str) -> dict[str, tuple[list[int], np.ndarray]]:
+def median_spectra(arrays: Arrays, name: str) -> dict[str, tuple[list[int], np.ndarray]]:
     """By panel: the tasks, and the median singular values with a row for each rank and a column for each task."""
     prefix, last = f"{name}/singular_values/", f"{name}/input_output"
     names = {each for of_task in arrays.values() for each in of_task}
@@ -116,7 +116,7 @@ def _spectra(arrays: Arrays, name: str) -> dict[str, tuple[list[int], np.ndarray
     return panels
 
 
-def _limits(values: np.ndarray) -> tuple[float, float]:
+def color_limits(values: np.ndarray) -> tuple[float, float]:
     """The ends of the colour scale: down to 10⁻⁵ of the largest value, which excludes zeros with rounding errors."""
     positive = values[np.isfinite(values) & (values > 0)]
     largest = positive.max(initial=1e-30)
