@@ -148,7 +148,7 @@ MUTATIONS = {
         "diagnostics/_dormancy.py", "means / (means.mean() + 1e-9)", "means / (means.max() + 1e-9)"
     ),
     "scales-of-a-norm-are-lost": Mutation(
-        "inference/_follow.py",
+        "tracing/_follow.py",
         "if node.name in _SCALES and (units == NONE).all():",
         "if node.name in _SCALES and units is None:",
         "tests/inference/test_frameworks.py",
@@ -181,7 +181,7 @@ MUTATIONS = {
         "inference/_program.py", "and tape.wanted is not None", "and tape.wanted is None", "tests/inference"
     ),
     "tangent-kernel-chunks": Mutation(
-        "diagnostics/tracing/_parameter_uses.py",
+        "tracing/_parameter_uses.py",
         "return jax.lax.map(function, examples, batch_size=at_once)",
         "return jax.lax.map(function, jax.tree.map(lambda leaf: leaf.at[at_once:].set(leaf[0]), examples))",
         "tests/diagnostics/test_ntk.py",

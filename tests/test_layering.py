@@ -12,7 +12,7 @@ LAYERS = [
     {"errors", "keys", "xla", "sampling", "finite"},
     {"wiring"},
     {"types", "settings", "specs"},
-    {"isometry", "masks", "targets"},
+    {"isometry", "masks", "targets", "tracing"},
     {"layouts"},
     {"networks", "optimizers", "penalties", "diagnostics", "streams", "results"},
     {"_diagnose", "inference", "interventions"},

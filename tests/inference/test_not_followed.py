@@ -39,6 +39,15 @@ def _stacked(p, x):
     )
 
 
+def _long_recurrent(p, x):
+    def step(h, x):
+        h = jnp.tanh(x @ p["a"] + h @ p["r"])
+        return h, h
+
+    hidden = jax.lax.scan(step, jnp.zeros((len(x), 6)), jnp.stack([x] * 70))[1]
+    return hidden.mean(0) @ p["c"], {"a": hidden}
+
+
 NOTES = {
     "a branch": (
         lambda p, x: jax.lax.cond(x.sum() > 0, relu, jnp.tanh, x @ p["a"]) @ p["c"],
@@ -73,7 +82,12 @@ NOTES = {
     "a long loop": (
         _stacked,
         {"u": (70, 8, 6), "d": (70, 6, 8), "c": (8, 3)},
-        {"u": r"not followed behind scan; state its role in wiring=Wiring\(..., roles=\)", "d": r"behind scan"},
+        {"u": r"holds several kernels, \(70, 8, 6\).*keep one array a kernel", "d": r"keep one array a kernel"},
+    ),
+    "a long recurrence": (
+        _long_recurrent,
+        {"a": (8, 6), "r": (6, 6), "c": (6, 3)},
+        {"a": r"made in a loop of more than 64 iterations.*infer with fewer", "r": r"made in a loop"},
     ),
     "units along three axes": (
         lambda p, x: jnp.einsum("bhij,hijc->bc", relu(jnp.einsum("bd,dhij->bhij", x, p["a"])), p["c"]),

@@ -43,8 +43,8 @@ from pliant.diagnostics._trained import Trained, find_trained
 from pliant.diagnostics._update_norm import UpdateNorm, update_norm
 from pliant.diagnostics._weight_spectra import WeightSpectrum, weight_spectra
 from pliant.diagnostics._weights import IsometryDeviation, WeightNorm, isometry_deviation, weight_norm
-from pliant.diagnostics.tracing import perturbable
 from pliant.errors import UserError
+from pliant.tracing import perturbable
 
 __all__ = [
     "DIAGNOSTICS",

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from pliant.diagnostics._infer import Form, as_returned, infer
 from pliant.diagnostics._objective import find_objective
 from pliant.diagnostics._returned import returned
 from pliant.diagnostics._subject import widened
 from pliant.diagnostics._trained import Trained, find_trained
-from pliant.diagnostics.tracing import Form, as_returned, find_frozen, infer, is_float
 from pliant.errors import UserError, in_one_line
+from pliant.tracing import find_frozen, is_float
 from pliant.types import Batch, Key, Network, Params, State, Subject, Wiring
 
 

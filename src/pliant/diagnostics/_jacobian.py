@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 from jaxtyping import Array, Float
 
-from pliant.diagnostics.tracing import Function, jacobian_shape, layer_starts, segment
+from pliant.tracing import Function, jacobian_shape, layer_starts, segment
 
 _CHUNK = 2**22  # entries of the Jacobians that are computed at the same time: bounds the memory that autodiff takes
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pliant.diagnostics._subject import widened
-from pliant.diagnostics.tracing import Function, segment
 from pliant.errors import require_range
+from pliant.tracing import Function, segment
 from pliant.types import Key
 
 

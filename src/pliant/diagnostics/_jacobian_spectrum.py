@@ -13,8 +13,8 @@ from pliant.diagnostics._jacobian import intermediate_jacobian
 from pliant.diagnostics._jacobian_moments import JacobianMoments, jacobian_moments
 from pliant.diagnostics._singular_values import entropy_rank, singular_values
 from pliant.diagnostics._subject import features_of, images_only, some
-from pliant.diagnostics.tracing import Function, jacobian_shape, layer_starts, segment
 from pliant.errors import UserError
+from pliant.tracing import Function, jacobian_shape, layer_starts, segment
 from pliant.types import Diagnostic, Measured, Subject
 
 Found: TypeAlias = Float[Array, "examples out inputs"] | JacobianMoments

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from pliant.diagnostics._subject import widened
-from pliant.diagnostics.tracing import (
+from pliant.errors import UserError, require_choice
+from pliant.tracing import (
     Derivatives,
     ParameterUse,
     Program,
@@ -22,7 +23,6 @@ from pliant.diagnostics.tracing import (
     parameter_derivatives,
     program_of,
 )
-from pliant.errors import UserError, require_choice
 from pliant.types import Params, Scalar
 
 _MOST_NUMBERS = 2**24

@@ -5,10 +5,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pliant.inference._follow import Beside, Follower, Product
 from pliant.inference._initializers import estimated
-from pliant.inference._labels import NONE
 from pliant.inference._layers import Layer, shown, terminal
+from pliant.tracing import NONE, Beside, Follower, Product
 from pliant.types import Feed, Head, HiddenLayer, Role, Traits, Wiring
 
 _STEPS = frozenset(
@@ -89,7 +88,7 @@ def _add_kernels(follower: Follower, kernels: Sequence[Product], paths: Sequence
                 f"holds several kernels, {shape}, along one axis: no layer is found, and methods on singular values "
                 "see them as one; keep one array a kernel"
             )
-        elif product.reads is not None and product.reads.blocks == 1 and set(product.reads.axes) & set(product.outputs):
+        elif product.is_mapped:
             found.notes[path] = (
                 f"holds several kernels, {shape}, side by side: methods on singular values see them as one"
             )

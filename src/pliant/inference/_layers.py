@@ -5,10 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pliant.diagnostics.tracing import Graph
-from pliant.inference._follow import Beside, Follower, Places, Product
-from pliant.inference._labels import NONE, Labels
 from pliant.inference._stages import Stage, Stages
+from pliant.tracing import NONE, Beside, Follower, Graph, Labels, Places, Product
 from pliant.types import Slot
 
 DECLARE = "state it in wiring=Wiring((HiddenLayer(...),), {}) and return its activations as a feature"
@@ -19,6 +17,7 @@ _AGAIN = (
     "not followed: {} is used again elsewhere, as in a recurrence or with tied weights, so its units are not those of "
     "one layer; give each layer its own"
 )
+_LOOP = "not followed: made in a loop of more than 64 iterations, or of a number that is computed; infer with fewer"
 _SKIPPED = "no hidden layer: read behind several activations, as of a skip connection or a recurrence"
 _PSEUDO = {"merge": "cond", "slice_of": "scan", "stack_of": "scan"} | dict.fromkeys(("loop", "loop_end"), "a loop")
 """What the graph calls the parts of branches and loops."""
@@ -72,8 +71,11 @@ def find_layers(
     notes: dict[str, str] = {}
     of_outputs = np.concatenate([follower.of(value).reshape(-1) for value in outputs] or [np.zeros(0, int)])
     used: dict[Any, list[Layer]] = {}
+    loops = {node.scope for node in follower.graph.nodes if node.name in ("loop", "slice_of", "stack_of")}
     for group in _groups(follower):
-        found = _layer(follower, stages, named, group, paths, of_outputs)
+        makers = [product for product in follower.products if _makes(follower, product, group.units)]
+        is_in_loop = any(follower.graph.producer[maker.value].scope in loops for maker in makers)
+        found = _LOOP if is_in_loop else _layer(follower, stages, named, group, paths, of_outputs)
         if isinstance(found, Layer):
             slots = (frozenset(slot for slot, _ in each) for each in (found.feeds, found.readers))
             used.setdefault((*slots, found.outputs, found.together), []).append(found)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from jaxtyping import Array
 
-from pliant.diagnostics.tracing import OPEN, REMAT, Graph, called, run_one, scanned
+from pliant.tracing import OPEN, REMAT, Graph, called, run_one, scanned
 
 _LONGEST_LOOP = 64
 """Iterations of a loop over stacked layers that is unrolled."""

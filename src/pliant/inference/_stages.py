@@ -4,9 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pliant.diagnostics.tracing import Node
-from pliant.inference._follow import Follower
-from pliant.inference._labels import NONE, POINTWISE, Labels
+from pliant.tracing import NONE, POINTWISE, Follower, Labels, Node
 
 _LINEAR = frozenset(
     "add add_any sub neg convert_element_type copy copy_p stop_gradient reduce_precision reduce_sum "

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from pliant.diagnostics.tracing import evaluate
 from pliant.inference._forward import Seen, as_one
 from pliant.inference._program import Program
+from pliant.tracing import evaluate
 from pliant.types import HiddenLayer, Wiring
 
 _SUBSETS = 3

@@ -9,11 +9,9 @@ import jax
 from jaxtyping import Array, PyTree
 from rich.console import Console
 
-from pliant.diagnostics.tracing import find_frozen
 from pliant.errors import UserError, in_one_line
 from pliant.inference._activation import recognised, stated
 from pliant.inference._assemble import Named, assembled, find_heads, find_roles, module_name, unique
-from pliant.inference._follow import Follower, Product
 from pliant.inference._forward import Captured, Seen, forward_of
 from pliant.inference._layers import Layer, find_layers, why_unread
 from pliant.inference._network import Network, few, network_of
@@ -22,6 +20,7 @@ from pliant.inference._program import NumberedGraph, Program
 from pliant.inference._stages import Stages
 from pliant.inference._table import wiring_table
 from pliant.inference._verify import verified
+from pliant.tracing import Follower, Product, find_frozen
 from pliant.types import HiddenLayer, Slot, Traits, Wiring
 
 _EXAMPLES = 2

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 from jaxtyping import Array, PyTree
 
-from pliant.diagnostics.tracing._graph import OPEN, called, is_copy
 from pliant.errors import UserError
+from pliant.tracing._graph import OPEN, called, is_copy
 from pliant.types import Features
 
 

@@ -6,9 +6,9 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from pliant.diagnostics.tracing import Graph, Node
-from pliant.inference._labels import NONE, POINTWISE, PRODUCTS, Labels, along, blank, merged, moved
-from pliant.inference._units import Units
+from pliant.tracing._graph import Graph, Node
+from pliant.tracing._labels import NONE, POINTWISE, PRODUCTS, Labels, along, blank, merged, moved
+from pliant.tracing._units import Units
 
 _SCALES = ("mul", "div")
 Axes: TypeAlias = tuple[Labels, ...]
@@ -49,6 +49,9 @@ class Product(NamedTuple):
     is_direct: bool
     is_whole: bool
     """Whether the parameter holds this kernel only."""
+    is_mapped: bool = False
+    """Whether it is a product of its own for each index along an axis of the parameter, as of the members of an
+    ensemble."""
 
 
 class Beside(NamedTuple):
@@ -93,6 +96,8 @@ class Follower:
         """What is the largest or the least of neighbouring units, as MaxMin makes; such units are one."""
         self.lost: dict[int, str] = {}
         """By parameter, the operation behind which it is not followed."""
+        self.met: dict[int, str] = {}
+        """By parameter, an operation with data that is neither a product nor elementwise."""
         self.ends: dict[int, str] = {}
         """By value, the operation behind which its units are not followed."""
         for leaf, value in enumerate(self.parameters):
@@ -110,6 +115,15 @@ class Follower:
         found = self.labels.get(value)
         return blank(len(self.graph.shape(value))) if found is None else self.units.find(found)
 
+    def unit_axes(self, value: int) -> tuple[int, ...]:
+        """The axes of a value along which different units lie; not those of positions that have units of their own."""
+        labels = self.of(value)
+        axes = tuple(axis for axis in _varying(labels) if _tells_units(labels, axis))
+        if not axes and (labels != NONE).any():
+            return tuple(axis for axis, size in enumerate(self.graph.shape(value)) if size == 1)[-1:]
+        rows = {axis: np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1) for axis in axes if len(axes) > 1}
+        return tuple(axis for axis, own in rows.items() if len(np.unique(own, axis=0)) == len(own)) or axes
+
     def _with_data(self, node: Node) -> None:
         with_data = [place for place, value in enumerate(node.inputs) if value in self.data]
         held = [place for place, value in enumerate(node.inputs) if self.held.get(value) and value not in self.data]
@@ -120,6 +134,8 @@ class Follower:
         else:
             for output, value in enumerate(node.outputs):
                 self.labels[value] = self._combined(node, with_data, output)
+            if node.name in (*PRODUCTS, "merge") and (self.labels[node.outputs[0]] == NONE).all():
+                self._make_units(node, with_data)
             for place in held:
                 self._met(node, place, self.held[node.inputs[place]])
             for place in with_data:
@@ -145,6 +161,21 @@ class Follower:
                 continue
             found = merged(found, own) if is_concatenated else self.units.joined(found, own)
         return found
+
+    def _make_units(self, node: Node, with_data: Sequence[int]) -> None:
+        """New units, fed by no parameter: of a constant kernel, heads of attention weights, of one of two branches."""
+        told: set[int] = set()
+        if node.name == "merge":
+            branches = [set(self.unit_axes(value)) for value in node.inputs[1:] if value in self.data]
+            told = set.intersection(*branches) if branches else told
+        elif len(with_data) == 1:
+            self._read_and_made(node, with_data[0], 1 - with_data[0])
+        elif node.name == "dot_general":
+            for value, batched in zip(node.inputs[:2], node.params["dimension_numbers"][1], strict=True):
+                told |= {place for place, axis in enumerate(batched) if axis in self.unit_axes(value)}
+        if told:
+            size = [n if axis in told else 1 for axis, n in enumerate(self.graph.shape(node.outputs[0]))]
+            self.labels[node.outputs[0]] = self.units.new(int(np.prod(size))).reshape(size)
 
     def _with_neighbours(self, node: Node, labels: Labels) -> Labels:
         """The labels of what is sorted, or compared, in groups; units of a group become the same."""
@@ -193,11 +224,8 @@ class Follower:
 
     def _product(self, node: Node, data: int, kernel: int) -> None:
         value, operand = node.outputs[0], node.inputs[kernel]
-        units, made_along = self._read_and_made(node, data, kernel)
-        kernel_shape = self.graph.shape(operand)
-        size: list[int] = [kernel_shape[axis] if axis in made_along else 1 for axis in range(len(kernel_shape))]
-        made = self.units.new(int(np.prod(size))).reshape(size)
-        self.labels[value] = self._made(node, kernel, made)
+        units, made, made_along = self._read_and_made(node, data, kernel)
+        mapped = node.params["dimension_numbers"][1][kernel] if node.name == "dot_general" else ()
         for leaf, held in self.held[operand].items():
             axes = {axis: labels for axis, labels in enumerate(held.axes) if labels.size > 1}
             if not axes and len(self.held[operand]) > 1:  # a number that scales the kernel
@@ -216,10 +244,22 @@ class Follower:
             blocks = node.params.get("feature_group_count", 1)
             seen.sort(key=lambda axis: blocks > 1 and axis not in of_outputs)
             reads = _places(held, tuple(seen), units, shape, blocks) if (units != NONE).any() else None
-            whole = all(shape[axis] == len(np.unique(labels[labels != NONE])) for axis, labels in enumerate(held.axes))
-            self.products.append(Product(leaf, value, node.inputs[data], reads, feeds, outputs, held.is_direct, whole))
+            is_mapped = any(_varies(labels, mapped) for labels in held.axes)
+            whole = _is_whole(held, shape)
+            self.products.append(
+                Product(leaf, value, node.inputs[data], reads, feeds, outputs, held.is_direct, whole, is_mapped)
+            )
 
-    def _read_and_made(self, node: Node, data: int, kernel: int) -> tuple[Labels, tuple[int, ...]]:
+    def _read_and_made(self, node: Node, data: int, kernel: int) -> tuple[Labels, Labels, tuple[int, ...]]:
+        """The unit that each entry of the kernel multiplies, the new unit that it makes, and the axes of these."""
+        read, made_along = self._read(node, data, kernel)
+        shape = self.graph.shape(node.inputs[kernel])
+        size: list[int] = [length if axis in made_along else 1 for axis, length in enumerate(shape)]
+        made = self.units.new(int(np.prod(size))).reshape(size)
+        self.labels[node.outputs[0]] = self._made(node, kernel, made)
+        return read, made, made_along
+
+    def _read(self, node: Node, data: int, kernel: int) -> tuple[Labels, tuple[int, ...]]:
         """The unit that each entry of the kernel multiplies, and the kernel's axes that index outputs."""
         labels, num_axes = self.of(node.inputs[data]), len(self.graph.shape(node.inputs[kernel]))
         if node.name == "dot_general":
@@ -283,6 +323,7 @@ class Follower:
         for leaf, held in holds.items():
             if node.name not in POINTWISE and node.name != "concatenate":
                 self.lost.setdefault(leaf, node.name)
+                self.met.setdefault(leaf, node.name)
                 continue
             found = [moved(self.graph, node, place, labels) for labels in held.axes]
             axes = [each if each is not None and each.ndim == num_axes else blank(num_axes) for each in found]

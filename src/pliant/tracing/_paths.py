@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pliant.diagnostics.tracing._graph import Graph, graph_of
-from pliant.diagnostics.tracing._perturbation import perturbable
 from pliant.errors import UserError, unknown_name
+from pliant.tracing._graph import Graph, graph_of
+from pliant.tracing._perturbation import perturbable
 from pliant.types import Features
 
 Function: TypeAlias = Callable[[Array], tuple[Array, Features]]

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from pliant.diagnostics.tracing import Graph, Node, regrouped
+from pliant.tracing._graph import Graph, Node
 
 Labels: TypeAlias = np.ndarray
 NONE = -1
@@ -111,6 +111,12 @@ def _rearranged(node: Node, labels: Labels, old: Sequence[int], new: Sequence[in
         return labels.reshape(shape)
     if name == "pliant_spread":
         return np.expand_dims(labels, -2)
+    if name in ("loop", "loop_end"):
+        return labels
+    if name == "slice_of":
+        return labels if len(old) == len(new) else labels[0] if labels.shape[0] == 1 else blank(len(new))
+    if name == "stack_of":
+        return labels[None] if len(old) < len(new) else None
     if name == "rev":
         return np.flip(labels, tuple(params["dimensions"]))
     if name == "slice":
@@ -219,3 +225,22 @@ def _windowed(labels: Labels, params: Any, num_axes: int) -> Labels:
     else:
         over = [params["dimension"]] if "dimension" in params else list(range(num_axes))
     return labels if all(labels.shape[axis] == 1 for axis in over) else blank(num_axes)
+
+
+def regrouped(old: Sequence[int], new: Sequence[int]) -> tuple[frozenset[int], ...]:
+    """The old axes that make up each new axis of a reshape, ignoring axes of length 1.
+
+    Example:
+      >>> [sorted(axes) for axes in regrouped((2, 1, 3, 4), (2, 12))]
+      [[0], [2, 3]]
+    """
+    found: list[frozenset[int]] = [frozenset()] * len(new)
+    mine = [axis for axis, size in enumerate(old) if size != 1]
+    theirs = [axis for axis, size in enumerate(new) if size != 1]
+    while mine and theirs:
+        left, right = [mine.pop(0)], [theirs.pop(0)]
+        while (a := math.prod(old[axis] for axis in left)) != (b := math.prod(new[axis] for axis in right)):
+            (left if a < b else right).append((mine if a < b else theirs).pop(0))
+        for axis in right:
+            found[axis] = frozenset(left)
+    return tuple(found)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, Var
 from jaxtyping import Array, Float, PyTree
 
-from pliant.diagnostics.tracing._perturbation import evaluate, flattened, run_one
+from pliant.tracing._perturbation import evaluate, flattened, run_one
 from pliant.types import leaf_path
 
 _SAME_NUMBERS = ("reshape", "squeeze", "transpose")

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pliant.diagnostics._infer import infer
 from pliant.diagnostics._returned import returned
-from pliant.diagnostics.tracing._infer import find_frozen, infer
 from pliant.networks import cnn, mlp
+from pliant.tracing import find_frozen
 from pliant.types import by_path
 
 KEY = jax.random.key(0)

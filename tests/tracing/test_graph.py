@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pliant.diagnostics.tracing._graph import graph_of
+from pliant.tracing._graph import graph_of
 
 X = jnp.ones((2, 3))
 

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from pliant.diagnostics.tracing._axes import Followed, Use, follow
-from pliant.diagnostics.tracing._graph import Graph, graph_of
+from pliant.tracing import NONE, PRODUCTS, Follower, Graph, Node, Product, along, graph_of, moved
 from pliant.types import Feed, Head, HiddenLayer, Params, Role, Slot, Wiring, by_path
 
 Function = Callable[[Params, PyTree], tuple[Any, Mapping[str, Any]]]
@@ -87,16 +86,17 @@ def infer(function: Function, params: Params, inputs: PyTree) -> Inferred:
     graph = graph_of(listed, params, inputs)
     num_leaves = len(jax.tree.leaves(params))
     parameters, data = graph.inputs[:num_leaves], graph.inputs[num_leaves:]
-    followed = follow(graph, parameters, data)
+    follower = Follower(graph, parameters, data)
+    products = [node for node in graph.nodes if _is_product(node, follower)]
     paths = list(by_path(params))
-    roles, output_axes, of_kernels = _kernels(graph, followed, parameters, paths)
+    roles, output_axes, of_kernels = _kernels(follower, products, paths)
     batch_axes = _batch_axes(listed, params, inputs)
     values = dict(zip(names, graph.outputs[1:], strict=True))
     origins = _origins(graph, values)
     values = {name: values[name] for name in origins}
-    forms, of_features = _layers(graph, followed, values, origins, dict(zip(names, batch_axes, strict=True)), data)
+    forms, of_features = _layers(follower, values, origins, dict(zip(names, batch_axes, strict=True)), data)
     head, of_head = _head_input(graph, origins, forms)
-    feeds = {name: _feeds(graph, followed, values, origins, forms, name, paths) for name in forms}
+    feeds = {name: _feeds(follower, products, values, origins, forms, name, paths) for name in forms}
     layers = tuple(
         HiddenLayer(name, _width(graph, values, form), feeds[name], (), activation="unknown", elementwise=True)
         for name, form in forms.items()
@@ -107,23 +107,6 @@ def infer(function: Function, params: Params, inputs: PyTree) -> Inferred:
     }
     kernels = tuple(path for path, role in roles.items() if role == "head")
     return Inferred(Wiring(layers, roles, {"output": Head(kernels, head)}, output_axes=output_axes), forms, notes)
-
-
-def find_frozen(function: Callable[[Params, PyTree], Any], params: Params, inputs: PyTree) -> set[str]:
-    """The leaves that reach the output only through `stop_gradient`; none if no others reach it.
-
-    Example:
-      >>> def function(params, x):
-      ...     return x @ jax.lax.stop_gradient(params["a"]) @ params["b"]
-      >>> find_frozen(function, {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 1))}, jnp.ones((4, 2)))
-      {'a'}
-    """
-    graph = graph_of(function, params, inputs)
-    used, trained = graph.above(graph.outputs), graph.above(graph.outputs, without=("stop_gradient",))
-    leaves = dict(zip(graph.inputs, by_path(params), strict=False))
-    if not any(leaf in trained for leaf in leaves):
-        return set()
-    return {path for leaf, path in leaves.items() if leaf in used and leaf not in trained}
 
 
 def as_returned(features: Mapping[str, Any], params: Params, output: Array) -> Inferred:
@@ -159,42 +142,61 @@ def as_returned(features: Mapping[str, Any], params: Params, output: Array) -> I
     return Inferred(Wiring(layers, roles, {"output": head}), forms, notes)
 
 
+def _is_product(node: Node, follower: Follower) -> bool:
+    """Whether it is a product of what is computed from the inputs with what is not."""
+    return node.name in PRODUCTS and sum(value in follower.data for value in node.inputs[:2]) == 1
+
+
 def _kernels(
-    graph: Graph, followed: Followed, parameters: Sequence[int], paths: Sequence[str]
+    follower: Follower, products: Sequence[Node], paths: Sequence[str]
 ) -> tuple[dict[str, Role], dict[str, tuple[int, ...]], dict[str, str]]:
-    hidden = graph.above(value for node in followed.products for value in node.inputs)
-    uses: dict[int, list[Use]] = defaultdict(list)
-    for use in followed.uses:
-        uses[use.leaf].append(use)
+    graph = follower.graph
+    hidden = graph.above(value for node in products for value in node.inputs)
+    uses: dict[int, list[Product]] = defaultdict(list)
+    for product in follower.products:
+        if product.data != NONE and product.outputs:
+            uses[product.leaf].append(product)
+    embeddings, unread = {each.leaf for each in follower.products if each.data == NONE}, _unread(follower)
     roles: dict[str, Role] = {}
     output_axes: dict[str, tuple[int, ...]] = {}
     notes: dict[str, str] = {}
-    for leaf, (value, path) in enumerate(zip(parameters, paths, strict=True)):
+    for leaf, (value, path) in enumerate(zip(follower.parameters, paths, strict=True)):
         shape, own = graph.shape(value), uses[leaf]
         roles[path] = "bias" if len(shape) < 2 else "other"
         if len(shape) < 2 or math.prod(shape) == 0:
             continue
-        if not own and leaf not in followed.unfollowed:
-            roles[path] = "embed" if leaf in followed.embeddings else "other"
-        elif any(use.is_stack for use in own):
+        if not own and leaf not in unread:
+            roles[path] = "embed" if leaf in embeddings else "other"
+        elif any(use.is_mapped or not use.is_whole for use in own):
             notes[path] = f"not measured: holds several kernels, {shape}, whose singular values are not those of one"
         elif own and (layout := _layout([use.outputs for use in own], len(shape))) is not None:
-            roles[path] = "matrix" if any(use.product in hidden for use in own) else "head"
+            roles[path] = "matrix" if any(use.value in hidden for use in own) else "head"
             output_axes[path] = layout
         elif len(shape) == 2 and min(shape) > 1:
             roles[path] = "matrix"  # which of two axes are outputs does not change singular values
         else:
-            reader = followed.unfollowed.get(leaf, "products of different layouts")
+            reader = unread.get(leaf, "products of different layouts")
             notes[path] = (
                 f"not measured: which axes of {shape} are outputs is not known (read by {reader}): {_GIVE_WIRING}"
             )
     return roles, output_axes, notes
 
 
-def _layout(uses: Sequence[tuple[int, ...] | None], num_axes: int) -> tuple[int, ...] | None:
+def _unread(follower: Follower) -> dict[int, str]:
+    """Parameters that something reads which is neither a product nor elementwise, and what that is."""
+    found = dict(follower.met)
+    for use in follower.beside:
+        shape = follower.graph.shape(follower.parameters[use.leaf])
+        is_summed = any(node.name == "reduce_sum" for node in follower.graph.readers[use.value])
+        if use.name == "mul" and is_summed and sum(size > 1 for size in shape) > 1:
+            found.setdefault(use.leaf, "mul")
+    return found
+
+
+def _layout(uses: Sequence[tuple[int, ...]], num_axes: int) -> tuple[int, ...] | None:
     """The output axes, if all products read one matrix or its transpose."""
     first = uses[0]
-    if first is None:
+    if len(first) == num_axes:
         return None
     transposed = tuple(axis for axis in range(num_axes) if axis not in first)
     return first if all(use in (first, transposed) for use in uses) else None
@@ -231,15 +233,15 @@ def _origins(graph: Graph, values: Mapping[str, int]) -> dict[str, int]:
 
 
 def _layers(
-    graph: Graph,
-    followed: Followed,
+    follower: Follower,
     values: Mapping[str, int],
     origins: Mapping[str, int],
     batch_axes: Mapping[str, int | None],
     data: Sequence[int],
 ) -> tuple[dict[str, Form], dict[str, str]]:
     """The hidden layers in the order of computation, and why other features are none."""
-    above, below = graph.above(graph.outputs[:1]), graph.below(data)
+    graph, below = follower.graph, follower.data
+    above = graph.above(graph.outputs[:1])
     output = graph.original(graph.outputs[0])
     seen: dict[int, str] = {}
     found: list[tuple[int, int, str, Form]] = []
@@ -263,7 +265,7 @@ def _layers(
             notes[name] = f"not measured: the same as {seen[origin]}"
         elif batch is None:
             notes[name] = f"not measured: no axis of {shape} is that of the examples"
-        elif isinstance(forms := _forms(name, shape, batch, followed, value), str):
+        elif isinstance(forms := _forms(name, shape, batch, follower, value), str):
             notes[name] = f"not measured: {forms}"
         else:
             found += [(graph.position[origin], i, own, form) for i, (own, form) in enumerate(forms.items())]
@@ -271,11 +273,11 @@ def _layers(
     return {name: form for _, _, name, form in sorted(found, key=lambda each: each[:2])}, notes
 
 
-def _forms(name: str, shape: tuple[int, ...], batch: int, followed: Followed, value: int) -> dict[str, Form] | str:
+def _forms(name: str, shape: tuple[int, ...], batch: int, follower: Follower, value: int) -> dict[str, Form] | str:
     """How the feature is brought into form, of each layer if it holds several; or why it cannot be."""
-    stacked = sorted(followed.layers.get(value, frozenset()) - {batch})
+    stacked = [axis for axis in _stacked(follower, value) if axis != batch]
     rest = [axis for axis in range(len(shape)) if axis != batch and axis not in stacked]
-    units = [axis for axis in rest if axis in followed.units.get(value, frozenset())] if len(rest) > 1 else rest
+    units = [axis for axis in rest if axis in follower.unit_axes(value)] if len(rest) > 1 else rest
     if not rest:
         return "no layer: one number for each example"
     if not units or len(stacked) > 1:
@@ -286,14 +288,34 @@ def _forms(name: str, shape: tuple[int, ...], batch: int, followed: Followed, va
     return {f"{name}/{i}": form._replace(layer=(i, stacked[0])) for i in range(shape[stacked[0]])}
 
 
+def _stacked(follower: Follower, value: int) -> list[int]:
+    """The axes along which a loop over layers has put their values together."""
+    graph, steps = follower.graph, list[tuple[Node, int]]()
+    while (node := graph.producer.get(value)) is not None and node.name not in PRODUCTS:
+        with_data = [place for place, each in enumerate(node.inputs) if each in follower.data]
+        if node.name == "stack_of" and with_data == [0]:
+            found = along(0, range(graph.shape(value)[0]), len(graph.shape(value)))
+            for each, place in reversed(steps):
+                labels = moved(graph, each, place, found)
+                if labels is None or labels.ndim != len(graph.shape(each.outputs[0])):
+                    return []
+                found = labels
+            return [axis for axis, size in enumerate(found.shape) if size > 1]
+        if len(with_data) != 1:
+            break
+        steps.append((node, with_data[0]))
+        value = node.inputs[with_data[0]]
+    return []
+
+
 def _width(graph: Graph, values: Mapping[str, int], form: Form) -> int:
     shape = graph.shape(values[form.feature])
     return math.prod(shape[axis] for axis in form.units)
 
 
 def _feeds(
-    graph: Graph,
-    followed: Followed,
+    follower: Follower,
+    products: Sequence[Node],
     values: Mapping[str, int],
     origins: Mapping[str, int],
     forms: Mapping[str, Form],
@@ -301,17 +323,15 @@ def _feeds(
     paths: Sequence[str],
 ) -> tuple[Feed, ...]:
     """The kernels whose products make the units of a layer; none unless all of those products are followed."""
-    form, width = forms[name], _width(graph, values, forms[name])
+    graph, form = follower.graph, forms[name]
     ends, own = {origins[each.feature] for each in forms.values()}, origins[form.feature]
-    products = {node.outputs[0] for node in followed.products}
-    reached = graph.above([own], stop=(ends - {own}) | products) & products
+    made = {node.outputs[0] for node in products}
+    reached = graph.above([own], stop=(ends - {own}) | made) & made
     found = {}
-    for product in reached:
-        uses = [use for use in followed.uses if use.product == product]
-        for use in uses:
-            shape = graph.shape(graph.inputs[use.leaf])
-            if use.outputs is not None and len(use.outputs) == 1 and shape[use.outputs[0]] == width:
-                found[product] = Feed(Slot(paths[use.leaf], use.outputs[0]), jax.nn.initializers.zeros)
+    for use in follower.products:
+        is_known = use.value in reached and use.is_whole and not use.is_mapped and len(use.outputs) == 1
+        if is_known and graph.shape(graph.inputs[use.leaf])[use.outputs[0]] == _width(graph, values, form):
+            found[use.value] = Feed(Slot(paths[use.leaf], use.outputs[0]), jax.nn.initializers.zeros)
     return tuple(found.values()) if set(found) == reached and form.layer is None else ()
 
 

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pliant.diagnostics.tracing._paths import jacobian_shape, layer_starts, segment
 from pliant.errors import UserError
+from pliant.tracing._paths import jacobian_shape, layer_starts, segment
 
 X = jnp.ones((2, 3))
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pliant.inference._labels import NONE, Labels, merged
+from pliant.tracing._labels import NONE, Labels, merged
 
 
 class Units:
@@ -34,7 +34,8 @@ class Units:
         both = (a != NONE) & (b != NONE) & (a != b)
         if not both.any():
             return merged(self.find(first), self.find(second))
-        pairs = np.unique(np.stack([a[both], b[both]], axis=1), axis=0)
+        total = len(self._same)
+        pairs = np.stack(np.divmod(np.unique(a[both] * total + b[both]), total), axis=1)
         num_first, num_second = len(np.unique(pairs[:, 0])), len(np.unique(pairs[:, 1]))
         if num_first == num_second == len(pairs):
             for one, other in pairs:
