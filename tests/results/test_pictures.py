@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from drawn_texts import smallest_text
 from pliant.errors import UserError
 from pliant.results import (
     COLUMNS,
@@ -107,6 +108,7 @@ def folder(arrays, tmp_path_factory):
 def test_every_picture_is_drawn_from_a_folder(folder, picture, tmp_path):
     figure = draw_picture(folder, picture, "adam")
     assert figure.get_suptitle() == "adam: random-labels on digits, mlp, 3 seeds"
+    assert smallest_text(figure) >= 6
     png, pdf = save_figure(figure, tmp_path / picture)
     assert pdf.read_bytes().startswith(b"%PDF")
     image = np.asarray(Image.open(png).convert("L"))
@@ -236,7 +238,7 @@ def test_gradient_cosines_and_their_clusters():
         assert (image.norm.vmin, image.norm.vmax) == (-1.0, 1.0)
         horizontal, vertical = axes.lines
         assert set(horizontal.get_ydata()) == set(vertical.get_xdata()) == {1.5}
-    assert bar.get_ylabel() == "cosine of two gradients"
+    assert bar.get_ylabel() == "cosine"
 
 
 def test_probe_curves_have_means_and_percentiles():

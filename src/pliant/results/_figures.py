@@ -11,15 +11,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pliant.errors import UserError, unknown_name
+from pliant.results._axes import begins_at_zero, said_of_axis
+from pliant.results._column import CAPTION, WIDTH, for_column, legend_below
 from pliant.results._look import line_style, literal
 from pliant.results._picture_parts import over_rows
 
+_HEIGHT = 4.0  # inches, without the legend
 
+
+@for_column
 def headline_figure(metrics: pd.DataFrame, headline: str, title: str, chance: float | None) -> Figure:
     """Draws a metric against the task: one line a method, mean over seeds, ± one standard error shaded.
 
     Use it to compare methods over a stream. The mean skips seeds without a finite number; the line skips tasks in which
-    no seed has one. The axes scale to what is drawn.
+    no seed has one. The axis of a share, such as an accuracy, begins at 0 unless all of its values are high; the legend
+    then says so. Other axes scale to what is drawn.
 
     Args:
       metrics: in long form, see `RunFolder.metrics`.
@@ -36,29 +42,33 @@ def headline_figure(metrics: pd.DataFrame, headline: str, title: str, chance: fl
       >>> figure = headline_figure(table, "train_accuracy", "two seeds", chance=0.1)
       >>> figure.axes[0].lines[0].get_xydata().tolist()
       [[1.0, 0.5], [2.0, 0.5], [3.0, 0.5]]
-      >>> figure.get_supxlabel()
+      >>> figure.legends[0].get_title().get_text()
       'mean over 2 seeds; band: ± one standard error'
     """
     chosen = finite_rows(metrics, headline)
-    figure = Figure(figsize=(7.0, max(4.4, 0.22 * chosen["method"].nunique())), layout="constrained")
+    figure = Figure(figsize=(WIDTH, _HEIGHT), layout="constrained")
     axes = figure.subplots()
+    drawn = [np.array([] if chance is None else [chance])]
     for place, (method, own) in enumerate(chosen.groupby("method", sort=False)):
         table = own.pivot(index="seed", columns="task", values="value")
         tasks, scores = table.columns.to_numpy(), table.to_numpy()
         mean, error = mean_and_error(scores)
         style = line_style(place)
-        axes.plot(tasks, mean, **style, label=literal(str(method)), markersize=4, linewidth=1.4)
+        axes.plot(tasks, mean, **style, label=literal(str(method)))
         axes.fill_between(tasks, mean - error, mean + error, color=style["color"], alpha=0.2, linewidth=0)
+        drawn.append(mean)
     handles = list(axes.lines)
     if chance is not None:
-        axes.axhline(chance, color="0.6", linestyle=":", linewidth=1)
+        axes.axhline(chance, color="0.45", linestyle=(0, (1, 2)), linewidth=1.5, zorder=0)
         start = (chosen["task"].min(), chance)
-        axes.annotate("chance", start, xytext=(0, 3), textcoords="offset points", color="0.5", fontsize=8)
+        axes.annotate("chance", start, xytext=(0, 3), textcoords="offset points", color="0.35", fontsize=CAPTION)
     axes.set(xlabel="task", ylabel=literal(headline.replace("_", " ")), title=literal(title))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if begins_at_zero(headline, np.concatenate(drawn)):
+        axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    figure.supxlabel(caption(chosen), fontsize=8, color="0.4")
+    said = said_of_axis(headline, np.concatenate(drawn))
+    legend_below(figure, handles, "; ".join(filter(None, (caption(chosen), said))))
     return figure
 
 

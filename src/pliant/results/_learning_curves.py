@@ -2,18 +2,24 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from pliant.results._axes import begins_at_zero, said_of_axis
+from pliant.results._column import WIDTH, for_column, legend_below
 from pliant.results._figures import caption, finite_rows, mean_and_error
 from pliant.results._look import line_style, literal
 from pliant.results._phases import apart, placed
 
+_MOST_COLUMNS = 2  # of panels, which are legible in a column of a paper
+_HEIGHT = 4.0  # inches of a single panel
 _MOST_BORDERS = 100  # more vertical lines would hide the curves
-_MARKERS = 12  # of a line, so that they stay apart
+_MARKERS = 8  # of a line, so that they stay apart
 
 
+@for_column
 def learning_curves(curves: pd.DataFrame, metric: str, title: str) -> Figure:
     """Draws a metric against environment steps, or updates: a panel an environment, a line a method.
 
@@ -43,10 +49,11 @@ def learning_curves(curves: pd.DataFrame, metric: str, title: str) -> Figure:
     points, unit = placed(curves)
     chosen = finite_rows(curves, metric).merge(points, on=["method", "task", "step"])
     panels, methods = list(chosen["environment"].unique()), list(chosen["method"].unique())
-    num_columns = math.ceil(math.sqrt(len(panels)))
+    num_columns = min(_MOST_COLUMNS, len(panels))
     num_rows = math.ceil(len(panels) / num_columns)
-    height = max(1.2 + 3.0 * num_rows, 0.22 * len(methods))
-    figure = Figure(figsize=(2.5 + 4.5 * num_columns, height), layout="constrained")
+    height = _HEIGHT if num_columns == 1 else 0.8 + 2.4 * num_rows
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    drawn: list[np.ndarray] = []
     grid = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
     for axes, panel in zip(grid, panels, strict=False):
         own = chosen[chosen["environment"] == panel]
@@ -60,17 +67,24 @@ def learning_curves(curves: pd.DataFrame, metric: str, title: str) -> Figure:
             style = line_style(methods.index(method))
             every = max(1, len(x) // _MARKERS)
             label = literal(str(method))
-            axes.plot(x, mean, **style, label=label, markersize=4, markevery=every, linewidth=1.2)
+            axes.plot(x, mean, **style, label=label, markevery=every)
             axes.fill_between(x, mean - error, mean + error, color=style["color"], alpha=0.2, linewidth=0)
-        axes.set(xlabel=unit, title=literal(panel), xlim=(0, None))
+            drawn.append(mean)
+        axes.set(title=literal(panel), xlim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(7 if num_columns == 1 else 4))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid[len(panels) :]:
         axes.remove()
     handles = {line.get_label(): line for axes in figure.axes for line in axes.lines}
     named = [handles[name] for name in map(literal, map(str, methods))]
-    figure.legend(handles=named, frameon=False, loc="outside right upper")
-    figure.supylabel(literal(metric.replace("_", " ")), fontsize=10)
-    figure.suptitle(literal(title), fontsize=11)
-    figure.supxlabel(f"{caption(chosen)}; vertical lines separate phases", fontsize=8, color="0.4")
+    values = np.concatenate(drawn)
+    for place, axes in enumerate(figure.axes):
+        axes.set_xlabel(unit if place + num_columns >= len(panels) else "")
+        if begins_at_zero(metric, values):
+            axes.set_ylim(bottom=0)
+    figure.supylabel(literal(metric.replace("_", " ")))
+    figure.suptitle(literal(title))
+    said = (caption(chosen), "vertical lines separate phases", said_of_axis(metric, values))
+    legend_below(figure, named, "; ".join(filter(None, said)))
     return figure

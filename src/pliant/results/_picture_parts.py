@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pliant.errors import UserError
+from pliant.results._column import CAPTION, characters
 from pliant.results._look import literal
 from pliant.sampling import evenly
 
 Arrays = Mapping[int, Mapping[str, np.ndarray]]
 """The arrays of one method, by task (from 1) and DIAGNOSTIC/ARRAY; the first axis of an array is the seed."""
 
-_CHARACTERS_AN_INCH = 13
 _MOST_IN_LEGEND = 8
 
 
@@ -79,9 +79,8 @@ def shades(count: int) -> list[tuple[float, ...]]:
 
 def framed(figure: Figure, title: str, caption: str) -> Figure:
     """Adds a title above the figure, and below it a line that says what is drawn."""
-    width = int(figure.get_figwidth() * _CHARACTERS_AN_INCH)
-    figure.suptitle(literal(textwrap.fill(title, width)), fontsize=11)
-    figure.supxlabel(literal(textwrap.fill(caption, width)), fontsize=8, color="0.4")
+    figure.suptitle(literal(textwrap.fill(title, int(0.8 * characters(figure)))))
+    figure.supxlabel(literal(textwrap.fill(caption, characters(figure))), fontsize=CAPTION, color="0.35")
     return figure
 
 

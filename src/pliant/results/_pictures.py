@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pliant.results._column import WIDTH, for_column
 from pliant.results._look import line_style, literal
 from pliant.results._picture_parts import (
     Arrays,
@@ -28,6 +29,7 @@ _MOST_PANELS = 3
 _MOST_CURVES = 6
 
 
+@for_column
 def gradient_cosine(arrays: Arrays, title: str = "") -> Figure:
     """Draws the cosines between gradients of examples after the first, a middle and the last measured task.
 
@@ -50,22 +52,23 @@ def gradient_cosine(arrays: Arrays, title: str = "") -> Figure:
     labels = stored(arrays, "gradient-cosine/labels")
     seed, tasks = fullest_seed(matrices)
     chosen = some(tasks, _MOST_PANELS)
-    figure = Figure(figsize=(2.9 * len(chosen) + 1.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 6.0 / (len(chosen) + 0.6) + 1.5), layout="constrained")
     row = figure.subplots(1, len(chosen), squeeze=False)[0]
     colors = matplotlib.colormaps["RdBu_r"].with_extremes(bad="0.85")
     for axes, task in zip(row, chosen, strict=True):
         image = axes.imshow(matrices[task][seed], cmap=colors, vmin=-1.0, vmax=1.0, interpolation="nearest")
         for border in np.flatnonzero(np.diff(labels[task][seed])) + 0.5:
-            axes.axhline(border, color="0.35", linewidth=0.4)
-            axes.axvline(border, color="0.35", linewidth=0.4)
+            axes.axhline(border, color="0.35", linewidth=0.3)
+            axes.axvline(border, color="0.35", linewidth=0.3)
         axes.set(title=f"task {task}", xlabel="example")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(4, integer=True))
+            axis.set_major_locator(MaxNLocator(2, integer=True))
     row[0].set_ylabel("example")
-    figure.colorbar(image, ax=row, label="cosine of two gradients", shrink=0.75)
+    figure.colorbar(image, ax=row, label="cosine", shrink=0.75)
     return framed(figure, title, f"at the end of tasks; seed {seed}; examples by cluster, lines between clusters")
 
 
+@for_column
 def probe_curves(arrays: Arrays, title: str = "") -> Figure:
     """Draws how copies of the network, made after different tasks, learn new targets.
 
@@ -87,12 +90,13 @@ def probe_curves(arrays: Arrays, title: str = "") -> Figure:
     """
     curves, steps = stored(arrays, "probe-plasticity/curves"), stored(arrays, "probe-plasticity/steps")
     chosen = some([task for task in curves if np.isfinite(curves[task]).any()], _MOST_CURVES)
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     axes = figure.subplots()
-    for task, color in zip(chosen, shades(len(chosen)), strict=True):
+    for place, (task, color) in enumerate(zip(chosen, shades(len(chosen)), strict=True)):
+        dashes = line_style(place)["linestyle"]
         updates, rows = over_rows("nanmax", steps[task]), curves[task].reshape(-1, curves[task].shape[-1])
         low, high = over_rows("nanpercentile", rows, 10), over_rows("nanpercentile", rows, 90)
-        axes.plot(updates, over_rows("nanmean", rows), color=color, label=f"task {task}", linewidth=1.5)
+        axes.plot(updates, over_rows("nanmean", rows), color=color, linestyle=dashes, label=f"task {task}")
         axes.fill_between(updates, low, high, color=color, alpha=0.15, linewidth=0)
     axes.set(yscale="log", xlabel="updates on the new targets", ylabel="mean squared error")
     task_lines(axes, chosen)
@@ -101,6 +105,7 @@ def probe_curves(arrays: Arrays, title: str = "") -> Figure:
     )
 
 
+@for_column
 def dormant_by_layer(metrics: pd.DataFrame, title: str = "") -> Figure:
     """Draws the fraction of dormant units against the task, one line a layer.
 
@@ -124,7 +129,7 @@ def dormant_by_layer(metrics: pd.DataFrame, title: str = "") -> Figure:
     if chosen.empty:
         raise missing(f"no {prefix}LAYER with a number in the metrics", "dormant")
     layers = sorted({str(metric).removeprefix(prefix) for metric in chosen["metric"]}, key=naturally)
-    figure = Figure(figsize=(7.0, max(4.2, 0.22 * len(layers) + 1.2)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, max(4.4, 0.28 * len(layers) + 1.2)), layout="constrained")
     axes = figure.subplots()
     for i, (layer, color) in enumerate(zip(layers, shades(len(layers)), strict=True)):
         own = chosen[chosen["metric"] == prefix + layer]
@@ -132,9 +137,9 @@ def dormant_by_layer(metrics: pd.DataFrame, title: str = "") -> Figure:
         tasks, values = table.columns.to_numpy(), table.to_numpy()
         mean, low, high = (over_rows(name, values) for name in ("nanmean", "nanmin", "nanmax"))
         style = line_style(i) | {"color": color}  # layers are ordered, so colours are too
-        axes.plot(tasks, mean, **style, label=literal(layer), markersize=4)
+        axes.plot(tasks, mean, **style, label=literal(layer))
         axes.fill_between(tasks, low, high, color=color, alpha=0.15, linewidth=0)
-    axes.set(xlabel="task", ylabel="fraction of dormant units")
+    axes.set(xlabel="task", ylabel="fraction of dormant units", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(handles=list(axes.lines), frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator
 
+from pliant.results._column import WIDTH, for_column
 from pliant.results._look import literal
 from pliant.results._picture_parts import (
     Arrays,
@@ -27,12 +28,13 @@ from pliant.results._picture_parts import (
 
 _SMALLEST = 1e-5  # relative to the largest singular value; smaller ones are black
 _NARROWEST = 2.0  # least ratio between the ends of the colour scale, so that rounding errors look equal
-_MOST_COLUMNS = 4
-_WIDEST_NAME = 30
-_MOST_TICKS = 5
+_MOST_COLUMNS = 2  # of panels, which are legible in a column of a paper
+_WIDEST_NAME = 20
+_MOST_TICKS = 4
 _MOST_PANELS = 3
 
 
+@for_column
 def spectra_over_time(arrays: Arrays, name: str, title: str = "") -> Figure:
     """Draws singular values as heat maps: one panel for each kernel or layer, over tasks (right) and ranks (down).
 
@@ -54,13 +56,13 @@ def spectra_over_time(arrays: Arrays, name: str, title: str = "") -> Figure:
     """
     panels = median_spectra(arrays, name)
     limits = color_limits(np.concatenate([matrix.ravel() for _, matrix in panels.values()]))
-    num_columns = min(_MOST_COLUMNS, int(np.ceil(np.sqrt(len(panels)))))
+    num_columns = min(_MOST_COLUMNS, len(panels))
     num_rows = -(-len(panels) // num_columns)
-    figure = Figure(figsize=(2.3 * num_columns + 2.4, 2.2 * num_rows + 1.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.4 * num_rows + 1.6), layout="constrained")
     grid = figure.subplots(num_rows, num_columns, squeeze=False)
     for i, (axes, (panel, (tasks, matrix))) in enumerate(zip(grid.flat, panels.items(), strict=False)):
         image = _heat_map(axes, tasks, matrix, limits)
-        axes.set_title(literal(textwrap.fill(panel, _WIDEST_NAME)), fontsize=9)
+        axes.set_title(literal(textwrap.fill(panel, _WIDEST_NAME)))
         axes.set_xlabel("task" if i + num_columns >= len(panels) else "")
         axes.set_ylabel("rank" if i % num_columns == 0 else "")
     for axes in grid.flat[len(panels) :]:
@@ -132,6 +134,7 @@ def _ticks(low: float, high: float) -> Locator:
     return LogLocator(subs=(1.0, 2.0, 5.0) if high < 1000 * low else (1.0,))
 
 
+@for_column
 def ntk_eigenvalues(arrays: Arrays, title: str = "") -> Figure:
     """Draws the eigenvalues of the neural tangent kernel in descending order, one line a task, median over seeds.
 
@@ -148,17 +151,18 @@ def ntk_eigenvalues(arrays: Arrays, title: str = "") -> Figure:
       [5.0, 1.0]
     """
     found = stored(arrays, "ntk/eigenvalues")
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     axes = figure.subplots()
     for (task, eigenvalues), color in zip(found.items(), shades(len(found)), strict=True):
         middle = over_rows("nanmedian", eigenvalues)
         index = np.arange(1, len(middle) + 1)
-        axes.plot(index, np.where(middle > 0, middle, np.nan), color=color, label=f"task {task}", linewidth=1.2)
+        axes.plot(index, np.where(middle > 0, middle, np.nan), color=color, label=f"task {task}")
     axes.set(xscale="log", yscale="log", xlabel="index of the eigenvalue", ylabel="eigenvalue of the NTK")
     task_lines(axes, found)
     return framed(figure, title, "at the end of tasks; median over seeds; values that are not positive are left out")
 
 
+@for_column
 def hessian_density(arrays: Arrays, title: str = "") -> Figure:
     """Draws the spectral density of one seed's Hessian after the first, a middle and the last measured task.
 
@@ -180,11 +184,11 @@ def hessian_density(arrays: Arrays, title: str = "") -> Figure:
     chosen = some(tasks, _MOST_PANELS)
     points = {task: grid[task][seed] for task in chosen}
     peak = max(np.nanmax(density[task][seed]) for task in chosen)
-    figure = Figure(figsize=(7.0, 1.5 * len(chosen) + 1.8), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.7 * len(chosen) + 2.0), layout="constrained")
     column = figure.subplots(len(chosen), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, task, color in zip(column, chosen, shades(len(chosen)), strict=True):
         heights = np.where(density[task][seed] > 0, density[task][seed], np.nan)
-        axes.plot(points[task], heights, color=color, linewidth=1.2)
+        axes.plot(points[task], heights, color=color)
         axes.fill_between(points[task], heights, 1e-9 * peak, color=color, alpha=0.25, linewidth=0)
         axes.axvline(0.0, color="0.6", linestyle=":", linewidth=1)
         axes.annotate(f"task {task}", (1.0, 1.0), xycoords="axes fraction", ha="right", va="top")
