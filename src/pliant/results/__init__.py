@@ -20,13 +20,15 @@ from pliant.results._phases import curve_points
 from pliant.results._pictures import PICTURES, dormant_by_layer, draw_picture, gradient_cosine, probe_curves
 from pliant.results._run_folder import RunFolder, RunRecord
 from pliant.results._spectrum_pictures import hessian_density, ntk_eigenvalues, spectra_over_time
-from pliant.results._statistics import Spread, bootstrap_interval, spread, summarize_run
+from pliant.results._statistics import FEWEST_SEEDS, LAST_TASKS, Spread, bootstrap_interval, spread, summarize_run
 from pliant.results._table import diagnosis_table, summary_table, summary_text
 from pliant.results._text_table import TextFormat, terminal_table, text_table
 from pliant.results._trackers import TRACKERS, MakeTracker, Tracker, tracking
 
 __all__ = [
     "COLUMNS",
+    "FEWEST_SEEDS",
+    "LAST_TASKS",
     "PICTURES",
     "TRACKERS",
     "Estimate",

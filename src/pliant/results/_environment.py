@@ -1,5 +1,6 @@
 """The environment of a run: versions, device, commit."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -16,15 +17,27 @@ def environment() -> dict[str, Any]:
 
     Example:
       >>> sorted(environment())
-      ['commit', 'device', 'num_devices', 'packages', 'python']
+      ['commit', 'cores', 'device', 'num_devices', 'packages', 'processor', 'python']
     """
     return {
         "packages": {name: version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "device": jax.devices()[0].device_kind,
         "num_devices": jax.device_count(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
         "commit": _commit(),
     }
+
+
+def _processor() -> str:
+    """The name of the processor, which the standard library does not know under Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

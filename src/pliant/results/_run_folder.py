@@ -262,6 +262,11 @@ class RunFolder:
         return {} if self.is_old else {method.name: method.starts for method in self._methods()}
 
     @property
+    def begun(self) -> str:
+        """The day on which the last of its methods was begun, as 2026-01-31; empty for folders of earlier versions."""
+        return "" if self.is_old else max((method.begun[:10] for method in self._methods()), default="")
+
+    @property
     def num_tasks(self) -> int:
         """The largest number of tasks that a start of any method asked for."""
         if self.is_old:

@@ -1,0 +1,133 @@
+"""Claims: testable sentences of a paper as declared checks, and their verdicts."""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from pliant.experiments._quantities import NotMeasuredError, Quantity
+from pliant.experiments._tables import Results
+from pliant.results import FEWEST_SEEDS, Estimate, paired_difference
+
+Outcome = Literal["holds", "does not hold", "undecided", "not run"]
+
+
+class Difference(NamedTuple):
+    """One quantity exceeds another, or a number, by at least so much.
+
+    A negative `by` is a margin: the first is not lower by more than that.
+    """
+
+    more: Quantity
+    less: Quantity | float
+    by: float
+    """The smallest effect that counts, in the unit of the quantities."""
+
+
+class Claim(NamedTuple):
+    """A sentence of a paper that runs can confirm or refute.
+
+    It holds if all its comparisons do.
+    """
+
+    name: str
+    sentence: str
+    """What the source says, in our words."""
+    source: str
+    """Section and figure."""
+    comparisons: tuple[Difference, ...]
+
+
+class Verdict(NamedTuple):
+    """What results say about a claim."""
+
+    outcome: Outcome
+    effects: tuple[Estimate, ...]
+    """Of each comparison: `more` minus `less`, mean over shared seeds with a 95 % interval; none if it was not run."""
+    num_seeds: int
+    """Shared by the quantities of a comparison; the fewest."""
+    reason: str
+    """Why it is undecided or was not run, or which comparison does not hold; empty if it holds."""
+
+
+def judge(claim: Claim, results: Mapping[str, Results]) -> Verdict:
+    """Evaluates a claim on results.
+
+    A comparison holds if the whole 95 % interval of its effect, over paired seeds, is at least `Difference.by`. It does
+    not hold if the whole interval is below. Otherwise it is undecided: more seeds would tell. A claim holds if all its
+    comparisons do, and does not hold if one does not.
+
+    Args:
+      claim: what is claimed.
+      results: by the label of the run.
+
+    Returns:
+      The verdict. A claim with fewer than three seeds is undecided; one whose run, method or metric is missing, or
+      whose run is unfinished, was not run.
+
+    Example:
+      >>> import pandas as pd
+      >>> from pliant.experiments import Score
+      >>> rows = [(m, s, 1, "accuracy", s / 100 + 0.5 * (m == "a")) for m in "ab" for s in range(3)]
+      >>> metrics = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
+      >>> claim = Claim("better", "a beats b.", "figure 1", (Difference(Score("a"), Score("b"), by=0.1),))
+      >>> judge(claim, {"": Results(metrics, "accuracy", 1)}).outcome
+      'holds'
+    """
+    unfinished = [name or "the run" for name, each in results.items() if not each.is_finished]
+    try:
+        found = [_effect(each, results) for each in claim.comparisons]
+    except NotMeasuredError as error:
+        return Verdict("not run", (), 0, error.got)
+    used = {quantity.run for each in claim.comparisons for quantity in _quantities(each)}
+    waiting = [name for name in unfinished if name in used or "" in used]
+    if waiting:
+        return Verdict("not run", (), 0, f"{', '.join(waiting)} is unfinished")
+    effects = tuple(effect for effect, _ in found)
+    num_seeds = min(number for _, number in found)
+    outcomes = [
+        _outcome(effect, number, each.by) for (effect, number), each in zip(found, claim.comparisons, strict=True)
+    ]
+    if "does not hold" in outcomes:
+        failed = [_shown(each) for each, one in zip(claim.comparisons, outcomes, strict=True) if one == "does not hold"]
+        return Verdict("does not hold", effects, num_seeds, f"not {'; not '.join(failed)}")
+    if "undecided" not in outcomes:
+        return Verdict("holds", effects, num_seeds, "")
+    if num_seeds < FEWEST_SEEDS:
+        return Verdict("undecided", effects, num_seeds, f"too few seeds ({num_seeds})")
+    open_ones = [_shown(each) for each, one in zip(claim.comparisons, outcomes, strict=True) if one == "undecided"]
+    return Verdict("undecided", effects, num_seeds, f"too uncertain: {'; '.join(open_ones)}")
+
+
+def _effect(each: Difference, results: Mapping[str, Results]) -> tuple[Estimate, int]:
+    less = each.less if isinstance(each.less, float | int) else each.less.by_seed(results)
+    differences = (each.more.by_seed(results) - less).dropna()
+    if differences.empty:
+        raise NotMeasuredError(
+            got="no shared seed", wanted="seeds in which both were measured", do="Run the same seeds."
+        )
+    return paired_difference(differences, 0 * differences), len(differences)
+
+
+def _outcome(effect: Estimate, num_seeds: int, by: float) -> Outcome:
+    if num_seeds < FEWEST_SEEDS or not np.isfinite(effect.low):
+        return "undecided"
+    if effect.low >= by:
+        return "holds"
+    return "does not hold" if effect.high < by else "undecided"
+
+
+def _quantities(each: Difference) -> list[Quantity]:
+    return [each.more] if isinstance(each.less, float | int) else [each.more, each.less]
+
+
+def _shown(each: Difference) -> str:
+    """A comparison as text."""
+
+    def name(quantity: Quantity | float) -> str:
+        if isinstance(quantity, float | int):
+            return f"{quantity:g}"
+        what = quantity.methods[0] if len(quantity.methods) == 1 else "the correlation"
+        return f"{what} ({quantity.run})" if quantity.run else what
+
+    return f"{name(each.more)} − {name(each.less)} ≥ {each.by:g}"

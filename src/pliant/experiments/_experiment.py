@@ -1,0 +1,31 @@
+"""An experiment: a question, the runs that answer it, what the source claims, and the figure."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from pliant.experiments._claims import Claim
+from pliant.experiments._tables import Results
+from pliant.experiments.benchmarks import BENCHMARKS, Benchmark
+
+
+class Experiment(NamedTuple):
+    """A figure or table of a paper, as data."""
+
+    name: str
+    question: str
+    reference: str
+    """Paper, sections and figures."""
+    shows: str
+    """What the source shows."""
+    runs: Mapping[str, str]
+    """The names of benchmarks, by what this experiment calls them."""
+    claims: tuple[Claim, ...]
+    figure: Callable[[Mapping[str, Results]], Figure]
+    """Draws the figure in the paper's form, from the results that there are."""
+
+    @property
+    def benchmarks(self) -> dict[str, Benchmark]:
+        """The runs, by label."""
+        return {label: BENCHMARKS[name] for label, name in self.runs.items()}

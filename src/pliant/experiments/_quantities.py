@@ -1,0 +1,143 @@
+"""Numbers of each seed, read from the metrics of runs: what claims compare."""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from pliant.errors import UserError
+from pliant.experiments._tables import Results
+from pliant.results import LAST_TASKS
+
+Over: TypeAlias = Literal["early", "last", "first", "mean", "fall", "rise"]
+"""Which tasks: the first or last five (at most half of the tasks), the first one, or all; "fall" is early minus last,
+"rise" last minus early."""
+
+
+class NotMeasuredError(UserError):
+    """Something that a claim compares was not measured."""
+
+
+class Score(NamedTuple):
+    """A metric of a method, as a number a seed.
+
+    Example:
+      >>> rows = [("adam", 0, task, "train_accuracy", 1 - task / 10) for task in range(1, 5)]
+      >>> metrics = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
+      >>> fall = Score("adam", "train_accuracy", "fall")
+      >>> fall.by_seed({"": Results(metrics, "train_accuracy", 4)}).round(3).tolist()  # 0.85 − 0.65
+      [0.2]
+    """
+
+    method: str
+    """As the run's metrics call it: with its point of a grid, if there is one."""
+    metric: str = ""
+    """By default the headline of the run."""
+    over: Over = "last"
+    run: str = ""
+    """The label of the run in its experiment; may be left out if there is only one."""
+
+    def by_seed(self, results: Mapping[str, Results]) -> pd.Series:
+        """The numbers, indexed by seed; NaN for seeds that were not measured where they had to be.
+
+        Raises:
+          NotMeasuredError: if the run, the method or the metric is not there.
+        """
+        table = _table(results, self.run, self.method, self.metric)
+        return _reduced(table, self.over, _one(results, self.run).num_tasks)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What it is about."""
+        return (self.method,)
+
+
+class Association(NamedTuple):
+    """How two metrics go together in a run: Spearman's rank correlation over methods and tasks, a number a seed.
+
+    Example:
+      >>> rows = [("adam", 0, task, name, sign * task) for task in range(1, 5) for name, sign in (("a", 1), ("b", -1))]
+      >>> metrics = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
+      >>> Association(("adam",), "a", "b").by_seed({"": Results(metrics, "a", 4)}).tolist()
+      [-1.0]
+    """
+
+    methods: tuple[str, ...]
+    x: str
+    y: str
+    run: str = ""
+    """The label of the run in its experiment; may be left out if there is only one."""
+
+    def by_seed(self, results: Mapping[str, Results]) -> pd.Series:
+        """The correlations, indexed by seed; NaN where one of the metrics is constant or was measured fewer than three
+        times.
+
+        Raises:
+          NotMeasuredError: if the run, a method or a metric is not there.
+        """
+        import scipy.stats  # takes a second
+
+        tables = [
+            pd.DataFrame(
+                {
+                    "x": _table(results, self.run, method, self.x).stack(),
+                    "y": _table(results, self.run, method, self.y).stack(),
+                }
+            )
+            for method in self.methods
+        ]
+        found = {}
+        for seed, own in pd.concat(tables).dropna().groupby(level="seed"):
+            is_constant = len(own) < 3 or own["x"].nunique() < 2 or own["y"].nunique() < 2
+            found[seed] = np.nan if is_constant else float(scipy.stats.spearmanr(own["x"], own["y"]).statistic)
+        return pd.Series(found, dtype=float)
+
+
+Quantity: TypeAlias = Score | Association
+
+
+def _one(results: Mapping[str, Results], run: str) -> Results:
+    if run in results:
+        return results[run]
+    if not run and len(results) == 1:
+        return next(iter(results.values()))
+    raise _not_measured(f"the run {run!r}")
+
+
+def _table(results: Mapping[str, Results], run: str, method: str, metric: str) -> pd.DataFrame:
+    """A metric of a method, a row a seed and a column a task."""
+    of_run = _one(results, run)
+    metric = metric or of_run.headline
+    own = of_run.metrics[(of_run.metrics["method"] == method) & (of_run.metrics["metric"] == metric)]
+    if own.empty:
+        raise _not_measured(f"{metric} of {method}")
+    return own.pivot(index="seed", columns="task", values="value").sort_index(axis=1)
+
+
+def _not_measured(what: str) -> NotMeasuredError:
+    return NotMeasuredError(got=f"no results of {what}", wanted="a run with it", do="Run it with `pliant reproduce`.")
+
+
+def _reduced(table: pd.DataFrame, over: Over, num_tasks: int) -> pd.Series:
+    """One number a seed. A metric that is not measured after every task counts where it is."""
+    number = max(1, min(LAST_TASKS, num_tasks // 2))
+    tasks = table.columns.to_numpy(int)
+
+    def mean(chosen: np.ndarray) -> pd.Series:
+        own = table.loc[:, chosen].dropna(axis=1, how="all")
+        return own.mean(axis=1, skipna=False) if own.shape[1] else pd.Series(np.nan, table.index)
+
+    match over:
+        case "last":
+            return mean(tasks > num_tasks - number)
+        case "early":
+            return mean(tasks <= number)
+        case "first":
+            return mean(tasks == 1)
+        case "mean":
+            return mean(tasks > 0)
+        case "fall":
+            return mean(tasks <= number) - mean(tasks > num_tasks - number)
+        case "rise":
+            return mean(tasks > num_tasks - number) - mean(tasks <= number)
