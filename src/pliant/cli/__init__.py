@@ -54,6 +54,12 @@ _COMMANDS = {
         "configuration and versions. It needs no network and no other file.",
     ),
     "watch": _Command("_watch.Watch", "Show the page of `pliant report` in a browser while a run goes on."),
+    "reproduce": _Command(
+        "_reproduce.Reproduce",
+        "Run an experiment of a paper as far as that has not been done, draw its figure, and evaluate its claims.",
+        computes=True,
+    ),
+    "claims": _Command("_claims.Claims", "Print which of the papers' claims hold on what was measured."),
     "diagnose": _Command(
         "_diagnose.Diagnose", "Measure diagnostics on the checkpoints of a run, and print them.", computes=True
     ),

@@ -45,7 +45,7 @@ class _Command:
             plan = problems.make_plan(config, self.data_dir)
         for name, reason in left_out.items():
             print_line(f"without {name}: {reason}")
-        with _reporting(config.tasks) as report:
+        with report_progress(config.tasks) as report:
             folder = training.train(plan, training.run_folder(plan, self.out, self._name()), report, self.track)
         print_run(folder)
         draw_figure([folder])
@@ -143,7 +143,7 @@ def is_of_agent(benchmark: Benchmark) -> bool:
 
 
 @contextmanager
-def _reporting(num_tasks: int) -> Iterator[Callable[[training.Progress], None]]:
+def report_progress(num_tasks: int) -> Iterator[Callable[[training.Progress], None]]:
     """A bar on standard error where that is a terminal; a line a task on standard output unless both are terminals."""
     has_bar = is_terminal(sys.stderr)
     has_lines = not (has_bar and is_terminal(sys.stdout))

@@ -1,13 +1,22 @@
 """Published experiments: their runs at three scales, what the sources claim, and their figures."""
 
+from collections.abc import Mapping
+
+from pliant.experiments import _gradual, _isometry, _lyle, _survey
 from pliant.experiments._claims import Claim, Difference, Outcome, Verdict, judge
 from pliant.experiments._experiment import Experiment
 from pliant.experiments._quantities import Association, NotMeasuredError, Quantity, Score
+from pliant.experiments._reproduce import Reproduction, reproduce, stored_results
 from pliant.experiments._tables import RUNS, Results, find_results, folder_of, from_folder, read_table, write_table
 from pliant.experiments.benchmarks import BENCHMARKS, SCALES, Benchmark, Scale, with_choices
 
+EXPERIMENTS: Mapping[str, Experiment] = {
+    each.name: each for paper in (_isometry, _gradual, _lyle, _survey) for each in paper.EXPERIMENTS
+}
+
 __all__ = [
     "BENCHMARKS",
+    "EXPERIMENTS",
     "RUNS",
     "SCALES",
     "Association",
@@ -18,6 +27,7 @@ __all__ = [
     "NotMeasuredError",
     "Outcome",
     "Quantity",
+    "Reproduction",
     "Results",
     "Scale",
     "Score",
@@ -27,6 +37,8 @@ __all__ = [
     "from_folder",
     "judge",
     "read_table",
+    "reproduce",
+    "stored_results",
     "with_choices",
     "write_table",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from pliant.experiments._quantities import NotMeasuredError, Quantity
 from pliant.experiments._tables import Results
@@ -13,12 +14,12 @@ Outcome = Literal["holds", "does not hold", "undecided", "not run"]
 
 
 class Difference(NamedTuple):
-    """One quantity exceeds another, or a number, by at least so much.
+    """One quantity exceeds another by at least so much; either may be a number instead.
 
     A negative `by` is a margin: the first is not lower by more than that.
     """
 
-    more: Quantity
+    more: Quantity | float
     less: Quantity | float
     by: float
     """The smallest effect that counts, in the unit of the quantities."""
@@ -79,7 +80,7 @@ def judge(claim: Claim, results: Mapping[str, Results]) -> Verdict:
         found = [_effect(each, results) for each in claim.comparisons]
     except NotMeasuredError as error:
         return Verdict("not run", (), 0, error.got)
-    used = {quantity.run for each in claim.comparisons for quantity in _quantities(each)}
+    used = {run for each in claim.comparisons for quantity in _quantities(each) for run in quantity.runs}
     waiting = [name for name in unfinished if name in used or "" in used]
     if waiting:
         return Verdict("not run", (), 0, f"{', '.join(waiting)} is unfinished")
@@ -100,8 +101,8 @@ def judge(claim: Claim, results: Mapping[str, Results]) -> Verdict:
 
 
 def _effect(each: Difference, results: Mapping[str, Results]) -> tuple[Estimate, int]:
-    less = each.less if isinstance(each.less, float | int) else each.less.by_seed(results)
-    differences = (each.more.by_seed(results) - less).dropna()
+    more, less = (side if isinstance(side, float) else side.by_seed(results) for side in (each.more, each.less))
+    differences = pd.Series(more - less).dropna()
     if differences.empty:
         raise NotMeasuredError(
             got="no shared seed", wanted="seeds in which both were measured", do="Run the same seeds."
@@ -118,16 +119,10 @@ def _outcome(effect: Estimate, num_seeds: int, by: float) -> Outcome:
 
 
 def _quantities(each: Difference) -> list[Quantity]:
-    return [each.more] if isinstance(each.less, float | int) else [each.more, each.less]
+    return [side for side in (each.more, each.less) if not isinstance(side, float)]
 
 
 def _shown(each: Difference) -> str:
     """A comparison as text."""
-
-    def name(quantity: Quantity | float) -> str:
-        if isinstance(quantity, float | int):
-            return f"{quantity:g}"
-        what = quantity.methods[0] if len(quantity.methods) == 1 else "the correlation"
-        return f"{what} ({quantity.run})" if quantity.run else what
-
-    return f"{name(each.more)} − {name(each.less)} ≥ {each.by:g}"
+    more, less = (f"{side:g}" if isinstance(side, float) else str(side) for side in (each.more, each.less))
+    return f"{more} − {less} ≥ {each.by:g}"

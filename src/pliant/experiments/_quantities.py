@@ -48,13 +48,17 @@ class Score(NamedTuple):
         return _reduced(table, self.over, _one(results, self.run).num_tasks)
 
     @property
-    def methods(self) -> tuple[str, ...]:
-        """What it is about."""
-        return (self.method,)
+    def runs(self) -> tuple[str, ...]:
+        """The labels of the runs that it reads."""
+        return (self.run,)
+
+    def __str__(self) -> str:
+        """Its method and run."""
+        return f"{self.method} ({self.run})" if self.run else self.method
 
 
 class Association(NamedTuple):
-    """How two metrics go together in a run: Spearman's rank correlation over methods and tasks, a number a seed.
+    """How two metrics go together: Spearman's rank correlation over runs, methods and tasks, a number a seed.
 
     Example:
       >>> rows = [("adam", 0, task, name, sign * task) for task in range(1, 5) for name, sign in (("a", 1), ("b", -1))]
@@ -66,8 +70,12 @@ class Association(NamedTuple):
     methods: tuple[str, ...]
     x: str
     y: str
-    run: str = ""
-    """The label of the run in its experiment; may be left out if there is only one."""
+    runs: tuple[str, ...] = ("",)
+    """The labels of the runs in their experiment; may be left out if there is only one."""
+
+    def __str__(self) -> str:
+        """What is correlated, and the first run."""
+        return f"correlation of {self.x} and {self.y}" + (f" ({', '.join(self.runs)})" if any(self.runs) else "")
 
     def by_seed(self, results: Mapping[str, Results]) -> pd.Series:
         """The correlations, indexed by seed; NaN where one of the metrics is constant or was measured fewer than three
@@ -78,13 +86,10 @@ class Association(NamedTuple):
         """
         import scipy.stats  # takes a second
 
+        named = {"x": self.x, "y": self.y}
         tables = [
-            pd.DataFrame(
-                {
-                    "x": _table(results, self.run, method, self.x).stack(),
-                    "y": _table(results, self.run, method, self.y).stack(),
-                }
-            )
+            pd.DataFrame({name: _table(results, run, method, metric).stack() for name, metric in named.items()})
+            for run in self.runs
             for method in self.methods
         ]
         found = {}
@@ -102,7 +107,7 @@ def _one(results: Mapping[str, Results], run: str) -> Results:
         return results[run]
     if not run and len(results) == 1:
         return next(iter(results.values()))
-    raise _not_measured(f"the run {run!r}")
+    raise _not_measured(f"the run {run}".rstrip())
 
 
 def _table(results: Mapping[str, Results], run: str, method: str, metric: str) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from pliant.results._learning_curves import learning_curves
 from pliant.results._method_folder import MethodFolder, SeedBlock
 from pliant.results._metric_parts import COLUMNS
 from pliant.results._phases import curve_points
+from pliant.results._panels import Panel, Series, matrix_figure, point_panels, score_panels, task_panels
 from pliant.results._pictures import PICTURES, dormant_by_layer, draw_picture, gradient_cosine, probe_curves
 from pliant.results._run_folder import RunFolder, RunRecord
 from pliant.results._spectrum_pictures import hessian_density, ntk_eigenvalues, spectra_over_time
@@ -34,10 +35,12 @@ __all__ = [
     "Estimate",
     "MakeTracker",
     "MethodFolder",
+    "Panel",
     "Profile",
     "RunFolder",
     "RunRecord",
     "SeedBlock",
+    "Series",
     "Spread",
     "TextFormat",
     "Tracker",
@@ -56,17 +59,21 @@ __all__ = [
     "hessian_density",
     "learning_curves",
     "lower_is_better",
+    "matrix_figure",
     "ntk_eigenvalues",
     "paired_difference",
     "performance_profile",
+    "point_panels",
     "probability_of_improvement",
     "probe_curves",
     "save_figure",
+    "score_panels",
     "spectra_over_time",
     "spread",
     "summarize_run",
     "summary_table",
     "summary_text",
+    "task_panels",
     "terminal_table",
     "text_table",
     "tracking",

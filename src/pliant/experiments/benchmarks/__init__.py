@@ -2,12 +2,21 @@
 
 from collections.abc import Mapping
 
-from pliant.experiments.benchmarks import _dohare, _gradual, _isometry, _isometry_agents, _kumar, _lyle, _lyle_agents
+from pliant.experiments.benchmarks import (
+    _dohare,
+    _gradual,
+    _isometry,
+    _isometry_agents,
+    _kumar,
+    _lyle,
+    _lyle_agents,
+    _survey,
+)
 from pliant.experiments.benchmarks._benchmark import SCALES, Benchmark, Scale, with_choices
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     benchmark.name: benchmark
-    for family in (_isometry, _isometry_agents, _gradual, _kumar, _dohare, _lyle, _lyle_agents)
+    for family in (_isometry, _isometry_agents, _gradual, _kumar, _dohare, _lyle, _lyle_agents, _survey)
     for benchmark in family.BENCHMARKS
 }
 

@@ -1,0 +1,300 @@
+"""The experiments of *Understanding Plasticity in Neural Networks*."""
+
+from pliant.experiments._claims import Claim, Difference
+from pliant.experiments._experiment import Experiment
+from pliant.experiments._figures import against, matrix, over_tasks, scatter
+from pliant.experiments._quantities import Association, Score
+
+_PAPER = "Lyle et al. 2023 (arXiv 2303.01486)"
+_INCREASE = "probe_loss_increase"
+
+_OPTIMIZER = Experiment(
+    "lyle/optimizer",
+    "Can an optimizer alone destroy plasticity?",
+    f"{_PAPER}, section 3.1 and figure 1",
+    "With default Adam the accuracy on new random labels collapses and most units die; a larger ϵ and a faster second "
+    "moment avoid it.",
+    {"mnist": "lyle/optimizer-instability"},
+    (
+        Claim(
+            "default-adam-diverges",
+            "Default Adam quickly ends in trivial performance on tasks that a fresh network solves.",
+            "section 3.1, figure 1",
+            (Difference(Score("adam", over="fall"), 0.0, by=0.2),),
+        ),
+        Claim(
+            "adam-kills-units",
+            "Default Adam saturates most of the ReLU units.",
+            "section 3.1, figure 1",
+            (Difference(Score("adam", "never_active_fraction"), 0.5, by=0.0),),
+        ),
+        Claim(
+            "tuned-adam-is-stable",
+            "A larger ϵ and a faster decay of the second moment avoid the collapse.",
+            "section 3.1, figure 1",
+            (
+                Difference(Score("adam-tuned", over="rise"), 0.0, by=-0.05),
+                Difference(Score("adam-tuned"), Score("adam"), by=0.1),
+            ),
+        ),
+        Claim(
+            "tuned-adam-keeps-units",
+            "With the tuned optimizer units stay alive.",
+            "section 3.1, figure 1",
+            (Difference(Score("adam", "never_active_fraction"), Score("adam-tuned", "never_active_fraction"), by=0.1),),
+        ),
+    ),
+    over_tasks(
+        "Random labels of MNIST", ("accuracy", "mnist", ""), ("units that never fire", "mnist", "never_active_fraction")
+    ),
+)
+
+_TWIN = Experiment(
+    "lyle/curvature",
+    "Does learning sharpen the landscape more than moving does?",
+    f"{_PAPER}, section 3.2 and figure 2",
+    "Spectral norms of the Hessian grow under gradient descent and under a random walk with equal steps; outliers grow "
+    "much faster under gradient descent, which also makes gradients interfere.",
+    {"mnist": "lyle/brownian"},
+    (
+        Claim(
+            "sharpens-under-descent",
+            "The spectral norm of the Hessian increases over time under gradient descent.",
+            "section 3.2, figure 2",
+            (Difference(Score("sgd", "probe_hessian_top", "rise"), 0.0, by=0.0),),
+        ),
+        Claim(
+            "sharpens-under-random-walk",
+            "The spectral norm of the Hessian increases over time under the random walk as well.",
+            "section 3.2, figure 2",
+            (Difference(Score("sgd", "twin_hessian_top", "rise"), 0.0, by=0.0),),
+        ),
+        Claim(
+            "sharper-than-random-walk",
+            "Outliers of the spectrum grow faster under gradient descent than under the random walk.",
+            "section 3.2, figure 2",
+            (Difference(Score("sgd", "probe_hessian_top"), Score("sgd", "twin_hessian_top"), by=0.0),),
+        ),
+        Claim(
+            "negative-interference",
+            "Gradient descent makes gradients of examples interfere negatively, a random walk does not.",
+            "section 3.2, figure 2",
+            (
+                Difference(
+                    Score("sgd", "probe_gradient_cosine_negative_fraction"),
+                    Score("sgd", "twin_gradient_cosine_negative_fraction"),
+                    by=0.02,
+                ),
+            ),
+        ),
+    ),
+    over_tasks(
+        "Q-learning beside a random walk",
+        ("largest eigenvalue, learning", "mnist", "probe_hessian_top"),
+        ("largest eigenvalue, random walk", "mnist", "twin_hessian_top"),
+        ("negative cosines, learning", "mnist", "probe_gradient_cosine_negative_fraction"),
+        ("negative cosines, random walk", "mnist", "twin_gradient_cosine_negative_fraction"),
+    ),
+)
+
+_CONDITIONS = {
+    f"{reward}, {dataset}, {network}": f"lyle/falsification/{reward}-{dataset}-{network}"
+    for reward in ("easy", "hard", "sparse")
+    for dataset in ("mnist", "cifar10")
+    for network in ("mlp", "cnn")
+}
+
+
+def _where(word: str) -> tuple[str, ...]:
+    return tuple(label for label in _CONDITIONS if word in label.split(", "))
+
+
+def _flips(metric: str, name: str, positive: str, negative: str) -> Claim:
+    """A metric goes with plasticity loss in one group of runs, and against it in another."""
+
+    def group(word: str) -> Association:
+        return Association(("adam", "adam-tuned"), metric, _INCREASE, _where(word))
+
+    return Claim(
+        f"{name.replace(' ', '-')}-changes-sign",
+        f"The {name} goes with the loss of plasticity in one group of problems ({positive}) and against it in another "
+        f"({negative}).",
+        "section 4.2, figure 3",
+        (Difference(group(positive), 0.0, by=0.0), Difference(0.0, group(negative), by=0.0)),
+    )
+
+
+_FALSIFICATION = Experiment(
+    "lyle/falsification",
+    "Does any simple statistic explain the loss of plasticity?",
+    f"{_PAPER}, section 4 and figure 3",
+    "None: for the norm and rank of weights, dead units and the rank of features there is a problem in which it goes "
+    "with the loss of plasticity, and one in which it goes against.",
+    _CONDITIONS,
+    (
+        _flips("weight_norm", "weight norm", "cifar10", "mnist"),
+        _flips("weight_effective_rank", "weight rank", "cifar10", "mnist"),
+        _flips("dead_fraction", "number of dead units", "cnn", "mlp"),
+        _flips("feature_rank", "feature rank", "easy", "sparse"),
+    ),
+    scatter(
+        "Statistics of a network against its loss of plasticity",
+        _INCREASE,
+        ("weight norm", "weight_norm", {"cifar10": _where("cifar10"), "mnist": _where("mnist")}),
+        ("weight rank", "weight_effective_rank", {"cifar10": _where("cifar10"), "mnist": _where("mnist")}),
+        ("dead units", "dead_fraction", {"cnn": _where("cnn"), "mlp": _where("mlp")}),
+        ("feature rank", "feature_rank", {word: _where(word) for word in ("easy", "hard", "sparse")}),
+    ),
+)
+
+_AGES = Experiment(
+    "lyle/probe-curves",
+    "How does the ability to fit new targets change with age?",
+    f"{_PAPER}, section 4.3 and figure 4",
+    "The older the network, the slower it fits a new target.",
+    {f"easy, {dataset}": f"lyle/mdp-easy-{dataset}" for dataset in ("digits", "mnist", "cifar10")},
+    (
+        *(
+            Claim(
+                f"older-fits-worse-{dataset}",
+                f"The final loss on new targets increases with the age of the network: {dataset}.",
+                "section 4.3, figure 4",
+                (Difference(Score("adam", _INCREASE, run=f"easy, {dataset}"), 0.0, by=0.0),),
+            )
+            for dataset in ("digits", "mnist", "cifar10")
+        ),
+        Claim(
+            "layernorm-stays-able",
+            "With LayerNorm the network fits new targets better in old age.",
+            "section 5.2, figure 16",
+            (
+                Difference(
+                    Score("adam", _INCREASE, run="easy, mnist"),
+                    Score("layernorm", _INCREASE, run="easy, mnist"),
+                    by=0.0,
+                ),
+            ),
+        ),
+    ),
+    over_tasks(
+        "Increase of the loss on random functions",
+        *((f"easy, {dataset}", f"easy, {dataset}", _INCREASE) for dataset in ("digits", "mnist", "cifar10")),
+    ),
+)
+
+_WIDTHS = (16, 32, 64, 128, 192, 256)
+_WIDTH = Experiment(
+    "lyle/width",
+    "Is loss of plasticity a disease of small networks?",
+    f"{_PAPER}, section 5.1 and figure 5",
+    "It declines with width, but does not vanish.",
+    {str(width): f"lyle/width/{width}" for width in _WIDTHS},
+    (
+        Claim(
+            "wider-loses-less",
+            "Plasticity loss declines with width: layers of 256 lose less than layers of 16.",
+            "section 5.1, figure 5",
+            (Difference(Score("adam", _INCREASE, run="16"), Score("adam", _INCREASE, run="256"), by=0.0),),
+        ),
+        Claim(
+            "width-is-not-enough",
+            "Even the widest network loses some plasticity.",
+            "section 5.1, figure 5",
+            (Difference(Score("adam", _INCREASE, run="256"), 0.0, by=0.0),),
+        ),
+    ),
+    against(
+        "Width and plasticity",
+        "units of a layer",
+        "increase of the loss on random functions",
+        ("MLP on MNIST", {"adam": {float(width): Score("adam", _INCREASE, run=str(width)) for width in _WIDTHS}}),
+    ),
+)
+
+_NETWORKS = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet", "vit": "transformer"}
+_METHODS = (
+    "adam",
+    "two-hot",
+    "head-reset",
+    "optimizer-reset",
+    "l2",
+    "shrink-perturb",
+    "layernorm",
+    "spectral-norm-layer",
+)
+
+
+def _less_than_adam(name: str, sentence: str, method: str, *networks: str) -> Claim:
+    return Claim(
+        name,
+        sentence,
+        "section 5.2, figure 6",
+        tuple(
+            Difference(Score("adam", _INCREASE, run=network), Score(method, _INCREASE, run=network), by=0.0)
+            for network in networks
+        ),
+    )
+
+
+_INTERVENTIONS = Experiment(
+    "lyle/interventions",
+    "Which interventions prevent the loss of plasticity, on which architecture?",
+    f"{_PAPER}, section 5.2 and figures 6, 8 and 9",
+    "Parameterisations that smooth the landscape, LayerNorm and two-hot targets, help most; resetting the last layer, "
+    "weight decay and shrink and perturb help less.",
+    {network: f"lyle/interventions/{network}" for network in _NETWORKS},
+    (
+        _less_than_adam(
+            "layernorm-reduces-loss", "LayerNorm reduces the loss of plasticity.", "layernorm", "mlp", "cnn"
+        ),
+        _less_than_adam(
+            "two-hot-reduces-loss", "Two-hot targets reduce the loss of plasticity.", "two-hot", "mlp", "cnn"
+        ),
+        Claim(
+            "smoothing-beats-head-reset",
+            "LayerNorm has a greater effect than resetting the last layer.",
+            "section 5.2, figure 6",
+            tuple(
+                Difference(
+                    Score("head-reset", _INCREASE, run=network), Score("layernorm", _INCREASE, run=network), by=0.0
+                )
+                for network in ("mlp", "cnn")
+            ),
+        ),
+        Claim(
+            "smoothing-beats-perturbing",
+            "Methods that perturb or decay the weights help less than LayerNorm.",
+            "section 1, figure 6",
+            tuple(
+                Difference(Score(method, _INCREASE, run="mlp"), Score("layernorm", _INCREASE, run="mlp"), by=0.0)
+                for method in ("shrink-perturb", "l2")
+            ),
+        ),
+    ),
+    matrix(
+        "Interventions and plasticity",
+        "increase of the loss on random functions",
+        _METHODS,
+        {name: network for network, name in _NETWORKS.items()},
+        _INCREASE,
+    ),
+)
+
+_ATARI = Experiment(
+    "lyle/atari",
+    "Does LayerNorm help a deep agent on Atari?",
+    f"{_PAPER}, section 5.3 and figure 7",
+    "LayerNorm behind every hidden layer improves double DQN on most of 57 games.",
+    {"atari": "lyle/atari-double-dqn"},
+    (
+        Claim(
+            "layernorm-improves-atari",
+            "LayerNorm improves the returns of double DQN (here: on one game).",
+            "section 5.3, figure 7",
+            (Difference(Score("rmsprop+layernorm"), Score("rmsprop"), by=0.0),),
+        ),
+    ),
+    over_tasks("Double DQN on Atari", ("return", "atari", "")),
+)
+
+EXPERIMENTS = (_OPTIMIZER, _TWIN, _FALSIFICATION, _AGES, _WIDTH, _INTERVENTIONS, _ATARI)

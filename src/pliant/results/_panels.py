@@ -1,0 +1,187 @@
+"""Figures of several panels: metrics over tasks, scores against a setting, two metrics, matrices of scores."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pliant.results._figures import caption, finite_rows, mean_and_error
+from pliant.results._look import line_style, literal
+
+_WIDTH, _HEIGHT = 3.4, 2.6  # inches of a panel
+
+
+class Panel(NamedTuple):
+    """What a panel shows."""
+
+    title: str
+    metrics: pd.DataFrame
+    """In long form, see `RunFolder.metrics`."""
+    metric: str
+    chance: float | None = None
+    """Chance level of the metric, drawn as a dotted line."""
+
+
+def task_panels(panels: Sequence[Panel], title: str, columns: int = 3) -> Figure:
+    """Draws metrics against the task: a panel each, a line a method, mean over seeds, ± one standard error shaded.
+
+    Use it for the figure of an experiment: several runs, or several metrics of one. A method has the same line in all
+    panels.
+
+    Args:
+      panels: what to draw.
+      title: above all.
+      columns: panels in a row, at most.
+
+    Example:
+      >>> rows = [("a", 0, task, "loss", 1 / task) for task in (1, 2)]
+      >>> table = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
+      >>> figure = task_panels([Panel("first", table, "loss"), Panel("second", table, "loss")], "two runs")
+      >>> [axes.get_title() for axes in figure.axes]
+      ['first', 'second']
+    """
+    chosen = [finite_rows(panel.metrics, panel.metric) for panel in panels]
+    methods = list(dict.fromkeys(str(method) for own in chosen for method in own["method"]))
+    figure, grid = _grid(len(panels), columns)
+    for axes, panel, rows in zip(grid, panels, chosen, strict=True):
+        for method, own in rows.groupby("method", sort=False):
+            table = own.pivot(index="seed", columns="task", values="value").sort_index(axis=1)
+            mean, error = mean_and_error(table.to_numpy())
+            style = line_style(methods.index(str(method)))
+            every = max(1, len(mean) // 10)
+            label = literal(str(method))
+            axes.plot(table.columns, mean, **style, label=label, markersize=3, markevery=every, linewidth=1.2)
+            axes.fill_between(table.columns, mean - error, mean + error, color=style["color"], alpha=0.2, linewidth=0)
+        if panel.chance is not None:
+            axes.axhline(panel.chance, color="0.6", linestyle=":", linewidth=1)
+        axes.set(xlabel="task", ylabel=literal(panel.metric.replace("_", " ")), title=literal(panel.title))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(figure, methods, title, caption(pd.concat(chosen)))
+    return figure
+
+
+class Series(NamedTuple):
+    """Scores of seeds against a number, such as a strength or a width."""
+
+    name: str
+    scores: Mapping[float, Sequence[float]]
+    """By the number."""
+
+
+def score_panels(panels: Mapping[str, Sequence[Series]], x: str, y: str, title: str) -> Figure:
+    """Draws scores against a setting on a logarithmic axis: a panel each, a line a series, mean over seeds with bars.
+
+    Args:
+      panels: by title.
+      x: what the setting is.
+      y: what the score is.
+      title: above all.
+
+    Example:
+      >>> figure = score_panels({"a": [Series("adamo", {0.1: [1.0, 2.0], 1.0: [3.0]})]}, "strength", "accuracy", "t")
+      >>> figure.axes[0].lines[0].get_ydata().tolist()
+      [1.5, 3.0]
+    """
+    names = list(dict.fromkeys(series.name for own in panels.values() for series in own))
+    figure, grid = _grid(len(panels), 3)
+    for axes, (name, own) in zip(grid, panels.items(), strict=True):
+        for series in own:
+            places = sorted(series.scores)
+            found = [mean_and_error(np.asarray(series.scores[place], float)[:, None]) for place in places]
+            mean, error = (np.concatenate(each) for each in zip(*found, strict=True))
+            style = line_style(names.index(series.name))
+            axes.errorbar(
+                places, mean, error, **style, label=literal(series.name), markersize=4, linewidth=1.2, capsize=2
+            )
+        axes.set(xlabel=literal(x), ylabel=literal(y), title=literal(name), xscale="log")
+    _finish(figure, names, title, "mean over seeds; bars: ± one standard error")
+    return figure
+
+
+def point_panels(panels: Mapping[str, tuple[str, str, Mapping[str, pd.DataFrame]]], title: str) -> Figure:
+    """Draws one metric against another: a panel each, a point for every row.
+
+    Args:
+      panels: by title: what x and y are, and tables with columns `x` and `y` by name.
+      title: above all.
+
+    Example:
+      >>> points = pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]})
+      >>> figure = point_panels({"p": ("norm", "loss", {"mnist": points})}, "t")
+      >>> figure.axes[0].collections[0].get_offsets().tolist()
+      [[1.0, 3.0], [2.0, 4.0]]
+    """
+    names = list(dict.fromkeys(name for _, _, own in panels.values() for name in own))
+    figure, grid = _grid(len(panels), 4)
+    for axes, (panel, (x, y, own)) in zip(grid, panels.items(), strict=True):
+        for name, table in own.items():
+            style = line_style(names.index(name))
+            axes.scatter(
+                table["x"], table["y"], color=style["color"], marker=style["marker"], s=12, label=literal(name)
+            )
+        axes.set(xlabel=literal(x), ylabel=literal(y), title=literal(panel))
+    _finish(figure, names, title, "a point is one seed")
+    return figure
+
+
+def matrix_figure(mean: pd.DataFrame, error: pd.DataFrame, what: str, title: str) -> Figure:
+    """Draws a matrix of scores, each with its standard error; darker is more.
+
+    Args:
+      mean: a row and a column for each setting; NaN for what was not run.
+      error: of the same shape; NaN for a single seed.
+      what: what the scores are.
+      title: above all.
+
+    Example:
+      >>> mean = pd.DataFrame({"mlp": [0.25]}, index=["adam"])
+      >>> figure = matrix_figure(mean, mean / 5, "increase of the loss", "interventions")
+      >>> figure.axes[0].texts[0].get_text()
+      '0.25 ± 0.05'
+    """
+    shape = (1.8 + 1.3 * mean.shape[1], 1.4 + 0.42 * mean.shape[0])
+    figure = Figure(figsize=shape, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(mean.to_numpy(float), cmap="cividis_r", aspect="auto")
+    middle = np.nanmean([np.nanmin(mean), np.nanmax(mean)]) if np.isfinite(mean.to_numpy()).any() else 0.0
+    for row, column in np.ndindex(mean.shape):
+        value, spread = float(mean.iloc[row, column]), float(error.iloc[row, column])
+        text = "–" if math.isnan(value) else f"{value:.2f}" + ("" if math.isnan(spread) else f" ± {spread:.2f}")
+        color = "white" if value > middle else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+    axes.set_xticks(range(mean.shape[1]), list(map(literal, map(str, mean.columns))))
+    axes.set_yticks(range(mean.shape[0]), list(map(literal, map(str, mean.index))))
+    axes.set_title(literal(title), fontsize=10)
+    figure.colorbar(image, ax=axes, label=literal(what))
+    figure.supxlabel("mean over seeds ± one standard error", fontsize=8, color="0.4")
+    return figure
+
+
+def _grid(number: int, columns: int) -> tuple[Figure, list[Axes]]:
+    columns = max(1, min(columns, number))
+    rows = max(1, math.ceil(number / columns))
+    figure = Figure(figsize=(_WIDTH * columns + 1.6, _HEIGHT * rows + 0.6), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flatten())
+    for axes in grid:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.title.set_fontsize(10)
+    for axes in grid[number:]:
+        axes.remove()
+    return figure, grid[:number]
+
+
+def _finish(figure: Figure, names: Sequence[str], title: str, note: str) -> None:
+    handles = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    shown = [literal(name) for name in names if literal(name) in handles]
+    lines = [handles[name] for name in shown]
+    figure.legend(handles=lines, labels=shown, frameon=False, loc="outside right upper", fontsize=8)
+    figure.suptitle(literal(title), fontsize=11)
+    figure.supxlabel(note, fontsize=8, color="0.4")
