@@ -75,15 +75,14 @@ def judge(claim: Claim, results: Mapping[str, Results]) -> Verdict:
       >>> judge(claim, {"": Results(metrics, "accuracy", 1)}).outcome
       'holds'
     """
-    unfinished = [name or "the run" for name, each in results.items() if not each.is_finished]
+    used = {run for each in claim.comparisons for quantity in _quantities(each) for run in quantity.runs}
+    waiting = [name or "the run" for name, each in results.items() if {name, ""} & used and not each.is_finished]
+    if waiting:
+        return Verdict("not run", (), 0, f"{', '.join(waiting)} is unfinished")
     try:
         found = [_effect(each, results) for each in claim.comparisons]
     except NotMeasuredError as error:
         return Verdict("not run", (), 0, error.got)
-    used = {run for each in claim.comparisons for quantity in _quantities(each) for run in quantity.runs}
-    waiting = [name for name in unfinished if name in used or "" in used]
-    if waiting:
-        return Verdict("not run", (), 0, f"{', '.join(waiting)} is unfinished")
     effects = tuple(effect for effect, _ in found)
     num_seeds = min(number for _, number in found)
     outcomes = [

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -147,10 +147,11 @@ def matrix_figure(mean: pd.DataFrame, error: pd.DataFrame, what: str, title: str
     shape = (1.8 + 1.3 * mean.shape[1], 1.4 + 0.42 * mean.shape[0])
     figure = Figure(figsize=shape, layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(mean.to_numpy(float), cmap="cividis_r", aspect="auto")
-    middle = np.nanmean([np.nanmin(mean), np.nanmax(mean)]) if np.isfinite(mean.to_numpy()).any() else 0.0
-    for row, column in np.ndindex(mean.shape):
-        value, spread = float(mean.iloc[row, column]), float(error.iloc[row, column])
+    means, errors = mean.to_numpy(float), error.to_numpy(float)
+    image = axes.imshow(means, cmap="cividis_r", aspect="auto")
+    middle = (np.nanmin(means) + np.nanmax(means)) / 2 if np.isfinite(means).any() else 0.0
+    for row, column in np.ndindex(means.shape):
+        value, spread = means[row, column], errors[row, column]
         text = "–" if math.isnan(value) else f"{value:.2f}" + ("" if math.isnan(spread) else f" ± {spread:.2f}")
         color = "white" if value > middle else "black"
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
@@ -176,7 +177,7 @@ def _grid(number: int, columns: int) -> tuple[Figure, list[Axes]]:
 
 
 def _finish(figure: Figure, names: Sequence[str], title: str, note: str) -> None:
-    handles = {}
+    handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)

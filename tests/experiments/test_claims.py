@@ -1,0 +1,258 @@
+"""Verdicts on constructed results; and no claim is written so that it always holds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.optimize
+
+from pliant.experiments import (
+    EXPERIMENTS,
+    Association,
+    Claim,
+    Difference,
+    NotMeasuredError,
+    Results,
+    Score,
+    judge,
+)
+
+COLUMNS = ["method", "seed", "task", "metric", "value"]
+
+
+def _results(rows, num_tasks=1, headline="accuracy"):
+    return Results(pd.DataFrame(rows, columns=COLUMNS), headline, num_tasks)
+
+
+def _claim(*comparisons):
+    return Claim("name", "Sentence.", "section", comparisons)
+
+
+def _two(differences, num_tasks=1):
+    """Methods a and b, whose scores differ by so much in each seed."""
+    rows = [("b", seed, 1, "accuracy", 0.1 * seed) for seed in range(len(differences))]
+    rows += [("a", seed, 1, "accuracy", 0.1 * seed + each) for seed, each in enumerate(differences)]
+    return {"": _results(rows, num_tasks)}
+
+
+A_BEATS_B = _claim(Difference(Score("a"), Score("b"), by=0.1))
+
+
+@pytest.mark.parametrize(
+    ("differences", "outcome"),
+    [
+        ((0.3, 0.31, 0.32), "holds"),
+        ((0.05, 0.06, 0.07), "does not hold"),
+        ((0.0, 0.2, 0.4), "undecided"),  # mean 0.2, but ± 0.5
+        ((0.3, 0.31), "undecided"),
+        ((0.3,), "undecided"),
+    ],
+)
+def test_outcomes(differences, outcome):
+    assert judge(A_BEATS_B, _two(differences)).outcome == outcome
+
+
+def test_an_effect_is_the_mean_of_paired_differences_with_students_interval():
+    verdict = judge(A_BEATS_B, _two((0.2, 0.3, 0.7)))
+    half = 4.302652729911275 * np.std([0.2, 0.3, 0.7], ddof=1) / 3**0.5  # t of 2 degrees of freedom
+    assert verdict.effects[0] == pytest.approx((0.4, 0.4 - half, 0.4 + half))
+    assert verdict.num_seeds == 3
+
+
+def test_a_claim_holds_if_all_comparisons_do():
+    good, bad = Difference(Score("a"), Score("b"), by=0.1), Difference(Score("a"), Score("b"), by=0.9)
+    unclear = Difference(Score("a"), Score("b"), by=0.3)
+    results = _two((0.2, 0.3, 0.4))
+    assert judge(_claim(good), _two((0.3, 0.31, 0.32))).outcome == "holds"
+    assert judge(_claim(unclear), results).outcome == "undecided"
+    assert judge(_claim(unclear, bad), results).outcome == "does not hold"
+    assert judge(_claim(good, unclear), results).outcome == "undecided"
+
+
+def test_a_number_may_stand_on_either_side():
+    results = _two((0.9, 0.8, 0.7))  # a is 0.9 in each seed
+    assert judge(_claim(Difference(Score("a"), 0.2, by=0.0)), results).outcome == "holds"
+    assert judge(_claim(Difference(0.2, Score("a"), by=0.0)), results).outcome == "does not hold"
+
+
+@pytest.mark.parametrize(
+    ("comparison", "reason"),
+    [
+        (Difference(Score("c"), Score("b"), by=0.0), "accuracy of c"),
+        (Difference(Score("a", "rank"), Score("b"), by=0.0), "rank of a"),
+        (Difference(Score("a", run="other"), Score("b"), by=0.0), "the run other"),
+    ],
+)
+def test_what_is_missing_was_not_run(comparison, reason):
+    results = {"one": _two((0.3,) * 3)[""], "two": _two((0.3,) * 3)[""]} if "other" in reason else _two((0.3,) * 3)
+    verdict = judge(_claim(comparison), results)
+    assert (verdict.outcome, verdict.reason) == ("not run", f"no results of {reason}")
+
+
+def test_an_unfinished_run_was_not_run():
+    assert judge(A_BEATS_B, _two((0.3,) * 3, num_tasks=2)).reason == "the run is unfinished"
+
+
+def test_a_finished_run_counts_though_another_is_unfinished():
+    results = {"one": _two((0.3,) * 3)[""], "two": _two((0.3,) * 3, num_tasks=2)[""]}
+    of_one = _claim(Difference(Score("a", run="one"), Score("b", run="one"), by=0.1))
+    across = _claim(Difference(Score("a", run="one"), Score("b", run="two"), by=0.1))
+    assert judge(of_one, results).outcome == "holds"
+    assert judge(across, results).reason == "two is unfinished"
+
+
+def test_seeds_without_a_number_are_left_out():
+    rows = [("a", seed, 1, "accuracy", 0.5 + seed / 100) for seed in range(4)] + [("a", 4, 1, "accuracy", np.nan)]
+    verdict = judge(_claim(Difference(Score("a"), 0.1, by=0.1)), {"": _results(rows)})
+    assert (verdict.outcome, verdict.num_seeds) == ("holds", 4)
+
+
+@pytest.mark.parametrize(
+    ("over", "value"),
+    [("first", 1.0), ("early", 3.0), ("last", 10.0), ("mean", 6.5), ("fall", -7.0), ("rise", 7.0)],
+)
+def test_scores_over_tasks(over, value):
+    rows = [("a", 0, task, "accuracy", float(task)) for task in range(1, 13)]
+    assert Score("a", over=over).by_seed({"": _results(rows, 12)}).tolist() == [value]
+
+
+def test_a_short_run_has_halves():
+    rows = [("a", 0, task, "accuracy", float(task)) for task in range(1, 5)]
+    assert Score("a", over="rise").by_seed({"": _results(rows, 4)}).tolist() == [2.0]  # 3.5 − 1.5
+
+
+def test_a_rare_metric_counts_where_it_was_measured():
+    rows = [("a", 0, task, "accuracy", 0.0) for task in range(1, 21)]
+    rows += [("a", 0, task, "sharpness", float(task)) for task in (1, 10, 20)]
+    results = {"": _results(rows, 20)}
+    assert Score("a", "sharpness").by_seed(results).tolist() == [20.0]
+    assert Score("a", "sharpness", "rise").by_seed(results).tolist() == [19.0]
+
+
+def test_a_metric_measured_too_rarely_is_no_number():
+    rows = [("a", 0, 1, "accuracy", 0.0), ("a", 0, 20, "accuracy", 0.0), ("a", 0, 10, "sharpness", 1.0)]
+    assert Score("a", "sharpness").by_seed({"": _results(rows, 20)}).isna().all()
+
+
+def test_an_association_pools_runs_and_methods_of_a_seed():
+    def rows(method, sign):
+        return [
+            (method, seed, task, name, value)
+            for seed in range(2)
+            for task in range(1, 4)
+            for name, value in (("norm", float(task)), ("loss", sign * task + 10.0 * (sign < 0)))
+        ]
+
+    results = {"up": _results(rows("a", 1), 3), "down": _results(rows("a", -1), 3)}
+    assert Association(("a",), "norm", "loss", ("up",)).by_seed(results).tolist() == [1.0, 1.0]
+    assert Association(("a",), "norm", "loss", ("down",)).by_seed(results).tolist() == [-1.0, -1.0]
+    pooled = Association(("a",), "norm", "loss", ("up", "down")).by_seed(results)
+    # ranks of the norm 1.5 3.5 5.5 twice, of the loss 1 2 3 and 6 5 4: covariance 0
+    assert pooled.tolist() == pytest.approx([0.0, 0.0], abs=1e-12)
+
+
+def test_a_constant_has_no_association():
+    rows = [("a", 0, task, name, 1.0) for task in range(1, 4) for name in ("norm", "loss")]
+    assert Association(("a",), "norm", "loss").by_seed({"": _results(rows, 3)}).isna().all()
+
+
+def test_what_is_missing_is_an_error_of_its_own():
+    with pytest.raises(NotMeasuredError, match="no results of accuracy of c"):
+        Score("c").by_seed(_two((0.1,)))
+
+
+ALL = [(name, claim.name) for name, experiment in EXPERIMENTS.items() for claim in experiment.claims]
+LEVELS = {  # of a metric in the first and the second half of a run, per unit of a score
+    "first": (1.0, 0.0),
+    "early": (1.0, 0.0),
+    "last": (0.0, 1.0),
+    "mean": (0.5, 0.5),
+    "fall": (1.0, -1.0),
+    "rise": (-1.0, 1.0),
+}
+
+
+def _sides(each):
+    return [(sign, side) for sign, side in ((1.0, each.more), (-1.0, each.less))]
+
+
+def _range(metric, claim):
+    if "increase" in metric or "log10" in metric:
+        return -1e3, 1e3
+    is_share = "fraction" in metric or (not metric and not any(word in claim.name for word in ("returns", "atari")))
+    return 0.0, 1.0 if is_share else 1e3
+
+
+def _unknowns(claim):
+    """Two levels for each metric of a method in a run, between 0 and the largest; or a correlation."""
+    found = {}
+    for each in claim.comparisons:
+        for _, side in _sides(each):
+            if isinstance(side, Association):
+                found[side.runs] = (-1.0, 1.0)
+            elif isinstance(side, Score):
+                for half in range(2):
+                    found[(side.run, side.method, side.metric or "headline", half)] = _range(side.metric, claim)
+    return found
+
+
+def _solved(claim, broken):
+    """Values of the unknowns for which all comparisons hold; but one not, by a margin."""
+    unknowns = _unknowns(claim)
+    place = {key: number for number, key in enumerate(unknowns)}
+    rows, bounds = [], []
+    for number, each in enumerate(claim.comparisons):
+        row, constant = np.zeros(len(place)), 0.0
+        for sign, side in _sides(each):
+            if isinstance(side, float):
+                constant += sign * side
+            elif isinstance(side, Association):
+                row[place[side.runs]] += sign
+            else:
+                for half in range(2):
+                    key = (side.run, side.method, side.metric or "headline", half)
+                    row[place[key]] += sign * LEVELS[side.over][half]
+        wanted = -1.0 if number == broken else 1.0
+        if broken is None or number == broken:  # whether the others hold does not matter
+            rows.append(-wanted * row)
+            bounds.append(wanted * (constant - each.by) - 1e-3)
+    found = scipy.optimize.linprog(np.zeros(len(place)), np.array(rows), bounds, bounds=list(unknowns.values()))
+    assert found.success, "cannot be so"
+    return dict(zip(unknowns, found.x, strict=True))
+
+
+def _as_results(values, claim):
+    rows = {}
+    for key, value in values.items():
+        if len(key) == 4 and isinstance(key[3], int):
+            run, method, metric, half = key
+            own = rows.setdefault(run, [])
+            tasks = range(1 + 5 * half, 6 + 5 * half)
+            own += [(method, seed, task, metric, value + 1e-6 * seed) for seed in range(5) for task in tasks]
+        else:
+            (association,) = {
+                side
+                for each in claim.comparisons
+                for _, side in _sides(each)
+                if isinstance(side, Association) and side.runs == key
+            }
+            for run, method in ((run, method) for run in key for method in association.methods):
+                rows.setdefault(run, []).extend(
+                    (method, seed, task, metric, sign * task)
+                    for seed in range(5)
+                    for task in range(1, 11)
+                    for metric, sign in ((association.x, 1.0), (association.y, np.sign(value)))
+                )
+    for own in rows.values():  # what says whether a run is finished
+        if not any(row[3] == "headline" for row in own):
+            own += [(own[0][0], seed, 10, "headline", 0.0) for seed in range(5)]
+    return {run: Results(pd.DataFrame(own, columns=COLUMNS), "headline", 10) for run, own in rows.items()}
+
+
+@pytest.mark.parametrize(("experiment", "name"), ALL)
+def test_every_claim_can_hold_and_each_of_its_comparisons_can_fail(experiment, name):
+    claim = next(each for each in EXPERIMENTS[experiment].claims if each.name == name)
+    true = _as_results(_solved(claim, None), claim)
+    assert judge(claim, true).outcome == "holds"
+    for broken in range(len(claim.comparisons)):
+        false = _as_results(_solved(claim, broken), claim)
+        assert judge(claim, false).outcome == "does not hold"
