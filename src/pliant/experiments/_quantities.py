@@ -48,6 +48,11 @@ class Score(NamedTuple):
         return _reduced(table, self.over, _one(results, self.run).num_tasks)
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that it is about."""
+        return (self.method,)
+
+    @property
     def runs(self) -> tuple[str, ...]:
         """The labels of the runs that it reads."""
         return (self.run,)

@@ -66,9 +66,9 @@ def reproduce(
         for label, benchmark in experiment.benchmarks.items():
             write_table(results[label], tables / f"{folder_of(benchmark.name, scale).name}.parquet")
     verdicts = {claim.name: judge(claim, results) for claim in experiment.claims}
-    figure, _ = save_figure(
-        experiment.figure(results), runs / "figures" / f"{experiment.name.replace('/', '-')}-{scale}"
-    )
+    figures = runs / "figures"
+    figures.mkdir(exist_ok=True)
+    figure, _ = save_figure(experiment.figure(results), figures / folder_of(experiment.name, scale).name)
     return Reproduction(results, verdicts, figure)
 
 

@@ -16,8 +16,8 @@ from pliant.results._fingerprints import fingerprint, hash_of_arrays
 from pliant.results._learning_curves import learning_curves
 from pliant.results._method_folder import MethodFolder, SeedBlock
 from pliant.results._metric_parts import COLUMNS
-from pliant.results._phases import curve_points
 from pliant.results._panels import Panel, Series, matrix_figure, point_panels, score_panels, task_panels
+from pliant.results._phases import curve_points
 from pliant.results._pictures import PICTURES, dormant_by_layer, draw_picture, gradient_cosine, probe_curves
 from pliant.results._run_folder import RunFolder, RunRecord
 from pliant.results._spectrum_pictures import hessian_density, ntk_eigenvalues, spectra_over_time

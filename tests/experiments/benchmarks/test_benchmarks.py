@@ -20,6 +20,8 @@ PUBLISHED = {
     "isometry/label-shuffled-cifar100/mlp": ("label-shuffle", "cifar100", None, 256, 10, 50, 8, 1e-4, "mlp"),
     "isometry/label-shuffled-cifar100/cnn": ("label-shuffle", "cifar100", None, 256, 10, 50, 8, 1e-3, "cnn"),
     "isometry/transformer-permuted-cifar10": ("permuted-pixels", "cifar10", None, 256, 10, 50, 8, 1e-3, "vit"),
+    "isometry/strength": ("random-labels", "cifar10", 10_000, 256, 30, 50, 8, 1e-4, "mlp"),
+    "survey/remedies": ("random-labels", "mnist", 5120, 64, 30, 50, 8, 1e-3, "mlp"),
     "kumar/permuted-mnist": ("permuted-pixels", "mnist", 10_000, 16, 1, 500, 10, 1e-3, "mlp"),
     "kumar/random-label-mnist": ("random-labels", "mnist", 1200, 16, 400, 50, 10, 1e-3, "mlp"),
     "kumar/random-label-cifar": ("random-labels", "cifar10", 1200, 16, 400, 50, 10, 1e-3, "kumar-cnn"),
@@ -40,6 +42,11 @@ PUBLISHED = {
         "bigram-cipher": ("bigram-cipher", None, None, 64, 200, 100, 5, 1e-3, "t5"),
     }.items()
     for transition in ("abrupt", "interpolation", "sampling")
+}
+PUBLISHED |= {
+    f"{name}-{micro_steps}": PUBLISHED[name]
+    for name in ("gradual/random-label-mnist/interpolation", "gradual/bigram-cipher/sampling")
+    for micro_steps in (2, 4, 10)
 }
 
 # benchmark: transition by interpolation, its micro-steps, those of sampling, transition : pure updates
@@ -64,7 +71,7 @@ ALL_IMAGES = {
 OF_STREAMS = [name for name, benchmark in BENCHMARKS.items() if kind_of(benchmark.configs["paper"]) == "stream"]
 
 
-def test_every_preset_is_pinned():
+def test_every_benchmark_is_pinned():
     assert set(PUBLISHED) == set(OF_STREAMS)
 
 
@@ -87,7 +94,9 @@ def test_transitions(name):
     assert (sampling.transition, sampling.micro_steps) == ("task-sampling", coarse)
     assert {config.budget for config in (abrupt, interpolation, sampling)} == {"equal-updates"}
     assert interpolation.transition_share == sampling.transition_share == pytest.approx(ratio / (ratio + 1))
-    assert len({(config.epochs, config.methods, config.settings) for config in (abrupt, interpolation, sampling)}) == 1
+    assert len({(config.epochs, config.settings) for config in (abrupt, interpolation, sampling)}) == 1
+    assert interpolation.methods == sampling.methods == ("adam",)
+    assert abrupt.methods == ("adam", "l2", "shrink-perturb", "spectral", "redo")
 
 
 def test_networks_as_published():

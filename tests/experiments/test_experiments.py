@@ -1,0 +1,200 @@
+"""Every experiment: what it declares exists, its figure can be drawn, and one runs from beginning to end."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pliant.errors import UserError
+from pliant.experiments import (
+    BENCHMARKS,
+    EXPERIMENTS,
+    SCALES,
+    Association,
+    Results,
+    find_results,
+    folder_of,
+    from_folder,
+    judge,
+    read_table,
+    reproduce,
+    stored_results,
+    write_table,
+)
+from pliant.results import RunFolder, RunRecord
+
+COLUMNS = ["method", "seed", "task", "metric", "value"]
+
+
+def _labels(benchmark, scale):
+    """What the metrics of a run call its methods: grids add their points."""
+    config = benchmark.configs[scale]
+    found = []
+    for method in config.methods:
+        points = [
+            (key.partition(".")[2], value)
+            for setting in config.grid
+            for key, _, values in [setting.partition("=")]
+            if key.partition(".")[0] == method
+            for value in values.split(",")
+        ]
+        found += [f"{method}[{option}={float(value)}]" for option, value in points] or [method]
+    return found
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_declarations(name):
+    experiment = EXPERIMENTS[name]
+    assert experiment.question.endswith("?")
+    assert experiment.shows.endswith(".")
+    assert experiment.reference
+    assert set(experiment.runs.values()) <= set(BENCHMARKS)
+    names = [claim.name for claim in experiment.claims]
+    assert len(set(names)) == len(names) > 0
+    for claim in experiment.claims:
+        assert claim.sentence.endswith(".")
+        assert claim.source
+        assert claim.comparisons
+
+
+def test_there_are_forty_claims_with_names_of_their_own():
+    names = [claim.name for experiment in EXPERIMENTS.values() for claim in experiment.claims]
+    assert len(set(names)) == len(names) >= 40
+
+
+@pytest.mark.parametrize("scale", ["cpu", "paper"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_claims_are_about_methods_that_their_runs_have(name, scale):
+    experiment = EXPERIMENTS[name]
+    for claim in experiment.claims:
+        for side in (side for each in claim.comparisons for side in (each.more, each.less)):
+            if isinstance(side, float):
+                continue
+            for run in side.runs:
+                assert run in experiment.runs or (run == "" and len(experiment.runs) == 1), (claim.name, run)
+                benchmark = experiment.benchmarks[run or next(iter(experiment.runs))]
+                missing = set(side.methods) - set(_labels(benchmark, scale))
+                assert not missing, (claim.name, missing)
+
+
+def _everything(experiment):
+    """Results with every method, and every metric that a claim or a figure reads."""
+    metrics = {"headline"}
+    for claim in experiment.claims:
+        for side in (side for each in claim.comparisons for side in (each.more, each.less)):
+            if isinstance(side, Association):
+                metrics |= {side.x, side.y}
+            elif not isinstance(side, float) and side.metric:
+                metrics.add(side.metric)
+    rng = np.random.default_rng(0)
+    found = {}
+    for label, benchmark in experiment.benchmarks.items():
+        rows = [
+            (method, seed, task, metric, rng.random())
+            for method in _labels(benchmark, "cpu")
+            for seed in range(3)
+            for task in (1, 2, 3)
+            for metric in metrics
+        ]
+        found[label] = Results(pd.DataFrame(rows, columns=COLUMNS), "headline", 3, chance=0.1)
+    return found
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_figures_and_verdicts_of_whole_and_of_missing_results(name):
+    experiment = EXPERIMENTS[name]
+    results = _everything(experiment)
+    figure = experiment.figure(results)
+    assert figure.axes
+    assert figure.get_suptitle() or figure.axes[0].get_title()
+    assert {judge(claim, results).outcome for claim in experiment.claims} <= {"holds", "does not hold", "undecided"}
+    first = dict([next(iter(results.items()))])
+    assert experiment.figure(first).axes
+    with pytest.raises(UserError, match="no results of this experiment"):
+        experiment.figure({})
+    assert {judge(claim, {}).outcome for claim in experiment.claims} == {"not run"}
+
+
+def _table(value=0.5):
+    rows = [(method, seed, 1, "loss", value) for method in ("adam", "adamo") for seed in range(2)]
+    return Results(pd.DataFrame(rows, columns=COLUMNS), "loss", 1, 0.1, {"date": "2026-01-31", "folder": "/somewhere"})
+
+
+def test_tables_are_read_as_written_without_the_folder(tmp_path):
+    write_table(_table(), tmp_path / "t.parquet")
+    read = read_table(tmp_path / "t.parquet")
+    assert read.record == {"date": "2026-01-31"}
+    assert read[1:4] == _table()[1:4]
+    pd.testing.assert_frame_equal(read.metrics, _table().metrics, check_dtype=False)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 no table"])
+def test_a_damaged_table_is_refused(tmp_path, content):
+    (tmp_path / "t.parquet").write_bytes(content)
+    with pytest.raises(UserError, match="which is no table of results"):
+        read_table(tmp_path / "t.parquet")
+
+
+def test_a_table_of_others_is_refused(tmp_path):
+    _table().metrics.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="which is no table of results"):
+        read_table(tmp_path / "t.parquet")
+
+
+def test_results_of_a_run_folder_come_first(tmp_path):
+    benchmark = BENCHMARKS["isometry/strength"]
+    folder = folder_of(benchmark.name, "smoke", tmp_path)
+    rows = [("s", "adam", "mlp", "digits", 0, 1, 9, "accuracy", 0.25)]
+    columns = ["problem", "method", "network", "dataset", "seed", "task", "step", "metric", "value"]
+    record = RunRecord("a run", "accuracy", 0.1, {})
+    with RunFolder.begin(folder, record).open_method("adam", {}) as method:
+        method.record_start({"packages": {"jax": "1"}}, 1, 1)
+        (block,) = method.blocks(num_seeds=1)
+        block.record_task(1, pd.DataFrame(rows, columns=columns), seconds=90.0)
+    found = find_results(benchmark, "smoke", tmp_path)
+    assert found.metrics.values.tolist() == [["adam", 0, 1, "accuracy", 0.25]]
+    assert found.num_tasks == benchmark.configs["smoke"].tasks == 2
+    assert not found.is_finished
+    assert found.record["minutes"] == {"adam": 1.5}
+    assert found.record["environment"] == {"packages": {"jax": "1"}}
+    assert len(found.record["date"]) == 10
+    assert from_folder(RunFolder(folder), 1).is_finished
+
+
+def test_without_any_results():
+    assert stored_results(EXPERIMENTS["isometry/strength"], "smoke") == {}
+
+
+def test_reproducing_at_the_smallest_scale(tmp_path):
+    experiment = EXPERIMENTS["isometry/strength"]
+    made = reproduce(experiment, "smoke", runs=tmp_path, tables=tmp_path / "tables")
+    assert set(made.results) == {"random labels"}
+    assert made.results["random labels"].is_finished
+    assert {verdict.outcome for verdict in made.verdicts.values()} == {"undecided"}  # two seeds
+    assert made.figure.exists()
+    stored = read_table(tmp_path / "tables" / "isometry-strength-smoke.parquet")
+    assert len(stored.metrics) == len(made.results["random labels"].metrics)
+    log = (folder_of("isometry/strength", "smoke", tmp_path) / "run.log").read_text()
+    again = reproduce(experiment, "smoke", runs=tmp_path)
+    assert again.verdicts == made.verdicts
+    assert (folder_of("isometry/strength", "smoke", tmp_path) / "run.log").read_text().count(": task") == log.count(
+        ": task"
+    )
+
+
+def test_shipped_tables_are_of_benchmarks_and_small():
+    from importlib import resources
+
+    files = list((resources.files("pliant.experiments") / "tables").iterdir())
+    names = {folder_of(name, scale).name: (name, scale) for name in BENCHMARKS for scale in SCALES}
+    for file in files:
+        name, scale = names[file.name.removesuffix(".parquet")]
+        with resources.as_file(file) as path:
+            assert path.stat().st_size < 400_000
+            found = find_results(BENCHMARKS[name], scale, path.parent / "nowhere")
+        assert found.is_finished
+        assert found.num_tasks == BENCHMARKS[name].configs[scale].tasks
+        assert set(found.metrics["method"]) == set(_labels(BENCHMARKS[name], scale))
+        assert found.record["date"]
+        json.dumps(found.record)
