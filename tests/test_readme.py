@@ -13,6 +13,7 @@ import pytest
 from pliant import cli, problems, supervised
 from pliant.errors import UserError
 from pliant.methods import find
+from pliant.results import report
 from pliant.supervised import RunConfig
 from pliant.types import Network
 
@@ -138,7 +139,7 @@ def test_the_method_of_ones_own(tmp_path):
     assert find(f"{tmp_path}/my_methods.py:heavy_ball").name == "heavy-ball"
 
 
-@pytest.mark.parametrize("command", ["run", "list methods", "show", "plot", "diagnose"])
+@pytest.mark.parametrize("command", ["run", "list methods", "show", "plot", "report", "watch", "diagnose"])
 def test_commands_of_the_readme_exist(command):
     assert f"pliant {command}" in (ROOT / "README.md").read_text()
     assert command.split()[0] in cli._COMMANDS
@@ -186,8 +187,9 @@ def finished(tmp_path_factory):
 
 @pytest.mark.parametrize("words", [command for command in COMMANDS if command.values[0][0] != "run"])
 def test_every_other_command_works(words, finished, monkeypatch, capsys):
-    """Each runs as it is written; only measurements are left out."""
+    """Each runs as it is written; only measurements are left out, and nothing is served for long."""
     monkeypatch.chdir(finished)
+    monkeypatch.setattr(report.WatchServer, "serve_forever", lambda self: None)
     monkeypatch.setattr(problems, "diagnose_run", lambda *arguments, **options: [])
     assert cli.main(words) == 0, capsys.readouterr().err
 

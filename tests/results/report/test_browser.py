@@ -89,11 +89,19 @@ def test_toggles_of_methods_bands_and_seeds(visit, file):
     assert page.locator(".large .plot").evaluate("plot => plot.layout.yaxis.type") == "log"
 
 
+@pytest.mark.parametrize(("tasks", "labels"), [(2, ["1", "2"]), (25, ["0", "5", "10", "15", "20", "25"])])
+def test_ticks_are_whole_tasks(visit, tmp_path, tasks, labels):
+    file = tmp_path / "report.html"
+    file.write_text(report_html([make_run(tmp_path / "run", tasks=tasks, seeds=1)]), encoding="utf-8")
+    page = visit(file.as_uri())
+    assert page.locator(".large .plot .xtick").all_text_contents() == labels
+
+
 def test_the_keyboard_reaches_and_toggles(visit, file):
     page = visit(file.as_uri())
     for _ in range(60):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.dataset.toggle") == "adam":
+        if page.evaluate("document.activeElement.dataset.shows") == "adam":
             break
     page.keyboard.press("Space")
     assert _lines(page)[0] == ["redo"]
@@ -103,7 +111,7 @@ def test_the_keyboard_reaches_and_toggles(visit, file):
     numbers.locator("summary").focus()
     page.keyboard.press("Enter")
     assert numbers.get_attribute("open") is not None
-    assert numbers.locator("tbody tr").first.inner_text().split() == ["1", "0.66", "±", "0.005773"]
+    assert numbers.locator("tbody tr").first.inner_text().split() == ["1", "0.66", "±", "0.0058"]
 
 
 def test_sorting_with_the_keyboard(visit, file):
@@ -197,7 +205,7 @@ def test_a_page_that_follows_a_run_keeps_what_was_chosen(visit, tmp_path):
         page.get_by_label("Find").fill("rank")
         page.locator("details.listing").first.locator("summary").click()
         make_run(tmp_path / "run", methods=("sgd",), tasks=3, asked=6)
-        page.locator("[data-toggle=sgd]").wait_for(timeout=60_000)
+        page.locator("[data-shows=sgd]").wait_for(timeout=60_000)
         page.wait_for_function("document.querySelector('.large .plot').data?.length > 0")
         assert _lines(page) == (["redo", "sgd"], 2, 2)
         assert page.locator(".small:visible figcaption").all_inner_texts() == ["effective rank"]

@@ -139,7 +139,7 @@ def test_names_are_no_markup(tmp_path):
     page = _Page(report_html([folder]))
     assert not page.all("b")
     assert len(page.all("script")) == 4  # data, plotly, figures, controls
-    assert [attrs["data-toggle"] for attrs, _ in page.all("input", type="checkbox") if "data-toggle" in attrs] == [
+    assert [attrs["data-shows"] for attrs, _ in page.all("input", type="checkbox") if "data-shows" in attrs] == [
         NAMES[0]
     ]
     assert NAMES[0] in [title for attrs, title in page.all("span")]

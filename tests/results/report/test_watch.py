@@ -74,6 +74,7 @@ def test_it_listens_on_this_machine_alone(watched):
     [
         ("127.0.0.1:{}", 200),
         ("localhost:{}", 200),
+        ("localhost:9", 200),
         ("evil.example:{}", 403),
         ("localhost.evil.example:{}", 403),
         ("", 403),

@@ -35,7 +35,7 @@ def gradient_cosines(arrays: Arrays, method: str) -> list[Card]:
             "zmax": 100,
             "colorscale": _RED_BLUE,
             "colorbar": {
-                "title": {"text": "cosine", "side": "right"},
+                "title": {"text": "cosine", "side": "right", "font": {"size": 12}},
                 "thickness": 12,
                 "tickvals": [-100, 0, 100],
                 "ticktext": ["−1", "0", "1"],

@@ -87,7 +87,7 @@ def _heat_map(method: str, layer: str, tasks: list[int], matrix: np.ndarray, low
         "zmax": float(np.log10(high)),
         "colorscale": "Viridis",
         "colorbar": {
-            "title": {"text": "singular value", "side": "right"},
+            "title": {"text": "singular value", "side": "right", "font": {"size": 12}},
             "thickness": 12,
             "tickvals": short(ticks),
             "ticktext": [f"{10**tick:.2g}" for tick in ticks],

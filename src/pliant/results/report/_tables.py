@@ -50,7 +50,7 @@ def summary(
         header += (
             [name.replace("_", " ")]
             if is_one_seed
-            else [f"{name.replace('_', ' ')}: mean ± SE", "min – max", "IQM [95 %]"]
+            else [f"{name.replace('_', ' ')}: mean ± SE", "min – max", "IQM [95\u00a0%]"]
         )
     state = {name: title for name, title in _STATE.items() if name in table}
     has_first, has_phases = not environments, "num_phases" in table

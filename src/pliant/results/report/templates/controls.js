@@ -7,9 +7,9 @@ const controls = (() => {
   const MANY = 6; // lines, among which one is hard to follow
 
   function stateOf(section) {
-    const boxes = all("[data-toggle]", section.root);
+    const boxes = all("[data-shows]", section.root);
     const option = (name) => Boolean(section.root.querySelector(`[data-option=${name}]`)?.checked);
-    const hidden = new Set(boxes.filter((box) => !box.checked).map((box) => box.dataset.toggle));
+    const hidden = new Set(boxes.filter((box) => !box.checked).map((box) => box.dataset.shows));
     return {
       hidden, lit: boxes.length > MANY && !hidden.has(section.lit) ? section.lit : undefined,
       band: option("band"), seeds: option("seeds"), log: option("log"),
@@ -90,7 +90,7 @@ const controls = (() => {
     root.querySelector("[data-find]")?.addEventListener("input", redraw);
     for (const button of all("[data-set]", root)) {
       button.addEventListener("click", () => {
-        all("[data-toggle]", root).forEach((box) => { box.checked = button.dataset.set === "all"; });
+        all("[data-shows]", root).forEach((box) => { box.checked = button.dataset.set === "all"; });
         redraw();
       });
     }
@@ -98,11 +98,11 @@ const controls = (() => {
     let waiting = 0;
     const light = (name) => {
       clearTimeout(waiting);
-      if (all("[data-toggle]", root).length <= MANY) return;
+      if (all("[data-shows]", root).length <= MANY) return;
       waiting = setTimeout(() => { if (section.lit !== name) { section.lit = name; redraw(); } }, 150);
     };
     for (const label of all(".methods label", root)) {
-      label.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && light(label.querySelector("input").dataset.toggle));
+      label.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && light(label.querySelector("input").dataset.shows));
       label.addEventListener("pointerleave", () => light(undefined));
     }
     for (const numbers of all("details.numbers", root)) {
@@ -134,7 +134,7 @@ const controls = (() => {
   function remember() {
     const chosen = sections.map(({ root }) => ({
       key: root.dataset.key,
-      hidden: all("[data-toggle]", root).filter((box) => !box.checked).map((box) => box.dataset.toggle),
+      hidden: all("[data-shows]", root).filter((box) => !box.checked).map((box) => box.dataset.shows),
       options: all("[data-option]", root).map((box) => [box.dataset.option, box.checked]),
       menus: all("[data-menu]", root).map((menu) => [menu.dataset.menu, menu.selectedOptions[0]?.textContent.replace(/ \(\d+\)$/, "")]),
       find: root.querySelector("[data-find]")?.value ?? "",
@@ -148,7 +148,7 @@ const controls = (() => {
     for (const { root } of sections) {
       const own = chosen.find((each) => each.key === root.dataset.key);
       if (!own) continue;
-      all("[data-toggle]", root).forEach((box) => { box.checked = !own.hidden.includes(box.dataset.toggle); });
+      all("[data-shows]", root).forEach((box) => { box.checked = !own.hidden.includes(box.dataset.shows); });
       own.options.forEach(([name, checked]) => { const box = root.querySelector(`[data-option=${name}]`); if (box) box.checked = checked; });
       for (const [name, label] of own.menus) {
         const menu = root.querySelector(`[data-menu=${name}]`);

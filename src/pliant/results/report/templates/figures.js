@@ -8,7 +8,8 @@ const figures = (() => {
 
   // Plotly reads some tags and entities in texts; names are shown as they are.
   const literal = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const shown = (value) => (value === null || value === undefined ? "–" : String(+value.toPrecision(4)));
+  const shown = (value, digits = 4) => (value === null || value === undefined ? "–" : String(+value.toPrecision(digits)));
+  const spread = (error) => ` ± ${shown(error, 2)}`;
 
   const translucent = (color, opacity) => {
     const [red, green, blue] = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
@@ -52,7 +53,7 @@ const figures = (() => {
         seeds.push({ ...seedsOf(line), mode: "lines", opacity: 0.55, line: { color, width: 1 }, hoverinfo: "skip" });
       }
       const hovertext = line.mean.map((mean, i) => {
-        const error = line.error ? ` ± ${shown(line.error[i])}` : "";
+        const error = line.error ? spread(line.error[i]) : "";
         return `${name}<br>${literal(spec.unit)} ${line.x[i]}: ${shown(mean)}${error}`;
       });
       means.push({
@@ -62,6 +63,13 @@ const figures = (() => {
       });
     }
     return [...bands, ...seeds, ...means].map((trace) => ({ type: "scatter", showlegend: false, ...trace }));
+  }
+
+  // Distance of ticks that are whole numbers: 1, 2, 5, 10, …
+  function wholeStep(spec, most) {
+    const ends = Object.values(spec.lines).flatMap((line) => [line.x[0], line.x[line.x.length - 1]]);
+    const least = (Math.max(...ends) - Math.min(...ends)) / most;
+    for (let power = 1; ; power *= 10) for (const digit of [1, 2, 5]) if (digit * power >= least) return digit * power;
   }
 
   function curveLayout(spec, state, isSmall) {
@@ -75,9 +83,11 @@ const figures = (() => {
       const y = state.log ? Math.log10(spec.chance) : spec.chance;
       annotations.push({ text: "chance", x: 1, xref: "paper", xanchor: "right", y, yanchor: "bottom", showarrow: false, font: { color, size: 12 } });
     }
+    const most = isSmall ? 5 : 10;
+    const ticks = spec.unit === "task" ? { tick0: 0, dtick: wholeStep(spec, most), tickformat: "d" } : { nticks: most, tickformat: "~s", rangemode: "tozero" };
     return {
       shapes, annotations,
-      xaxis: { ...(isSmall ? {} : { title: { text: literal(spec.unit) } }), tickformat: spec.unit === "task" ? "d" : "~s", nticks: isSmall ? 5 : 10 },
+      xaxis: { ...(isSmall ? {} : { title: { text: literal(spec.unit) } }), ...ticks },
       yaxis: { ...(isSmall ? {} : { title: { text: literal(spec.name) } }), rangemode: spec.from_zero ? "tozero" : "normal", type: state.log ? "log" : "linear", nticks: isSmall ? 5 : 8 },
     };
   }
@@ -118,7 +128,7 @@ const figures = (() => {
   // The numbers of a figure as a table: a row for each value of x, a column for each line.
   function tableOf(spec, state) {
     const columns = spec.lines
-      ? Object.entries(spec.lines).filter(([name]) => !state.hidden.has(name)).map(([name, line]) => ({ name, x: line.x, text: (i) => shown(line.mean[i]) + (line.error ? ` ± ${shown(line.error[i])}` : "") }))
+      ? Object.entries(spec.lines).filter(([name]) => !state.hidden.has(name)).map(([name, line]) => ({ name, x: line.x, text: (i) => shown(line.mean[i]) + (line.error ? spread(line.error[i]) : "") }))
       : spec.data.flatMap((trace) => trace.z
         ? trace.x.map((name, at) => ({ name: `${spec.layout.xaxis.title.text} ${name}`, x: trace.y, text: (i) => shown(trace.z[i][at]) }))
         : [{ name: trace.name, x: trace.x, text: (i) => shown(trace.y[i]) }]);

@@ -43,7 +43,7 @@
   function pathOf(element) {
     const section = element?.closest("section.run");
     if (!section) return null;
-    for (const name of ["toggle", "option", "menu", "find", "set"]) {
+    for (const name of ["shows", "option", "menu", "find", "set"]) {
       const value = element.dataset[name];
       if (value !== undefined) return `#${section.id} [data-${name}="${CSS.escape(value)}"]`;
     }
