@@ -12,8 +12,7 @@ from tyro.conf import Positional
 
 from pliant.cli._terminal import print_line, print_table
 from pliant.errors import unknown_name
-from pliant.experiments import EXPERIMENTS, RUNS, Outcome, Scale, Verdict, judge, stored_results
-from pliant.results import Estimate
+from pliant.experiments import EXPERIMENTS, RUNS, Claim, Outcome, Scale, Verdict, judge, stored_results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +53,7 @@ def claims_table(verdicts: Mapping[str, Mapping[str, Verdict]], scale: Scale) ->
       scale: of the results.
     """
     table = Table(
-        "claim", "verdict", "effect [95 % interval]", "seeds", "what the source says", title=f"scale: {scale}"
+        "claim", "verdict", "effect [95 % interval] ≥ wanted", "seeds", "what the source says", title=f"scale: {scale}"
     )
     rows = [
         (_ORDER.index(verdict.outcome), experiment, name, verdict)
@@ -64,12 +63,18 @@ def claims_table(verdicts: Mapping[str, Mapping[str, Verdict]], scale: Scale) ->
     for _, experiment, name, verdict in sorted(rows, key=lambda row: row[0]):
         claim = next(claim for claim in EXPERIMENTS[experiment].claims if claim.name == name)
         outcome = verdict.outcome + (f": {verdict.reason}" if verdict.reason else "")
-        effects = "\n".join(map(_shown, verdict.effects))
+        effects = _shown(claim, verdict)
         said = f"{claim.sentence} ({claim.source})"
         table.add_row(*map(escape, (f"{experiment}: {name}", outcome, effects, str(verdict.num_seeds or "–"), said)))
     return table
 
 
-def _shown(effect: Estimate) -> str:
+def _shown(claim: Claim, verdict: Verdict) -> str:
+    """The effect that decides: of several comparisons, the one that is nearest to failing or fails most."""
+    if not verdict.effects:
+        return ""
+    pairs = zip(verdict.effects, claim.comparisons, strict=True)
+    effect, by = min(((effect, each.by) for effect, each in pairs), key=lambda pair: pair[0].value - pair[1])
     interval = "" if math.isnan(effect.low) else f" [{effect.low:.3g}, {effect.high:.3g}]"
-    return f"{effect.value:.3g}{interval}"
+    number = len(verdict.effects)
+    return f"{effect.value:.3g}{interval} ≥ {by:g}" + (f" (tightest of {number})" if number > 1 else "")

@@ -160,6 +160,10 @@ WHEN: Mapping[str, Mapping[str, str]] = {
 }
 """By kind and name; each reads on from "Use it"."""
 
+WHEN_EXPERIMENT = (
+    "to redo a figure of a paper and to see which of its claims hold: `pliant reproduce` runs what is missing, draws "
+    "the figure and evaluates the claims."
+)
 WHEN_BENCHMARK = (
     "with `--scale smoke` to see that it runs (about a minute), `cpu` to see the effect on two cores, and `paper` for "
     "the published size."

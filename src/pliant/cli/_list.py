@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from pliant.cli._terminal import print_line, print_table
 from pliant.diagnostics import DIAGNOSTICS
-from pliant.experiments import BENCHMARKS, SCALES, Benchmark
+from pliant.experiments import BENCHMARKS, EXPERIMENTS, SCALES, Benchmark, Experiment
 from pliant.methods import METHODS, defaults
 from pliant.networks import NETWORKS
 from pliant.rl import AGENTS
@@ -20,6 +20,7 @@ from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 
 _Kind = Literal[
     "methods",
+    "experiments",
     "benchmarks",
     "streams",
     "environments",
@@ -44,6 +45,7 @@ class List:
         """Prints the list."""
         makers: dict[str, Callable[[], list[tuple[str, str, str]]]] = {
             "methods": lambda: [(m.name, m.summary, _pairs(defaults(m))) for m in METHODS.values()],
+            "experiments": lambda: [(e.name, e.question, _counted(e)) for e in EXPERIMENTS.values()],
             "benchmarks": lambda: [(p.name, p.summary, _sizes(p)) for p in BENCHMARKS.values()],
             "streams": lambda: [_factory_row(name, make) for name, make in STREAMS.items()],
             "environments": lambda: [_factory_row(name, make) for name, make in ENVIRONMENTS.items()],
@@ -58,6 +60,7 @@ class List:
             print_line("\n".join(name for name, _, _ in rows))
             return
         last = {
+            "experiments": "runs, claims",
             "benchmarks": "smoke, cpu, paper: seeds × tasks",
             "transitions": "for",
             "datasets": "source",
@@ -73,6 +76,10 @@ def _factory_row(name: str, factory: Callable[..., Any]) -> tuple[str, str, str]
     own_flags = ("num_tasks", "widths", "use_bias")  # --tasks, --widths, --use-bias
     values = {key: option.default for key, option in options(factory).items() if key not in own_flags}
     return name, description(factory)[0], _pairs(values)
+
+
+def _counted(experiment: Experiment) -> str:
+    return f"{len(experiment.runs)}, {len(experiment.claims)}"
 
 
 def _sizes(benchmark: Benchmark) -> str:

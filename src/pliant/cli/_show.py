@@ -12,12 +12,13 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from pliant import results
-from pliant.cli._guide import WHEN, WHEN_BENCHMARK
+from pliant.cli._claims import claims_table
+from pliant.cli._guide import WHEN, WHEN_BENCHMARK, WHEN_EXPERIMENT
 from pliant.cli._plot import finished
 from pliant.cli._terminal import print_line, print_paragraph, print_table
 from pliant.diagnostics import DIAGNOSTICS, SETS
 from pliant.errors import UserError
-from pliant.experiments import BENCHMARKS, SCALES
+from pliant.experiments import BENCHMARKS, EXPERIMENTS, SCALES, Scale, judge, stored_results
 from pliant.methods import METHODS, defaults, find, option_meanings, split_spec
 from pliant.networks import NETWORKS
 from pliant.results import RunFolder
@@ -198,7 +199,31 @@ def _explain_benchmark(name: str) -> None:
     print_table(table)
 
 
+def _explain_experiment(name: str) -> None:
+    """Prints the record of an experiment: the question, the runs, what the source shows, and what was measured here."""
+    experiment = EXPERIMENTS[name]
+    facts = (experiment.question, f"From: {experiment.reference}", f"Use it {WHEN_EXPERIMENT}")
+    for text in (*facts, f"The source: {experiment.shows}"):
+        print_paragraph(text)
+    scale: Scale = "cpu"
+    found = stored_results(experiment, scale)
+    table = Table("run", "benchmark", "seeds × tasks", "minutes", "when", "machine", title=f"scale: {scale}")
+    for label, benchmark in experiment.benchmarks.items():
+        config = benchmark.configs[scale]
+        record = found[label].record if label in found else {}
+        about = record.get("environment", {})
+        machine = f"{about['processor']}, {about['cores']} cores" if "processor" in about else "–"
+        minutes = f"{sum(record['minutes'].values()):.0f}" if "minutes" in record else "not run"
+        cells = (label, benchmark.name, f"{config.seeds} × {config.tasks}", minutes, record.get("date", "–"), machine)
+        table.add_row(*map(escape, cells))
+    print_table(table)
+    verdicts = {claim.name: judge(claim, found) for claim in experiment.claims}
+    print_table(claims_table({name: verdicts}, scale))
+    print_line(f"Run it with `pliant reproduce {name}`.")
+
+
 _KINDS: Mapping[str, tuple[Callable[[str], bool], Callable[[str], None]]] = {
+    "experiment": (EXPERIMENTS.__contains__, _explain_experiment),
     "benchmark": (BENCHMARKS.__contains__, _explain_benchmark),
     "method": (_is_method, _explain_method),
     "stream": (STREAMS.__contains__, _explain_factory("stream", STREAMS)),

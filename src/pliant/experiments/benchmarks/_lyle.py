@@ -30,8 +30,9 @@ BENCHMARKS = (
             "steps": 1000,
             "tasks": 100,
             "seeds": 4,
+            "diagnostics": ("basic", "dead"),
         },
-        cpu={"widths": (512, 512), "train_size": 2000, "batch_size": 128, "steps": 500, "tasks": 30, "seeds": 2},
+        cpu={"widths": (256, 256), "train_size": 2000, "batch_size": 128, "steps": 500, "tasks": 30},
         smoke={"dataset": None, "train_size": 500, "widths": (64, 64), "batch_size": 50, "steps": 50, "tasks": 3}
         | {"seeds": 2},
     ),
