@@ -12,7 +12,7 @@ from mkdocs.structure.files import File
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from generator import figures, formulas, pages, unbroken
+from generator import claims, figures, formulas, pages, unbroken
 
 ROOT = Path(__file__).parents[2]
 MOVED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
@@ -59,6 +59,7 @@ def on_files(files: Any, config: Any) -> Any:
     for target, text in generated().pages.items():
         files.append(File.generated(config, target, content=text))
     files.append(File.generated(config, "figures.md", content=figures.gallery(documents())))
+    files.append(File.generated(config, "claims.md", content=claims.page()))
     return files
 
 

@@ -38,6 +38,7 @@ PACKAGES = {
     "supervised": "runs of streams",
     "rl": "agents",
     "rl.environments": "environments of agents",
+    "experiments": "published benchmarks, what the papers claim, and verdicts",
     "results": "run folders, tables and figures",
     "types": "the contracts",
     "isometry": "how far kernels are from isometry",

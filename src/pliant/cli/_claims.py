@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from pliant.cli._terminal import print_line, print_table
 from pliant.errors import unknown_name
-from pliant.experiments import EXPERIMENTS, RUNS, Claim, Outcome, Scale, Verdict, judge, stored_results
+from pliant.experiments import EXPERIMENTS, RUNS, Claim, Outcome, Scale, Verdict, deciding, judge, stored_results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +70,10 @@ def claims_table(verdicts: Mapping[str, Mapping[str, Verdict]], scale: Scale) ->
 
 
 def _shown(claim: Claim, verdict: Verdict) -> str:
-    """The effect that decides: of several comparisons, the one that is nearest to failing or fails most."""
-    if not verdict.effects:
+    found = deciding(claim, verdict)
+    if found is None:
         return ""
-    pairs = zip(verdict.effects, claim.comparisons, strict=True)
-    effect, by = min(((effect, each.by) for effect, each in pairs), key=lambda pair: pair[0].value - pair[1])
+    effect, by = found
     interval = "" if math.isnan(effect.low) else f" [{effect.low:.3g}, {effect.high:.3g}]"
     number = len(verdict.effects)
     return f"{effect.value:.3g}{interval} ≥ {by:g}" + (f" (tightest of {number})" if number > 1 else "")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from pliant.experiments import _gradual, _isometry, _lyle, _survey
-from pliant.experiments._claims import Claim, Difference, Outcome, Verdict, judge
+from pliant.experiments._claims import Claim, Difference, Outcome, Verdict, deciding, judge
 from pliant.experiments._experiment import Experiment
 from pliant.experiments._quantities import Association, NotMeasuredError, Quantity, Score
 from pliant.experiments._reproduce import Reproduction, reproduce, stored_results
@@ -32,6 +32,7 @@ __all__ = [
     "Scale",
     "Score",
     "Verdict",
+    "deciding",
     "find_results",
     "folder_of",
     "from_folder",

@@ -99,6 +99,26 @@ def judge(claim: Claim, results: Mapping[str, Results]) -> Verdict:
     return Verdict("undecided", effects, num_seeds, f"too uncertain: {'; '.join(open_ones)}")
 
 
+def deciding(claim: Claim, verdict: Verdict) -> tuple[Estimate, float] | None:
+    """The effect that decides a verdict, and the smallest that counts; None if it was not run.
+
+    Of several comparisons it is the one that is nearest to failing, or fails most.
+
+    Args:
+      claim: what is claimed.
+      verdict: what results say.
+
+    Example:
+      >>> comparisons = (Difference(0.5, 0.3, by=0.1), Difference(0.5, 0.0, by=0.1))
+      >>> claim = Claim("better", "a beats b and c.", "figure 1", comparisons)
+      >>> effects = (Estimate(0.2, 0.1, 0.3), Estimate(0.5, 0.4, 0.6))
+      >>> deciding(claim, Verdict("holds", effects, 3, ""))
+      (Estimate(value=0.2, low=0.1, high=0.3), 0.1)
+    """
+    pairs = [(effect, each.by) for effect, each in zip(verdict.effects, claim.comparisons, strict=False)]
+    return min(pairs, key=lambda pair: pair[0].value - pair[1], default=None)
+
+
 def _effect(each: Difference, results: Mapping[str, Results]) -> tuple[Estimate, int]:
     more, less = (side if isinstance(side, float) else side.by_seed(results) for side in (each.more, each.less))
     differences = pd.Series(more - less).dropna()
