@@ -70,6 +70,60 @@ def test_a_relu_used_twice_is_two_layers_and_residual_streams_are_named():
     assert wiring.others["blocks.0.relu"] == "it is a sum of several tensors"
 
 
+class Folded(nn.Module):
+    """Each of six units is made of two outputs of a kernel."""
+
+    def __init__(self, activation):
+        super().__init__()
+        self.a, self.b, self.activation = nn.Linear(4, 12), nn.Linear(6, 3), activation
+
+    def forward(self, x):
+        return self.b(self.activation(self.a(x)))
+
+
+@pytest.mark.parametrize(
+    ("activation", "units"),
+    [
+        (nn.GLU(), [*range(6), *range(6)]),
+        (lambda x: x.reshape(-1, 6, 2).max(-1).values, [unit for unit in range(6) for _ in range(2)]),
+        (lambda x: x.reshape(-1, 2, 6).amax(1), [*range(6), *range(6)]),
+    ],
+    ids=["glu", "neighbours", "halves"],
+)
+def test_units_of_two_outputs(activation, units):
+    net = Folded(activation)
+    (layer,) = infer_wiring(net, ROWS).layers
+    assert (layer.width, layer.outputs) == (6, 1)
+    assert {slot.parameter: slot.units.flatten().tolist() for slot in layer.feeds} == {
+        "a.weight": units,
+        "a.bias": units,
+    }
+    assert layer.readers[0].units.flatten().tolist() == [*range(6)]
+    with torch.no_grad():
+        net.a.weight[torch.tensor(units) == 2] = 0.0
+        net.a.bias[torch.tensor(units) == 2] = 0.0
+        net.b.bias.zero_()
+    before = net(ROWS).detach()
+    optimizer = attach("redo", net, ROWS, every=1, threshold=0.0)
+    net(ROWS)
+    optimizer.step()
+    assert int(optimizer.info["units_reset"]) == 1
+    assert torch.equal(net(ROWS), before)
+    assert torch.flatten((net.b.weight == 0).all(0).nonzero()).tolist() == [2]
+    assert bool((net.a.weight[torch.tensor(units) == 2] != 0).all())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_what_torchscript_runs_is_refused():
+    net = nn.Sequential(nn.Linear(4, 6), torch.jit.script(nn.ReLU()), nn.Linear(6, 2))
+    for method in ("redo", "continual-backprop"):
+        with pytest.raises(UserError, match=r"on the layer '0', whose activation 'relu' runs out of sight of Python"):
+            attach(method, net, ROWS)
+    attach("regrama", net, ROWS)  # looks at gradients
+    with pytest.raises(UserError, match="got a network that is compiled by TorchScript; wanted its modules in Python"):
+        attach("redo", torch.jit.script(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))), ROWS)
+
+
 @pytest.mark.parametrize("norm", [nn.Identity, nn.BatchNorm1d, nn.LayerNorm])
 def test_a_stream_that_others_read_is_no_sum_of_its_own(norm):
     class Stream(nn.Module):
@@ -244,8 +298,9 @@ def test_hugging_face_models(name, num_layers, axis, head):
     assert wiring.heads[0] == head
     assert wiring.output_axes[wiring.layers[0].feeds[0].parameter] == axis
     assert not wiring.others
+    assert wiring.roles[head] == ("embed" if name == "gpt2" else "head")  # tied to the embedding
     longer = {"input_ids": torch.randint(0, 50, (2, 9))}  # other shapes than those the layers were found with
     output = net.train()(**longer) if name != "vit" else net(IMAGES[:2])
     (output.logits.square().mean() + optimizer.penalty()).backward()
     optimizer.step()
-    assert optimizer.info["units_reset"] > 0
+    assert optimizer.info["continual_backprop_units_reset"] > 0

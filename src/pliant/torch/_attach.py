@@ -119,6 +119,12 @@ def attach(
     _require_once(str(method), names)
     inner, _ = unwrapped(module)
     require_real(inner)
+    if isinstance(inner, torch.jit.ScriptModule):
+        raise UserError(
+            got="a network that is compiled by TorchScript",
+            wanted="its modules in Python: layers are found in their calls, and reset by their initialisers",
+            do="Attach the method to the network that is not compiled, and train that.",
+        )
     before = attached_to(inner)
     if before is not None:
         raise UserError(

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class Call(NamedTuple):
-    """A call that returned a tensor."""
+    """A call that returned a tensor, or several of which the first counts."""
 
     module: str
     """The module that was running."""
@@ -38,9 +38,10 @@ class Calls(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
+        first = result[0] if isinstance(result, tuple) and result else result
+        if isinstance(first, Tensor):
             key = self.scope(), func
-            self.see(Call(*key, self.count[key]), result)
+            self.see(Call(*key, self.count[key]), first)
             self.count[key] += 1
         return result
 

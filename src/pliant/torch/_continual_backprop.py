@@ -11,7 +11,7 @@ from pliant.torch._learner import Batch, Learner
 from pliant.torch._mechanism import Info, Mechanism, State
 from pliant.torch._numbers import Number, number
 from pliant.torch._slots import Slot
-from pliant.torch._surgery import lowest, mean_by_unit, require_layers, reset_units
+from pliant.torch._surgery import lowest, mean_by_unit, require_layers, require_seen, reset_units
 from pliant.torch._wiring import WiredLayer
 
 
@@ -75,6 +75,7 @@ class _Seen(NamedTuple):
 
 def _start(learner: Learner) -> State:
     require_layers(learner, "continual backprop")
+    require_seen(learner, "continual backprop")
     state: State = {}
     for layer in learner.wiring.layers:
         state[f"{layer.name}/age"] = torch.zeros(layer.width, dtype=torch.int64)

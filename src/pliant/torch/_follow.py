@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from pliant.torch._folds import LARGEST, fold
 from pliant.torch._info import Core, Info, Operation, Product, activation_in, is_doubling
 from pliant.torch._operations import (
     ARITHMETIC_OPS,
@@ -283,7 +284,12 @@ class Follower(TorchDispatchMode):
         plain = self.plain(infos)
         is_learned = plain.is_learned or bool(params)
         found = plain._replace(is_learned=is_learned, labels=labels if fits(labels, output) else None)
-        is_over_units = name in ("amax", "amin", "max", "min") and infos[0].labels is not None and labels is None
+        is_over_units = name in LARGEST and infos[0].labels is not None and labels is None
+        if len(infos) == 1 and infos[0].core is None:
+            folded = fold(name, args, kwargs, operands[0][0], infos[0].labels)
+            if folded is not None:
+                found = found._replace(labels=folded.labels)
+                return found._replace(core=self.core(output, found, "smooth", self._title(name)))
         return self._mixed(name, output, found) if name in MIXING or is_over_units else found
 
     def _units_of_product(self, name: str, args: Any, output: Tensor) -> Tensor | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from pliant.torch._folds import fold
 from pliant.torch._follow import Follower, moved
 from pliant.torch._info import Core, Info, Operation, activation_in, is_doubling
 from pliant.torch._operations import KEEPING, MATRICES, MOVES, NORMS, REDUCTIONS, SAME, storage_of, written
@@ -188,6 +189,10 @@ class Ownership:
         if torch.Tag.pointwise in operation.function.tags or follower.info(outputs[0]).base == info.base:
             return [self._pointwise(operation, data, own)]
         units = self.numbers(first, info)
+        folded = fold(name, operation.args, operation.kwargs, first, info.labels) if len(data) == 1 else None
+        if folded is not None and units is None and info.core is None:
+            feeds = tuple(each._replace(units=mapped(each.units, folded.number)) for each in own.feeds)
+            return [own._replace(feeds=feeds, product="")]
         if len(data) == 1 and any(word in name for word in NORMS):
             return [self._norm(operation, first, info, own)]
         if len(data) == 1 and "softmax" not in name and any(word in name for word in KEEPING):

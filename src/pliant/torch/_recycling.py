@@ -10,7 +10,7 @@ from pliant.errors import require_choice
 from pliant.torch._learner import Batch, Learner
 from pliant.torch._mechanism import Info, Mechanism, State
 from pliant.torch._numbers import Number, number, whole_number
-from pliant.torch._surgery import lowest, mean_by_unit, require_layers, reset_units
+from pliant.torch._surgery import lowest, mean_by_unit, require_layers, require_seen, reset_units
 
 
 def redo(
@@ -31,6 +31,7 @@ def redo(
 
     def init(learner: Learner) -> State:
         require_layers(learner, "ReDo")
+        require_seen(learner, "ReDo")
         if source == "fresh":
             return {}
         slots = [slot for layer in learner.wiring.layers for slot in layer.feeds if slot.role != "statistic"]

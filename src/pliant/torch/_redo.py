@@ -15,7 +15,7 @@ from pliant.torch._infer import follow
 from pliant.torch._learner import Batch, Learner, learner_of
 from pliant.torch._numbers import Number, number, whole_number
 from pliant.torch._recycling import dormancy_scores
-from pliant.torch._surgery import require_found, require_trained, reset_units
+from pliant.torch._surgery import require_found, require_seen, require_trained, reset_units
 from pliant.torch._wiring import Wiring
 
 
@@ -150,6 +150,7 @@ class ReDo:
             )
             self._is_followed = True
         assert self._learner is not None
+        require_seen(self._learner, "ReDo")
         outputs = self._learner.outputs(Batch(inputs, named), is_training=False)
         return {name: dormancy_scores(each) for name, each in outputs.items()}
 

@@ -75,6 +75,19 @@ def require_layers(learner: Learner, method: str) -> None:
     require_trained(learner)
 
 
+def require_seen(learner: Learner, method: str) -> None:
+    """Raises unless Python calls the activations of all layers, so that their outputs can be looked at."""
+    unseen = [layer for layer in learner.layers() if layer.call is None]
+    if unseen:
+        name, activation = unseen[0].name, unseen[0].activation
+        raise UserError(
+            got=f"{method} on the layer {name!r}, whose activation {activation!r} runs out of sight of Python, as in "
+            "TorchScript",
+            wanted="activations that Python calls: their outputs are looked at in every forward pass",
+            do="Use the function without torch.jit.script while the method is attached.",
+        )
+
+
 def require_trained(learner: Learner) -> None:
     """Raises unless the optimizers have all parameters that a reset would rewrite, with statistics that can be reset.
 
