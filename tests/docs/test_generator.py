@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from generator import attaching, figures, pages, unbroken
+from generator import attaching, claims, figures, pages, unbroken
 from generator.docstrings import sections, to_markdown
 from generator.tables import cell, rows_of, tables, transposed
 from pliant.diagnostics import DIAGNOSTICS
+from pliant.experiments import EXPERIMENTS
 from pliant.interventions import redo
 from pliant.methods import METHODS, defaults
 
 DOCS = Path(__file__).parents[2] / "docs"
-FROM_ELSEWHERE = ("index.md", "contributing.md", "changelog.md", "figures.md")
+FROM_ELSEWHERE = ("index.md", "contributing.md", "changelog.md", "claims.md", "figures.md")
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,17 @@ def test_the_page_of_a_method(site):
     page = site.pages["reference/methods/redo.md"]
     for expected in ("\\le \\tau", "0.400 ± 0.032", "../../methods.md#", "Dopamine's code", "2302.12902"):
         assert expected in page
+
+
+def test_the_page_of_claims_has_a_verdict_for_each_and_what_was_measured():
+    page = claims.page()
+    for experiment in EXPERIMENTS.values():
+        assert f"\n## {experiment.name}\n" in page
+        for claim in experiment.claims:
+            assert f"| {claim.name} |" in page
+    assert re.search(r"\| random labels \| `isometry/random-label-cifar10/mlp` \| 5 × 15 \| \d+ \| 20\d\d-", page)
+    (row,) = (line for line in page.splitlines() if line.startswith("| gains-on-random-labels |"))
+    assert re.search(r"\| holds \| 0\.8\d+ \[0\.8\d+, 0\.8\d+\] ≥ 0\.1 \|", row)
 
 
 def test_the_page_of_an_activation_shows_its_formula(site):
