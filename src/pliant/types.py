@@ -565,6 +565,9 @@ class Diagnostic(NamedTuple):
     follow: Callable[[State, Update], tuple[State, Info]] | None = None
     """`follow(state, update) -> (state, info)`. A diagnostic with `init` sees every update. Without it the state is (),
     and it sees 16 updates of each task, evenly spaced; its numbers are means over these."""
+    moment: Literal["start", "end"] = "end"
+    """When runs measure it: at the start of a task, before its first update and after what methods do when the task
+    changes; or at its end. The names of metrics from the start begin with `start_`."""
     measures_shares: bool = False
     """Whether it measures a share of the loss, which must not be negative then."""
     make: "Callable[..., Diagnostic] | None" = None

@@ -5,12 +5,14 @@ from typing import Any
 from pliant.diagnostics._blas import one_blas_thread
 from pliant.diagnostics._brownian_twin import random_step
 from pliant.diagnostics._churn import PolicyChurn, policy_churn, value_churn
+from pliant.diagnostics._curvature_volatility import CurvatureVolatility, batch_tridiagonals, curvature_volatility
 from pliant.diagnostics._dead import dead, firing_rates
 from pliant.diagnostics._distance import Distance, distance
 from pliant.diagnostics._dormancy import dormancy_scores, dormant, is_dormant
 from pliant.diagnostics._examine import Examined, examine
 from pliant.diagnostics._excess_loss import ExcessLossPlasticity, excess_loss_fraction, excess_loss_plasticity
 from pliant.diagnostics._gradient_cosine import GradientCosine, gradient_cosine, gradient_gram
+from pliant.diagnostics._gradient_noise import GradientMoments, GradientNoise, gradient_moments, gradient_noise
 from pliant.diagnostics._gradient_norm import GradientNorm, gradient_norm
 from pliant.diagnostics._grama import gradient_scores, grama, incoming_gradients, zero_gradient
 from pliant.diagnostics._hessian import (
@@ -23,6 +25,7 @@ from pliant.diagnostics._hessian import (
     top_tridiagonal,
 )
 from pliant.diagnostics._hessian_density import HessianDensity, hessian_density
+from pliant.diagnostics._hessian_rank import HessianRank, dense_hessian, hessian_rank
 from pliant.diagnostics._jacobian import input_output_jacobian, intermediate_jacobian, layer_jacobians
 from pliant.diagnostics._jacobian_moments import JacobianMoments, jacobian_moments
 from pliant.diagnostics._jacobian_spectrum import JacobianSpectrum, jacobian_gaps, jacobian_spectrum
@@ -33,6 +36,7 @@ from pliant.diagnostics._ntk_spectrum import MeasuredNTK, NTKSpectrum, layer_tra
 from pliant.diagnostics._probe_plasticity import ProbePlasticity, probe_plasticity, sine_targets
 from pliant.diagnostics._quadrature import Quadrature, quadrature
 from pliant.diagnostics._rank import effective_rank, feature_rank, participation_ratio, srank, stable_rank
+from pliant.diagnostics._readiness import Readiness, readiness
 from pliant.diagnostics._registry import DIAGNOSTICS, SETS, choose, find_diagnostic
 from pliant.diagnostics._representation import RepresentationChange, representation_change
 from pliant.diagnostics._returned import returned
@@ -50,12 +54,16 @@ __all__ = [
     "DIAGNOSTICS",
     "NTK",
     "SETS",
+    "CurvatureVolatility",
     "Distance",
     "Examined",
     "ExcessLossPlasticity",
     "GradientCosine",
+    "GradientMoments",
+    "GradientNoise",
     "GradientNorm",
     "HessianDensity",
+    "HessianRank",
     "IsometryDeviation",
     "JacobianMoments",
     "JacobianSpectrum",
@@ -65,6 +73,7 @@ __all__ = [
     "PolicyChurn",
     "ProbePlasticity",
     "Quadrature",
+    "Readiness",
     "RepresentationChange",
     "Revival",
     "TopEigenvalues",
@@ -73,8 +82,11 @@ __all__ = [
     "UpdateNorm",
     "WeightNorm",
     "WeightSpectrum",
+    "batch_tridiagonals",
     "choose",
+    "curvature_volatility",
     "dead",
+    "dense_hessian",
     "distance",
     "dormancy_scores",
     "dormant",
@@ -89,10 +101,13 @@ __all__ = [
     "firing_rates",
     "gradient_cosine",
     "gradient_gram",
+    "gradient_moments",
+    "gradient_noise",
     "gradient_norm",
     "gradient_scores",
     "grama",
     "hessian_density",
+    "hessian_rank",
     "hessian_vector_product",
     "incoming_gradients",
     "input_output_jacobian",
@@ -119,6 +134,7 @@ __all__ = [
     "quadrature",
     "random_step",
     "rayleigh",
+    "readiness",
     "representation_change",
     "returned",
     "revival",

@@ -4,19 +4,24 @@ from collections.abc import Mapping, Sequence
 
 from pliant.diagnostics._brownian_twin import BROWNIAN_TWIN
 from pliant.diagnostics._churn import CHURN
+from pliant.diagnostics._curvature_volatility import CURVATURE_VOLATILITY
 from pliant.diagnostics._dead import DEAD
 from pliant.diagnostics._distance import DISTANCE_FROM_INIT
 from pliant.diagnostics._dormancy import DORMANT
 from pliant.diagnostics._excess_loss import EXCESS_LOSS_PLASTICITY
 from pliant.diagnostics._gradient_cosine import GRADIENT_COSINE
+from pliant.diagnostics._gradient_noise import GRADIENT_NOISE
 from pliant.diagnostics._gradient_norm import GRADIENT_NORM
 from pliant.diagnostics._grama import GRAMA
 from pliant.diagnostics._hessian import HESSIAN_TOP
 from pliant.diagnostics._hessian_density import HESSIAN_DENSITY
+from pliant.diagnostics._hessian_rank import HESSIAN_RANK
 from pliant.diagnostics._jacobian_spectrum import JACOBIAN
 from pliant.diagnostics._ntk_spectrum import NTK_SPECTRUM
+from pliant.diagnostics._probe_loss import PROBE_LOSS, START_LOSS
 from pliant.diagnostics._probe_plasticity import PROBE_PLASTICITY
 from pliant.diagnostics._rank import EFFECTIVE_RANK, FEATURE_RANK, SRANK, STABLE_RANK
+from pliant.diagnostics._readiness import READINESS
 from pliant.diagnostics._representation import REPRESENTATION_CHANGE
 from pliant.diagnostics._revival import REVIVAL
 from pliant.diagnostics._sample_plasticity import SAMPLE_PLASTICITY
@@ -47,6 +52,10 @@ DIAGNOSTICS: Mapping[str, Diagnostic] = {
         DISTANCE_FROM_INIT,
         GRADIENT_NORM,
         UPDATE_NORM,
+        START_LOSS,
+        PROBE_LOSS,
+        READINESS,
+        GRADIENT_NOISE,
         JACOBIAN,
         NTK_SPECTRUM,
         REPRESENTATION_CHANGE,
@@ -56,6 +65,8 @@ DIAGNOSTICS: Mapping[str, Diagnostic] = {
         EXCESS_LOSS_PLASTICITY,
         GRADIENT_COSINE,
         HESSIAN_TOP,
+        CURVATURE_VOLATILITY,
+        HESSIAN_RANK,
         HESSIAN_DENSITY,
         BROWNIAN_TWIN,
     )

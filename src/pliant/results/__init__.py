@@ -15,10 +15,13 @@ from pliant.results._figures import headline_figure, save_figure
 from pliant.results._fingerprints import fingerprint, hash_of_arrays
 from pliant.results._learning_curves import learning_curves
 from pliant.results._method_folder import MethodFolder, SeedBlock
-from pliant.results._metric_parts import COLUMNS
+from pliant.results._metric_parts import AT_START, COLUMNS
 from pliant.results._panels import Panel, Series, matrix_figure, point_panels, score_panels, task_panels
 from pliant.results._phases import curve_points
 from pliant.results._pictures import PICTURES, dormant_by_layer, draw_picture, gradient_cosine, probe_curves
+from pliant.results._predictor_figure import predictor_figure
+from pliant.results._predictors import LOSS_REDUCED, TASK_NUMBER, predictor_pairs, predictor_table
+from pliant.results._rank_correlation import RankCorrelation, rank_correlation
 from pliant.results._run_folder import RunFolder, RunRecord
 from pliant.results._spectrum_pictures import hessian_density, ntk_eigenvalues, spectra_over_time
 from pliant.results._statistics import FEWEST_SEEDS, LAST_TASKS, Spread, bootstrap_interval, spread, summarize_run
@@ -27,16 +30,20 @@ from pliant.results._text_table import TextFormat, terminal_table, text_table
 from pliant.results._trackers import TRACKERS, MakeTracker, Tracker, tracking
 
 __all__ = [
+    "AT_START",
     "COLUMNS",
     "FEWEST_SEEDS",
     "LAST_TASKS",
+    "LOSS_REDUCED",
     "PICTURES",
+    "TASK_NUMBER",
     "TRACKERS",
     "Estimate",
     "MakeTracker",
     "MethodFolder",
     "Panel",
     "Profile",
+    "RankCorrelation",
     "RunFolder",
     "RunRecord",
     "SeedBlock",
@@ -64,8 +71,12 @@ __all__ = [
     "paired_difference",
     "performance_profile",
     "point_panels",
+    "predictor_figure",
+    "predictor_pairs",
+    "predictor_table",
     "probability_of_improvement",
     "probe_curves",
+    "rank_correlation",
     "save_figure",
     "score_panels",
     "spectra_over_time",

@@ -32,6 +32,8 @@ _SCHEMA = pa.schema(
 )
 COLUMNS: tuple[str, ...] = tuple(_SCHEMA.names)
 """Columns of a run's metrics. Tasks count from 1; `step` counts updates."""
+AT_START = "start_"
+"""Begins the names of metrics that are of the start of a task, before its first update."""
 
 _ATTEMPTS = 100  # to read a folder whose files another process merges meanwhile
 

@@ -68,7 +68,8 @@ class Observers(NamedTuple):
     evaluate: Program
     """(`Observed`, `Shared`) -> scores"""
     groups: Sequence[Group]
-    """One of all diagnostics that are measured after every task, and one of each other diagnostic"""
+    """For each moment one of all diagnostics that are measured in every task; one of each other diagnostic, or of
+    those that share a device part"""
 
 
 def observe(
@@ -130,7 +131,10 @@ def observe(
         compiling = axis.over_seeds if has_rule else sharing(*(each.name for each in diagnostics))
         return Group(diagnostics, compiling(functools.partial(measure_views, diagnostics, has_rule)))
 
-    measured = [each for each in method.diagnostics if each.measure]
-    always = tuple(each for each in measured if each.cost in ALWAYS)
-    groups = [*([always] if always else []), *((each,) for each in measured if each.cost not in ALWAYS)]
-    return Observers(look, sharing()(score), [grouped(group) for group in groups])
+    groups: dict[Any, tuple[Diagnostic, ...]] = {}
+    for each in method.diagnostics:
+        if each.measure:
+            kind = (each.moment, "always" if each.cost in ALWAYS else (each.cost, id(each.measure)))
+            groups[kind] = (*groups.get(kind, ()), each)
+    in_order = sorted(groups.values(), key=lambda group: group[0].cost not in ALWAYS)
+    return Observers(look, sharing()(score), [grouped(group) for group in in_order])

@@ -14,7 +14,7 @@ import pandas as pd
 
 from pliant.diagnostics import one_blas_thread
 from pliant.errors import UserError
-from pliant.results import COLUMNS, MakeTracker, RunFolder, SeedBlock, environment, tracking
+from pliant.results import AT_START, COLUMNS, MakeTracker, RunFolder, SeedBlock, environment, tracking
 from pliant.specs import name_of, users_code
 from pliant.training._background_writer import BackgroundWriter
 from pliant.training._checkpoint import Checkpoints
@@ -182,12 +182,13 @@ def _store(
 def _summarize(
     method: MethodPlan, learned: Learned, num_slots: int
 ) -> tuple[list[dict[str, float]], dict[str, np.ndarray]]:
-    """Scores and diagnostics at the end of a task: numbers of each slot, and arrays with a slot axis."""
-    numbers, arrays = summarize_slots(learned.diagnostics, learned.measured, num_slots)
-    found = [
-        scored | {metric: value for each in of_slot.values() for metric, value in each.items()}
-        for scored, of_slot in zip(_scores(method, learned.scored, num_slots), numbers, strict=True)
-    ]
+    """Scores and diagnostics of a task: numbers of each slot, and arrays with a slot axis."""
+    found, arrays = _scores(method, learned.scored, num_slots), dict[str, np.ndarray]()
+    for (measured, diagnostics), prefix in ((learned.at_start, AT_START), (learned.at_end, "")):
+        numbers, of_moment = summarize_slots(diagnostics, measured, num_slots)
+        arrays |= of_moment
+        for scored, of_slot in zip(found, numbers, strict=True):
+            scored |= {f"{prefix}{metric}": value for each in of_slot.values() for metric, value in each.items()}
     return found, arrays
 
 

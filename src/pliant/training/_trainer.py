@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from pliant.training._curve import Point, points_of
 from pliant.training._diagnose import Views, due
 from pliant.training._learner import Begun, make_learner
 from pliant.training._memory import require_memory
-from pliant.training._observe import Observed, Shared
+from pliant.training._observe import Group, Observed, Shared
 from pliant.training._plan import MethodPlan
 from pliant.training._protocol import Protocol
 from pliant.training._rates import rates, sampled_weights
@@ -25,6 +25,14 @@ from pliant.types import Diagnostic, State
 _CHUNK = 128  # updates at most in a compiled call: long against its overhead, short against a user's patience
 
 
+class Findings(NamedTuple):
+    """What diagnostics found at one moment, with a slot axis, on the host."""
+
+    measured: Mapping[str, Any]
+    diagnostics: Sequence[Diagnostic]
+    """Those that were measured."""
+
+
 class Learned(NamedTuple):
     """A task that has been learned, with a slot axis, on the host but for the learner."""
 
@@ -32,9 +40,9 @@ class Learned(NamedTuple):
     """Counted from 0."""
     numbers: Mapping[str, np.ndarray]
     scored: Any
-    measured: Mapping[str, Any]
-    diagnostics: Sequence[Diagnostic]
-    """Those that were measured."""
+    at_start: Findings
+    """Before the first update."""
+    at_end: Findings
     curve: Sequence[Point]
     """Empty if the source has none. The last point has the scores of the task."""
     carry: Callable[[], tuple[Any, Any]]
@@ -112,25 +120,22 @@ class Trainer:
         begun = self._begun(shared.index)
         if index and learner.switch_source:
             (self._source_state,) = learner.switch_source((self._source_state, begun), shared)
+        at_start = self._measured("start", index, begun.task, shared)
         numbers, curve = self._train(index, begun.task, shared, progress)
         observed = self._observed(begun.task)
-        scored = learner.observers.evaluate(observed, shared)
-        measured, diagnostics = self._measured(index, observed, shared, everything=False)
-        scored, measured = axis.get((scored, measured))
+        scored = axis.get(learner.observers.evaluate(observed, shared))
+        at_end = self._measured("end", index, begun.task, shared)
         if self._compares_with("previous"):
             self._previous = observed.views
         kept = (self._carry, axis.get(self._source_state))  # the latter is donated to the next chunk
         if curve:
             curve[-1] = curve[-1]._replace(scored=scored)
-        return Learned(index, numbers | told, scored, measured, diagnostics, curve, lambda: axis.get(kept))
+        return Learned(index, numbers | told, scored, at_start, at_end, curve, lambda: axis.get(kept))
 
     def measure(self, index: int) -> dict[str, Any]:
         """What all diagnostics find at the end of a task, with a slot axis, on the host."""
         shared = self._shared._replace(facts=self._method.source.facts(index), index=np.int32(index))
-        observed = self._observed(self._begun(shared.index).task)
-        measured, _ = self._measured(index, observed, shared, everything=True)
-        found: dict[str, Any] = self._learner.axis.get(measured)
-        return found
+        return dict(self._found(self._learner.observers.groups, self._begun(shared.index).task, shared).measured)
 
     def _begun(self, index: Any) -> Begun:
         return Begun(self._carry, self._slot, self._learner.make_task(self._slot, index))
@@ -145,19 +150,27 @@ class Trainer:
         """Whether a diagnostic compares with an earlier network, which is kept for it."""
         return any(moment in each.needs for each in self._method.diagnostics)
 
-    def _measured(
-        self, index: int, observed: Observed, shared: Shared, *, everything: bool
-    ) -> tuple[dict[str, Any], list[Diagnostic]]:
-        """What the diagnostics find that are due at the end of a task, or all; of a group all are due, or none."""
-        measured: dict[str, Any] = {}
-        diagnostics: list[Diagnostic] = []
+    def _measured(self, moment: Literal["start", "end"], index: int, task: Any, shared: Shared) -> Findings:
+        """What the diagnostics find that are due at a moment of a task; of a group all are due, or none."""
+        protocol = self._protocol
+        groups = [
+            group
+            for group in self._learner.observers.groups
+            if (first := group.diagnostics[0]).moment == moment
+            and due(first, index + 1, protocol.tasks, protocol.diagnose_after)
+        ]
+        return self._found(groups, task, shared)
+
+    def _found(self, groups: Sequence[Group], task: Any, shared: Shared) -> Findings:
+        """What groups of diagnostics find now."""
+        if not groups:
+            return Findings({}, ())
+        observed = self._observed(task)
         views = Views(observed.views, self._initial, self._previous, self._carry.followed)
-        for group in self._learner.observers.groups:
-            protocol, first = self._protocol, group.diagnostics[0]
-            if everything or due(first, index + 1, protocol.tasks, protocol.diagnose_after):
-                measured |= group.program(observed._replace(views=views), shared)
-                diagnostics += group.diagnostics
-        return measured, diagnostics
+        measured: dict[str, Any] = {}
+        for group in groups:
+            measured |= group.program(observed._replace(views=views), shared)
+        return Findings(self._learner.axis.get(measured), [each for group in groups for each in group.diagnostics])
 
     def _train(
         self, index: int, task: Any, shared: Shared, progress: Callable[[float, float], None]
