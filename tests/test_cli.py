@@ -283,6 +283,7 @@ DIAGNOSTIC_NAMES = """
 dormant dead grama saturated revival effective-rank srank stable-rank feature-rank weight-spectra isometry-deviation
 weight-norm distance-from-init update-norm gradient-norm ntk jacobian hessian-top hessian-density gradient-cosine
 representation-change churn probe-plasticity excess-loss-plasticity sample-plasticity brownian-twin
+start-loss probe-loss readiness gradient-noise curvature-volatility hessian-rank
 """
 METHOD_NAMES = """
 sgd adam adam-tuned adamw weight-decay l2 layernorm layernorm-weight-decay muon adamo adamo-maxmin

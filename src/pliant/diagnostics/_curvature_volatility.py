@@ -58,7 +58,7 @@ def batch_tridiagonals(
 
     Example:
       >>> def loss(w, x):
-      ...     return (x * w * w).mean() / 2
+      ...     return (x @ (w * w)).mean() / 2
       >>> found = batch_tridiagonals(loss, jnp.ones(1), jnp.array([[1.0], [3.0]]), jax.random.key(0))
       >>> found.alphas.tolist()
       [[1.0], [3.0]]

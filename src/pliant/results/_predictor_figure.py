@@ -44,7 +44,7 @@ def predictor_figure(
       >>> from pliant.results import predictor_table
       >>> figure = predictor_figure(predictor_table(pd.DataFrame(rows, columns=columns), "train_accuracy"))
       >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
-      ['dead fraction', '(task number)']
+      ['dead fraction', 'train accuracy', '(task number)']
     """
     if statistic not in ("correlation", "partial"):
         raise UserError(got=f"statistic={statistic!r}", wanted="'correlation' or 'partial'", do="Choose one of them.")
