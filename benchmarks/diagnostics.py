@@ -84,7 +84,8 @@ def make_subject(case: Case, number: int) -> Subject:
     losses = optax.softmax_cross_entropy_with_integer_labels
     rule = Rule(optax.with_extra_args_support(optax.adam(1e-3)), 32)
     subject = Subject(network, params, state, batch, losses, jax.random.key(2))
-    return subject._replace(initial=(before, state), previous=(before, state), rule=rule, twin=before)
+    followed = {"brownian-twin": before}
+    return subject._replace(initial=(before, state), previous=(before, state), rule=rule, followed=followed)
 
 
 def measure_one(name: str, subject: Subject, repeats: int) -> dict[str, Any]:
@@ -92,15 +93,11 @@ def measure_one(name: str, subject: Subject, repeats: int) -> dict[str, Any]:
     assert diagnostic.measure is not None
     assert diagnostic.summarize is not None
     # As arguments: what is known while compiling would be computed there, and cost nothing here.
-    known = (subject.params, subject.state, subject.probe, subject.key, subject.initial, subject.previous, subject.twin)
+    names = ("params", "state", "probe", "key", "initial", "previous", "followed")
+    known = {each: getattr(subject, each) for each in names}
 
     def device(known: Any) -> Any:
-        params, state, probe, key, initial, previous, twin = known
-        return diagnostic.measure(
-            subject._replace(
-                params=params, state=state, probe=probe, key=key, initial=initial, previous=previous, twin=twin
-            )
-        )
+        return diagnostic.measure(subject._replace(**known))
 
     program = jax.jit(device).lower(known).compile()
     seconds = timed(lambda: diagnostic.summarize(jax.tree.map(np.asarray, program(known))), repeats)

@@ -49,9 +49,10 @@ def rank_correlation(
               \tanh\Big(\bar z \pm \max\Big(t_{S-1} \frac{\mathrm{std}(z_s)}{\sqrt S},\;
               \frac{1.96}{\sqrt{n - 3}}\Big)\Big)
 
-    The second is the half-width for n independent points, here of a 95 % interval. Without it, a few ranks that stay
-    the same whichever seed is left out would seem certain. A bootstrap of three to five seeds would be too narrow, and
-    its p-values cannot be small enough to be corrected for many tests.
+    The second is the half-width for n independent points, here of a 95 % interval; with `tasks`, n is less by one for
+    each task but one. Without it, a few ranks that stay the same whichever seed is left out would seem certain. A
+    bootstrap of three to five seeds would be too narrow, and its p-values cannot be small enough to be corrected for
+    many tests.
 
     Args:
       x: the predictor, finite.
@@ -81,7 +82,8 @@ def rank_correlation(
     def of(kept: np.ndarray) -> float:
         return _correlation(x[kept], y[kept], None if tasks is None else tasks[kept])
 
-    return with_interval(of, seeds, len(x), confidence)
+    num_means = 0 if tasks is None else len(np.unique(tasks)) - 1
+    return with_interval(of, seeds, len(x) - num_means, confidence)
 
 
 def with_interval(
