@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from pliant.results._statistics import FEWEST_SEEDS
+
 _LEAST_POINTS = 3  # two points always correlate perfectly
-_LEAST_SEEDS = 3  # for an interval
 _FLOOR = 3  # taken from the points for the standard error of Fisher's z
 _PERFECT = 1e-9  # what is kept from a correlation of ±1, whose Fisher transform is infinite
 
@@ -105,7 +106,7 @@ def with_interval(
     nothing = (float("nan"),) * 3
     whole, different = statistic(np.ones(len(seeds), bool)), np.unique(seeds)
     number = len(different)
-    if np.isnan(whole) or number < _LEAST_SEEDS or size <= _FLOOR:
+    if np.isnan(whole) or number < FEWEST_SEEDS or size <= _FLOOR:
         return RankCorrelation(whole, *nothing)
     without = np.array([statistic(seeds != seed) for seed in different])
     if np.isnan(without).any():
