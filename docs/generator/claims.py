@@ -1,26 +1,25 @@
 """The page of claims: every experiment with its verdicts, from the tables that come with the package."""
 
-import math
-from collections import Counter
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from generator.tables import cell, markdown_table
-from pliant.experiments import EXPERIMENTS, Claim, Experiment, Results, Verdict, deciding, judge, stored_results
+from pliant.experiments import EXPERIMENTS, OUTCOMES, Experiment, shown_effect, stored_results, verdict_table
 
 _NOWHERE = Path("no", "run", "folders")
-_OUTCOMES = ("does not hold", "holds", "undecided", "not run")
 
 
 def page() -> str:
     """The page in Markdown."""
-    found = {name: stored_results(each, "cpu", _NOWHERE) for name, each in EXPERIMENTS.items()}
-    verdicts = {name: {claim: judge(claim, found[name]) for claim in each.claims} for name, each in EXPERIMENTS.items()}
-    outcomes = Counter(verdict.outcome for each in verdicts.values() for verdict in each.values())
+    found = verdict_table(EXPERIMENTS.values(), "cpu", _NOWHERE)
+    counts = [[outcome, str((found["verdict"] == outcome).sum())] for outcome in OUTCOMES]
     parts = [
         "# Claims of the papers",
         "Which sentences of the papers hold on what was measured here, at the scale `cpu`. `pliant claims` prints the "
         "same from your own runs, `pliant reproduce NAME` makes them.",
-        markdown_table(["verdict", "claims"], [[each, str(outcomes[each])] for each in _OUTCOMES]),
+        markdown_table(["verdict", "claims"], counts),
         "An effect is the mean difference over paired seeds with its 95 % interval (Student's). A comparison *holds* "
         "if the whole interval is at least the wanted effect, and *does not hold* if the whole interval is below. "
         "Fewer than three seeds decide nothing. Of several comparisons the tightest is shown.",
@@ -28,19 +27,18 @@ def page() -> str:
         "hold at the published size, and the other way round.",
     ]
     contradicted = [
-        [f"[{cell(claim.name)}](#{_anchor(name)})", cell(claim.sentence), cell(verdict.reason)]
-        for name, each in verdicts.items()
-        for claim, verdict in each.items()
-        if verdict.outcome == "does not hold"
+        [f"[{cell(row['claim'])}](#{_anchor(row['experiment'])})", cell(row["sentence"]), cell(row["reason"])]
+        for row in found[found["verdict"] == "does not hold"].to_dict("records")
     ]
     if contradicted:
         parts += ["## What contradicts the papers", markdown_table(["claim", "sentence", "why"], contradicted)]
-    for name, experiment in EXPERIMENTS.items():
-        parts += _section(experiment, found[name], verdicts[name])
+    for experiment in EXPERIMENTS.values():
+        parts += _section(experiment, found[found["experiment"] == experiment.name])
     return "\n\n".join(parts) + "\n"
 
 
-def _section(experiment: Experiment, results: dict[str, Results], verdicts: dict[Claim, Verdict]) -> list[str]:
+def _section(experiment: Experiment, verdicts: pd.DataFrame) -> list[str]:
+    results = stored_results(experiment, "cpu", _NOWHERE)
     rows = []
     for label, benchmark in experiment.benchmarks.items():
         record = results[label].record if label in results else {}
@@ -50,8 +48,8 @@ def _section(experiment: Experiment, results: dict[str, Results], verdicts: dict
         machine = f"{about['processor']}, {about['cores']} cores" if "processor" in about else "–"
         rows.append([cell(label), f"`{benchmark.name}`", seeds, minutes, record.get("date", "–"), cell(machine)])
     claims = [
-        [cell(claim.name), cell(f"{claim.sentence} ({claim.source})"), _told(verdict), _effect(claim, verdict)]
-        for claim, verdict in verdicts.items()
+        [cell(row["claim"]), cell(f"{row['sentence']} ({row['source']})"), _told(row), shown_effect(row) or "–"]
+        for row in verdicts.to_dict("records")
     ]
     return [
         f"## {experiment.name}",
@@ -63,18 +61,9 @@ def _section(experiment: Experiment, results: dict[str, Results], verdicts: dict
     ]
 
 
-def _told(verdict: Verdict) -> str:
-    reason = f": {verdict.reason}" if verdict.reason and verdict.outcome != "not run" else ""
-    return cell(f"{verdict.outcome}{reason}")
-
-
-def _effect(claim: Claim, verdict: Verdict) -> str:
-    found = deciding(claim, verdict)
-    if found is None:
-        return "–"
-    effect, by = found
-    interval = "" if math.isnan(effect.low) else f" [{effect.low:.3g}, {effect.high:.3g}]"
-    return f"{effect.value:.3g}{interval} ≥ {by:g}"
+def _told(row: dict[str, Any]) -> str:
+    reason = f": {row['reason']}" if row["reason"] and row["verdict"] != "not run" else ""
+    return cell(f"{row['verdict']}{reason}")
 
 
 def _anchor(name: str) -> str:

@@ -1,5 +1,8 @@
 """`pliant reproduce`, `pliant claims`, and what list and show say of experiments."""
 
+import io
+
+import pandas as pd
 import pytest
 
 from pliant.cli import main
@@ -31,7 +34,7 @@ def test_claims_of_a_paper(capsys, tmp_path):
     assert main(["claims", "gradual/", "--runs", str(tmp_path), "--scale", "paper"]) == 0
     out = capsys.readouterr().out
     number = sum(len(each.claims) for name, each in EXPERIMENTS.items() if name.startswith("gradual/"))
-    assert f"{number} claims: 0 does not hold, 0 holds, 0 undecided, {number} not run" in out
+    assert f"{number} claims at the scale paper: 0 does not hold, 0 holds, 0 undecided, {number} not run" in out
     assert "isometry" not in out
 
 
@@ -52,4 +55,17 @@ def test_reproducing_prints_verdicts_and_the_figure(capsys, tmp_path):
     assert f"figure: {tmp_path / 'figures' / 'isometry-strength-smoke.png'} (and .pdf)" in out
     assert (tmp_path / "tables" / "isometry-strength-smoke.parquet").exists()
     assert main(["claims", "isometry/strength", "--scale", "smoke", "--runs", str(tmp_path)]) == 0
-    assert "3 claims: 0 does not hold, 0 holds, 3 undecided, 0 not run" in capsys.readouterr().out
+    assert "3 claims at the scale smoke: 0 does not hold, 0 holds, 3 undecided, 0 not run" in capsys.readouterr().out
+
+
+def test_claims_as_data(capsys, tmp_path):
+    assert main(["claims", "isometry/strength", "--runs", str(tmp_path), "--scale", "smoke", "--format", "csv"]) == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert set(table["verdict"]) == {"not run"}
+    assert list(table)[:5] == ["claim", "experiment", "sentence", "source", "verdict"]
+
+
+@pytest.mark.parametrize(("format", "line"), [("markdown", "| claim | verdict |"), ("latex", "claim & verdict &")])
+def test_claims_for_documents(format, line, capsys, tmp_path):
+    assert main(["claims", "isometry/strength", "--runs", str(tmp_path), "--format", format]) == 0
+    assert line in capsys.readouterr().out

@@ -1,18 +1,18 @@
 """`pliant claims`: which of the papers' claims hold on what was measured."""
 
 import dataclasses
-import math
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
+import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
 from pliant.cli._terminal import print_line, print_table
 from pliant.errors import unknown_name
-from pliant.experiments import EXPERIMENTS, RUNS, Claim, Outcome, Scale, Verdict, deciding, judge, stored_results
+from pliant.experiments import EXPERIMENTS, OUTCOMES, RUNS, Experiment, Scale, shown_effect, verdict_table
+from pliant.results import text_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,54 +26,55 @@ class Claims:
     runs: Path = RUNS
     """Folder of the run folders that `pliant reproduce` has made. Where it has none, the tables that come with pliant
     are read."""
+    format: Literal["table", "csv", "markdown", "latex"] = "table"
+    """Format of the table; csv has all columns and digits."""
 
     def __call__(self) -> None:
         """Prints a verdict for every claim, contradictions first."""
-        chosen = {name: each for name, each in EXPERIMENTS.items() if name.startswith(self.name)}
-        if not chosen:
-            raise unknown_name("experiment", self.name, EXPERIMENTS, do="See `pliant list experiments`.")
-        verdicts = {}
-        for name, experiment in chosen.items():
-            results = stored_results(experiment, self.scale, self.runs)
-            verdicts[name] = {claim.name: judge(claim, results) for claim in experiment.claims}
-        print_table(claims_table(verdicts, self.scale))
-        outcomes = Counter(verdict.outcome for each in verdicts.values() for verdict in each.values())
-        counted = (f"{outcomes[outcome]} {outcome}" for outcome in _ORDER)
-        print_line(f"{outcomes.total()} claims: {', '.join(counted)}")
+        found = verdict_table(chosen_experiments(self.name), self.scale, self.runs)
+        counted = ", ".join(f"{(found['verdict'] == outcome).sum()} {outcome}" for outcome in OUTCOMES)
+        title = f"{len(found)} claims at the scale {self.scale}: {counted}"
+        if self.format == "table":
+            print_table(claims_table(found))
+            print_line(title)
+        elif self.format == "csv":
+            print_line(found.to_csv(index=False).rstrip("\n"))
+        else:
+            print_line(text_table(title, [list(_COLUMNS), *map(_cells, _rows(found))], self.format).rstrip("\n"))
 
 
-_ORDER: tuple[Outcome, ...] = ("does not hold", "holds", "undecided", "not run")
+_COLUMNS = ("claim", "verdict", "effect [95 % interval] ≥ wanted", "seeds", "what the source says")
 
 
-def claims_table(verdicts: Mapping[str, Mapping[str, Verdict]], scale: Scale) -> Table:
-    """A row a claim, contradictions first.
+def chosen_experiments(name: str) -> list[Experiment]:
+    """The experiments whose names begin so.
+
+    Raises:
+      UserError: if there is none.
+    """
+    chosen = [each for full, each in EXPERIMENTS.items() if full.startswith(name)]
+    if not chosen:
+        raise unknown_name("experiment", name, EXPERIMENTS, do="See `pliant list experiments`.")
+    return chosen
+
+
+def claims_table(found: pd.DataFrame) -> Table:
+    """A table of verdicts for the terminal.
 
     Args:
-      verdicts: by the name of the experiment, then of the claim.
-      scale: of the results.
+      found: from `verdict_table`.
     """
-    table = Table(
-        "claim", "verdict", "effect [95 % interval] ≥ wanted", "seeds", "what the source says", title=f"scale: {scale}"
-    )
-    rows = [
-        (_ORDER.index(verdict.outcome), experiment, name, verdict)
-        for experiment, each in verdicts.items()
-        for name, verdict in each.items()
-    ]
-    for _, experiment, name, verdict in sorted(rows, key=lambda row: row[0]):
-        claim = next(claim for claim in EXPERIMENTS[experiment].claims if claim.name == name)
-        outcome = verdict.outcome + (f": {verdict.reason}" if verdict.reason else "")
-        effects = _shown(claim, verdict)
-        said = f"{claim.sentence} ({claim.source})"
-        table.add_row(*map(escape, (f"{experiment}: {name}", outcome, effects, str(verdict.num_seeds or "–"), said)))
+    table = Table(*_COLUMNS)
+    for row in _rows(found):
+        table.add_row(*map(escape, _cells(row)))
     return table
 
 
-def _shown(claim: Claim, verdict: Verdict) -> str:
-    found = deciding(claim, verdict)
-    if found is None:
-        return ""
-    effect, by = found
-    interval = "" if math.isnan(effect.low) else f" [{effect.low:.3g}, {effect.high:.3g}]"
-    number = len(verdict.effects)
-    return f"{effect.value:.3g}{interval} ≥ {by:g}" + (f" (tightest of {number})" if number > 1 else "")
+def _rows(found: pd.DataFrame) -> list[dict[str, object]]:
+    return [{str(key): value for key, value in row.items()} for row in found.to_dict("records")]
+
+
+def _cells(row: dict[str, object]) -> list[str]:
+    outcome = f"{row['verdict']}: {row['reason']}" if row["reason"] else str(row["verdict"])
+    said = f"{row['sentence']} ({row['source']})"
+    return [f"{row['experiment']}: {row['claim']}", outcome, shown_effect(row), str(row["num_seeds"] or "–"), said]

@@ -11,7 +11,7 @@ from pliant.cli._claims import claims_table
 from pliant.cli._run import report_progress
 from pliant.cli._terminal import print_line, print_table
 from pliant.errors import unknown_name
-from pliant.experiments import EXPERIMENTS, RUNS, Scale, reproduce
+from pliant.experiments import EXPERIMENTS, RUNS, Scale, reproduce, tabulated
 from pliant.training import Progress
 
 
@@ -43,5 +43,5 @@ class Reproduce:
         made = reproduce(
             experiment, self.scale, runs=self.runs, data_dir=self.data_dir, tables=self.tables, reporting=reporting
         )
-        print_table(claims_table({experiment.name: made.verdicts}, self.scale))
+        print_table(claims_table(tabulated([experiment], {experiment.name: made.verdicts})))
         print_line(f"figure: {made.figure} (and .pdf)")

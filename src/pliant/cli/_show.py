@@ -18,7 +18,7 @@ from pliant.cli._plot import finished
 from pliant.cli._terminal import print_line, print_paragraph, print_table
 from pliant.diagnostics import DIAGNOSTICS, SETS
 from pliant.errors import UserError
-from pliant.experiments import BENCHMARKS, EXPERIMENTS, SCALES, Scale, judge, stored_results
+from pliant.experiments import BENCHMARKS, EXPERIMENTS, SCALES, Scale, stored_results, verdict_table
 from pliant.methods import METHODS, defaults, find, option_meanings, split_spec
 from pliant.networks import NETWORKS
 from pliant.results import RunFolder
@@ -217,8 +217,7 @@ def _explain_experiment(name: str) -> None:
         cells = (label, benchmark.name, f"{config.seeds} × {config.tasks}", minutes, record.get("date", "–"), machine)
         table.add_row(*map(escape, cells))
     print_table(table)
-    verdicts = {claim.name: judge(claim, found) for claim in experiment.claims}
-    print_table(claims_table({name: verdicts}, scale))
+    print_table(claims_table(verdict_table([experiment], scale)))
     print_line(f"Run it with `pliant reproduce {name}`.")
 
 

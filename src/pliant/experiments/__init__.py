@@ -8,6 +8,7 @@ from pliant.experiments._experiment import Experiment
 from pliant.experiments._quantities import Association, NotMeasuredError, Quantity, Score
 from pliant.experiments._reproduce import Reproduction, reproduce, stored_results
 from pliant.experiments._tables import RUNS, Results, find_results, folder_of, from_folder, read_table, write_table
+from pliant.experiments._verdict_table import OUTCOMES, shown_effect, tabulated, verdict_table
 from pliant.experiments.benchmarks import BENCHMARKS, SCALES, Benchmark, Scale, with_choices
 
 EXPERIMENTS: Mapping[str, Experiment] = {
@@ -17,6 +18,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 __all__ = [
     "BENCHMARKS",
     "EXPERIMENTS",
+    "OUTCOMES",
     "RUNS",
     "SCALES",
     "Association",
@@ -39,7 +41,10 @@ __all__ = [
     "judge",
     "read_table",
     "reproduce",
+    "shown_effect",
     "stored_results",
+    "tabulated",
+    "verdict_table",
     "with_choices",
     "write_table",
 ]

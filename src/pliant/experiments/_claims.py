@@ -10,7 +10,7 @@ from pliant.experiments._quantities import NotMeasuredError, Quantity
 from pliant.experiments._tables import Results
 from pliant.results import FEWEST_SEEDS, Estimate, paired_difference
 
-Outcome = Literal["holds", "does not hold", "undecided", "not run"]
+Outcome = Literal["does not hold", "holds", "undecided", "not run"]
 
 
 class Difference(NamedTuple):
