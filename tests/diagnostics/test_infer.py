@@ -11,7 +11,7 @@ from pliant.diagnostics._infer import infer
 from pliant.diagnostics._returned import returned
 from pliant.networks import cnn, mlp
 from pliant.tracing import find_frozen
-from pliant.types import by_path
+from pliant.types import Slot, by_path
 
 KEY = jax.random.key(0)
 W = {name: jnp.ones(shape) for name, shape in [("z", (6, 8)), ("m", (8, 7)), ("a", (7, 3)), ("s", (4, 8, 8))]}
@@ -290,6 +290,73 @@ def test_attention_and_embeddings():
     assert found.wiring.roles["params/places"] == "other"
     assert found.wiring.roles[f"{attention}/query/bias"] == "other"
     assert not found.notes
+
+
+def _attention(p, x):
+    query, key, value = (jnp.einsum("btd,dhk->bthk", x, p[name]) for name in "qkv")
+    bias = p["table"][jnp.arange(25).reshape(5, 5) % 9].transpose(2, 0, 1)  # of relative positions
+    weights = jax.nn.softmax(jnp.einsum("bthk,bshk->bhts", query, key) + bias[None])
+    heads = jnp.einsum("bhts,bshk->bthk", weights, value)
+    x = x + jnp.einsum("bthk,hko->bto", heads, p["o"])
+    return x.mean(1) @ p["out"], {"query": query, "weights": weights, "heads": heads, "x": x}
+
+
+def _constant(p, x):
+    hidden = jax.nn.relu(x @ p["a"]) @ jnp.eye(6, 7)
+    return hidden.mean(1) @ p["out"][:7], {"hidden": hidden}
+
+
+def _beside(p, x):
+    """Tokens of two kinds."""
+    both = jnp.concatenate([jax.nn.relu(x @ p["a"]), jnp.tanh(x[:, :2] @ p["b"])], 1)
+    return jnp.sin(both).mean(1) @ p["out"][:6], {"both": both}
+
+
+def _token(p, x):
+    x = jnp.concatenate([jnp.broadcast_to(p["token"], (len(x), 1, 8)), x @ jnp.eye(8)], 1)
+    return x[:, 0] @ p["out"], {"x": x}
+
+
+def _branch(p, x):
+    hidden = jax.lax.cond(x.sum() > 0, jax.nn.relu, jnp.tanh, x @ p["a"]) * 2
+    return hidden.mean(1) @ p["out"][:6], {"hidden": hidden}
+
+
+def _one_unit(p, x):
+    hidden = jax.nn.relu(x @ p["a"][:, :1])
+    return (hidden * x).mean(1) @ p["out"], {"hidden": hidden}
+
+
+@pytest.mark.parametrize(
+    ("apply", "units"),
+    [
+        (_attention, {"query": (2, 3), "weights": (1,), "heads": (2, 3), "x": (2,)}),
+        (_constant, {"hidden": (2,)}),
+        (_beside, {"both": (2,)}),
+        (_token, {"x": (2,)}),
+        (_branch, {"hidden": (2,)}),
+        (_one_unit, {"hidden": (2,)}),
+    ],
+)
+def test_units_that_no_kernel_makes_alone(apply, units):
+    shapes = dict.fromkeys("qkv", (8, 2, 3)) | {"o": (2, 3, 8), "a": (8, 6), "b": (8, 6), "table": (9, 2)}
+    params = {name: jnp.ones(shape) for name, shape in (shapes | {"token": (1, 1, 8), "out": (8, 3)}).items()}
+    found = inferred(apply, params, jnp.ones((4, 5, 8)))
+    assert {name: form.units for name, form in found.forms.items()} == units
+    assert found.wiring.roles["table"] == "other"
+    if apply is _attention:
+        feeds = {layer.name: [feed.slot for feed in layer.feeds] for layer in found.wiring.layers}
+        of_heads = [[Slot(name, 2, groups=2, across=1)] for name in "qv"]
+        assert feeds == {"query": of_heads[0], "weights": [], "heads": of_heads[1], "x": [Slot("o", 2)]}
+
+
+@pytest.mark.parametrize("linear", ["newton-schulz", "spectral-norm", "weight-norm"])
+def test_kernels_that_are_applied_indirectly(linear):
+    network = mlp((6,), 3, widths=(8, 5), linear=linear)
+    params, state = network.init(KEY)
+    found = inferred(lambda p, x: network.apply(p, state, x, train=False)[:2], params, X).wiring
+    assert [layer.feeds[0].slot for layer in found.layers] == [Slot(f"dense_{i}/kernel", 1) for i in range(2)]
+    assert found.output_axes["dense_0/kernel"] == (1,)
 
 
 @pytest.mark.parametrize(

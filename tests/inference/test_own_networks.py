@@ -38,7 +38,7 @@ CASES = {
             mlp_width=12,
             gated=True,
             tie_embeddings=False,
-            activation="gelu",
+            activation="relu",
         ),
         TEXT,
     ),

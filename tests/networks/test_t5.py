@@ -10,7 +10,7 @@ from pliant.errors import UserError
 from pliant.interventions import slot_mask
 from pliant.networks import ACTIVATIONS
 from pliant.networks._t5 import relative_buckets, t5
-from pliant.types import Text, leaf_path
+from pliant.types import Text, Traits, leaf_path
 
 SMALL = {"width": 8, "num_heads": 2, "head_width": 3, "mlp_width": 6, "num_buckets": 4, "max_distance": 5}
 
@@ -45,6 +45,20 @@ def texts(key, num_tokens, batch=3, source=6, target=5):
     is_text = jnp.arange(source)[None] < lengths[:, None]
     written = jax.random.randint(b, (batch, target), 1, num_tokens).at[:, 0].set(0)
     return Text(jnp.where(is_text, jax.random.randint(a, (batch, source), 1, num_tokens), 0), written)
+
+
+@pytest.mark.parametrize(
+    ("name", "gated", "traits"),
+    [
+        ("relu", False, Traits(silences=True, is_kinked=True)),
+        ("relu", True, Traits(silences=True)),  # its product with a number of any sign is not straight on either side
+        ("tanh", True, Traits()),
+        ("gelu", True, Traits()),
+    ],
+)
+def test_traits_behind_a_gate(name, gated, traits):
+    layers = t5((6, 5), 11, activation=name, gated=gated, **SMALL).wiring.layers
+    assert {layer.traits for layer in layers} == {traits}
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
-from pliant.tracing import NONE, PRODUCTS, Follower, Graph, Node, Product, along, graph_of, moved
+from pliant.tracing import NONE, PRODUCTS, Follower, Graph, Node, Places, Product, along, graph_of, moved
 from pliant.types import Feed, Head, HiddenLayer, Params, Role, Slot, Wiring, by_path
 
 Function = Callable[[Params, PyTree], tuple[Any, Mapping[str, Any]]]
@@ -329,10 +330,21 @@ def _feeds(
     reached = graph.above([own], stop=(ends - {own}) | made) & made
     found = {}
     for use in follower.products:
-        is_known = use.value in reached and use.is_whole and not use.is_mapped and len(use.outputs) == 1
-        if is_known and graph.shape(graph.inputs[use.leaf])[use.outputs[0]] == _width(graph, values, form):
-            found[use.value] = Feed(Slot(paths[use.leaf], use.outputs[0]), jax.nn.initializers.zeros)
+        shape, axes = graph.shape(follower.parameters[use.leaf]), use.outputs
+        is_known = use.value in reached and use.is_whole and not use.is_mapped and 0 < len(axes) < len(shape)
+        if not is_known or math.prod(shape[axis] for axis in axes) != _width(graph, values, form):
+            continue
+        if len(axes) == 1:
+            found[use.value] = Feed(Slot(paths[use.leaf], axes[0]), jax.nn.initializers.zeros)
+        elif use.feeds is not None and _is_in_order(follower, use.feeds, values[form.feature]):
+            slot = Slot(paths[use.leaf], axes[1], groups=shape[axes[0]], across=axes[0])
+            found[use.value] = Feed(slot, jax.nn.initializers.zeros)
     return tuple(found.values()) if set(found) == reached and form.layer is None else ()
+
+
+def _is_in_order(follower: Follower, places: Places, value: int) -> bool:
+    """Whether the units of a kernel follow each other as in a value."""
+    return np.array_equal(follower.units.find(places.units).reshape(-1), follower.of(value).reshape(-1))
 
 
 def _head_input(graph: Graph, origins: dict[str, int], forms: Mapping[str, Form]) -> tuple[str, dict[str, str]]:

@@ -150,6 +150,7 @@ def feed_forward_piece(
     feeds = [Feed(Slot(f"{layer}/kernel", axis=-1), up_init) for layer in fed]
     if use_bias:
         feeds += [Feed(Slot(f"{layer}/bias", axis=-1), jax.nn.initializers.zeros) for layer in fed]
+    gated_traits = chosen.traits._replace(bounds=None, is_kinked=False)  # the other factor has any sign and size
     layer = HiddenLayer(
         name=name,
         width=hidden_width,
@@ -158,6 +159,7 @@ def feed_forward_piece(
         activation=activation,
         elementwise=chosen.elementwise,
         statistics=(),
+        activation_traits=gated_traits if gated and gated_traits != chosen.traits else None,
     )
     leaves = dense_piece(*fed, f"{path}/down", use_bias=use_bias)
     return leaves._replace(layers=(layer,), roles={**leaves.roles, **activation_roles(f"{path}/activation", chosen)})
