@@ -196,6 +196,32 @@ class Posed(NamedTuple):
     """Size of the output that the objective takes."""
 
 
+class LogUniform(NamedTuple):
+    """Numbers to tune a hyperparameter over, evenly spaced in their logarithm: 0 < low < high, both included."""
+
+    low: float
+    high: float
+    is_whole: bool = False
+    """Whether the numbers are rounded to whole ones, such as periods in updates."""
+
+
+class Uniform(NamedTuple):
+    """Numbers to tune a hyperparameter over, evenly spaced: low < high, both included."""
+
+    low: float
+    high: float
+
+
+class Choice(NamedTuple):
+    """Values to tune a hyperparameter over, equally often each. Numbers are in increasing order."""
+
+    values: tuple[float | int | bool | str, ...]
+
+
+Range: TypeAlias = LogUniform | Uniform | Choice
+"""What a hyperparameter is tuned over."""
+
+
 class Method(NamedTuple):
     """A way to train: an optimizer, a penalty, an intervention, changes to the network, or several of these.
 
@@ -228,6 +254,9 @@ class Method(NamedTuple):
     """Hyperparameters that switch the mechanism off. With them the run is bit-identical to that of `base`."""
     base: str = "adam"
     """Name of the method that is left, on the same network, when the mechanism is off."""
+    space: Mapping[str, Range] = {}
+    """What `pliant tune` tunes, by hyperparameter, without values that switch the mechanism off. The learning rate is
+    always tuned, from 1e-4 to 1e-2 unless this says otherwise."""
     lowers: str | None = None
     """The diagnostic, or "penalty", that the mechanism lowers; the contract tests check it."""
     boundary_aware: bool = False

@@ -28,6 +28,7 @@ from pliant.types import (
     Intervention,
     Key,
     Learned,
+    LogUniform,
     Method,
     Number,
     Params,
@@ -333,6 +334,7 @@ CONTINUAL_BACKPROP = Method(
     summary="Adam that continually replaces the least useful units, a few at a time",
     reference="Dohare et al. 2024, methods; Dohare et al. 2021, algorithm 1",
     intervention=continual_backprop,
+    space={"replacement_rate": LogUniform(1e-6, 1e-2), "maturity": LogUniform(10, 1000, is_whole=True)},
     off={"replacement_rate": 0.0},
     remembers="the utilities and ages of units",
 )

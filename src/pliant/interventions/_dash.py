@@ -13,7 +13,20 @@ from pliant.interventions._moments import clear_moments
 from pliant.isometry import spatial_axes, split_axes
 from pliant.layouts import OutputAxes, find_output_axes
 from pliant.masks import Mask, select
-from pliant.types import Fresh, Info, Intervention, Key, Learned, Method, Number, Params, Part, Signals, by_path
+from pliant.types import (
+    Fresh,
+    Info,
+    Intervention,
+    Key,
+    Learned,
+    Method,
+    Number,
+    Params,
+    Part,
+    Signals,
+    Uniform,
+    by_path,
+)
 from pliant.xla.branches import anywhere
 
 Per = Literal["unit", "slice"]
@@ -194,6 +207,7 @@ DASH = Method(
     summary="Adam that shrinks weights that do not point along the negative gradient of a new task",
     reference="Shin et al. 2024, algorithm 1",
     intervention=Part(dash, roles=("matrix", "head", "bias")),
+    space={"min_scale": Uniform(0.1, 0.9), "alpha": Uniform(0.1, 0.9)},
     off={"min_scale": 1.0},
     boundary_aware=True,
 )

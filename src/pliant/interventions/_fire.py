@@ -12,7 +12,7 @@ from pliant.isometry import spatial_axes, split_axes
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask
 from pliant.networks import newton_schulz
-from pliant.types import Fresh, Intervention, Key, Learned, Method, Number, Part, State
+from pliant.types import Fresh, Intervention, Key, Learned, Method, Number, Part, State, Uniform
 
 _TINY = 1e-30
 
@@ -118,6 +118,7 @@ FIRE = Method(
     summary="Adam; when the task changes, every kernel becomes an isometry close to it",
     reference="Han et al. 2026, FIRE",
     intervention=Part(fire, roles=("matrix", "head")),
+    space={"mix": Uniform(0.2, 1.0)},
     off={"every_tasks": 0},
     boundary_aware=True,
 )

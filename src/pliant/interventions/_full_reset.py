@@ -2,7 +2,7 @@
 
 from pliant.interventions._at_switch import at_switch, drawn
 from pliant.penalties import distillation
-from pliant.types import Fresh, Intervention, Key, Learned, Method, Number, State
+from pliant.types import Fresh, Intervention, Key, Learned, LogUniform, Method, Number, State
 
 
 def full_reset(*, every_tasks: Number = 1) -> Intervention:
@@ -65,6 +65,7 @@ RESET_DISTILL = Method(
     reference="Schmitt et al. 2018, the student's auxiliary loss; Igl et al. 2021",
     penalty=distillation,
     intervention=full_reset,
+    space={"strength": LogUniform(0.1, 10.0), "distill_steps": LogUniform(50, 1000, is_whole=True)},
     off={"every_tasks": 0, "strength": 0.0},
     boundary_aware=True,
     redraws=True,

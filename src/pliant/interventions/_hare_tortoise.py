@@ -9,7 +9,20 @@ from jaxtyping import Array
 from pliant.errors import require_range, require_whole
 from pliant.finite import keep_finite
 from pliant.interventions._at_switch import norm_moved
-from pliant.types import Info, Intervention, Key, Learned, Method, Number, Params, Scalar, Signals, State
+from pliant.types import (
+    Choice,
+    Info,
+    Intervention,
+    Key,
+    Learned,
+    LogUniform,
+    Method,
+    Number,
+    Params,
+    Scalar,
+    Signals,
+    State,
+)
 
 
 class HareTortoiseState(NamedTuple):
@@ -112,6 +125,7 @@ HARE_TORTOISE = Method(
     summary="Adam set back to its slow average at intervals; the average is evaluated",
     reference="Lee et al. 2024, Hare & Tortoise",
     intervention=hare_tortoise,
+    space={"momentum": Choice((0.9, 0.99, 0.999)), "reset_every": LogUniform(100, 5000, is_whole=True)},
     off={"momentum": 0.0},
     remembers="a slow average of the weights",
 )

@@ -12,6 +12,7 @@ from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._moments import clear_moments
 from pliant.interventions._surgery import require_statistics
 from pliant.types import (
+    Choice,
     Fresh,
     Intervention,
     Key,
@@ -125,6 +126,7 @@ LAST_K_RESET = Method(
     summary="Adam with a new head and new last hidden layers for every task",
     reference="Nikishin et al. 2022, resets of DrQ",
     intervention=layer_reset,
+    space={"num_layers": Choice((2, 3))},
     off={"every_tasks": 0},
     boundary_aware=True,
 )

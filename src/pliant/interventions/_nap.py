@@ -17,6 +17,7 @@ from pliant.types import (
     Intervention,
     Key,
     Learned,
+    LogUniform,
     Method,
     Number,
     Params,
@@ -179,6 +180,7 @@ NAP = Method(
     reference="Lyle et al. 2024, algorithm 1",
     intervention=nap,
     network={"norm": "layer", "use_bias": False},
+    space={"every": LogUniform(10, 3000, is_whole=True)},
     off={"strength": 0.0},
     lowers="weight_norm",
 )

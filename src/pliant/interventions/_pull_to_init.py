@@ -8,7 +8,19 @@ from jaxtyping import Array
 
 from pliant.errors import require_range
 from pliant.masks import Mask, select
-from pliant.types import ALL_BUT_NORMS, Info, Intervention, Key, Learned, Method, Number, Part, Signals, State
+from pliant.types import (
+    ALL_BUT_NORMS,
+    Info,
+    Intervention,
+    Key,
+    Learned,
+    LogUniform,
+    Method,
+    Number,
+    Part,
+    Signals,
+    State,
+)
 from pliant.xla.squares import total_norm
 
 
@@ -85,6 +97,7 @@ L2_INIT_DECOUPLED = Method(
     summary="Adam with a pull towards the initial weights after every update, past the moments",
     reference="Kumar et al. 2023, section 4; decoupled as in Loshchilov and Hutter 2019, algorithm 2",
     intervention=Part(pull_to_init, roles=ALL_BUT_NORMS),
+    space={"strength": LogUniform(1e-3, 10.0)},
     off={"strength": 0.0},
     remembers="the initial weights",
 )

@@ -12,7 +12,20 @@ from pliant.diagnostics import dormancy_scores
 from pliant.errors import require_choice, require_range, require_whole
 from pliant.finite import all_finite
 from pliant.interventions._surgery import Units, lowest, num_selected, require_owned_outputs, reset_units
-from pliant.types import HiddenLayer, Info, Intervention, Key, Learned, Method, Number, Signals, State, Wiring, by_path
+from pliant.types import (
+    HiddenLayer,
+    Info,
+    Intervention,
+    Key,
+    Learned,
+    LogUniform,
+    Method,
+    Number,
+    Signals,
+    State,
+    Wiring,
+    by_path,
+)
 
 
 class ReDoState(NamedTuple):
@@ -226,6 +239,7 @@ REDO = Method(
     summary="Adam with a periodic reset of dormant units",
     reference="Sokar et al. 2023, algorithm 1",
     intervention=redo,
+    space={"threshold": LogUniform(1e-3, 0.3), "every": LogUniform(100, 5000, is_whole=True)},
     off={"threshold": -1.0},
     lowers="dormant_fraction",
 )
@@ -234,6 +248,7 @@ REDO_SCHEDULED = Method(
     summary="Adam with a periodic reset of the least active units, fewer and fewer of them",
     reference="Sokar et al. 2023, the code's scheduled recycler",
     intervention=scheduled_redo,
+    space={"fraction": LogUniform(0.01, 0.5), "every": LogUniform(100, 5000, is_whole=True)},
     off={"fraction": 0.0},
     lowers="dormant_fraction",
 )

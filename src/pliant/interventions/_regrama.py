@@ -9,7 +9,7 @@ from pliant.diagnostics import gradient_scores, incoming_gradients
 from pliant.errors import require_range
 from pliant.interventions._redo import recycling
 from pliant.interventions._surgery import Units, require_owned_outputs
-from pliant.types import Intervention, Key, Learned, Method, Number, Signals, Wiring
+from pliant.types import Intervention, Key, Learned, LogUniform, Method, Number, Signals, Wiring
 
 
 def regrama(wiring: Wiring, *, threshold: Number = 0.01, every: Number = 1000) -> Intervention:
@@ -77,6 +77,7 @@ REGRAMA = Method(
     summary="Adam with a periodic reset of units that get hardly any gradient",
     reference="Liu et al. 2025 (arXiv 2505.24061)",
     intervention=regrama,
+    space={"threshold": LogUniform(1e-4, 0.3), "every": LogUniform(100, 5000, is_whole=True)},
     off={"threshold": -1.0},
     lowers="dormant_fraction",
 )

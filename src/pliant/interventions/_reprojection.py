@@ -13,7 +13,7 @@ from pliant.isometry import from_matrix, matrix_view
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask
 from pliant.networks import reproject
-from pliant.types import Info, Intervention, Key, Learned, Method, Number, Part, Signals, State, by_path
+from pliant.types import Info, Intervention, Key, Learned, LogUniform, Method, Number, Part, Signals, State, by_path
 
 
 def reprojection(
@@ -103,6 +103,7 @@ NEWTON_SCHULZ = Method(
     reference="Anil et al. 2019; Rosseau et al. 2026, appendix B",
     intervention=Part(reprojection, roles=("matrix",)),
     network={"linear": "newton-schulz"},
+    space={"every": LogUniform(500, 10000, is_whole=True)},
     off={"every": 0},
     lowers="isometry_deviation",
 )

@@ -15,6 +15,7 @@ from pliant.types import (
     Intervention,
     Key,
     Learned,
+    LogUniform,
     Method,
     Number,
     Params,
@@ -136,5 +137,6 @@ SELECTIVE_WEIGHT_REINIT = Method(
     summary="Adam with a periodic reset of the least useful weights of every kernel",
     reference="Hernandez-Garcia et al. 2025 (arXiv 2508.00212)",
     intervention=Part(selective_reinit, roles=("matrix", "head")),
+    space={"fraction": LogUniform(1e-3, 0.1), "every": LogUniform(10, 1000, is_whole=True)},
     off={"fraction": 0.0},
 )

@@ -16,12 +16,14 @@ from pliant.types import (
     Intervention,
     Key,
     Learned,
+    LogUniform,
     Method,
     Number,
     Params,
     Part,
     Signals,
     State,
+    Uniform,
 )
 
 Mode = Literal["fresh-init", "to-init", "per-step-fresh", "gaussian"]
@@ -149,6 +151,7 @@ SHRINK_PERTURB = Method(
     summary="Adam; when the task changes, weights are shrunk and fresh ones added",
     reference="Ash and Adams 2020, Shrink, Perturb, Repeat",
     intervention=Part(shrink_perturb, roles=ALL_BUT_NORMS),
+    space={"shrink": Uniform(0.2, 0.95), "perturb": LogUniform(1e-3, 0.5)},
     off={"shrink": 1.0, "perturb": 0.0},
     boundary_aware=True,
 )

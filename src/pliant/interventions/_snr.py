@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from pliant.errors import require_range, require_whole
 from pliant.interventions._surgery import num_selected, require_owned_outputs, reset_units
-from pliant.types import Info, Intervention, Key, Learned, Method, Number, Signals, State, Wiring
+from pliant.types import Choice, Info, Intervention, Key, Learned, LogUniform, Method, Number, Signals, State, Wiring
 from pliant.xla.branches import anywhere
 
 
@@ -176,6 +176,10 @@ SNR = Method(
     summary="Adam that resets units which are silent for longer than is usual for them",
     reference="Farias and Jozefiak 2025, algorithm 1",
     intervention=snr,
+    space={
+        "quantile": Choice((0.92, 0.96, 0.98, 0.99, 0.995)),
+        "threshold_every": LogUniform(100, 5000, is_whole=True),
+    },
     off={"quantile": 1.0},
     remembers="how long units are usually silent",
 )

@@ -10,7 +10,7 @@ from pliant.errors import UserError, require_range
 from pliant.interventions._at_switch import norm_moved
 from pliant.interventions._frozen import keep_frozen
 from pliant.interventions._projection import toward, wide
-from pliant.types import Info, Intervention, Key, Learned, Method, Number, Signals, State, Wiring, leaf_path
+from pliant.types import Info, Intervention, Key, Learned, LogUniform, Method, Number, Signals, State, Wiring, leaf_path
 
 
 def unit_sphere(wiring: Wiring, *, strength: Number = 1.0) -> Intervention:
@@ -106,5 +106,6 @@ UNIT_SPHERE = Method(
     reference="Lee et al. 2025 (SimbaV2)",
     intervention=unit_sphere,
     network={"linear": "scaled"},
+    space={"strength": LogUniform(1e-2, 1.0)},
     off={"strength": 0.0},
 )

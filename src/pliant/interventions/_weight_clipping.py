@@ -21,6 +21,7 @@ from pliant.types import (
     Params,
     Signals,
     State,
+    Uniform,
     Wiring,
     by_path,
     leaf_path,
@@ -133,6 +134,7 @@ WEIGHT_CLIPPING = Method(
     summary="Adam with weights clipped to a multiple of the bounds of a uniform initialisation",
     reference="Elsayed et al. 2024",
     intervention=weight_clipping,
+    space={"kappa": Uniform(1.0, 5.0)},
     off={"kappa": 1e30},
     lowers="weight_norm",
 )

@@ -7,7 +7,14 @@ from pliant.methods._apply_gradients import Applied, apply_gradients, begin_task
 from pliant.methods._attach import attach
 from pliant.methods._building import build, posing, retarget, wrapped
 from pliant.methods._combine import combine
-from pliant.methods._hyperparameters import as_arrays, defaults, option_meanings, split_static, with_settings
+from pliant.methods._hyperparameters import (
+    as_arrays,
+    defaults,
+    option_meanings,
+    search_space,
+    split_static,
+    with_settings,
+)
 from pliant.methods._parts import Parts
 from pliant.methods._plastic import Plastic, PlasticState
 from pliant.methods._registry import FAMILIES, METHODS, find, split_spec
@@ -36,6 +43,7 @@ __all__ = [
     "option_meanings",
     "posing",
     "retarget",
+    "search_space",
     "split_spec",
     "split_static",
     "view",

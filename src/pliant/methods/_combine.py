@@ -67,6 +67,7 @@ def combine(*methods: Method) -> Method:
         optimizer=next((method.optimizer for method in methods if method.optimizer), None),
         network={name: value for method in methods for name, value in method.network.items()},
         replaces={name: value for method in methods for name, value in method.replaces.items()},
+        space={names[key]: each for m, names in zip(methods, renamed, strict=True) for key, each in m.space.items()},
         off={names[key]: off for m, names in zip(methods, renamed, strict=True) for key, off in m.off.items()},
         base=next((m.base if m.off else m.name for m in methods if m.optimizer), "adam"),
         boundary_aware=any(method.boundary_aware for method in methods),

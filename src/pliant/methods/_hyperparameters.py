@@ -8,7 +8,9 @@ import numpy as np
 from pliant.errors import UserError, unknown_name
 from pliant.methods._parts import explanations, parameters, parts, shaping
 from pliant.settings import Value, cast
-from pliant.types import Method
+from pliant.types import LogUniform, Method, Range
+
+_RATES = LogUniform(1e-4, 1e-2)
 
 
 def defaults(method: Method, learning_rate: float = 1e-3) -> dict[str, Value]:
@@ -35,6 +37,25 @@ def defaults(method: Method, learning_rate: float = 1e-3) -> dict[str, Value]:
             "mask or output_axes there, and in wrap network; targets gets nothing of it.",
         )
     return values
+
+
+def search_space(method: Method) -> dict[str, Range]:
+    """Returns what the method's hyperparameters are tuned over, by name: the learning rate, and what its row says.
+
+    Raises:
+      UserError: if the row names a hyperparameter that the method does not have.
+
+    Example:
+      >>> from pliant.methods import METHODS
+      >>> search_space(METHODS["adamo"])["learning_rate"]
+      LogUniform(low=0.0001, high=0.01, is_whole=False)
+    """
+    known = _parameters(method)
+    for name in method.space:
+        if name not in known:
+            raise unknown_name(f"hyperparameter of {method.name!r} in its space", name, known, "Correct its row.")
+    space = {"learning_rate": _RATES, **method.space}
+    return {name: space[name] for name in known if name in space}
 
 
 def option_meanings(method: Method) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import optax
 
 from pliant.errors import require_adam, require_range
-from pliant.types import Method, Number, Schedule
+from pliant.types import Choice, LogUniform, Method, Number, Schedule
 
 
 def adam_tuned(
@@ -54,4 +54,5 @@ ADAM_TUNED = Method(
     summary="Adam whose second moment forgets as fast as its first, with a damped root: stable when the task changes",
     reference="Lyle et al. 2023, section 3.1",
     optimizer=adam_tuned,
+    space={"b2": Choice((0.9, 0.99, 0.999)), "eps_root": LogUniform(1e-6, 1e-1)},
 )

@@ -11,7 +11,7 @@ from pliant.errors import UserError, require_adam, require_range, require_whole
 from pliant.isometry import Rectangular, gram_deviation_gradient, require_rectangular
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask
-from pliant.types import Info, Method, Number, Part, Scalar, Schedule
+from pliant.types import Info, LogUniform, Method, Number, Part, Scalar, Schedule
 from pliant.xla.squares import total_norm
 
 
@@ -226,6 +226,7 @@ ADAMO = Method(
     summary="Adam with a decoupled step of the hidden kernels towards isometry",
     reference="Rosseau et al. 2026, equations 16–20",
     optimizer=Part(adamo, roles=("matrix",)),
+    space={"isometry_strength": LogUniform(1e-3, 1.0)},
     off={"isometry_strength": 0.0},
     lowers="isometry_deviation",
 )

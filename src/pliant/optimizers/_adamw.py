@@ -5,7 +5,7 @@ import optax
 from pliant.errors import require_adam, require_range
 from pliant.masks import Mask
 from pliant.optimizers._weight_decay import add_weight_decay
-from pliant.types import Method, Number, Part, Schedule
+from pliant.types import LogUniform, Method, Number, Part, Schedule
 
 
 def adamw(
@@ -67,6 +67,7 @@ ADAMW = Method(
     summary="Adam with decoupled weight decay on all parameters, biases and norms as well: PyTorch's AdamW",
     reference="Loshchilov and Hutter 2019, algorithm 2",
     optimizer=adamw,
+    space={"weight_decay": LogUniform(1e-3, 1.0)},
     off={"weight_decay": 0.0},
     lowers="weight_norm",
 )
@@ -75,6 +76,7 @@ WEIGHT_DECAY = Method(
     summary="Adam with decoupled weight decay on kernels (AdamW)",
     reference="Loshchilov and Hutter 2019, algorithm 2",
     optimizer=Part(adamw, roles=("matrix", "head", "embed")),
+    space={"weight_decay": LogUniform(1e-3, 1.0)},
     off={"weight_decay": 0.0},
     lowers="weight_norm",
 )
@@ -83,4 +85,5 @@ LAYERNORM_WEIGHT_DECAY = WEIGHT_DECAY._replace(
     summary="Adam with decoupled weight decay on the kernels of a network with LayerNorm before every activation",
     reference="Lyle et al. 2024 (arXiv 2402.18762)",
     network={"norm": "layer"},
+    space={"weight_decay": LogUniform(1e-3, 1.0)},
 )

@@ -11,7 +11,7 @@ from pliant.errors import require_adam, require_range
 from pliant.isometry import split_axes
 from pliant.layouts import OutputAxes, find_output_axes
 from pliant.masks import Mask, select
-from pliant.types import Method, Number, Params, Part
+from pliant.types import Choice, LogUniform, Method, Number, Params, Part
 
 
 def muon(
@@ -97,4 +97,5 @@ MUON = Method(
     summary="steps of equal size in all directions of a hidden kernel (Muon); Adam for all other parameters",
     reference="Jordan et al. 2024",
     optimizer=Part(muon, roles=("matrix",)),
+    space={"momentum": Choice((0.8, 0.9, 0.95)), "rate_factor": LogUniform(1.0, 100.0)},
 )

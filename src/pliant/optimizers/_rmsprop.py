@@ -3,7 +3,7 @@
 import optax
 
 from pliant.errors import require_range
-from pliant.types import Method, Number, Schedule
+from pliant.types import Choice, LogUniform, Method, Number, Schedule
 
 
 def rmsprop(
@@ -55,4 +55,5 @@ RMSPROP = Method(
     summary="gradients over their own standard deviation, as deep Q-networks are trained",
     reference="Graves 2013, equations 38 to 41; Quan and Ostrovski 2020, DQN Zoo",
     optimizer=rmsprop,
+    space={"decay": Choice((0.9, 0.95, 0.99)), "eps": LogUniform(1e-8, 1e-3)},
 )

@@ -4,7 +4,7 @@ import optax
 
 from pliant.errors import require_range
 from pliant.optimizers._weight_decay import add_weight_decay
-from pliant.types import Method, Number, Schedule
+from pliant.types import LogUniform, Method, Number, Schedule, Uniform
 
 
 def sgd(
@@ -52,4 +52,5 @@ SGD = Method(
     summary="stochastic gradient descent, with optional momentum",
     reference="Robbins and Monro 1951",
     optimizer=sgd,
+    space={"learning_rate": LogUniform(1e-3, 1.0), "momentum": Uniform(0.0, 0.95)},
 )

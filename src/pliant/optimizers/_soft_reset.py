@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from pliant.errors import UserError, require_choice, require_range
 from pliant.masks import Mask, select
-from pliant.types import ALL_BUT_NORMS, Info, Method, Number, Params, Part, Schedule
+from pliant.types import ALL_BUT_NORMS, Choice, Info, LogUniform, Method, Number, Params, Part, Schedule, Uniform
 from pliant.xla.squares import total_norm
 
 
@@ -121,6 +121,11 @@ SOFT_RESET = Method(
     summary="SGD whose weights drift back to the start; experimental, the drift is fixed",
     reference="Galashov et al. 2024, the drift model",
     optimizer=Part(soft_reset, roles=ALL_BUT_NORMS),
+    space={
+        "learning_rate": LogUniform(1e-3, 1.0),
+        "gamma": Choice((0.99, 0.999, 0.9999)),
+        "spread": Uniform(0.1, 0.9),
+    },
     off={"gamma": 1.0},
     base="sgd",
 )

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from pliant.errors import require_range
-from pliant.types import Method, Number, Part, Schedule
+from pliant.types import Method, Number, Part, Schedule, Uniform
 
 
 def task_schedule(*, warmup: Number = 0.1, floor: Number = 0.0) -> Schedule:
@@ -60,6 +60,7 @@ CYCLIC_LR = Method(
     summary="Adam with a learning rate that warms up and falls along a cosine within each task",
     reference="Loshchilov and Hutter 2017, equation 5",
     schedule=task_schedule,
+    space={"warmup": Uniform(0.01, 0.5), "floor": Uniform(0.0, 0.5)},
     off={"warmup": 0.0, "floor": 1.0},
     boundary_aware=True,
 )
@@ -68,6 +69,7 @@ REWARMED_LR = Method(
     summary="Adam with a learning rate that warms up at the start of each task, then stays",
     reference="Gupta et al. 2023, section 3; Lee et al. 2024, a tenth of the task",
     schedule=Part(task_schedule, fixed={"floor": 1.0}),
+    space={"warmup": Uniform(0.01, 0.5)},
     off={"warmup": 0.0},
     boundary_aware=True,
 )

@@ -10,7 +10,21 @@ from jaxtyping import Array, Float, Int
 from pliant.errors import UserError, require_adam, require_choice, require_range
 from pliant.isometry import split_axes
 from pliant.layouts import find_output_axes
-from pliant.types import Info, Method, Number, Params, Part, Scalar, Schedule, Slot, Wiring, by_path, leaf_path
+from pliant.types import (
+    Choice,
+    Info,
+    LogUniform,
+    Method,
+    Number,
+    Params,
+    Part,
+    Scalar,
+    Schedule,
+    Slot,
+    Wiring,
+    by_path,
+    leaf_path,
+)
 
 _TINY = 1e-12  # the least that utilities are divided by
 
@@ -270,6 +284,12 @@ UPGD = Method(
     summary="SGD that spares useful weights and perturbs useless ones",
     reference="Elsayed and Mahmood 2024, algorithm 1",
     optimizer=Part(upgd, fixed={"seed": 0}),
+    space={
+        "learning_rate": LogUniform(1e-4, 1.0),
+        "beta": Choice((0.9, 0.99, 0.999, 0.9999)),
+        "sigma": LogUniform(1e-4, 0.1),
+        "weight_decay": LogUniform(1e-5, 0.1),
+    },
     off={"protecting": False, "sigma": 0.0, "weight_decay": 0.0},
     base="sgd",
 )

@@ -10,7 +10,7 @@ from pliant.errors import UserError, require_choice, require_range, require_whol
 from pliant.finite import all_finite
 from pliant.penalties._output_distance import Distance, output_distance
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Forward, Method, Number, Params, Penalty, Scalar
+from pliant.types import Forward, LogUniform, Method, Number, Params, Penalty, Scalar
 
 
 class ChurnState(NamedTuple):
@@ -137,6 +137,7 @@ C_CHAIN = Method(
     summary="Adam with a penalty on how much an update changes the outputs on other examples",
     reference="Tang et al. 2025; Tang and Berseth 2024",
     penalty=churn,
+    space={"strength": LogUniform(1e-3, 1.0)},
     off={"strength": 0.0},
     remembers="the last weights",
 )

@@ -11,7 +11,7 @@ from pliant.errors import UserError, require_range, unknown_name
 from pliant.masks import Mask
 from pliant.penalties._l2 import l2
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Features, Forward, Method, Number, Params, Part, Penalty, Scalar, State, Wiring
+from pliant.types import Features, Forward, LogUniform, Method, Number, Params, Part, Penalty, Scalar, State, Wiring
 
 _ABSENT = 1e-5
 """Singular values below this much of the largest count as 0: in float32 their directions are noise."""
@@ -150,6 +150,7 @@ EFFECTIVE_RANK = Method(
     summary="Adam with a reward for last features of high effective rank, and L2 (L2-ER)",
     reference="He, Guo et al. 2025, L2-ER",
     penalty=Part(effective_rank, roles=("matrix", "head"), fixed={"layers": ()}),
+    space={"strength": LogUniform(1e-3, 0.2), "l2_strength": LogUniform(1e-5, 1e-2)},
     off={"strength": 0.0, "l2_strength": 0.0},
     lowers="penalty",
 )

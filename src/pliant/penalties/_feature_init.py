@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from pliant.errors import UserError, require_range
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Features, Forward, Method, Number, Params, Penalty, Scalar, State, Wiring
+from pliant.types import Features, Forward, LogUniform, Method, Number, Params, Penalty, Scalar, State, Wiring
 
 
 def feature_init(wiring: Wiring, *, strength: Number = 0.1) -> Penalty:
@@ -82,6 +82,7 @@ FEATURE_INIT = Method(
     summary="Adam with a penalty on the distance of the last hidden features from their initial values",
     reference="Lyle et al. 2022, a variant",
     penalty=feature_init,
+    space={"strength": LogUniform(1e-3, 1.0)},
     off={"strength": 0.0},
     lowers="penalty",
     remembers="the initial features",

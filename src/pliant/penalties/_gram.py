@@ -7,7 +7,7 @@ from pliant.isometry import Rectangular, gram_deviation, require_rectangular
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Forward, Method, Number, Params, Part, Penalty, Scalar, State
+from pliant.types import Forward, LogUniform, Method, Number, Params, Part, Penalty, Scalar, State
 
 
 def gram(
@@ -77,6 +77,7 @@ GRAM_PENALTY = Method(
     summary="Adam with the Gram deviation of the hidden kernels in the loss: AdamO's coupled form",
     reference="Rosseau et al. 2026, equation 18",
     penalty=Part(gram, roles=("matrix",)),
+    space={"strength": LogUniform(1e-4, 1.0)},
     off={"strength": 0.0},
     lowers="isometry_deviation",
 )

@@ -9,7 +9,7 @@ from jaxtyping import Array, PyTree
 from pliant.errors import require_choice, require_range
 from pliant.masks import Mask, select
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Forward, Method, Number, Params, Penalty, Scalar, State, Wiring
+from pliant.types import Forward, LogUniform, Method, Number, Params, Penalty, Scalar, State, Wiring
 from pliant.xla.squares import sum_of_squares
 
 
@@ -86,6 +86,7 @@ L2 = Method(
     summary="Adam with the squared norm of the kernels in the loss: weight decay through the moments",
     reference="Loshchilov and Hutter 2019, algorithm 2, the L2 form",
     penalty=l2,
+    space={"strength": LogUniform(1e-5, 1e-2)},
     off={"strength": 0.0},
     lowers="weight_norm",
 )

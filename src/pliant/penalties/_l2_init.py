@@ -9,7 +9,7 @@ from jaxtyping import Array
 from pliant.errors import require_choice, require_range
 from pliant.masks import Mask, select
 from pliant.penalties._strength import heard, scaled
-from pliant.types import ALL_BUT_NORMS, Forward, Method, Number, Params, Part, Penalty, Scalar, State
+from pliant.types import ALL_BUT_NORMS, Forward, LogUniform, Method, Number, Params, Part, Penalty, Scalar, State
 from pliant.xla.squares import sum_of_squares
 
 
@@ -84,6 +84,7 @@ L2_INIT = Method(
     summary="Adam with a penalty on the squared distance from the initial weights",
     reference="Kumar et al. 2023, section 4",
     penalty=Part(l2_init, roles=ALL_BUT_NORMS),
+    space={"strength": LogUniform(1e-5, 1e-1)},
     off={"strength": 0.0},
     lowers="distance_from_init",
     remembers="the initial weights",

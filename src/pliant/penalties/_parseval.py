@@ -9,7 +9,7 @@ from pliant.isometry import gram_deviation, matrix_view
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Forward, Method, Number, Params, Part, Penalty, Scalar, State
+from pliant.types import Forward, LogUniform, Method, Number, Params, Part, Penalty, Scalar, State
 
 _PUBLISHED_WIDTH = 64
 
@@ -116,6 +116,7 @@ PARSEVAL = Method(
     summary="Adam with a penalty that keeps the units of every hidden layer orthogonal",
     reference="Chung et al. 2024, Parseval regularisation",
     penalty=Part(parseval, roles=("matrix",)),
+    space={"strength": LogUniform(1e-5, 1e-1)},
     off={"strength": 0.0},
     lowers="penalty",
 )

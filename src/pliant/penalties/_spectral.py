@@ -11,7 +11,7 @@ from pliant.isometry import matrix_view
 from pliant.layouts import OutputAxes, select_kernels
 from pliant.masks import Mask, select
 from pliant.penalties._strength import heard, scaled
-from pliant.types import Forward, Method, Number, Params, Part, Penalty, Role, Scalar, Wiring
+from pliant.types import Forward, LogUniform, Method, Number, Params, Part, Penalty, Role, Scalar, Wiring
 
 
 class SpectralState(NamedTuple):
@@ -188,6 +188,7 @@ SPECTRAL = Method(
     summary="Adam with a penalty on spectral norms other than 1, and on long biases",
     reference="Lewandowski et al. 2025, section 4",
     penalty=Part(spectral, fixed={"bias_mask": None, "norm_mask": None}),
+    space={"strength": LogUniform(1e-5, 1e-1)},
     off={"strength": 0.0},
     lowers="penalty",
 )

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from pliant.errors import require_choice, require_range, require_whole
 from pliant.masks import Mask, select
 from pliant.penalties._strength import heard, scaled
-from pliant.types import ALL_BUT_NORMS, Forward, Method, Number, Params, Part, Penalty, Scalar, State
+from pliant.types import ALL_BUT_NORMS, Forward, LogUniform, Method, Number, Params, Part, Penalty, Scalar, State
 from pliant.xla.branches import anywhere
 
 
@@ -120,6 +120,7 @@ WASSERSTEIN_INIT = Method(
     summary="Adam with a penalty on the distance of the weights' distribution from the initial one",
     reference="Lewandowski et al. 2023 (arXiv 2312.00246)",
     penalty=Part(wasserstein_init, roles=ALL_BUT_NORMS),
+    space={"strength": LogUniform(1e-4, 10.0)},
     off={"strength": 0.0},
     lowers="penalty",
     remembers="the initial weights",

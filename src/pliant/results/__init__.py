@@ -4,7 +4,9 @@ from pliant.results._comparison import (
     Estimate,
     Profile,
     compare,
+    end_scores,
     lower_is_better,
+    mean_estimate,
     paired_difference,
     performance_profile,
     probability_of_improvement,
@@ -12,6 +14,7 @@ from pliant.results._comparison import (
 from pliant.results._comparison_table import comparison_cells
 from pliant.results._environment import environment
 from pliant.results._figures import headline_figure, save_figure
+from pliant.results._files import read_json, write_json
 from pliant.results._fingerprints import fingerprint, hash_of_arrays
 from pliant.results._learning_curves import learning_curves
 from pliant.results._method_folder import MethodFolder, SeedBlock
@@ -22,6 +25,7 @@ from pliant.results._pictures import PICTURES, dormant_by_layer, draw_picture, g
 from pliant.results._predictor_figure import predictor_figure
 from pliant.results._predictors import LOSS_REDUCED, TASK_NUMBER, predictor_pairs, predictor_table
 from pliant.results._rank_correlation import RankCorrelation, rank_correlation
+from pliant.results._ranks import ranks
 from pliant.results._run_folder import RunFolder, RunRecord
 from pliant.results._spectrum_pictures import hessian_density, ntk_eigenvalues, spectra_over_time
 from pliant.results._statistics import FEWEST_SEEDS, LAST_TASKS, Spread, bootstrap_interval, spread, summarize_run
@@ -58,6 +62,7 @@ __all__ = [
     "diagnosis_table",
     "dormant_by_layer",
     "draw_picture",
+    "end_scores",
     "environment",
     "fingerprint",
     "gradient_cosine",
@@ -67,6 +72,7 @@ __all__ = [
     "learning_curves",
     "lower_is_better",
     "matrix_figure",
+    "mean_estimate",
     "ntk_eigenvalues",
     "paired_difference",
     "performance_profile",
@@ -77,6 +83,8 @@ __all__ = [
     "probability_of_improvement",
     "probe_curves",
     "rank_correlation",
+    "ranks",
+    "read_json",
     "save_figure",
     "score_panels",
     "spectra_over_time",
@@ -88,4 +96,5 @@ __all__ = [
     "terminal_table",
     "text_table",
     "tracking",
+    "write_json",
 ]

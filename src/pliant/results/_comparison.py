@@ -23,12 +23,28 @@ NOTHING = Estimate(float("nan"), float("nan"), float("nan"))
 """The estimate where nothing was measured."""
 
 
+def mean_estimate(scores: Float[np.ndarray, " seed"]) -> Estimate:
+    """Estimates the mean over seeds, with Student's interval: mean ± t_{0.975, n−1} · sd/√n.
+
+    Example:
+      >>> [round(number, 3) for number in mean_estimate(np.array([0.1, 0.2, 0.4]))]
+      [0.233, -0.146, 0.613]
+    """
+    mean = float(scores.mean())
+    if len(scores) < FEWEST_SEEDS or not np.isfinite(mean):
+        return NOTHING._replace(value=mean)
+    import scipy.stats  # takes a second
+
+    half = float(scipy.stats.t.ppf(0.975, len(scores) - 1) * scipy.stats.sem(scores))
+    return Estimate(mean, mean - half, mean + half)
+
+
 def paired_difference(a: pd.Series, b: pd.Series) -> Estimate:
     """Estimates the mean of `a` minus that of `b` over the seeds that both have.
 
     Use it where seed number s means the same tasks and the same initial network for both methods, as in a run: what
-    makes a seed hard for both cancels. The interval is Student's, for n pairs with differences d:
-    mean(d) ± t_{0.975, n−1} · sd(d)/√n. For few seeds it is wider than a bootstrap's, whose coverage is then too low.
+    makes a seed hard for both cancels. The interval is Student's, see `mean_estimate`. For few
+    seeds it is wider than a bootstrap's, whose coverage is then too low.
 
     Args:
       a: scores, indexed by seed.
@@ -50,14 +66,7 @@ def paired_difference(a: pd.Series, b: pd.Series) -> Estimate:
         raise UserError(
             got="scores without a shared seed", wanted="seeds that both have", do="Run both with the same --seeds."
         )
-    differences = (a[shared] - b[shared]).to_numpy()
-    mean = float(differences.mean())
-    if len(differences) < FEWEST_SEEDS or not np.isfinite(mean):
-        return NOTHING._replace(value=mean)
-    import scipy.stats  # takes a second
-
-    half = float(scipy.stats.t.ppf(0.975, len(differences) - 1) * scipy.stats.sem(differences))
-    return Estimate(mean, mean - half, mean + half)
+    return mean_estimate((a[shared] - b[shared]).to_numpy())
 
 
 def probability_of_improvement(
@@ -189,10 +198,7 @@ def compare(metrics: pd.DataFrame, headline: str, baseline: str, environments: M
     """
     if headline not in set(metrics["metric"]):
         raise unknown_name("metric", headline, metrics["metric"].unique(), do="Compare one that the run has stored.")
-    tables = {
-        str(method): _finished(own)
-        for method, own in metrics[metrics["metric"] == headline].groupby("method", sort=False)
-    }
+    tables = _tables(metrics, headline)
     if baseline not in tables:
         raise unknown_name("baseline", baseline, tables, do="Give a method of this run, as its table calls it.")
     if len(tables) < 2:
@@ -218,6 +224,30 @@ def compare(metrics: pd.DataFrame, headline: str, baseline: str, environments: M
                 }
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def end_scores(metrics: pd.DataFrame, headline: str) -> dict[str, pd.Series]:
+    """The mean of every seed over the last five tasks, by method; indexed by seed.
+
+    Seeds with fewer tasks than others of their method are left out: they are still being trained.
+
+    Args:
+      metrics: in long form, see `RunFolder.metrics`.
+      headline: the metric.
+
+    Example:
+      >>> rows = [("a", seed, task, "test_accuracy", seed + task / 10) for seed in (0, 1) for task in range(1, 7)]
+      >>> metrics = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
+      >>> end_scores(metrics, "test_accuracy")["a"].to_dict()
+      {0: 0.4, 1: 1.4}
+    """
+    tables = _tables(metrics, headline)
+    return {name: table.iloc[:, -LAST_TASKS:].mean(axis=1, skipna=False) for name, table in tables.items()}
+
+
+def _tables(metrics: pd.DataFrame, headline: str) -> dict[str, pd.DataFrame]:
+    chosen = metrics[metrics["metric"] == headline]
+    return {str(method): _finished(own) for method, own in chosen.groupby("method", sort=False)}
 
 
 def _finished(own: pd.DataFrame) -> pd.DataFrame:

@@ -121,11 +121,12 @@ class MethodFolder:
             starts.append(start)
             write_json(self.path / "config.json", self._config)
 
-    def blocks(self, num_seeds: int = 0) -> list[SeedBlock]:
-        """The blocks of seeds that have metrics; then new ones for those of the seeds 0, 1, …, that have none.
+    def blocks(self, num_seeds: int = 0, first_seed: int = 0) -> list[SeedBlock]:
+        """The blocks of seeds that have metrics; then new ones for the seeds asked for that have none.
 
         Args:
           num_seeds: how many seeds there should be at least.
+          first_seed: the first of these.
 
         Raises:
           UserError: if two blocks hold the same seed.
@@ -148,7 +149,7 @@ class MethodFolder:
                     do="Remove the one that `pliant run` did not write.",
                 )
         have = {seed for block in stored for seed in block.seeds}
-        lacking = [seed for seed in range(num_seeds) if seed not in have]
+        lacking = [seed for seed in range(first_seed, first_seed + num_seeds) if seed not in have]
         for _, run in itertools.groupby(enumerate(lacking), key=lambda each: each[1] - each[0]):  # consecutive ones
             first, *_, last = [seed for _, seed in run] * 2
             stored.append(SeedBlock(self.path / f"seeds-{first:04d}-{last:04d}", range(first, last + 1)))

@@ -11,7 +11,7 @@ FEWEST_SEEDS = 3
 """An interval is never computed from fewer seeds: the bootstrap of two has three different means."""
 LAST_TASKS = 5
 """The end of a stream, over which scores are averaged."""
-_RESAMPLES = 2000
+RESAMPLES = 2000
 
 
 class Spread(NamedTuple):
@@ -170,7 +170,7 @@ def bootstrap_interval(samples: Sequence[np.ndarray], statistic: Callable[..., n
     found = scipy.stats.bootstrap(
         tuple(samples),
         statistic,
-        n_resamples=_RESAMPLES,
+        n_resamples=RESAMPLES,
         method="percentile",
         vectorized=True,
         rng=np.random.default_rng(0),

@@ -14,7 +14,7 @@ from pliant.training import as_data, data_source, record_sources, settings_of
 from pliant.types import Stream
 
 _OF_METHODS = ("methods", "settings", "grid")
-_NO_NUMBER_DEPENDS_ON = ("seeds", "tasks", "checkpoints", *_OF_METHODS)
+_NO_NUMBER_DEPENDS_ON = ("seeds", "first_seed", "tasks", "checkpoints", *_OF_METHODS)
 
 
 def record(

@@ -32,6 +32,7 @@ def check_protocol(config: Protocol) -> None:
     _check_kinds(config)
     for name in ("seeds", "tasks", "batch_size", "probe_size"):
         require_range(name, getattr(config, name), 1, do=f"Leave it out for {getattr(type(config), name)}.")
+    require_range("first_seed", config.first_seed, 0, do="Leave it out for 0.")
     require_range("learning_rate", config.learning_rate, 0, do="Use a step size such as 1e-3.")
     require_range("rate_drop_factor", config.rate_drop_factor, 0, do="Use a factor such as 0.2.")
     for drop in config.rate_drops:

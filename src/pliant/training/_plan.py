@@ -183,7 +183,8 @@ def _points(
     plan: MethodPlan, grid: Mapping[str, Mapping[str, str]], learning_rate: float, pose: Callable[..., Source]
 ) -> tuple[dict[str, Value], ...]:
     """All combinations of values to try, of a method and of its source, each checked as a setting is."""
-    name, source, axes = plan.method.name, plan.source, []
+    name, source = plan.method.name, plan.source
+    axes: list[list[dict[str, Value]]] = []
     for option, texts in grid.get(source.name, {}).items():
         if option not in source.numbers:
             raise UserError(
@@ -195,24 +196,47 @@ def _points(
         _check_different(f"{source.name}.{option}={texts}", found)
         for value in found:
             pose({option: value})
-        axes.append([(f"{source.name}.{option}", value) for value in found])
-    for option, texts in grid[name].items():
+        axes.append([{f"{source.name}.{option}": value} for value in found])
+    for target, texts in grid[name].items():
+        axes.append(_axis(plan, target, texts, learning_rate))
+    varied = [option for axis in axes for option in axis[0]]
+    if len(set(varied)) < len(varied):
+        raise UserError(
+            got=f"--grid with {max(varied, key=varied.count)} twice for {name}", wanted="each once", do="Drop one."
+        )
+    points = tuple(
+        {option: value for part in point for option, value in part.items()} for point in itertools.product(*axes)
+    )
+    for point in points:
+        plan.parts(point)
+    return points
+
+
+def _axis(plan: MethodPlan, target: str, texts: str, learning_rate: float) -> list[dict[str, Value]]:
+    """The values of one entry of a grid: of an option, or of several joined by colons, which vary together."""
+    name, names = plan.method.name, target.split(":")
+    found = []
+    for option in names:
         if option in plan.static:
             raise UserError(
                 got=f"--grid {name}.{option}, which shapes the compiled program",
                 wanted=f"numbers: {', '.join(plan.traced)}",
                 do=f"Use --set {name}.{option}=VALUE, one run for each.",
             )
-        values = [with_settings(plan.method, {option: text}, learning_rate)[option] for text in texts.split(",")]
-        _check_different(f"{name}.{option}={texts}", values)
-        axes.append([(option, value) for value in values])
-    points = tuple(dict(point) for point in itertools.product(*axes))
-    for point in points:
-        plan.parts(point)
-    return points
+    for text in texts.split(","):
+        if text.count(":") != len(names) - 1:
+            do = f"Write for example {name}.{target}={':'.join(str(plan.traced.get(each, 1)) for each in names)}."
+            raise UserError(
+                got=f"--grid {name}.{target}={text}", wanted=f"{len(names)} values with colons between", do=do
+            )
+        settings = dict(zip(names, text.split(":"), strict=True))
+        values = with_settings(plan.method, settings, learning_rate)
+        found.append({option: values[option] for option in names})
+    _check_different(f"{name}.{target}={texts}", [tuple(each.values()) for each in found])
+    return found
 
 
-def _check_different(entry: str, values: Sequence[Value]) -> None:
+def _check_different(entry: str, values: Sequence[Any]) -> None:
     if len(set(values)) < len(values):
         raise UserError(got=f"--grid {entry}", wanted="every value once", do="Drop the repeated one.")
 

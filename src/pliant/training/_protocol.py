@@ -14,7 +14,9 @@ class Protocol:
     """Methods; see `pliant list methods`. Several as one: redo+layernorm. Your own is path/to/file.py:name. On the
     command line "all" stands for every one that suits the run."""
     seeds: int = 4
-    """Number of seeds: 0, 1, 2, …"""
+    """Number of seeds: first_seed and those that follow it."""
+    first_seed: int = 0
+    """The first seed. A seed decides the initial network, the tasks, their data order and the method's noise."""
     tasks: int = 20
     """Number of tasks."""
     batch_size: int = 32
@@ -53,7 +55,8 @@ class Protocol:
     adamo.isometry_strength=0.03, random-labels.labels=iid or mlp.norm=layer."""
     grid: tuple[str, ...] = ()
     """METHOD.OPTION=VALUE,VALUE,… for numbers of a method to try, all combinations and seeds in one compiled program,
-    such as adamo.isometry_strength=0.01,0.1,1. Without METHOD. for all methods: learning_rate=1e-4,1e-3."""
+    such as adamo.isometry_strength=0.01,0.1,1. Without METHOD. for all methods: learning_rate=1e-4,1e-3. Options that
+    are joined by a colon vary together: adamo.learning_rate:isometry_strength=1e-4:1,1e-3:0.1."""
 
     def __post_init__(self) -> None:
         """Turns NumPy's numbers into Python's, alone or in a list: a configuration is stored as text."""

@@ -84,7 +84,7 @@ def train(
             code = users_code({**plan.specs, **method.specs})
             with folder.open_method(method.method.name, method.configuration) as opened, code, method.source.within():
                 opened.record_start(environment(), plan.protocol.tasks, plan.protocol.seeds)
-                blocks = opened.blocks(plan.protocol.seeds)
+                blocks = opened.blocks(plan.protocol.seeds, plan.protocol.first_seed)
                 for place, block in enumerate(blocks):
                     done = (number + place / len(blocks)) / len(plan.methods)
                     share = 1 / len(blocks) / len(plan.methods)
