@@ -282,6 +282,14 @@ MUTATIONS = {
         "(pos > _CELLS), 99",
         tests="tests/rl/environments/test_minatar.py",
     ),
+    "two-seeds-have-an-interval": Mutation("results/_statistics.py", "FEWEST_SEEDS = 3", "FEWEST_SEEDS = 2"),
+    "of-errors-the-higher-is-better": Mutation(
+        "results/_comparison.py", "(b, a) if is_lower else (a, b)", "(a, b) if is_lower else (a, b)"
+    ),
+    "tuned-on-the-seeds-of-the-results": Mutation("tuning/_tune.py", "        first_seed=FIRST_TUNING_SEED,\n", ""),
+    "a-diverged-trial-is-selected": Mutation(
+        "tuning/_trials.py", "return not scored[place].is_sound, cost", "return False, cost"
+    ),
     "gymnasium-end-counts-as-cut": Mutation(
         "rl/environments/_gymnasium.py", "(self.lengths >= self.limit)) & ~terminated", "(self.lengths >= self.limit))"
     ),

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
+import pliant
 from pliant import cli, problems, supervised
 from pliant.errors import UserError
 from pliant.methods import find
@@ -51,6 +52,7 @@ def _tier(words):
 
 
 COMMANDS = _commands()
+TRAINING = ("run", "tune")
 
 
 def _run(document, first_line):
@@ -139,19 +141,19 @@ def test_the_method_of_ones_own(tmp_path):
     assert find(f"{tmp_path}/my_methods.py:heavy_ball").name == "heavy-ball"
 
 
-@pytest.mark.parametrize("command", ["run", "list methods", "show", "plot", "report", "watch", "diagnose"])
+@pytest.mark.parametrize("command", ["run", "tune", "list methods", "show", "plot", "report", "watch", "diagnose"])
 def test_commands_of_the_readme_exist(command):
     assert f"pliant {command}" in (ROOT / "README.md").read_text()
     assert command.split()[0] in cli._COMMANDS
 
 
-@pytest.mark.parametrize("words", [command for command in COMMANDS if command.values[0][0] == "run"])
+@pytest.mark.parametrize("words", [command for command in COMMANDS if command.values[0][0] in TRAINING])
 def test_every_run_is_understood(words, tmp_path, monkeypatch):
     """Its options are parsed and its run is planned, not trained; digits stand in for data that must be downloaded."""
     planned = []
 
     def on_digits(make):
-        def plan(config, data_dir):
+        def plan(config, data_dir, *objects):
             of_data = {name: None for name in ("dataset", "train_size", "test_size") if hasattr(config, name)}
             planned.append(make(dataclasses.replace(config, **of_data)))
             raise UserError(got="a plan", wanted="no training", do="Go on.")
@@ -180,12 +182,14 @@ def finished(tmp_path_factory):
         checkpoints="all",
     )
     supervised.run(config, folder / "runs" / "NAME")
+    pliant.tune(config, methods="adam", trials=1, tuning_seeds=1, seeds=1, out=folder / "runs" / "TUNED")
+    shutil.copytree(folder / "runs" / "NAME", folder / "runs" / "TUNED" / "selected", dirs_exist_ok=True)
     for name in ("abrupt", "forty", "four", "two"):
         shutil.copytree(folder / "runs" / "NAME", folder / name)
     return folder
 
 
-@pytest.mark.parametrize("words", [command for command in COMMANDS if command.values[0][0] != "run"])
+@pytest.mark.parametrize("words", [command for command in COMMANDS if command.values[0][0] not in TRAINING])
 def test_every_other_command_works(words, finished, monkeypatch, capsys):
     """Each runs as it is written; only measurements are left out, and nothing is served for long."""
     monkeypatch.chdir(finished)

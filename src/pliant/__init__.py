@@ -24,10 +24,12 @@ if TYPE_CHECKING:
         streams,
         supervised,
         training,
+        tuning,
         types,
     )
     from pliant._diagnose import diagnose
     from pliant._run import run
+    from pliant._tune import tune
     from pliant.inference import infer_wiring
     from pliant.methods import attach
 
@@ -54,6 +56,8 @@ __all__ = [
     "streams",
     "supervised",
     "training",
+    "tune",
+    "tuning",
     "types",
 ]
 
@@ -61,7 +65,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "attach":
         return importlib.import_module("pliant.methods").attach
-    if name in ("diagnose", "run"):
+    if name in ("diagnose", "run", "tune"):
         return getattr(importlib.import_module(f"pliant._{name}"), name)
     if name == "infer_wiring":
         return importlib.import_module("pliant.inference").infer_wiring

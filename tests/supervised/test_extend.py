@@ -79,6 +79,17 @@ def test_an_extension_may_be_interrupted(whole, interrupted, tmp_path):
     pd.testing.assert_frame_equal(folder.metrics, whole.metrics, check_exact=True)
 
 
+def test_seeds_may_begin_with_another(whole, tmp_path):
+    """They are those of a run that comes to them, and a block of their own."""
+    run(_change(seeds=1), tmp_path / "run")
+    metrics = run(_change(first_seed=2, seeds=2), tmp_path / "run").metrics
+    assert sorted(set(metrics["seed"])) == [0, 2, 3]
+    expected = whole.metrics[whole.metrics["seed"] != 1].reset_index(drop=True)
+    pd.testing.assert_frame_equal(metrics, expected, check_exact=True)
+    with pytest.raises(UserError, match=r"got first_seed=-1; wanted a finite number ≥ 0"):
+        run(_change(first_seed=-1), tmp_path / "run")
+
+
 def test_a_grid_is_extended(tmp_path):
     grid = _change(methods=("adamo",), grid=("adamo.isometry_strength=0.0,0.1",), seeds=4, tasks=2)
     begun_so = run(grid, tmp_path / "whole").metrics

@@ -369,9 +369,26 @@ def test_grid():
     assert plan.methods[1].labels[0] == "adamo[isometry_every=1,b1=0.0]"
 
 
+def test_options_of_a_grid_that_vary_together():
+    grid = ("adamo.learning_rate:isometry_every=1e-3:16,1e-4:1", "adamo.b1=0,0.9")
+    points = _plan(methods=("adam", "adamo"), grid=grid).methods[1].points
+    assert points == tuple(
+        {"learning_rate": rate, "isometry_every": every, "b1": b1}
+        for rate, every in ((1e-3, 16), (1e-4, 1))
+        for b1 in (0.0, 0.9)
+    )
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
+        (
+            "b1:b2=0.9:0.9,0.8",
+            r"got --grid adamo\.b1:b2=0\.8; wanted 2 values with colons between\.",
+        ),
+        ("b1:b2=0.9:0.9,0.9:0.9", r"wanted every value once"),
+        ("b1:b1=0.9:0.8", r"got --grid with b1 twice for adamo; wanted each once"),
+        ("b1:rectangular=0.9:fan", r"got --grid adamo\.rectangular, which shapes the compiled program"),
         ("adamo.isometry_strength", r"got --grid adamo\.isometry_strength; wanted METHOD\.OPTION=VALUE,VALUE,…"),
         ("redo.every=1,2", r"got the method 'redo'; wanted one of adamo"),
         ("adamo.strenth=1,2", r"got the hyperparameter of 'adamo' 'strenth'"),

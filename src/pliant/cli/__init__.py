@@ -35,6 +35,13 @@ _COMMANDS = {
         "options of agents.",
         computes=True,
     ),
+    "tune": _Command(
+        "_tune.Tune",
+        "Tune methods fairly: give each the same number of trials, select its best values, and measure these and the "
+        "defaults on fresh seeds. The same command continues an interrupted tuning; with more methods or seeds it "
+        "extends a finished one. `pliant tune ENVIRONMENT --help` shows the options of agents.",
+        computes=True,
+    ),
     "list": _Command(
         "_list.List", "List the names that a run knows, with their options. `pliant show NAME` explains each."
     ),
@@ -84,13 +91,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     file, _, options = _COMMANDS[name].place.partition(".")
     module = importlib.import_module(f"pliant.cli.{file}")
-    wanted = module.run_command(rest) if name == "run" else getattr(module, options)
+    trains = name in ("run", "tune")
+    wanted = getattr(module, f"{name}_command")(rest) if trains else getattr(module, options)
     description = _COMMANDS[name].description if wanted.__name__ == options else None
     command = tyro.cli(wanted, prog=f"pliant {name}", args=rest, description=description)
     try:
-        if name == "run":  # read again: a benchmark brings its own defaults
+        if trains:  # read again: a benchmark brings its own defaults
             defaults_now = command.with_defaults_of_benchmark()
-            command = tyro.cli(wanted, prog="pliant run", args=rest, default=defaults_now)
+            command = tyro.cli(wanted, prog=f"pliant {name}", args=rest, default=defaults_now)
         if _COMMANDS[name].computes:
             _start_jax()
         command()
@@ -100,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # no file of the user's
         raise
     except OSError as error:
-        kept = " A run keeps its finished tasks; the same command continues it." if name == "run" else ""
+        kept = " A run keeps its finished tasks; the same command continues it." if trains else ""
         print_error(
             f"pliant: got {type(error).__name__}: {error}; wanted files that can be read and written. "
             f"Check permissions and free space.{kept}"

@@ -24,7 +24,7 @@ from pliant.rl import AgentConfig
 from pliant.rl.environments import ENVIRONMENTS
 from pliant.supervised import RunConfig
 
-_ALL = ("all",)
+ALL = ("all",)
 _WIDE = 100  # there is room for a bar
 
 _Settings = Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="set", metavar="NAME.OPTION=VALUE")]
@@ -33,13 +33,13 @@ _Settings = Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(name="se
 _FLAGS = ("--use-bias", "--no-use-bias")  # options that take no value
 
 
-class _Command:
+class Command:
     """What runs of streams and of agents do alike."""
 
     def __call__(self: Any) -> None:
         """Trains, then prints the table and where the figure is."""
         config, left_out = self._config(), dict[str, str]()
-        if self.methods == _ALL:
+        if self.methods == ALL:
             plan, left_out = problems.plan_suited(config, self.data_dir)
         else:
             plan = problems.make_plan(config, self.data_dir)
@@ -67,7 +67,7 @@ class _Command:
         of_problem = AgentConfig if kind == "environment" else RunConfig
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(of_problem)}
         fields |= {"settings": tuple(itertools.chain(*self.settings))}
-        fields |= {"methods": tuple(METHODS)} if self.methods == _ALL else {}
+        fields |= {"methods": tuple(METHODS)} if self.methods == ALL else {}
         if self.scale is None:
             return of_problem(**fields)
         return with_choices(BENCHMARKS[fields[kind]], self.scale, fields)
@@ -78,7 +78,7 @@ class _Command:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run(_Command, RunConfig):
+class Run(Command, RunConfig):
     """The options of `pliant run STREAM`."""
 
     stream: Positional[str] = "random-labels"
@@ -98,7 +98,7 @@ class Run(_Command, RunConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class RunAgent(_Command, AgentConfig):
+class RunAgent(Command, AgentConfig):
     """Train an agent with several methods in a sequence of environments. The same command continues an interrupted run;
     with more methods, tasks or seeds it extends a finished one, and trains only what is new.
     """

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
-from pliant import results
+from pliant import results, tuning
 from pliant.cli._claims import claims_table
 from pliant.cli._guide import WHEN, WHEN_BENCHMARK, WHEN_EXPERIMENT
 from pliant.cli._plot import finished
@@ -19,7 +19,7 @@ from pliant.cli._terminal import print_line, print_paragraph, print_table
 from pliant.diagnostics import DIAGNOSTICS, SETS
 from pliant.errors import UserError
 from pliant.experiments import BENCHMARKS, EXPERIMENTS, SCALES, Scale, stored_results, verdict_table
-from pliant.methods import METHODS, defaults, find, option_meanings, split_spec
+from pliant.methods import METHODS, defaults, find, option_meanings, search_space, split_spec
 from pliant.networks import NETWORKS
 from pliant.results import RunFolder
 from pliant.rl import AGENTS, AgentConfig
@@ -27,6 +27,7 @@ from pliant.rl.environments import ENVIRONMENTS
 from pliant.settings import description, meanings, options, plain_text
 from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 from pliant.supervised import RunConfig
+from pliant.tuning import TuningFolder
 from pliant.types import Method
 
 Format: TypeAlias = Literal["table", "csv", "markdown", "latex"]
@@ -57,7 +58,10 @@ class Show:
         """Prints the table or the explanation."""
         found = [(kind, explain) for kind, (has, explain) in _KINDS.items() if has(self.what)]
         if not found and os.path.exists(os.path.expanduser(self.what)):
-            print_run(RunFolder(self.what), self.format, self.baseline)
+            if tuning.is_tuned(self.what):
+                self._show_tuning()
+            else:
+                print_run(RunFolder(self.what), self.format, self.baseline)
             return
         if not found:
             near = difflib.get_close_matches(
@@ -80,6 +84,28 @@ class Show:
         for place, (kind, explain) in enumerate(found):  # a method and a diagnostic may share a name
             print_line(("\n" if place else "") + f"{kind} {self.what}")
             explain(self.what)
+
+    def _show_tuning(self) -> None:
+        if self.baseline is not None:
+            raise UserError(
+                got=f"--baseline {self.baseline} for a tuning",
+                wanted="a run folder",
+                do=f"Compare what was selected: `pliant show {os.path.join(self.what, 'selected')} --baseline "
+                f"{self.baseline}`.",
+            )
+        print_tuning(TuningFolder(self.what), self.format)
+
+
+def print_tuning(folder: TuningFolder, format: Format = "table") -> None:
+    """Prints the table of a tuning."""
+    table = tuning.tuning_table(folder)
+    title = f"{folder.title}: {folder.record.headline.replace('_', ' ')}"
+    if format == "csv":
+        print_line(table.to_csv(index=False, lineterminator="\n").rstrip("\n"))
+    elif format == "table":
+        print_table(results.terminal_table(title, tuning.tuning_cells(table)))
+    else:
+        print_line(results.text_table(title, tuning.tuning_cells(table), format).rstrip("\n"))
 
 
 def print_run(folder: RunFolder, format: Format = "table", baseline: str | None = None) -> None:
@@ -118,7 +144,10 @@ def _explain_method(name: str) -> None:
             _print_when("method", member.name, of=member.name if len(members) > 1 else "it")
     for what, how in method_facts(method).items():
         print_line(f"{what}: {how}")
-    _print_options(defaults(method), option_meanings(method), f"--set {name}.OPTION=VALUE", f"--set {name}.")
+    space = {option: tuning.range_text(of) for option, of in search_space(method).items()}
+    _print_options(
+        defaults(method), option_meanings(method), f"--set {name}.OPTION=VALUE", f"--set {name}.", space=space
+    )
 
 
 def method_facts(method: Method) -> dict[str, str]:
@@ -246,6 +275,7 @@ def _print_options(
     how: str,
     before: str,
     config: type[RunConfig | AgentConfig] = RunConfig,
+    space: Mapping[str, str] | None = None,
 ) -> None:
     """Prints a table of options; those that are flags of a run go by the flag.
 
@@ -255,15 +285,17 @@ def _print_options(
       how: how an option is set.
       before: what stands before the name of an option there.
       config: what has the flags.
+      space: what options are tuned over, of a method.
     """
     if not values:
         return
-    table = Table("option", "default", "meaning")
+    table = Table("option", "default", *(["tuned over"] if space is not None else []), "meaning")
     for key, value in values.items():
         if key in FLAGS:
             _add_run_option(table, FLAGS[key], config)
         else:
-            table.add_row(*map(escape, (key, spelled(value, ","), known.get(key, ""))))
+            over = [space.get(key, "")] if space is not None else []
+            table.add_row(*map(escape, (key, spelled(value, ","), *over, known.get(key, ""))))
     print_table(table)
     settable = [key for key in values if key not in FLAGS]
     if settable:

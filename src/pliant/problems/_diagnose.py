@@ -102,7 +102,7 @@ def _plan(folder: RunFolder, methods: Mapping[str, Any], data_dir: str | None) -
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
     }
-    known = {field.name for field in dataclasses.fields(config)} - {"seeds", "checkpoints"}
+    known = {field.name for field in dataclasses.fields(config)} - {"seeds", "first_seed", "checkpoints"}
     plan = make_plan(config(**values), data_dir) if set(values) == known else None
     again = {each.method.name: each.configuration for each in plan.methods} if plan else {}
     if plan is None or plan.record != folder.record or folder.others(again):

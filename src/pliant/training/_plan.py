@@ -197,13 +197,12 @@ def _points(
         for value in found:
             pose({option: value})
         axes.append([{f"{source.name}.{option}": value} for value in found])
-    for target, texts in grid[name].items():
-        axes.append(_axis(plan, target, texts, learning_rate))
-    varied = [option for axis in axes for option in axis[0]]
+    varied = [option for target in grid[name] for option in target.split(":")]
     if len(set(varied)) < len(varied):
         raise UserError(
             got=f"--grid with {max(varied, key=varied.count)} twice for {name}", wanted="each once", do="Drop one."
         )
+    axes += [_axis(plan, target, texts, learning_rate) for target, texts in grid[name].items()]
     points = tuple(
         {option: value for part in point for option, value in part.items()} for point in itertools.product(*axes)
     )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pliant.errors import UserError
 from pliant.results import Estimate, lower_is_better, mean_estimate, paired_difference, ranks
 from pliant.tuning._folder import TuningFolder
 
@@ -26,7 +27,13 @@ def tuning_table(folder: TuningFolder) -> pd.DataFrame:
       `default_rank` with the same; `selected`, the values; `is_default`, whether these are the defaults; `border`,
       which of them lie at the border of their range; of the scores on the tuning seeds `best_trial`, `median_trial` and
       `worst_trial`; `num_trials`, and `num_unsound`, of trials with a diverged seed.
+
+    Raises:
+      UserError: if no method is begun.
     """
+    if not folder.methods:
+        do = "Start the tuning again with the same command."
+        raise UserError(got=f"{folder.path}, in which no method is begun", wanted="at least one", do=do)
     is_lower = lower_is_better(folder.record.headline)
     tuned, default = (folder.fresh_scores(part) for part in ("selected", "defaults"))
     ranked = {"rank": _ranks(tuned, is_lower), "default_rank": _ranks(default, is_lower)}
