@@ -40,6 +40,7 @@ PACKAGES = {
     "rl.environments": "environments of agents",
     "experiments": "published benchmarks, what the papers claim, and verdicts",
     "results": "run folders, tables and figures",
+    "tuning": "the same number of trials for every method",
     "types": "the contracts",
     "isometry": "how far kernels are from isometry",
     "masks": "which parameters a method changes",
