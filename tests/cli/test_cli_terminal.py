@@ -82,7 +82,7 @@ def test_no_color(monkeypatch):
 def _report(monkeypatch, out, errors):
     monkeypatch.setattr(sys, "stdout", out())
     monkeypatch.setattr(sys, "stderr", errors())
-    with _run.reporting(2) as report:
+    with _run.report_progress(2) as report:
         for fraction in (0.5, 1.0):
             report(Progress("adamo-maxmin", 1, fraction, fraction / 2, "online_token_accuracy", 0.25))
     return sys.stdout.getvalue(), sys.stderr.getvalue()
