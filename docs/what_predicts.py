@@ -26,7 +26,7 @@ DIAGNOSTICS = (
     "standard,jacobian,ntk,hessian-top,readiness,gradient-noise,curvature-volatility,hessian-rank",
     "probe-plasticity:num_steps=500:num_targets=5",
 )
-_SMALL = {"widths": (64, 64), "train_size": 1600}
+_SMALL = {"widths": (64, 64), "train_size": 1500}
 RUNS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "labels-digits": ("random-labels", _SMALL | {"dataset": "digits"}),
     "labels-mnist": ("random-labels", _SMALL | {"dataset": "mnist"}),

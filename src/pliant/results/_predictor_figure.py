@@ -24,9 +24,9 @@ def predictor_figure(
     Use it to see at a glance which diagnostics predict plasticity everywhere, and which change their sign.
 
     Every cell has its number, with the sign, so that the figure can be read in black and white: bold if the interval
-    excludes 0. Orange is positive and purple negative, which colour-blind readers can tell apart. Rows are ordered by
-    the size of their mean; the task number, which knows the trend alone, is last. ⇅ before a name marks a flip.
-    Columns of single methods come first, then those across methods.
+    excludes 0. Orange is positive and purple negative, which colour-blind readers can tell apart. ⇅ before a name marks
+    a flip. Rows are ordered by the size of their mean. The task number, which knows the trend alone, is last; it has no
+    correlation at the same task. Columns of single methods come first, then those across methods.
 
     Args:
       table: from `predictor_table`.
@@ -44,13 +44,13 @@ def predictor_figure(
       >>> from pliant.results import predictor_table
       >>> figure = predictor_figure(predictor_table(pd.DataFrame(rows, columns=columns), "train_accuracy"))
       >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
-      ['dead fraction', 'train accuracy', '(task number)']
+      ['dead fraction', 'train accuracy']
     """
     if statistic not in ("correlation", "partial"):
         raise UserError(got=f"statistic={statistic!r}", wanted="'correlation' or 'partial'", do="Choose one of them.")
     shown = table.assign(condition=_conditions(table))
     values = shown.pivot(index="predictor", columns="condition", values=statistic)
-    values = values.loc[values.notna().any(axis=1) | (values.index == TASK_NUMBER)]
+    values = values.loc[values.notna().any(axis=1)]
     if not values.notna().to_numpy().any():
         raise UserError(
             got=f"no {statistic} that is a number",
