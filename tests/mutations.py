@@ -245,7 +245,28 @@ MUTATIONS = {
         "training/_observe.py", "jnp.where(shared.point > 0,", "jnp.where(False,", "tests/training/test_source.py"
     ),
     "panels-show-what-was-between": Mutation(
-        "results/_learning_curves.py", '- points["begin"] + points["offset"]', "* 1"
+        "results/_phases.py",
+        '- points["begin"] + points["offset"]',
+        "* 1",
+        "tests/results/test_learning_curves.py",
+    ),
+    "axes-of-accuracies-are-cut": Mutation(
+        "results/_axes.py",
+        "bool(0 <= finite.min() < _HIGH)",
+        "bool(finite.min() < 0)",
+        "tests/results/test_figures.py",
+    ),
+    "report-takes-names-for-markup": Mutation(
+        "results/report/_page.py",
+        "autoescape=True",
+        "autoescape=False",
+        "tests/results/report/test_page.py",
+    ),
+    "watch-answers-any-host": Mutation(
+        "results/report/_watch.py",
+        "if name not in _NAMES:",
+        "if not _NAMES:",
+        "tests/results/report/test_watch.py",
     ),
     "standard-error-of-a-population": Mutation("results/_statistics.py", "by_seed.std(ddof=1)", "by_seed.std()"),
     "iqm-of-most": Mutation("results/_statistics.py", "trim_mean(values, 0.25", "trim_mean(values, 0.05"),

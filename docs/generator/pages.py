@@ -41,6 +41,7 @@ PACKAGES = {
     "experiments": "published benchmarks, what the papers claim, and verdicts",
     "results": "run folders, tables and figures",
     "tuning": "the same number of trials for every method",
+    "results.report": "one page about runs",
     "types": "the contracts",
     "isometry": "how far kernels are from isometry",
     "masks": "which parameters a method changes",

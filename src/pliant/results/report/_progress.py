@@ -62,8 +62,8 @@ def said_of_progress(found: list[Progress]) -> str:
     lines = [_said_of_method(each) for each in rest[:_MOST_LINES]]
     lines += [f"{len(rest) - _MOST_LINES} more are unfinished"] if len(rest) > _MOST_LINES else []
     done = len(found) - len(rest)
-    verb = "is" if done == 1 else "are"
-    return f"Unfinished: {'; '.join(lines)}; {done} of {_counted(len(found), 'method')} {verb} finished."
+    others = f"; {done} of {len(found)} methods {'is' if done == 1 else 'are'} finished" if len(found) > 1 else ""
+    return f"Unfinished: {'; '.join(lines)}{others}."
 
 
 def _said_of_method(each: Progress) -> str:
@@ -98,4 +98,4 @@ def troubles(folder: RunFolder) -> list[str]:
         return []
     more = len(lines) - _MOST_LINES
     lines = lines[:_MOST_LINES] + ([f"{more} more seeds are like these."] if more > 0 else [])
-    return [*lines, "Lines have gaps where no seed has a finite number; elsewhere means are over the other seeds."]
+    return [*lines, "Means are over the seeds that have a finite number; lines have gaps where none has."]
