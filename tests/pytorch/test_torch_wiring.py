@@ -113,6 +113,47 @@ def test_units_of_two_outputs(activation, units):
     assert bool((net.a.weight[torch.tensor(units) == 2] != 0).all())
 
 
+class Shared(nn.Module):
+    """Towers or blocks that share all parameters, or a bias apart from them."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.a, self.b, self.c = kind, nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(4, 2)
+        self.bias = nn.Parameter(torch.zeros(6))
+
+    def forward(self, x):
+        if self.kind == "towers":
+            return self.c(self.b(self.a(x).relu()).tanh() * self.b(self.a(-2 * x).relu()).tanh())
+        for i in range(2):
+            bias = self.bias if i and self.kind == "another bias" else 0.0
+            x = x + self.b((self.a(x) + bias).relu())
+        return self.c(x)
+
+
+@pytest.mark.parametrize("kind", ["towers", "blocks"])
+def test_a_layer_that_is_used_twice_is_one(kind):
+    net = Shared(kind)
+    with torch.no_grad():
+        net.a.weight[:2] = torch.ones(2, 4) * torch.tensor([[-1.0], [0.0]])
+        net.a.bias[:2] = torch.tensor([0.0, -1.0])  # unit 0 fires in the second tower only, unit 1 never
+    layer = infer_wiring(net, ROWS).layers[0]
+    assert (layer.name, layer.width, len(layer.uses)) == ("a", 6, 2)
+    assert [slot.parameter for slot in (*layer.feeds, *layer.readers)] == ["a.weight", "a.bias", "b.weight"]
+    optimizer = attach("redo", net, ROWS, every=1, threshold=0.0)
+    before = net(ROWS.abs()).detach()
+    optimizer.step()
+    assert torch.equal(net(ROWS.abs()), before)
+    silent = (net.b.weight == 0).all(0).nonzero().flatten().tolist()
+    assert silent == ([1] if kind == "towers" else silent)
+    assert 1 in silent
+
+
+def test_a_layer_that_shares_a_part_is_refused():
+    wiring = infer_wiring(Shared("another bias"), ROWS)
+    assert not wiring.layers
+    assert "a.weight is used 2 times" in wiring.others.values()
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_what_torchscript_runs_is_refused():
     net = nn.Sequential(nn.Linear(4, 6), torch.jit.script(nn.ReLU()), nn.Linear(6, 2))

@@ -30,8 +30,8 @@ def infer_wiring(module: nn.Module, x: Any, *, head: str | None = None, layers: 
 
     One forward pass in evaluation mode is followed operation by operation, so functional calls, modules that are used
     twice, and any library's layers are found. Where a parameter meets data, its entries get the numbers of the units
-    that they meet: through views, transposed and grouped layouts, flatten, pooling, concatenation and gates. Then every
-    layer is checked by perturbation. With the readers' weights for half of the units at 0, changes of these units must
+    that they meet: through views, transposed and grouped layouts, flatten, pooling, concatenation and gates. A layer
+    that is used several times, with the same feeds and readers, is one layer. Then every layer is checked by perturbation. With the readers' weights for half of the units at 0, changes of these units must
     not reach the readers' results nor the output, and a change of what feeds them must show in no other unit.
 
     Args:
@@ -128,18 +128,26 @@ def _inferred(module: nn.Module, args: Any, kwargs: Any, head: str | None, decla
     known = {each.core for each in placed}
     others = dict(found.unseen)
     candidates = sorted(follower.candidates, key=lambda core: core.number)
+    used: dict[Any, list[tuple[Core, WiredLayer]]] = {}
     for core in [each for each in candidates if each in follower.read and not each.from_head and each not in known]:
-        layer, why = _layer(core, ownership)
-        name = "" if layer is None else layer.name
-        if name in layers:
-            layer, why = None, f"{name} feeds two activations"
-        if layer is not None and not why:
-            readers = [each.operation for each in ownership.reads[core]]
-            why = why_not(again, params, ownership.operations[core], layer, readers)
-        if layer is not None and not why:
-            layers[name] = ownership.operations[core], layer
-        else:
+        found_layer, why = _layer(core, ownership)
+        if found_layer is None:
             others.setdefault(core.name, why)
+        else:
+            used.setdefault(_parts(found_layer, ownership) or core, []).append((core, found_layer))
+    for uses in used.values():
+        first, *rest = (each for _, each in uses)
+        layer, cores = first._replace(again=tuple(rest)), [core for core, _ in uses]
+        why = _used_elsewhere(layer, ownership)
+        if layer.name in layers:
+            why = f"{layer.name} feeds two activations"
+        if not why:
+            readers = [each.operation for core in cores for each in ownership.reads[core]]
+            why = why_not(again, params, [ownership.operations[core] for core in cores], layer, readers)
+        if not why:
+            layers[layer.name] = ownership.operations[cores[0]], layer
+        else:
+            others.update({core.name: why for core in cores if core.name not in others})
     sizes = {name: params[name] for name in params if roles[name] in ("matrix", "head")}
     axes = {name: ownership.output_axes.get(name, 0) for name in sizes}
     return Wiring(
@@ -167,9 +175,6 @@ def _layer(core: Core, ownership: Ownership) -> tuple[WiredLayer | None, str]:
     if not reads or not kernels:
         return None, "no weights read it" if kernels else "no weights of the network feed it"
     slots = joined([each.slot for each in reads])
-    for slot in (*known.feeds, *slots):
-        if len(ownership.uses.get(slot.parameter, ())) > 1:
-            return None, f"{slot.parameter} is used {len(ownership.uses[slot.parameter])} times"
     layer = WiredLayer(
         kernels[0].parameter.removesuffix(".weight"),
         known.width,
@@ -183,6 +188,24 @@ def _layer(core: Core, ownership: Ownership) -> tuple[WiredLayer | None, str]:
         core in ownership.normed,
     )
     return layer, ""
+
+
+def _parts(layer: WiredLayer, ownership: Ownership) -> Any:
+    """What feeds and reads a layer, if some of it is used several times; the same for another use of the layer."""
+    slots = (*layer.feeds, *layer.readers)
+    if all(len(ownership.uses.get(slot.parameter, ())) < 2 for slot in slots):
+        return None
+    parts = [(slot.parameter, tuple(slot.units.shape), tuple(slot.units.flatten().tolist())) for slot in slots]
+    return tuple(parts), len(layer.feeds), layer.outputs
+
+
+def _used_elsewhere(layer: WiredLayer, ownership: Ownership) -> str:
+    """Why what feeds or reads a layer is not its own; empty if it is."""
+    for slot in (*layer.feeds, *layer.readers):
+        number = len(ownership.uses.get(slot.parameter, ()))
+        if number not in (0, len(layer.uses)):
+            return f"{slot.parameter} is used {number} times"
+    return ""
 
 
 def _heads(ownership: Ownership, names: Sequence[str]) -> tuple[str, ...]:

@@ -54,26 +54,26 @@ class Learner(NamedTuple):
         Raises:
           UserError: if an activation is not called as it was when the wiring was found.
         """
-        names = {layer.call: layer.name for layer in self.wiring.layers}
-        seen: dict[str, Tensor] = {}
+        calls = {use.call for layer in self.wiring.layers for use in layer.uses}
+        seen: dict[Call | None, Tensor] = {}
 
         def see(call: Call, result: Tensor) -> None:
-            if call in names:
-                seen[names[call]] = result.clone()
+            if call in calls:
+                seen[call] = result.clone()
 
         with unchanged(self.module, is_training=is_training), running(self.module) as scope, Calls(see, scope):
             args, kwargs = tree_map_only(Tensor, recordable, (batch.args, batch.kwargs))
             self.module(*args, **kwargs)
         found = {}
         for layer in self.wiring.layers:
-            value = seen.get(layer.name)
-            if value is None or not fits(layer.labels, value):
+            values = [(use, seen.get(use.call)) for use in layer.uses]
+            if any(value is None or not fits(use.labels, value) for use, value in values):
                 raise UserError(
                     got=f"a forward pass in which {layer.activation!r} is not called as before",
                     wanted="the network that the wiring was found with, called alike",
                     do="Attach the method again, with a batch as in training.",
                 )
-            found[layer.name] = _by_unit(layer, value)
+            found[layer.name] = torch.cat([_by_unit(use, value) for use, value in values if value is not None])
         return found
 
     def fresh(self, names: Sequence[str]) -> dict[str, Tensor]:

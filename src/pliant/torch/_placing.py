@@ -114,7 +114,7 @@ def require_true(placed: Placed, again: Again, params: Mapping[str, Tensor]) -> 
       UserError: with what a perturbation shows.
     """
     layer = placed.layer
-    why = why_not(again, params, placed.operation, layer, placed.readers, may_return=True)
+    why = why_not(again, params, [placed.operation], layer, placed.readers, may_return=True)
     if why:
         raise UserError(
             got=f"the declared hidden layer {layer.name!r}: {why}",

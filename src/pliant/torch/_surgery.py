@@ -77,7 +77,7 @@ def require_layers(learner: Learner, method: str) -> None:
 
 def require_seen(learner: Learner, method: str) -> None:
     """Raises unless Python calls the activations of all layers, so that their outputs can be looked at."""
-    unseen = [layer for layer in learner.layers() if layer.call is None]
+    unseen = [layer for layer in learner.layers() if any(use.call is None for use in layer.uses)]
     if unseen:
         name, activation = unseen[0].name, unseen[0].activation
         raise UserError(

@@ -16,7 +16,7 @@ _TOLERANCE = 1e-4
 def why_not(
     again: Again,
     params: Mapping[str, Tensor],
-    operation: int,
+    operations: Sequence[int],
     layer: Any,
     readers: Sequence[int],
     *,
@@ -27,13 +27,13 @@ def why_not(
     Args:
       again: repeats the forward pass.
       params: the network's parameters.
-      operation: the number of the one that makes the activation.
+      operations: the numbers of those that make the activation, one for each use of the layer.
       layer: a `WiredLayer`.
       readers: the numbers of the products that read it.
       may_return: whether the network may return the activation itself.
     """
     try:
-        return _why_not(again, params, operation, layer, readers, may_return=may_return)
+        return _why_not(again, params, operations, layer, readers, may_return=may_return)
     except UserError as error:
         return str(error)
     except (IndexError, RuntimeError) as error:
@@ -43,15 +43,15 @@ def why_not(
 def _why_not(
     again: Again,
     params: Mapping[str, Tensor],
-    operation: int,
+    operations: Sequence[int],
     layer: Any,
     readers: Sequence[int],
     *,
     may_return: bool,
 ) -> str:
     generator = torch.Generator().manual_seed(0)
-    before, outputs = again({}, [*readers, operation])
-    own = [may_return and _is_same(each, before[operation]) for each in outputs]
+    before, outputs = again({}, [*readers, *operations])
+    own = [may_return and any(_is_same(each, before[number]) for number in operations) for each in outputs]
     answers = {number: _setter(before[number]) for number in readers}
     for chosen in _halves(layer.width, generator):
         fed = {
@@ -59,14 +59,17 @@ def _why_not(
             for slot in layer.feeds
             if slot.role != "statistic"
         }
-        after, others = again(fed, [operation], answers)
+        after, others = again(fed, operations, answers)
         pairs = [pair for pair, is_own in zip(zip(outputs, others, strict=True), own, strict=True) if not is_own]
         if not all(_is_close(*pair) for pair in pairs):
             return "it reaches the output on a way around what reads it"
-        moved = (after[operation] - before[operation]).abs()
-        flags = torch.cat([chosen, torch.tensor([False])])[layer.labels].to(moved.device).expand(moved.shape)
-        if not layer.is_mixed and bool((moved[~flags] > _TOLERANCE * before[operation].abs().max()).any()):
-            return "what feeds a unit changes other units too"
+        added = {}
+        for use, number in zip(layer.uses, operations, strict=True):
+            moved = (after[number] - before[number]).abs()
+            flags = torch.cat([chosen, torch.tensor([False])])[use.labels].to(moved.device).expand(moved.shape)
+            if not layer.is_mixed and bool((moved[~flags] > _TOLERANCE * before[number].abs().max()).any()):
+                return "what feeds a unit changes other units too"
+            added[number] = _adder(flags, generator)
         if layer.is_normed:
             continue
         cut = {
@@ -76,7 +79,7 @@ def _why_not(
             for slot in layer.readers
         }
         quiet, _ = again(cut, readers)
-        loud, _ = again(cut, readers, {operation: _adder(flags, generator)})
+        loud, _ = again(cut, readers, added)
         if not all(_is_close(quiet[number], loud[number]) for number in readers):
             return "what reads it multiplies other entries than those found"
     return ""

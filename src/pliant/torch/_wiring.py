@@ -32,6 +32,13 @@ class WiredLayer(NamedTuple):
     """Whether a norm over units lies among what feeds them."""
     is_normed: bool = False
     """Whether a norm over units lies between the activation and its readers: then a reset changes the output."""
+    again: tuple["WiredLayer", ...] = ()
+    """The same layer on other inputs, as of two towers that share all parameters: same feeds, same readers."""
+
+    @property
+    def uses(self) -> tuple["WiredLayer", ...]:
+        """The layer wherever it is used."""
+        return (self, *self.again)
 
     @property
     def parameters(self) -> tuple[str, ...]:
