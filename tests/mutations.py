@@ -171,6 +171,12 @@ MUTATIONS = {
         "(makes != (product.leaf in fed) and not (makes or reads))",
         "tests/inference/test_not_followed.py",
     ),
+    "kernels-used-elsewhere-feed-torch-layers": Mutation(
+        "torch/_infer.py",
+        "if number not in (0, len(layer.uses)):",
+        "if number < len(layer.uses):",
+        "tests/pytorch/test_torch_wiring.py",
+    ),
     "one-use-of-a-layer-is-seen": Mutation(
         "inference/_wiring.py",
         "tuple(Seen(use.feature, use.place) for use in each.layer.uses)",

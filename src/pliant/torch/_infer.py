@@ -31,8 +31,9 @@ def infer_wiring(module: nn.Module, x: Any, *, head: str | None = None, layers: 
     One forward pass in evaluation mode is followed operation by operation, so functional calls, modules that are used
     twice, and any library's layers are found. Where a parameter meets data, its entries get the numbers of the units
     that they meet: through views, transposed and grouped layouts, flatten, pooling, concatenation and gates. A layer
-    that is used several times, with the same feeds and readers, is one layer. Then every layer is checked by perturbation. With the readers' weights for half of the units at 0, changes of these units must
-    not reach the readers' results nor the output, and a change of what feeds them must show in no other unit.
+    that is used several times, with the same feeds and readers, is one layer. Then every layer is checked by
+    perturbation. With the readers' weights for half of the units at 0, changes of these units must not reach the
+    readers' results nor the output, and a change of what feeds them must show in no other unit.
 
     Args:
       module: the network; behind `torch.compile` and `DataParallel` the module itself is followed.
