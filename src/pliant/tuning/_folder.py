@@ -160,7 +160,12 @@ class TuningFolder:
     @property
     def title(self) -> str:
         """What is tuned, in a line."""
-        return f"{self.record.title}, {self.record.num_trials} trials on {self.record.num_tuning_seeds} tuning seeds"
+        trials, seeds = self.record.num_trials, self.record.num_tuning_seeds
+        return f"{self.record.title}, {_count(trials, 'trial')} on {_count(seeds, 'tuning seed')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
 
 
 def is_tuned(path: str | os.PathLike[str]) -> bool:
