@@ -49,7 +49,7 @@ RUNS: Mapping[str, tuple[str, dict[str, Any]]] = {
             "dataset": "mnist",
             "widths": (64, 64),
             "batch_size": 32,
-            "env_steps": 1000,
+            "env_steps": 5000,
             "settings": ("classification-mdp.variant=hard", "classification-mdp.redraw=true"),
         },
     ),

@@ -50,6 +50,21 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = {
+    "gradient-signal-biased": Mutation(
+        "diagnostics/_gradient_noise.py",
+        "signal = mean_square - trace / num_examples",
+        "signal = mean_square",
+    ),
+    "drifts-not-removed": Mutation(
+        "results/_rank_correlation.py",
+        "_centred(ranks(values), tasks)",
+        "_centred(ranks(values), None)",
+    ),
+    "flips-not-corrected": Mutation(
+        "results/_predictors.py",
+        "table[p_value] * tested < level",
+        "table[p_value] < level",
+    ),
     "adamo-ascends": Mutation(
         "optimizers/_adamo.py",
         "(update.astype(step.dtype) - step)",

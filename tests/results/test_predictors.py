@@ -4,6 +4,7 @@ import pytest
 
 from pliant.errors import UserError
 from pliant.results import TASK_NUMBER, predictor_pairs, predictor_table
+from pliant.results._predictors import _flips
 
 COLUMNS = ["problem", "method", "network", "dataset", "seed", "task", "step", "metric", "value"]
 SEEDS, TASKS = range(5), range(1, 13)
@@ -137,18 +138,20 @@ def test_a_sign_that_flips_between_streams_is_marked():
     assert not alone["flips"].any()
 
 
-def test_noise_rarely_flips_however_many_conditions():
-    """Forty of them at five seeds: without a correction for their number, half of the diagnostics would."""
-
-    def values(method, seed, task):
-        number = int(method)
-        return {"train_accuracy": noise(0, seed, task, number)} | {
-            f"start_{name}": noise(1, seed, task, number, name) for name in range(5)
+@pytest.mark.parametrize(("p_value", "flips"), [(0.02, False), (0.004, True)])
+def test_flips_are_corrected_for_the_number_of_conditions(p_value, flips):
+    """Of ten conditions, one is positive and one negative: 10 · 0.02 is no longer below 0.05, 10 · 0.004 is."""
+    conditions = pd.DataFrame(
+        {
+            "scope": "within",
+            "predictor": "norm",
+            "correlation": [0.5, -0.5, *[0.1] * 8],
+            "p_value": [p_value, p_value, *[0.9] * 8],
         }
-
-    found = predictor_table(table(values, tasks=range(1, 7), methods=[str(n) for n in range(40)]), "train_accuracy")
-    is_noise = found["predictor"].str.startswith("start_") & (found["scope"] == "within")
-    assert found[is_noise].groupby("predictor")["flips"].any().mean() <= 0.2
+    )
+    unknown = conditions.assign(p_value=np.nan)  # is not a test
+    found = _flips(pd.concat([conditions, unknown]), "correlation", "p_value", 0.05)
+    assert found.all() == found.any() == flips
 
 
 def test_a_constant_is_nan_and_does_not_crash():
