@@ -15,10 +15,19 @@ from pliant.results import Panel, Series, matrix_figure, point_panels, score_pan
 Draw: TypeAlias = Callable[[Mapping[str, Results]], Figure]
 
 
-def over_tasks(title: str, *panels: tuple[str, str, str]) -> Draw:
+def over_tasks(
+    title: str,
+    *panels: tuple[str, str, str],
+    methods: Mapping[str, Sequence[str]] = {},  # never changed
+) -> Draw:
     """Curves over tasks: a panel for each (title, label of the run, metric); the headline where no metric is given.
 
     Panels whose run or metric is missing are left out.
+
+    Args:
+      title: above all.
+      panels: what to draw.
+      methods: those of a panel, by its title; by default all.
     """
 
     def draw(results: Mapping[str, Results]) -> Figure:
@@ -28,9 +37,10 @@ def over_tasks(title: str, *panels: tuple[str, str, str]) -> Draw:
                 own = results[run]
                 chosen = metric or own.headline
                 chance = own.chance if chosen == own.headline else None
-                values = own.metrics.loc[own.metrics["metric"] == chosen, "value"]
-                if np.isfinite(values).any():
-                    shown.append(Panel(name, own.metrics, chosen, chance))
+                is_shown = own.metrics["method"].isin(methods[name]) if name in methods else own.metrics["seed"] >= 0
+                table = own.metrics[is_shown & (own.metrics["metric"] == chosen)]
+                if np.isfinite(table["value"]).any():
+                    shown.append(Panel(name, table, chosen, chance))
         return task_panels(_some(shown), title)
 
     return draw

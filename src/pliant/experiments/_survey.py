@@ -4,6 +4,7 @@ from pliant.experiments._claims import Claim, Difference
 from pliant.experiments._experiment import Experiment
 from pliant.experiments._figures import over_tasks
 from pliant.experiments._quantities import Score
+from pliant.experiments.benchmarks import REMEDIES
 
 _LOSS = 0.05  # the smallest loss of accuracy over a stream that is called one
 
@@ -127,9 +128,8 @@ _REMEDIES = Experiment(
     ),
     over_tasks(
         "Remedies side by side",
-        ("accuracy", "digits", ""),
-        ("dormant units", "digits", "dormant_fraction"),
-        ("effective rank", "digits", "effective_rank"),
+        *((family, "digits", "") for family in REMEDIES),
+        methods={family: ("adam", *methods) for family, methods in REMEDIES.items()},
     ),
 )
 

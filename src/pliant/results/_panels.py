@@ -10,10 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pliant.results._axes import begins_at_zero, said_of_axis
+from pliant.results._column import CAPTION, WIDTH, for_column, legend_below
 from pliant.results._figures import caption, finite_rows, mean_and_error
 from pliant.results._look import line_style, literal
 
-_WIDTH, _HEIGHT = 3.4, 2.6  # inches of a panel
+_HEIGHT = 2.9  # inches of a row of panels
+_COLUMNS = 2  # more would be illegible in a column
 
 
 class Panel(NamedTuple):
@@ -27,7 +30,8 @@ class Panel(NamedTuple):
     """Chance level of the metric, drawn as a dotted line."""
 
 
-def task_panels(panels: Sequence[Panel], title: str, columns: int = 3) -> Figure:
+@for_column
+def task_panels(panels: Sequence[Panel], title: str) -> Figure:
     """Draws metrics against the task: a panel each, a line a method, mean over seeds, ± one standard error shaded.
 
     Use it for the figure of an experiment: several runs, or several metrics of one. A method has the same line in all
@@ -36,7 +40,6 @@ def task_panels(panels: Sequence[Panel], title: str, columns: int = 3) -> Figure
     Args:
       panels: what to draw.
       title: above all.
-      columns: panels in a row, at most.
 
     Example:
       >>> rows = [("a", 0, task, "loss", 1 / task) for task in (1, 2)]
@@ -47,21 +50,28 @@ def task_panels(panels: Sequence[Panel], title: str, columns: int = 3) -> Figure
     """
     chosen = [finite_rows(panel.metrics, panel.metric) for panel in panels]
     methods = list(dict.fromkeys(str(method) for own in chosen for method in own["method"]))
-    figure, grid = _grid(len(panels), columns)
+    figure, grid = _grid(len(panels))
+    is_cut = False
     for axes, panel, rows in zip(grid, panels, chosen, strict=True):
+        drawn = [np.array([] if panel.chance is None else [panel.chance])]
         for method, own in rows.groupby("method", sort=False):
             table = own.pivot(index="seed", columns="task", values="value").sort_index(axis=1)
             mean, error = mean_and_error(table.to_numpy())
             style = line_style(methods.index(str(method)))
-            every = max(1, len(mean) // 10)
-            label = literal(str(method))
-            axes.plot(table.columns, mean, **style, label=label, markersize=3, markevery=every, linewidth=1.2)
+            every = max(1, len(mean) // 8)
+            axes.plot(table.columns, mean, **style, label=literal(str(method)), markevery=every)
             axes.fill_between(table.columns, mean - error, mean + error, color=style["color"], alpha=0.2, linewidth=0)
+            drawn.append(mean)
         if panel.chance is not None:
-            axes.axhline(panel.chance, color="0.6", linestyle=":", linewidth=1)
+            axes.axhline(panel.chance, color="0.45", linestyle=(0, (1, 2)), linewidth=1.5, zorder=0)
+        if begins_at_zero(panel.metric, np.concatenate(drawn)):
+            axes.set_ylim(bottom=0)
+        is_cut |= bool(said_of_axis(panel.metric, np.concatenate(drawn)))
         axes.set(xlabel="task", ylabel=literal(panel.metric.replace("_", " ")), title=literal(panel.title))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _finish(figure, methods, title, caption(pd.concat(chosen)))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis = "not all axes begin at 0" if is_cut else ""
+    chance = "dotted: chance" if any(panel.chance is not None for panel in panels) else ""
+    _finish(figure, methods, title, "; ".join(filter(None, (caption(pd.concat(chosen)), chance, axis))))
     return figure
 
 
@@ -73,6 +83,7 @@ class Series(NamedTuple):
     """By the number."""
 
 
+@for_column
 def score_panels(panels: Mapping[str, Sequence[Series]], x: str, y: str, title: str) -> Figure:
     """Draws scores against a setting on a logarithmic axis: a panel each, a line a series, mean over seeds with bars.
 
@@ -88,21 +99,21 @@ def score_panels(panels: Mapping[str, Sequence[Series]], x: str, y: str, title: 
       [1.5, 3.0]
     """
     names = list(dict.fromkeys(series.name for own in panels.values() for series in own))
-    figure, grid = _grid(len(panels), 3)
+    figure, grid = _grid(len(panels))
     for axes, (name, own) in zip(grid, panels.items(), strict=True):
         for series in own:
             places = sorted(series.scores)
             found = [mean_and_error(np.asarray(series.scores[place], float)[:, None]) for place in places]
             mean, error = (np.concatenate(each) for each in zip(*found, strict=True))
             style = line_style(names.index(series.name))
-            axes.errorbar(
-                places, mean, error, **style, label=literal(series.name), markersize=4, linewidth=1.2, capsize=2
-            )
+            line = axes.errorbar(places, mean, error, **style, capsize=3).lines[0]
+            line.set_label(literal(series.name))
         axes.set(xlabel=literal(x), ylabel=literal(y), title=literal(name), xscale="log")
     _finish(figure, names, title, "mean over seeds; bars: ± one standard error")
     return figure
 
 
+@for_column
 def point_panels(panels: Mapping[str, tuple[str, str, Mapping[str, pd.DataFrame]]], title: str) -> Figure:
     """Draws one metric against another: a panel each, a point for every row.
 
@@ -113,22 +124,22 @@ def point_panels(panels: Mapping[str, tuple[str, str, Mapping[str, pd.DataFrame]
     Example:
       >>> points = pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]})
       >>> figure = point_panels({"p": ("norm", "loss", {"mnist": points})}, "t")
-      >>> figure.axes[0].collections[0].get_offsets().tolist()
+      >>> figure.axes[0].lines[0].get_xydata().tolist()
       [[1.0, 3.0], [2.0, 4.0]]
     """
     names = list(dict.fromkeys(name for _, _, own in panels.values() for name in own))
-    figure, grid = _grid(len(panels), 4)
+    figure, grid = _grid(len(panels))
     for axes, (panel, (x, y, own)) in zip(grid, panels.items(), strict=True):
         for name, table in own.items():
             style = line_style(names.index(name))
-            axes.scatter(
-                table["x"], table["y"], color=style["color"], marker=style["marker"], s=12, label=literal(name)
-            )
+            shown = {"linestyle": "none", "markersize": 4}
+            axes.plot(table["x"], table["y"], **(style | shown), label=literal(name))
         axes.set(xlabel=literal(x), ylabel=literal(y), title=literal(panel))
     _finish(figure, names, title, "a point is one seed")
     return figure
 
 
+@for_column
 def matrix_figure(mean: pd.DataFrame, error: pd.DataFrame, what: str, title: str) -> Figure:
     """Draws a matrix of scores, each with its standard error; darker is more.
 
@@ -144,8 +155,7 @@ def matrix_figure(mean: pd.DataFrame, error: pd.DataFrame, what: str, title: str
       >>> figure.axes[0].texts[0].get_text()
       '0.25 ± 0.05'
     """
-    shape = (1.8 + 1.3 * mean.shape[1], 1.4 + 0.42 * mean.shape[0])
-    figure = Figure(figsize=shape, layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.0 + 0.42 * mean.shape[0]), layout="constrained")
     axes = figure.subplots()
     means, errors = mean.to_numpy(float), error.to_numpy(float)
     image = axes.imshow(means, cmap="cividis_r", aspect="auto")
@@ -154,23 +164,22 @@ def matrix_figure(mean: pd.DataFrame, error: pd.DataFrame, what: str, title: str
         value, spread = means[row, column], errors[row, column]
         text = "–" if math.isnan(value) else f"{value:.2f}" + ("" if math.isnan(spread) else f" ± {spread:.2f}")
         color = "white" if value > middle else "black"
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+        axes.text(column, row, text, ha="center", va="center", fontsize=CAPTION - 1, color=color)
     axes.set_xticks(range(mean.shape[1]), list(map(literal, map(str, mean.columns))))
     axes.set_yticks(range(mean.shape[0]), list(map(literal, map(str, mean.index))))
-    axes.set_title(literal(title), fontsize=10)
+    axes.set_title(literal(title))
     figure.colorbar(image, ax=axes, label=literal(what))
-    figure.supxlabel("mean over seeds ± one standard error", fontsize=8, color="0.4")
+    figure.supxlabel("mean over seeds ± one standard error", fontsize=CAPTION, color="0.35")
     return figure
 
 
-def _grid(number: int, columns: int) -> tuple[Figure, list[Axes]]:
-    columns = max(1, min(columns, number))
-    rows = max(1, math.ceil(number / columns))
-    figure = Figure(figsize=(_WIDTH * columns + 1.6, _HEIGHT * rows + 0.6), layout="constrained")
+def _grid(number: int) -> tuple[Figure, list[Axes]]:
+    columns = min(_COLUMNS, number)
+    rows = math.ceil(number / columns)
+    figure = Figure(figsize=(WIDTH, _HEIGHT * rows + 0.4), layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False).flatten())
     for axes in grid:
         axes.spines[["top", "right"]].set_visible(False)
-        axes.title.set_fontsize(10)
     for axes in grid[number:]:
         axes.remove()
     return figure, grid[:number]
@@ -179,10 +188,7 @@ def _grid(number: int, columns: int) -> tuple[Figure, list[Axes]]:
 def _finish(figure: Figure, names: Sequence[str], title: str, note: str) -> None:
     handles: dict[str, Any] = {}
     for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    shown = [literal(name) for name in names if literal(name) in handles]
-    lines = [handles[name] for name in shown]
-    figure.legend(handles=lines, labels=shown, frameon=False, loc="outside right upper", fontsize=8)
-    figure.suptitle(literal(title), fontsize=11)
-    figure.supxlabel(note, fontsize=8, color="0.4")
+        for handle in axes.lines:
+            handles.setdefault(str(handle.get_label()), handle)
+    figure.suptitle(literal(title))
+    legend_below(figure, [handles[literal(name)] for name in names if literal(name) in handles], note)

@@ -13,6 +13,7 @@ from pliant.experiments.benchmarks import (
     _survey,
 )
 from pliant.experiments.benchmarks._benchmark import SCALES, Benchmark, Scale, with_choices
+from pliant.experiments.benchmarks._survey import REMEDIES
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     benchmark.name: benchmark
@@ -20,4 +21,4 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     for benchmark in family.BENCHMARKS
 }
 
-__all__ = ["BENCHMARKS", "SCALES", "Benchmark", "Scale", "with_choices"]
+__all__ = ["BENCHMARKS", "REMEDIES", "SCALES", "Benchmark", "Scale", "with_choices"]

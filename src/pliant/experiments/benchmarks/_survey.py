@@ -2,8 +2,7 @@
 
 from pliant.experiments.benchmarks._benchmark import make_benchmark
 
-FAMILIES = {
-    "none": ("adam",),
+REMEDIES = {
     "full resets": ("full-reset", "reset-distill", "hare-tortoise", "plasticity-injection", "shrink-perturb"),
     "resets of layers": ("last-k-reset", "head-reset"),
     "resets of units": ("redo", "continual-backprop", "regrama"),
@@ -34,7 +33,7 @@ BENCHMARKS = (
             "train_size": 5120,
             "network": "mlp",
             "widths": (512,) * 4,
-            "methods": tuple(method for family in FAMILIES.values() for method in family),
+            "methods": ("adam", *(method for family in REMEDIES.values() for method in family)),
             "learning_rate": 1e-3,
             "batch_size": 64,
             "epochs": 30,
