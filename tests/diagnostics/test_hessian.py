@@ -250,6 +250,15 @@ def test_diagnostic_of_nan(net):
     assert np.isnan(list(net.numbers(broken).values())).all()
 
 
+def test_half_precision_is_widened(net):
+    """Rounded products lose the orthogonality of Lanczos: an eigenvalue was found eight times too large."""
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), net.params)
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), half)
+    found, exact = net.numbers(half), net.numbers(wide)
+    for name, value in exact.items():
+        assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-6), name
+
+
 def test_diagnostic_on_a_cnn(key):
     """Cross-entropy; the convolution with many channels is a primitive of its own on the CPU."""
     network = cnn((4, 4, 4), 3, channels=(3,), kernel_sizes=(3,), strides=(2,), pool=(1,), widths=())

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from pliant.diagnostics._hessian import MOST_EXAMPLES, Tridiagonal, top_eigenvalues, top_tridiagonal
-from pliant.diagnostics._subject import loss, some, widened
+from pliant.diagnostics._subject import loss, some
 from pliant.errors import UserError
 from pliant.types import Diagnostic, Key, Measured, Params, Scalar, Subject
 
@@ -127,8 +127,8 @@ def curvature_volatility(sharpness: Float[np.ndarray, " batches"]) -> CurvatureV
 
 
 def _measure(subject: Subject) -> Tridiagonal:
-    examples, params = some(subject.probe, MOST_EXAMPLES), jax.tree.map(widened, subject.params)
-    return batch_tridiagonals(loss(subject), params, examples, subject.key, _NUM_BATCHES)
+    examples = some(subject.probe, MOST_EXAMPLES)
+    return batch_tridiagonals(loss(subject), subject.params, examples, subject.key, _NUM_BATCHES)
 
 
 def _summarize(found: Tridiagonal) -> Measured:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from matfree.decomp import hessenberg
 
 from pliant.diagnostics._quadrature import quadrature
-from pliant.diagnostics._subject import loss, some
+from pliant.diagnostics._subject import loss, some, widened
 from pliant.errors import UserError
 from pliant.types import Diagnostic, Key, Measured, Number, Params, Scalar, Subject
 
@@ -94,7 +94,7 @@ def lanczos(
 
     Args:
       loss: as in `hessian_vector_product`.
-      params: P numbers altogether.
+      params: P numbers altogether. Half precision is widened to float32: rounded products lose the orthogonality.
       key: for the starts.
       num_steps: size m of each tridiagonal matrix, ≥ 1; at most P are made.
       num_starts: ≥ 1.
@@ -130,12 +130,12 @@ def lanczos(
             wanted="at least 1 each",
             do="90 and 10 are usual.",
         )
-    flat, unravel = ravel_pytree(params)
+    flat, unravel = ravel_pytree(jax.tree.map(widened, params))
     decompose = hessenberg(min(num_steps, flat.size), reortho="full", custom_vjp=False)
     draw = {"rademacher": jax.random.rademacher, "normal": jax.random.normal}[start]
 
     def multiply(vector: Array) -> Array:
-        return ravel_pytree(hessian_vector_product(loss, params, unravel(vector)))[0]
+        return ravel_pytree(hessian_vector_product(loss, unravel(flat), unravel(vector)))[0]
 
     def from_one(key: Key) -> Tridiagonal:
         z = draw(key, flat.shape, flat.dtype)

@@ -53,14 +53,14 @@ def dense_hessian(loss: Callable[[Params], Scalar], params: Params) -> Float[Arr
     Differs from:
       `jax.hessian`, which computes all columns at once.
     """
-    flat, unravel = ravel_pytree(params)
+    flat, unravel = ravel_pytree(jax.tree.map(widened, params))
 
     def column(number: Array) -> Array:
         vector = unravel(jax.nn.one_hot(number, flat.size, dtype=flat.dtype))
-        return ravel_pytree(hessian_vector_product(loss, params, vector))[0]
+        return ravel_pytree(hessian_vector_product(loss, unravel(flat), vector))[0]
 
     with jax.default_matmul_precision("highest"):
-        return jax.lax.map(column, jnp.arange(flat.size)).astype(jnp.promote_types(flat.dtype, jnp.float32))
+        return jax.lax.map(column, jnp.arange(flat.size))
 
 
 def hessian_rank(
@@ -142,7 +142,7 @@ def _diagnostic(
 
     def measure(subject: Subject) -> dict[str, Array]:
         batch, of_batch = some(subject.probe, MOST_EXAMPLES), loss(subject)
-        params = jax.tree.map(widened, subject.params)
+        params = subject.params
 
         def of_probe(params: Params) -> Scalar:
             return of_batch(params, batch)
