@@ -142,6 +142,14 @@ def _quantities(each: Difference) -> list[Quantity]:
 
 
 def _shown(each: Difference) -> str:
-    """A comparison as text."""
-    more, less = (f"{side:g}" if isinstance(side, float) else str(side) for side in (each.more, each.less))
-    return f"{more} − {less} ≥ {each.by:g}"
+    """A comparison as text.
+
+    Example:
+      >>> from pliant.experiments import Score
+      >>> _shown(Difference(Score("adamo", over="rise"), 0.0, by=-0.05))
+      'rise of the headline of adamo ≥ -0.05'
+      >>> _shown(Difference(Score("adam", "dormant_fraction"), Score("adamo", "dormant_fraction"), by=0.1))
+      'dormant fraction of adam − dormant fraction of adamo ≥ 0.1'
+    """
+    sides = [f"{side:g}" if isinstance(side, float) else str(side) for side in (each.more, each.less)]
+    return f"{' − '.join(sides[:1] if sides[1] == '0' else sides)} ≥ {each.by:g}"

@@ -58,8 +58,12 @@ class Score(NamedTuple):
         return (self.run,)
 
     def __str__(self) -> str:
-        """Its method and run."""
-        return f"{self.method} ({self.run})" if self.run else self.method
+        """What it is, without what is usual: the headline in the last tasks."""
+        what = self.metric.replace("_", " ") if self.over == "last" else f"{self.over} of {self._named()}"
+        return " of ".join(filter(None, (what, self.method))) + (f" ({self.run})" if self.run else "")
+
+    def _named(self) -> str:
+        return self.metric.replace("_", " ") or "the headline"
 
 
 class Association(NamedTuple):
