@@ -24,7 +24,7 @@ def page() -> str:
         "if the whole interval is at least the wanted effect, and *does not hold* if the whole interval is below. "
         "Fewer than three seeds decide nothing. Of several comparisons the tightest is shown.",
         "The scale `cpu` has smaller networks and fewer tasks than the papers. A claim that does not hold there may "
-        "hold at the published size, and the other way round.",
+        "hold at the published size, and the other way round. Intervals do not account for the number of claims.",
     ]
     contradicted = [
         [f"[{cell(row['claim'])}](#{_anchor(row['experiment'])})", cell(row["sentence"]), cell(row["reason"])]
