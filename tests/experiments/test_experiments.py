@@ -1,7 +1,5 @@
 """Every experiment: what it declares exists, its figure can be drawn, and one runs from beginning to end."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +11,7 @@ from pliant.experiments import (
     SCALES,
     Association,
     Results,
+    choices,
     find_results,
     folder_of,
     from_folder,
@@ -197,4 +196,4 @@ def test_shipped_tables_are_of_benchmarks_and_small():
         assert found.num_tasks == BENCHMARKS[name].configs[scale].tasks
         assert set(found.metrics["method"]) == set(_labels(BENCHMARKS[name], scale))
         assert found.record["date"]
-        json.dumps(found.record)
+        assert found.record["choices"] == choices(BENCHMARKS[name], scale), "of an older configuration: run it again"

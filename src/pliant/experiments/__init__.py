@@ -7,7 +7,16 @@ from pliant.experiments._claims import Claim, Difference, Outcome, Verdict, deci
 from pliant.experiments._experiment import Experiment
 from pliant.experiments._quantities import Association, NotMeasuredError, Quantity, Score
 from pliant.experiments._reproduce import Reproduction, reproduce, stored_results
-from pliant.experiments._tables import RUNS, Results, find_results, folder_of, from_folder, read_table, write_table
+from pliant.experiments._tables import (
+    RUNS,
+    Results,
+    choices,
+    find_results,
+    folder_of,
+    from_folder,
+    read_table,
+    write_table,
+)
 from pliant.experiments._verdict_table import OUTCOMES, shown_effect, tabulated, verdict_table
 from pliant.experiments.benchmarks import BENCHMARKS, SCALES, Benchmark, Scale, with_choices
 
@@ -34,6 +43,7 @@ __all__ = [
     "Scale",
     "Score",
     "Verdict",
+    "choices",
     "deciding",
     "find_results",
     "folder_of",

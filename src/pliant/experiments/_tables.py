@@ -1,5 +1,6 @@
 """Results of benchmarks: run folders, and the small tables that come with the package."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from importlib import resources
@@ -28,7 +29,8 @@ class Results(NamedTuple):
     """Of the whole run."""
     chance: float | None = None
     record: Mapping[str, Any] = {}  # never changed
-    """`title`, `date`, `environment` and `minutes` by method; `folder` if it is a run folder of one's own."""
+    """`title`, `date`, `environment`, `minutes` by method, and `choices`, the benchmark's configuration; `folder` if it
+    is a run folder of one's own."""
 
     @property
     def is_finished(self) -> bool:
@@ -66,13 +68,19 @@ def find_results(benchmark: Benchmark, scale: Scale, runs: Path = RUNS) -> Resul
     """
     folder = folder_of(benchmark.name, scale, runs)
     if (folder / "config.json").exists():
-        return from_folder(RunFolder(folder), benchmark.configs[scale].tasks)
+        found = from_folder(RunFolder(folder), benchmark.configs[scale].tasks)
+        return found._replace(record={**found.record, "choices": choices(benchmark, scale)})
     shipped = resources.files("pliant.experiments") / "tables"
     stored = shipped / f"{folder.name}.parquet"
     if not stored.is_file():
         return None
     with resources.as_file(stored) as path:
         return read_table(path)
+
+
+def choices(benchmark: Benchmark, scale: Scale) -> dict[str, Any]:
+    """The configuration of a benchmark as JSON data, by which stored results are told from those of an older one."""
+    return dict(json.loads(json.dumps(dataclasses.asdict(benchmark.configs[scale]))))
 
 
 def from_folder(folder: RunFolder, num_tasks: int) -> Results:
