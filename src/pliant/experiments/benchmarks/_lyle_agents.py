@@ -153,7 +153,8 @@ target network every 1, 100 and 1,000 updates; the increase of the loss on rando
 with two layers of {width}, on MNIST, with copies every 1,000 updates. The others: --dataset cifar10,
 --set dqn.target_every=1, and the settings of lyle/interventions/cnn.
 
-Ours: the easy variant, and what is ours in lyle/mdp-easy-mnist. At the scale cpu: batches of 32, 50,000 updates.
+Ours: the easy variant, and what is ours in lyle/mdp-easy-mnist. At the scale cpu: batches of 32, 50,000 updates, and
+three random functions that copies are trained on for 500 updates.
 """
 
 
@@ -164,7 +165,7 @@ def _width(width: int) -> Benchmark:
         f"{_REFERENCE}, section 5.1 and figure 5",
         _WIDTH_NOTES.format(width=width),
         paper=_MDP | {"methods": ("adam",), "widths": (width, width), "settings": _settings()},
-        cpu=_SHORT,
+        cpu=_SHORT | {"diagnostics": ("basic", _SMALL_PROBE)},
         smoke=_MDP_SMOKE | {"widths": (width, width)},
     )
 
@@ -177,7 +178,7 @@ features, the number of dead units, and the loss on 10 random functions after 2,
 Ours: how many agents each of the twelve benchmarks lyle/falsification/... has: four seeds each of Adam, Adam with b2 =
 0.9 and a damped root, and SGD at 0.01 in easy and hard, and the first two in sparse, which makes 8 × 12 + 4 × 8 = 128;
 and what is ours in lyle/mdp-easy-mnist. At the scale cpu: layers of 64 (and 8 channels), batches of 32, 20,000 updates,
-and digits for the CNN.
+three random functions that copies are trained on for 500 updates, and digits for the CNN.
 """
 _STATISTICS = ("basic", "dead", "feature-rank", "srank", "weight-spectra", _PROBE)
 
@@ -198,6 +199,7 @@ def _falsification(variant: str, dataset: str, name: str) -> Benchmark:
         | _NETWORKS[name],
         cpu=_SHORT
         | {"tasks": 4, "diagnose_after": (1, 4), "widths": (64, 64), "settings": small}
+        | {"diagnostics": (*_STATISTICS[:-1], _SMALL_PROBE)}
         | ({"dataset": "digits"} if is_cnn else {}),
         smoke=_MDP_SMOKE | {"diagnostics": (*_STATISTICS[:-1], _SHORT_PROBE), "settings": small, "env_steps": 200},
     )
