@@ -93,7 +93,8 @@ the increase of the loss on 10 random functions, from the first iteration to the
 (figure 9).
 
 Ours: the easy variant; weights shrunk by 0.4; 51 bins from 0 to 100; and what is ours in lyle/mdp-easy-cifar10. Each
-iteration is a task, so methods that act at a task switch act at every copy. At the scale cpu: {cpu}.
+iteration is a task, so methods that act at a task switch act at every copy. At the scale cpu: {cpu}; three random
+functions that copies are trained on for 500 updates.
 """
 _CPU_OF: dict[str, tuple[str, dict[str, Any]]] = {
     "mlp": ("two layers of 64, 20 iterations, batches of 32", {"widths": (64, 64)}),
@@ -133,7 +134,7 @@ def _interventions(name: str) -> Benchmark:
         cpu={"batch_size": 32 if is_plain else 16, "settings": small, "seeds": 3 if is_plain else 1}
         | {"env_steps": 1000 if is_plain else 200, "tasks": 20 if is_plain else 10}
         | {"diagnose_after": (5, 20) if is_plain else (10,)}
-        | ({} if is_plain else {"diagnostics": ("basic", _SMALL_PROBE)})
+        | {"diagnostics": ("basic", _SMALL_PROBE)}
         | of_cpu,
         smoke=_MDP_SMOKE
         | {
