@@ -90,9 +90,8 @@ def test_every_stream_is_in_the_set():
     first = {run.arguments.split()[0] for run in RUNS.values()}
     streams = {BENCHMARKS[name].configs["smoke"].stream for name in first if name in BENCHMARKS}
     assert first | streams | {"random-labels"} >= set(STREAMS)
-    assert {name.partition("/")[0] for name in first if name in BENCHMARKS} == {
-        name.partition("/")[0] for name in BENCHMARKS
-    }
+    families = {name.partition("/")[0] for name in BENCHMARKS} - {"survey"}  # the main job with many methods
+    assert {name.partition("/")[0] for name in first if name in BENCHMARKS} == families
 
 
 def test_a_folder_without_the_package_is_refused(tmp_path):

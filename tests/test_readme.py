@@ -52,7 +52,7 @@ def _tier(words):
 
 
 COMMANDS = _commands()
-TRAINING = ("run", "tune")
+TRAINING = ("run", "tune", "reproduce")
 
 
 def _run(document, first_line):

@@ -188,7 +188,8 @@ def test_agents_have_a_policy_and_values(key):
     np.testing.assert_allclose(found["value_churn"], 0.25, rtol=1e-5)
     swapped = params | {"actor": actor | {"head": jax.tree.map(lambda leaf: leaf[..., ::-1], actor["head"])}}
     found = measured(network, params, state, x, Lived(jnp.zeros(16, jnp.int32)), swapped, output="policy")
-    assert (found["policy_changed_fraction"], found["value_churn"]) == (1.0, 0.0)
+    assert found["policy_changed_fraction"] == 1.0
+    assert found["value_churn"] == pytest.approx(0.0, abs=1e-12)  # the two programs may round differently
     assert found["policy_kl"] > 0
 
 

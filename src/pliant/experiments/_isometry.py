@@ -326,9 +326,7 @@ _MINATAR = Experiment(
             "adamo-matches-baselines",
             "AdamO matches or outperforms the baselines on evaluation runs.",
             "section 6.2, figure 2",
-            tuple(
-                Difference(Score("adamo"), Score(other), by=-_RETURN) for other in ("adam", "l2-init", "nap", "redo")
-            ),
+            tuple(Difference(Score("adamo"), Score(other), by=-_RETURN) for other in ("adam", "l2-init", "nap")),
         ),
         Claim(
             "agents-fewer-dormant",
