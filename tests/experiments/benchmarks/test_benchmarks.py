@@ -171,5 +171,5 @@ def test_a_few_steps(name, tmp_path):
     few = dataclasses.replace(few, settings=settings_in_use(config.settings, few))
     folder = run(few, tmp_path / "run")
     headline = folder.metrics[folder.metrics.metric == folder.headline]
-    assert sorted(headline.task) == [1, 2]
+    assert sorted(set(headline.task)) == [1, 2]  # a grid has several points
     assert headline.value.between(0, 10).all()
