@@ -90,7 +90,7 @@ def test_a_doubled_layer_is_found(key):
     found = measured(network, now, state, x, (params, state))
     wanted = {"representation_change": 1.0, "representation_change/dense_0": 0.0, "representation_change/dense_1": 1.0}
     assert found.keys() == wanted.keys()
-    np.testing.assert_allclose([found[name] for name in wanted], list(wanted.values()), rtol=1e-5)
+    np.testing.assert_allclose([found[name] for name in wanted], list(wanted.values()), rtol=1e-5, atol=1e-6)
     assert measured(network, params, state, x, (params, state))["representation_change"] < 1e-6
 
 

@@ -124,7 +124,7 @@ class Trainer:
         numbers, curve = self._train(index, begun.task, shared, progress)
         observed = self._observed(begun.task)
         scored = axis.get(learner.observers.evaluate(observed, shared))
-        at_end = self._measured("end", index, begun.task, shared)
+        at_end = self._measured("end", index, begun.task, shared, observed)
         if self._compares_with("previous"):
             self._previous = observed.views
         kept = (self._carry, axis.get(self._source_state))  # the latter is donated to the next chunk
@@ -135,7 +135,8 @@ class Trainer:
     def measure(self, index: int) -> dict[str, Any]:
         """What all diagnostics find at the end of a task, with a slot axis, on the host."""
         shared = self._shared._replace(facts=self._method.source.facts(index), index=np.int32(index))
-        return dict(self._found(self._learner.observers.groups, self._begun(shared.index).task, shared).measured)
+        observed = self._observed(self._begun(shared.index).task)
+        return dict(self._found(self._learner.observers.groups, observed, shared).measured)
 
     def _begun(self, index: Any) -> Begun:
         return Begun(self._carry, self._slot, self._learner.make_task(self._slot, index))
@@ -150,8 +151,13 @@ class Trainer:
         """Whether a diagnostic compares with an earlier network, which is kept for it."""
         return any(moment in each.needs for each in self._method.diagnostics)
 
-    def _measured(self, moment: Literal["start", "end"], index: int, task: Any, shared: Shared) -> Findings:
-        """What the diagnostics find that are due at a moment of a task; of a group all are due, or none."""
+    def _measured(
+        self, moment: Literal["start", "end"], index: int, task: Any, shared: Shared, observed: Observed | None = None
+    ) -> Findings:
+        """What the diagnostics find that are due at a moment of a task; of a group all are due, or none.
+
+        `observed` is what they look at, if that is known; else it is made if any is due.
+        """
         protocol = self._protocol
         groups = [
             group
@@ -159,13 +165,12 @@ class Trainer:
             if (first := group.diagnostics[0]).moment == moment
             and due(first, index + 1, protocol.tasks, protocol.diagnose_after)
         ]
-        return self._found(groups, task, shared)
-
-    def _found(self, groups: Sequence[Group], task: Any, shared: Shared) -> Findings:
-        """What groups of diagnostics find now."""
         if not groups:
             return Findings({}, ())
-        observed = self._observed(task)
+        return self._found(groups, self._observed(task) if observed is None else observed, shared)
+
+    def _found(self, groups: Sequence[Group], observed: Observed, shared: Shared) -> Findings:
+        """What groups of diagnostics find now."""
         views = Views(observed.views, self._initial, self._previous, self._carry.followed)
         measured: dict[str, Any] = {}
         for group in groups:
