@@ -11,6 +11,7 @@ from pliant.experiments import (
     Claim,
     Difference,
     NotMeasuredError,
+    Prediction,
     Results,
     Score,
     judge,
@@ -160,6 +161,44 @@ def test_what_is_missing_is_an_error_of_its_own():
         Score("c").by_seed(_two((0.1,)))
 
 
+def _orders(predictor, outcome, signs):
+    """Four methods; in each task the predictor orders them as the next task does, or the other way round."""
+    return [
+        (method, seed, at, name, value)
+        for seed, sign in enumerate(signs)
+        for task in range(1, 4)
+        for number, method in enumerate("abcd")
+        for name, at, value in (
+            (predictor, task, float(sign * number + 10 * task)),
+            (outcome, task, float(number - 10 * task)),
+        )
+    ]
+
+
+def test_a_prediction_is_of_the_next_task_and_knows_no_trend():
+    """The means of tasks go opposite ways; methods at the same task are ordered alike."""
+    results = {"up": _results(_orders("rank", "accuracy", (1, 1, -1)), 3)}
+    assert Prediction("rank", {"up": "accuracy"}).by_seed(results).tolist() == pytest.approx([1, 1, -1])
+    before = {"up": _results(_orders("start_rank", "accuracy", (1, 1, -1)), 3)}
+    assert Prediction("start_rank", {"up": "accuracy"}).by_seed(before).tolist() == pytest.approx([1, 1, -1])
+
+
+def test_a_prediction_is_the_mean_of_runs():
+    up, down = _orders("rank", "accuracy", (1,)), _orders("rank", "error", (-1,))
+    results = {"up": _results(up, 3), "down": _results(down, 3)}
+    found = Prediction("rank", {"up": "accuracy", "down": "error"}).by_seed(results)
+    assert found.tolist() == pytest.approx([0.0])
+    found = Prediction("rank", {"up": "accuracy", "down": "-error"}).by_seed(results)
+    assert found.tolist() == pytest.approx([1.0])
+
+
+@pytest.mark.parametrize(("predictor", "outcome"), [("rank", "loss_reduced"), ("norm", "accuracy")])
+def test_a_prediction_of_what_was_not_measured(predictor, outcome):
+    results = {"up": _results(_orders("rank", "accuracy", (1,)), 3)}
+    with pytest.raises(NotMeasuredError, match=f"no results of {predictor} and {outcome}"):
+        Prediction(predictor, {"up": outcome}).by_seed(results)
+
+
 ALL = [(name, claim.name) for name, experiment in EXPERIMENTS.items() for claim in experiment.claims]
 LEVELS = {  # of a metric in the first and the second half of a run, per unit of a score
     "first": (1.0, 0.0),
@@ -189,6 +228,8 @@ def _unknowns(claim):
         for _, side in _sides(each):
             if isinstance(side, Association):
                 found[side.runs] = (-1.0, 1.0)
+            elif isinstance(side, Prediction):
+                found["prediction", side.predictor] = (-1.0, 1.0)
             elif isinstance(side, Score):
                 for half in range(2):
                     found[(side.run, side.method, side.metric or "headline", half)] = _range(side.metric, claim)
@@ -196,7 +237,7 @@ def _unknowns(claim):
 
 
 def _solved(claim, broken):
-    """Values of the unknowns for which all comparisons hold; but one not, by a margin."""
+    """Values of the unknowns for which all comparisons hold, but one not; by the largest margin up to 1."""
     unknowns = _unknowns(claim)
     place = {key: number for number, key in enumerate(unknowns)}
     rows, bounds = [], []
@@ -207,6 +248,8 @@ def _solved(claim, broken):
                 constant += sign * side
             elif isinstance(side, Association):
                 row[place[side.runs]] += sign
+            elif isinstance(side, Prediction):
+                row[place["prediction", side.predictor]] += sign
             else:
                 for half in range(2):
                     key = (side.run, side.method, side.metric or "headline", half)
@@ -215,9 +258,12 @@ def _solved(claim, broken):
         if broken is None or number == broken:  # whether the others hold does not matter
             rows.append(-wanted * row)
             bounds.append(wanted * (constant - each.by) - 1e-3)
-    found = scipy.optimize.linprog(np.zeros(len(place)), np.array(rows), bounds, bounds=list(unknowns.values()))
+    margin = np.append(np.zeros(len(place)), -1.0)  # is maximised
+    with_margin = np.column_stack([rows, np.ones(len(rows))])
+    ranges = [*unknowns.values(), (0.0, 1.0)]
+    found = scipy.optimize.linprog(margin, with_margin, bounds, bounds=ranges)
     assert found.success, "cannot be so"
-    return dict(zip(unknowns, found.x, strict=True))
+    return dict(zip(unknowns, found.x[:-1], strict=True))
 
 
 def _as_results(values, claim):
@@ -228,6 +274,16 @@ def _as_results(values, claim):
             own = rows.setdefault(run, [])
             tasks = range(1 + 5 * half, 6 + 5 * half)
             own += [(method, seed, task, metric, value + 1e-6 * seed) for seed in range(5) for task in tasks]
+        elif key[0] == "prediction":
+            outcomes = next(
+                side.outcomes
+                for each in claim.comparisons
+                for _, side in _sides(each)
+                if isinstance(side, Prediction) and side.predictor == key[1]
+            )
+            for run, outcome in outcomes.items():
+                own = rows.setdefault(run, [])
+                own += [row for row in _orders(key[1], outcome, (np.sign(value),) * 5) if row not in own]
         else:
             (association,) = {
                 side

@@ -10,6 +10,7 @@ from pliant.experiments import (
     EXPERIMENTS,
     SCALES,
     Association,
+    Prediction,
     Results,
     choices,
     find_results,
@@ -84,6 +85,8 @@ def _everything(experiment):
         for side in (side for each in claim.comparisons for side in (each.more, each.less)):
             if isinstance(side, Association):
                 metrics |= {side.x, side.y}
+            elif isinstance(side, Prediction):
+                metrics |= {side.predictor, *side.outcomes.values()}
             elif not isinstance(side, float) and side.metric:
                 metrics.add(side.metric)
     rng = np.random.default_rng(0)

@@ -31,7 +31,8 @@ def test_rows_columns_and_marks(found):
     assert rows == ["start holds", "train accuracy", "⇅ start flips"]
     columns = [label.get_text() for label in axes.get_xticklabels()]
     methods = [f"{dataset} {method}" for dataset in ("mnist", "cifar10") for method in "abc"]
-    assert columns == [*methods, "mnist across methods", "cifar10 across methods"]
+    of_all = [f"{dataset} {scope} methods" for scope in ("within", "across") for dataset in ("mnist", "cifar10")]
+    assert columns == [*methods, *of_all]
     drawn = axes.images[0].get_array()
     np.testing.assert_allclose(drawn[0], 1.0)
     np.testing.assert_allclose(drawn[2, :6], [1, 1, 1, -1, -1, -1])
@@ -41,6 +42,18 @@ def test_rows_columns_and_marks(found):
     assert texts[0, 2].get_weight() == "bold"
     assert {texts[column, 1].get_weight() for column in range(6)} != {"bold"}
     assert "signs flip" in figure.get_supxlabel()
+
+
+def test_several_outcomes_have_columns_of_their_own(found):
+    both = pd.concat([found, found.assign(outcome="probe_plasticity", partial=-found["partial"])])
+    axes = predictor_figure(both[both["scope"] == "across"]).axes
+    columns = [label.get_text() for label in axes[0].get_xticklabels()]
+    assert columns == [
+        f"{dataset} {outcome} across methods"
+        for outcome in ("train accuracy", "probe plasticity")
+        for dataset in ("mnist", "cifar10")
+    ]
+    assert axes[1].get_ylabel() == "rank correlation at the same task with the outcome"
 
 
 def test_the_plain_correlation_has_its_own_flips(found):

@@ -105,6 +105,10 @@ def test_simpsons_paradox_shows_as_opposite_signs_within_and_across():
 
     found = predictor_table(table(values, methods="abcde"), "train_accuracy")
     within = found[(found["predictor"] == "start_norm") & (found["scope"] == "within")]
+    pooled = row(found, "start_norm", scope="pooled")
+    assert pooled["method"] == "(pooled)"
+    assert min(pooled["low"], pooled["partial_low"]) > 0.9
+    assert pooled["num_points"] == 5 * 5 * 12
     across = row(found, "start_norm", scope="across")
     assert (within["low"] > 0.9).all()
     assert across["correlation"] == pytest.approx(-1.0)

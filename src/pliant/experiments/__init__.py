@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
-from pliant.experiments import _gradual, _isometry, _lyle, _survey
+from pliant.experiments import _gradual, _isometry, _lyle, _predictors, _survey
 from pliant.experiments._claims import Claim, Difference, Outcome, Verdict, deciding, judge
 from pliant.experiments._experiment import Experiment
-from pliant.experiments._quantities import Association, NotMeasuredError, Quantity, Score
+from pliant.experiments._predictors import falsified, predictions
+from pliant.experiments._quantities import Association, NotMeasuredError, Prediction, Quantity, Score
 from pliant.experiments._reproduce import Reproduction, reproduce, stored_results
 from pliant.experiments._tables import (
     RUNS,
@@ -21,7 +22,7 @@ from pliant.experiments._verdict_table import OUTCOMES, shown_effect, tabulated,
 from pliant.experiments.benchmarks import BENCHMARKS, SCALES, Benchmark, Scale, with_choices
 
 EXPERIMENTS: Mapping[str, Experiment] = {
-    each.name: each for paper in (_isometry, _gradual, _lyle, _survey) for each in paper.EXPERIMENTS
+    each.name: each for paper in (_isometry, _gradual, _lyle, _survey, _predictors) for each in paper.EXPERIMENTS
 }
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Experiment",
     "NotMeasuredError",
     "Outcome",
+    "Prediction",
     "Quantity",
     "Reproduction",
     "Results",
@@ -45,10 +47,12 @@ __all__ = [
     "Verdict",
     "choices",
     "deciding",
+    "falsified",
     "find_results",
     "folder_of",
     "from_folder",
     "judge",
+    "predictions",
     "read_table",
     "reproduce",
     "shown_effect",

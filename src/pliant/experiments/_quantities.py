@@ -8,7 +8,7 @@ import pandas as pd
 
 from pliant.errors import UserError
 from pliant.experiments._tables import Results
-from pliant.results import LAST_TASKS
+from pliant.results import LAST_TASKS, predictor_pairs, rank_correlation
 
 Over: TypeAlias = Literal["early", "last", "first", "mean", "fall", "rise"]
 """Which tasks: the first or last five (at most half of the tasks), the first one, or all; "fall" is early minus last,
@@ -108,7 +108,66 @@ class Association(NamedTuple):
         return pd.Series(found, dtype=float)
 
 
-Quantity: TypeAlias = Score | Association
+class Prediction(NamedTuple):
+    """How well a metric orders networks at the same task by what they then learn in the next, a number a seed.
+
+    Spearman's rank correlation over methods and tasks, the mean of each task subtracted, averaged over runs.
+
+    Example:
+      >>> rows = [(method, 0, task, name, sign * number) for task in (1, 2, 3) for number, method in enumerate("abc")
+      ...         for name, sign in (("rank", 1), ("accuracy", 10))]
+      >>> metrics = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
+      >>> Prediction("rank", {"labels": "accuracy"}).by_seed({"labels": Results(metrics, "accuracy", 3)}).tolist()
+      [1.0]
+    """
+
+    predictor: str
+    outcomes: Mapping[str, str]
+    """By the label of the run, what is predicted there; see `pliant.results.predictor_pairs`."""
+
+    def __str__(self) -> str:
+        """What predicts."""
+        return f"prediction by {self.predictor.replace('_', ' ')}"
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """No method in particular: all of the runs."""
+        return ()
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The labels of the runs that it reads."""
+        return tuple(self.outcomes)
+
+    def by_seed(self, results: Mapping[str, Results]) -> pd.Series:
+        """The correlations, indexed by seed; NaN where a metric does not vary, or has three finite points at most.
+
+        Raises:
+          NotMeasuredError: if a run or a metric is not there.
+        """
+        found = [_predicted(_one(results, run), self.predictor, outcome) for run, outcome in self.outcomes.items()]
+        return pd.concat(found, axis=1).mean(axis=1, skipna=False)
+
+
+Quantity: TypeAlias = Score | Association | Prediction
+
+
+def as_one_problem(results: Results, name: str = "") -> pd.DataFrame:
+    """The metrics as `pliant.results.predictor_pairs` takes them, with the name of the run as the problem."""
+    return results.metrics.assign(problem=name, dataset="", network="")
+
+
+def _predicted(of_run: Results, predictor: str, outcome: str) -> pd.Series:
+    try:
+        pairs = predictor_pairs(as_one_problem(of_run), outcome, [predictor])
+    except UserError as error:
+        raise _not_measured(f"{predictor} and {outcome}") from error
+    pairs = pairs[np.isfinite(pairs["x"]) & np.isfinite(pairs["y"])]
+    found = {}
+    for seed, own in pairs.groupby("seed"):
+        x, y, seeds, tasks = (own[name].to_numpy() for name in ("x", "y", "seed", "after"))
+        found[seed] = rank_correlation(x, y, seeds, tasks).correlation
+    return pd.Series(found, dtype=float)
 
 
 def _one(results: Mapping[str, Results], run: str) -> Results:

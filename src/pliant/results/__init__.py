@@ -23,7 +23,14 @@ from pliant.results._panels import Panel, Series, matrix_figure, point_panels, s
 from pliant.results._phases import curve_points
 from pliant.results._pictures import PICTURES, dormant_by_layer, draw_picture, gradient_cosine, probe_curves
 from pliant.results._predictor_figure import predictor_figure
-from pliant.results._predictors import LOSS_REDUCED, TASK_NUMBER, predictor_pairs, predictor_table
+from pliant.results._predictors import (
+    ACROSS,
+    LOSS_REDUCED,
+    POOLED,
+    TASK_NUMBER,
+    predictor_pairs,
+    predictor_table,
+)
 from pliant.results._rank_correlation import RankCorrelation, rank_correlation
 from pliant.results._ranks import ranks
 from pliant.results._run_folder import RunFolder, RunRecord
@@ -34,12 +41,14 @@ from pliant.results._text_table import TextFormat, terminal_table, text_table
 from pliant.results._trackers import TRACKERS, MakeTracker, Tracker, tracking
 
 __all__ = [
+    "ACROSS",
     "AT_START",
     "COLUMNS",
     "FEWEST_SEEDS",
     "LAST_TASKS",
     "LOSS_REDUCED",
     "PICTURES",
+    "POOLED",
     "TASK_NUMBER",
     "TRACKERS",
     "Estimate",

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from pliant.errors import UserError
 from pliant.results._look import literal
-from pliant.results._predictors import ACROSS, CONDITION, TASK_NUMBER
+from pliant.results._predictors import ACROSS, CONDITION, POOLED, TASK_NUMBER
 
 _FLIP = "⇅"
 _DARK = 0.6  # |correlation| above which numbers are white
@@ -26,10 +26,10 @@ def predictor_figure(
     Every cell has its number, with the sign, so that the figure can be read in black and white: bold if the interval
     excludes 0. Orange is positive and purple negative, which colour-blind readers can tell apart. ⇅ before a name marks
     a flip. Rows are ordered by the size of their mean. The task number, which knows the trend alone, is last; it has no
-    correlation at the same task. Columns of single methods come first, then those across methods.
+    correlation at the same task. Columns of single methods come first, then those within all, then across methods.
 
     Args:
-      table: from `predictor_table`.
+      table: from `predictor_table`, or several of different outcomes, one after the other.
       statistic: which correlation.
       title: above the axes.
       most: rows to draw, beside that of the task number.
@@ -74,16 +74,19 @@ def predictor_figure(
     axes.set_title(literal(title), fontsize=10)
     axes.spines[:].set_visible(False)
     label = "rank correlation" if statistic == "correlation" else "rank correlation at the same task"
-    figure.colorbar(image, ax=axes, label=f"{label} with {literal(str(table['outcome'].iloc[0]).replace('_', ' '))}")
+    outcomes = table["outcome"].unique()
+    of = "the outcome" if len(outcomes) > 1 else literal(str(outcomes[0]).replace("_", " "))
+    figure.colorbar(image, ax=axes, label=f"{label} with {of}")
     figure.supxlabel(f"bold: the 95 % interval over seeds excludes 0; {_FLIP}: signs flip", fontsize=8)
     return figure
 
 
 def _conditions(table: pd.DataFrame) -> pd.Series:
     """Names of columns, of what differs alone."""
-    parts = [name for name in CONDITION if table[name].nunique() > 1]
-    named = table[[*parts, "method"]].astype(str).agg(" ".join, axis=1)
-    return named.where(table["method"] != ACROSS, named.str.replace(ACROSS, "across methods"))
+    parts = [name for name in (*CONDITION, "outcome") if table[name].nunique() > 1]
+    method = table["method"].replace({POOLED: "within methods", ACROSS: "across methods"})
+    named = table[parts].astype(str).assign(method=method.astype(str)).agg(" ".join, axis=1)
+    return named.str.replace("_", " ")
 
 
 def _write(axes: Axes, shown: pd.DataFrame, statistic: str, values: pd.DataFrame) -> None:

@@ -13,6 +13,9 @@ from pliant.results._rank_correlation import RankCorrelation, rank_correlation, 
 ACROSS = "(across)"
 """What stands for the method where all are compared."""
 
+POOLED = "(pooled)"
+"""What stands for the method where all are taken together, without what distinguishes them."""
+
 CONDITION = ("problem", "dataset", "network")
 """Columns that make a condition of a study; within methods, also the method."""
 
@@ -133,6 +136,8 @@ def predictor_table(
     - **within** a method: over its seeds and tasks. One row for each condition, method and diagnostic. `partial` is the
       correlation after subtracting the mean of each task from the ranks: both diagnostics and outcomes drift along a
       stream, and drifts correlate whether or not one is about the other.
+    - **pooled**: within all methods at once. The mean of each method is subtracted from the ranks; `partial` subtracts
+      that of each method's task. More points than of one method, and one number for a condition.
     - **across** methods: of the methods' means over seeds and tasks, at least three. `partial` takes the means over
       seeds of every task, and subtracts the mean of the task.
 
@@ -141,7 +146,7 @@ def predictor_table(
     A diagnostic **flips** if its correlation is significantly positive in one condition and significantly negative in
     another, as Lyle et al. show of four diagnostics: then it cannot be a cause of plasticity. Significant means p below
     1 − `confidence` after Bonferroni's correction for the number of conditions of that diagnostic. A flip is searched
-    within methods and across methods separately.
+    in each scope separately.
 
     Args:
       metrics: as for `predictor_pairs`, as are `outcome` and `predictors`.
@@ -150,10 +155,10 @@ def predictor_table(
       confidence: of the intervals, in [0.5, 1).
 
     Returns:
-      Columns `problem`, `dataset`, `network`, `method` ("(across)" for all), `scope` ("within" or "across"), `outcome`,
-      `predictor`, `correlation`, `low`, `high`, `p_value`, `partial`, `partial_low`, `partial_high`,
-      `partial_p_value`, `num_points`, `num_seeds`, `num_dropped` (pairs without two finite numbers), `flips` and
-      `partial_flips`. A correlation is NaN where a metric does not vary.
+      Columns `problem`, `dataset`, `network`, `method` ("(pooled)" or "(across)" for all), `scope` ("within", "pooled"
+      or "across"), `outcome`, `predictor`, `correlation`, `low`, `high`, `p_value`, `partial`, `partial_low`,
+      `partial_high`, `partial_p_value`, `num_points`, `num_seeds`, `num_dropped` (pairs without two finite numbers),
+      `flips` and `partial_flips`. A correlation is NaN where a metric does not vary.
 
     Raises:
       UserError: as `predictor_pairs`, and if nothing can be joined.
@@ -189,6 +194,8 @@ def predictor_table(
         for method, own in of_condition.groupby("method", sort=False):
             rows.append(common | {"method": method, "scope": "within"} | _row(own, _within(own, confidence)))
         if of_condition["method"].nunique() > 1:
+            pooled = _row(of_condition, _pooled(of_condition, confidence))
+            rows.append(common | {"method": POOLED, "scope": "pooled"} | pooled)
             across = _across(of_condition, confidence)
             rows.append(common | {"method": ACROSS, "scope": "across"} | _row(of_condition, across))
     table = pd.DataFrame(rows)
@@ -209,6 +216,17 @@ def _within(own: pd.DataFrame, confidence: float) -> tuple[RankCorrelation, Rank
     x, y, seeds, tasks = (kept[name].to_numpy() for name in ("x", "y", "seed", "after"))
     plain = rank_correlation(x, y, seeds, confidence=confidence)
     return plain, rank_correlation(x, y, seeds, tasks, confidence)
+
+
+def _pooled(own: pd.DataFrame, confidence: float) -> tuple[RankCorrelation, RankCorrelation]:
+    kept = own[own["is_finite"]]
+    x, y, seeds, tasks = (kept[name].to_numpy() for name in ("x", "y", "seed", "after"))
+    methods, _ = pd.factorize(kept["method"])
+    tasks_of_methods = methods * (1 + max(tasks, default=0)) + tasks
+    return (
+        rank_correlation(x, y, seeds, methods, confidence),
+        rank_correlation(x, y, seeds, tasks_of_methods, confidence),
+    )
 
 
 def _across(own: pd.DataFrame, confidence: float) -> tuple[RankCorrelation, RankCorrelation]:

@@ -29,7 +29,7 @@ def rank_correlation(
     x: Float[np.ndarray, " points"],
     y: Float[np.ndarray, " points"],
     seeds: Int[np.ndarray, " points"],
-    tasks: Int[np.ndarray, " points"] | None = None,
+    groups: Int[np.ndarray, " points"] | None = None,
     confidence: float = 0.95,
 ) -> RankCorrelation:
     r"""Computes Spearman's rank correlation of points that come in seeds, and an interval over seeds.
@@ -38,11 +38,11 @@ def rank_correlation(
     interval takes seeds as the sample, however many tasks there are.
 
     .. math:: \rho = \mathrm{corr}(r(x), r(y)), \qquad
-       \rho_{partial} = \mathrm{corr}\big(r(x) - \overline{r(x)}_{task},\; r(y) - \overline{r(y)}_{task}\big)
+       \rho_{partial} = \mathrm{corr}\big(r(x) - \overline{r(x)}_{group},\; r(y) - \overline{r(y)}_{group}\big)
 
-    with r the ranks of all points, ties sharing their mean. With `tasks`, the mean of each task is subtracted from the
-    ranks first. Over a stream nearly everything drifts, and any two drifts correlate; what is left compares seeds at
-    the same task.
+    with r the ranks of all points, ties sharing their mean. With `groups`, such as tasks, the mean of each group is
+    subtracted from the ranks first. Over a stream nearly everything drifts, and any two drifts correlate; what is left
+    compares seeds at the same task.
 
     The interval is a delete-one jackknife over seeds of Fisher's z = artanh ρ: with S seeds and n points,
 
@@ -50,8 +50,8 @@ def rank_correlation(
               \tanh\Big(\bar z \pm \max\Big(t_{S-1} \frac{\mathrm{std}(z_s)}{\sqrt S},\;
               \frac{1.96}{\sqrt{n - 3}}\Big)\Big)
 
-    The second is the half-width for n independent points, here of a 95 % interval; with `tasks`, n is less by one for
-    each task but one. Without it, a few ranks that stay the same whichever seed is left out would seem certain. A
+    The second is the half-width for n independent points, here of a 95 % interval; with `groups`, n is less by one for
+    each group but one. Without it, a few ranks that stay the same whichever seed is left out would seem certain. A
     bootstrap of three to five seeds would be too narrow, and its p-values cannot be small enough to be corrected for
     many tests.
 
@@ -59,7 +59,7 @@ def rank_correlation(
       x: the predictor, finite.
       y: the outcome, finite.
       seeds: of every point.
-      tasks: of every point; None to subtract nothing.
+      groups: of every point, such as its task; None to subtract nothing.
       confidence: of the interval, in (0, 1).
 
     Returns:
@@ -81,9 +81,9 @@ def rank_correlation(
     """
 
     def of(kept: np.ndarray) -> float:
-        return _correlation(x[kept], y[kept], None if tasks is None else tasks[kept])
+        return _correlation(x[kept], y[kept], None if groups is None else groups[kept])
 
-    num_means = 0 if tasks is None else len(np.unique(tasks)) - 1
+    num_means = 0 if groups is None else len(np.unique(groups)) - 1
     return with_interval(of, seeds, len(x) - num_means, confidence)
 
 
@@ -133,18 +133,18 @@ def ranks(values: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
-def _correlation(x: np.ndarray, y: np.ndarray, tasks: np.ndarray | None) -> float:
+def _correlation(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> float:
     if len(x) < _LEAST_POINTS:
         return float("nan")
-    a, b = (_centred(ranks(values), tasks) for values in (x, y))
+    a, b = (_centred(ranks(values), groups) for values in (x, y))
     size = np.sqrt((a @ a) * (b @ b))
     return float(np.clip(a @ b / size, -1, 1)) if size > 1e-9 * len(x) else float("nan")
 
 
-def _centred(values: np.ndarray, tasks: np.ndarray | None) -> np.ndarray:
-    if tasks is None:
+def _centred(values: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    if groups is None:
         return np.asarray(values - values.mean())
-    _, inverse = np.unique(tasks, return_inverse=True)
+    _, inverse = np.unique(groups, return_inverse=True)
     return np.asarray(values - (np.bincount(inverse, values) / np.bincount(inverse))[inverse])
 
 

@@ -10,6 +10,7 @@ from pliant.experiments.benchmarks import (
     _kumar,
     _lyle,
     _lyle_agents,
+    _predictors,
     _survey,
 )
 from pliant.experiments.benchmarks._benchmark import SCALES, Benchmark, Scale, with_choices
@@ -17,7 +18,7 @@ from pliant.experiments.benchmarks._survey import REMEDIES
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     benchmark.name: benchmark
-    for family in (_isometry, _isometry_agents, _gradual, _kumar, _dohare, _lyle, _lyle_agents, _survey)
+    for family in (_isometry, _isometry_agents, _gradual, _kumar, _dohare, _lyle, _lyle_agents, _survey, _predictors)
     for benchmark in family.BENCHMARKS
 }
 

@@ -1,0 +1,68 @@
+"""The study of predictors: a diagnostic whose sign depends on the stream, one that predicts everywhere, and noise."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pliant.errors import UserError
+from pliant.experiments import BENCHMARKS, Results, falsified, predictions
+from pliant.experiments._predictors import OUTCOMES
+from pliant.problems import make_plan
+
+
+@pytest.fixture(scope="module")
+def results():
+    """The norm is good in one stream and bad in the other, dead units are bad in both, ranks are noise."""
+    draw, found = np.random.default_rng(0), {}
+    for name, sign in (("labels-digits", 1), ("mdp-mnist", -1)):
+        rows = []
+        for method in ("adam", "redo", "adamo"):
+            for seed in range(5):
+                for task in range(1, 11):
+                    y = draw.standard_normal()
+                    values = {"probe_plasticity": y, "weight_norm": sign * y, "dead_fraction": -y}
+                    values |= {"feature_rank": draw.standard_normal(), "weight_effective_rank": 1.0, "probe_loss": y}
+                    values |= {"start_probe_loss": y + task, "train_accuracy": draw.random()}
+                    rows += [(method, seed, task, metric, value) for metric, value in values.items()]
+        metrics = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
+        found[name] = Results(metrics, "train_accuracy", 10)
+    return found
+
+
+def test_the_row_of_the_falsification_study(results):
+    found = falsified(results).set_index("predictor")
+    assert found.loc["weight_norm"].tolist() == [3, 3, 0, True]
+    assert found.loc["dead_fraction"].tolist() == [0, 6, 0, False]
+    assert found.loc["weight_effective_rank"].tolist() == [0, 0, 6, False]
+    assert not found.loc["feature_rank", "flips"]
+
+
+def test_every_outcome_is_correlated_in_its_runs(results):
+    found = predictions(results)
+    pairs = found.groupby("outcome")["problem"].unique().map(list).to_dict()
+    both = ["labels-digits", "mdp-mnist"]
+    assert pairs == {
+        "train_accuracy": both[:1],
+        "loss_reduced": both[:1],
+        "-probe_loss": both[:1],
+        "probe_plasticity": both,
+    }
+    norm = found[(found["predictor"] == "weight_norm") & (found["outcome"] == "probe_plasticity")]
+    assert set(norm["scope"]) == {"within", "pooled", "across"}
+    assert norm.loc[norm["scope"] == "pooled", "partial"].round(6).tolist() == [1.0, -1.0]
+
+
+def test_without_results():
+    with pytest.raises(UserError, match="no results of this experiment"):
+        predictions({})
+
+
+@pytest.mark.parametrize("name", ["labels-digits", "regression"])
+def test_every_diagnostic_suits_its_stream(name):
+    plan = make_plan(BENCHMARKS[f"predictors/{name}"].configs["cpu"])
+    assert len(plan.methods) == 6
+    assert not any(method.unmeasured for method in plan.methods)
+
+
+def test_outcomes_are_of_benchmarks():
+    assert {f"predictors/{run}" for runs in OUTCOMES.values() for run in runs} <= set(BENCHMARKS)
