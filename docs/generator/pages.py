@@ -16,7 +16,7 @@ from pliant.cli._guide import WHEN, WHEN_BENCHMARK
 from pliant.cli._show import COSTS, FLAGS, field_meanings, method_facts, spelled
 from pliant.diagnostics import DIAGNOSTICS, SETS
 from pliant.experiments import BENCHMARKS, SCALES, Benchmark
-from pliant.methods import FAMILIES, defaults, option_meanings
+from pliant.methods import FAMILIES, defaults, option_meanings, search_space
 from pliant.networks import ACTIVATIONS, NETWORKS
 from pliant.optimizers import adam
 from pliant.rl import AGENTS, AgentConfig
@@ -24,7 +24,8 @@ from pliant.rl.environments import ENVIRONMENTS
 from pliant.settings import description, meanings, options
 from pliant.streams import DATASETS, STREAMS, TRANSITIONS
 from pliant.supervised import RunConfig
-from pliant.types import Diagnostic, Method, Part
+from pliant.tuning import range_text
+from pliant.types import Diagnostic, Method, Part, Range
 
 PACKAGES = {
     "optimizers": "functions of gradients, as in optax",
@@ -168,7 +169,7 @@ def _method(method: Method, family: str, measured: Sequence[Table]) -> str:
         "## Facts",
         "\n".join([f"- family: {family}", f"- from: {method.reference}", *facts]),
         "## Options",
-        _options(defaults(method), option_meanings(method)),
+        _options(defaults(method), option_meanings(method), tuned=search_space(method)),
         _how(f"--set {method.name}.", defaults(method)),
         *_usage("method", method.name),
         *attaching.section(method),
@@ -350,19 +351,24 @@ def _package(documented: Any) -> str:
 
 
 def _options(
-    values: Mapping[str, Any], known: Mapping[str, str], config: type[RunConfig | AgentConfig] = RunConfig
+    values: Mapping[str, Any],
+    known: Mapping[str, str],
+    config: type[RunConfig | AgentConfig] = RunConfig,
+    tuned: Mapping[str, Range] | None = None,
 ) -> str:
-    """A table of options; those that are flags of a run go by the flag."""
+    """A table of options; those that are flags of a run go by the flag. Of methods also what they are tuned over."""
     rows = []
     for key, value in values.items():
         if key in FLAGS:
             flag = FLAGS[key]
-            default = spelled(getattr(config, flag))
-            rows.append([f"`--{flag.replace('_', '-')}`", f"`{default}`", cell(field_meanings(config)[flag])])
+            name, default = f"--{flag.replace('_', '-')}", spelled(getattr(config, flag))
+            meaning = field_meanings(config)[flag]
         else:
-            default = spelled(value, ",") or '""'
-            rows.append([f"`{key}`", f"`{default}`", cell(known.get(key, ""))])
-    return markdown_table(["option", "default", "meaning"], rows) if rows else ""
+            name, default, meaning = key, spelled(value, ",") or '""', known.get(key, "")
+        over = [] if tuned is None else [range_text(tuned[key]) if key in tuned else ""]
+        rows.append([f"`{name}`", f"`{default}`", *over, cell(meaning)])
+    header = ["option", "default", *([] if tuned is None else ["tuned over"]), "meaning"]
+    return markdown_table(header, rows) if rows else ""
 
 
 def _how(before: str, values: Mapping[str, Any]) -> str:

@@ -81,7 +81,7 @@ def test_what_is_refused(words, message, planned, capsys):
 
 
 @pytest.mark.whole
-def test_from_the_words_to_the_table(tmp_path, capsys):
+def test_from_the_words_to_the_table_and_the_page(tmp_path, capsys, monkeypatch):
     words = "tune random-labels --methods adam --trials 2 --tuning-seeds 1 --seeds 1 --tasks 1 --epochs 1 --widths 8"
     assert cli.main([*words.split(), "--out", str(tmp_path / "tune")]) == 0
     printed = capsys.readouterr().out
@@ -89,3 +89,12 @@ def test_from_the_words_to_the_table(tmp_path, capsys):
     assert "adam, defaults: task 1 of 1" in printed
     assert "tuned [95 %]" in printed
     assert TuningFolder(tmp_path / "tune").selected("adam") in (0, 1)
+    pytest.importorskip("plotly", reason="the extra report is not installed")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["report", "--tuned", "tune"]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count('<section class="run"') == 1
+    assert "Tuned comparison" in page
+    assert "learning_rate=" in page
+    assert cli.main(["report", "--tuned", "tune/selected"]) == cli.USER_ERROR
+    assert "got tune/selected, which holds no tune.json" in capsys.readouterr().err

@@ -101,6 +101,8 @@ def test_every_method_has_a_page_with_its_options(site):
         page = site.pages[f"reference/methods/{name}.md"]
         assert all(f"| `{option}` | " in page for option in defaults(method)), name
         assert "Use it " in page
+        assert "| option | default | tuned over | meaning |" in page or not defaults(method)
+    assert "| `isometry_strength` | `0.1` | 0.001 to 1, log |" in site.pages["reference/methods/adamo.md"]
 
 
 def test_pages_say_what_attach_needs(site):

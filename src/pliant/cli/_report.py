@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from tyro.conf import Positional
 
+from pliant import tuning
 from pliant.cli._claims import chosen_experiments
 from pliant.cli._plot import finished
 from pliant.cli._terminal import print_line
@@ -20,8 +21,11 @@ from pliant.results.report import report_html
 class Report:
     """The options of `pliant report`."""
 
-    dirs: Positional[tuple[Path, ...]]
+    dirs: Positional[tuple[Path, ...]] = ()
     """Run folders; each has a section of the page. A run may be unfinished."""
+    tuned: Path | None = None
+    """Adds the table of a tuning: the folder that `pliant tune` printed. Without run folders, the run of what was
+    selected has a section."""
     claims: str | None = None
     """Adds the verdicts of an experiment, or of all whose names begin so, such as isometry/; see `pliant claims`."""
     out: Path = Path("report.html")
@@ -29,9 +33,11 @@ class Report:
 
     def __call__(self) -> None:
         """Writes the page and prints its path and size."""
-        if not self.dirs:
+        tuned = None if self.tuned is None else tuning.TuningFolder(self.tuned)
+        dirs = self.dirs or ((tuned.path / "selected",) if tuned else ())
+        if not dirs:
             raise UserError(got="no run folder", wanted="at least one", do="Give what `pliant run` printed.")
-        folders = [RunFolder(path) for path in self.dirs]
+        folders = [RunFolder(path) for path in dirs]
         for folder in folders:
             finished(folder)
         out = Path(os.path.expanduser(self.out))
@@ -40,10 +46,18 @@ class Report:
                 got=f"--out {self.out}, a folder", wanted="a file", do=f"Give --out {self.out}/report.html."
             )
         claims = None if self.claims is None else _shown(verdict_table(chosen_experiments(self.claims)))
-        page = report_html(folders, claims=claims)
+        table = None if tuned is None else _tuned(tuning.tuning_table(tuned))
+        page = report_html(folders, tuned=table, claims=claims)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, encoding="utf-8")
         print_line(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB; open it in a browser)")
+
+
+def _tuned(found: pd.DataFrame) -> pd.DataFrame:
+    """A tuning's table as readers want it: numbers, by which it can be sorted, beside their intervals."""
+    columns = ["method", "rank", "rank_low", "rank_high", "tuned", "tuned_low", "tuned_high", "default"]
+    columns += ["default_rank", "gain", "gain_low", "gain_high", "worst_trial", "median_trial", "best_trial"]
+    return found[[*columns, "selected", "border", "num_seeds"]].rename(columns={"border": "at the border"})
 
 
 def _shown(found: pd.DataFrame) -> pd.DataFrame:
