@@ -47,6 +47,20 @@ def test_any_metric(drawn, tmp_path, capsys):
     assert len(drawn["train_accuracy"].axes[0].lines) == 2
 
 
+def test_the_profile_of_one_run_and_of_two(drawn, tmp_path, capsys):
+    for name in ("a", "b"):
+        _make(tmp_path / name)
+    assert cli.main(["plot", "a", "--profile"]) == 0
+    assert "profile: a/train_accuracy-profile.png" in capsys.readouterr().out
+    assert drawn["train_accuracy-profile"].axes[0].get_xlabel() == "τ of train accuracy"
+    assert cli.main(["plot", "a", "b", "--profile", "--metric", "loss", "--out", "both"]) == 0
+    axes = drawn["both"].axes[0]
+    assert [line.get_label() for line in axes.lines] == ["a: adam", "b: adam"]
+    assert axes.get_ylabel() == "share of scores below τ"
+    assert cli.main(["plot", "a", "--profile", "--picture", "ntk"]) == cli.USER_ERROR
+    assert "got --profile and --picture ntk; wanted one of them" in capsys.readouterr().err
+
+
 def test_runs_with_other_headlines_share_a_metric(drawn, tmp_path, capsys):
     _make(tmp_path / "one")
     _make(tmp_path / "two", headline="loss")

@@ -177,6 +177,16 @@ def test_a_baseline_adds_the_comparison(run_folder, capsys):
     assert csv.set_index("method").loc[["adam"], "difference"].isna().all()
 
 
+def test_a_profile(run_folder, capsys):
+    assert "Share of scores in the last five tasks [95 %]" in _shown(capsys, run_folder, "--profile")
+    assert "> 0." in _shown(capsys, run_folder, "--profile", "--format", "markdown")
+    csv = pd.read_csv(io.StringIO(_shown(capsys, run_folder, "--profile", "--format", "csv")))
+    assert list(csv) == ["method", "threshold", "fraction", "low", "high"]
+    assert csv["fraction"].between(0, 1).all()
+    assert cli.main(["show", run_folder, "--profile", "--baseline", "adam", "--format", "csv"]) == cli.USER_ERROR
+    assert "got --baseline adam and --profile in csv; wanted one of them" in capsys.readouterr().err
+
+
 def test_a_baseline_must_be_in_the_run(run_folder, capsys):
     assert cli.main(["show", run_folder, "--baseline", "adamo"]) == cli.USER_ERROR
     assert "got the baseline 'adamo'; wanted one of a_b, adam. Did you mean 'adam'?" in capsys.readouterr().err
@@ -190,6 +200,7 @@ def test_a_baseline_must_be_in_the_run(run_folder, capsys):
         ("show kumar/permuted-mnits", "Did you mean 'kumar/permuted-mnist'"),
         ("show runs/absent", "See `pliant list methods` and its like."),
         ("show redo --format csv", "got --format csv for the method 'redo'; wanted a run folder, which has a table"),
+        ("show redo --profile", "got --profile for the method 'redo'; wanted a run folder"),
         ("show redo --baseline adam", "got --baseline adam for the method 'redo'; wanted a run folder"),
         ("show no.py:mine", "wanted an existing Python file"),
     ],

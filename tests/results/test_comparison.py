@@ -85,15 +85,6 @@ def test_tasks_must_agree():
         probability_of_improvement(np.zeros((3, 2)), np.zeros((3, 1)))
 
 
-def test_performance_profile_by_hand():
-    scores = np.array([[0.1, 0.4], [0.4, 0.9], [0.2, np.nan]])
-    profile = performance_profile(scores, [0.0, 0.1, 0.4, 0.95])
-    assert profile.fraction.tolist() == pytest.approx([5 / 6, 4 / 6, 1 / 6, 0])
-    assert (profile.low <= profile.fraction).all()
-    assert (profile.fraction <= profile.high).all()
-    assert profile.low[1] < profile.high[1]
-
-
 def _metrics(name="train_accuracy", num_tasks=7):
     """Method b is 0.1 above a in every seed; c has stopped a task earlier, and one of its seeds before."""
     rows = [

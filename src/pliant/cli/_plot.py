@@ -30,17 +30,18 @@ class Plot:
     dormant."""
     method: str | None = None
     """Method of the picture; by default all methods of the run, one file for each."""
+    profile: bool = False
+    """The performance profile instead of the figure: the share of scores in the last five tasks above each value."""
 
     def __call__(self) -> None:
         """Draws the figure or the pictures and prints their paths."""
         if not self.dirs:
             raise UserError(got="no run folder", wanted="at least one", do="Give what `pliant run` printed.")
         if self.picture is not None:
-            if self.metric is not None:
+            if self.metric is not None or self.profile:
+                other = "--profile" if self.profile else f"--metric {self.metric}"
                 raise UserError(
-                    got=f"--metric {self.metric} and --picture {self.picture}",
-                    wanted="one of them",
-                    do="Draw one after the other.",
+                    got=f"{other} and --picture {self.picture}", wanted="one of them", do="Draw one after the other."
                 )
             _draw_pictures(self.dirs, self.picture, self.method, self.out)
         elif self.method is not None:
@@ -48,7 +49,20 @@ class Plot:
                 got=f"--method {self.method} without --picture", wanted="both or neither", do="The figure has them all."
             )
         else:
-            draw_figure([RunFolder(path) for path in self.dirs], self.out, self.metric)
+            folders = [RunFolder(path) for path in self.dirs]
+            (draw_profile if self.profile else draw_figure)(folders, self.out, self.metric)
+
+
+def draw_profile(folders: Sequence[RunFolder], out: Path | None = None, metric: str | None = None) -> None:
+    """Draws the performance profile of a metric of one or several runs, by default their headline."""
+    metric, tables = _chosen(folders, metric)
+    first = folders[0]
+    environments = {task: name for folder in folders for task, name in folder.environments.items()}
+    title = first.title if len(folders) == 1 else metric.replace("_", " ")
+    figure = results.profile_figure(_joined(folders, tables), metric, title, environments)
+    path = out or first.path / f"{metric.replace('/', '-')}-profile"
+    png, _ = results.save_figure(figure, path)
+    print_line(f"profile: {png} (and .pdf)")
 
 
 def draw_figure(folders: Sequence[RunFolder], out: Path | None = None, metric: str | None = None) -> None:
@@ -56,18 +70,8 @@ def draw_figure(folders: Sequence[RunFolder], out: Path | None = None, metric: s
 
     One has it against the task. Another has its learning curves, if all runs have any.
     """
+    metric, tables = _chosen(folders, metric)
     first = folders[0]
-    if metric is None and len({folder.headline for folder in folders}) > 1:
-        got = ", ".join(f"{folder.path}: {folder.headline}" for folder in folders)
-        raise UserError(got=got, wanted="runs with one headline metric", do="Choose one with --metric.")
-    if len({folder.path.resolve() for folder in folders}) < len(folders):
-        raise UserError(got="a run folder twice", wanted="each once", do="Leave the second out.")
-    metric = metric or first.headline
-    tables = [finished(folder) for folder in folders]
-    for folder, table in zip(folders, tables, strict=True):
-        if metric not in set(table["metric"]):
-            known = table["metric"].unique()
-            raise unknown_name("metric", metric, known, do=f"Give one of {folder.path}.")
     title = first.title if len(folders) == 1 else metric.replace("_", " ")
     chance = first.chance if metric == first.headline else None
     figure = results.headline_figure(_joined(folders, tables), metric, title, chance)
@@ -79,6 +83,22 @@ def draw_figure(folders: Sequence[RunFolder], out: Path | None = None, metric: s
         figure = results.learning_curves(_joined(folders, curves), metric, title)
         png, _ = results.save_figure(figure, path.with_name(f"{path.name}-curves"))
         print_line(f"learning curves: {png} (and .pdf)")
+
+
+def _chosen(folders: Sequence[RunFolder], metric: str | None) -> tuple[str, list[pd.DataFrame]]:
+    """The metric of a figure and the metrics of every run, which has it."""
+    if metric is None and len({folder.headline for folder in folders}) > 1:
+        got = ", ".join(f"{folder.path}: {folder.headline}" for folder in folders)
+        raise UserError(got=got, wanted="runs with one headline metric", do="Choose one with --metric.")
+    if len({folder.path.resolve() for folder in folders}) < len(folders):
+        raise UserError(got="a run folder twice", wanted="each once", do="Leave the second out.")
+    metric = metric or folders[0].headline
+    tables = [finished(folder) for folder in folders]
+    for folder, table in zip(folders, tables, strict=True):
+        if metric not in set(table["metric"]):
+            known = table["metric"].unique()
+            raise unknown_name("metric", metric, known, do=f"Give one of {folder.path}.")
+    return metric, tables
 
 
 def _joined(folders: Sequence[RunFolder], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

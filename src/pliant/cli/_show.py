@@ -53,6 +53,9 @@ class Show:
     baseline: str | None = None
     """Method of the run with which its others are compared: differences of paired seeds and the probability of being
     better, each with its 95 % interval."""
+    profile: bool = False
+    """Adds the performance profile: the share of scores in the last five tasks above round numbers, with its 95 %
+    interval. In csv it stands alone."""
 
     def __call__(self) -> None:
         """Prints the table or the explanation."""
@@ -61,7 +64,7 @@ class Show:
             if tuning.is_tuned(self.what):
                 self._show_tuning()
             else:
-                print_run(RunFolder(self.what), self.format, self.baseline)
+                print_run(RunFolder(self.what), self.format, self.baseline, profile=self.profile)
             return
         if not found:
             near = difflib.get_close_matches(
@@ -74,10 +77,11 @@ class Show:
                 do=hint + "See `pliant list methods` and its like.",
             )
         of_run = {"--format": self.format if self.format != "table" else None, "--baseline": self.baseline}
+        of_run |= {"--profile": "" if self.profile else None}
         for option, value in of_run.items():
             if value is not None:
                 raise UserError(
-                    got=f"{option} {value} for the {found[0][0]} {self.what!r}",
+                    got=f"{option} {value}".rstrip() + f" for the {found[0][0]} {self.what!r}",
                     wanted="a run folder, which has a table",
                     do=f"Leave {option} out.",
                 )
@@ -86,12 +90,12 @@ class Show:
             explain(self.what)
 
     def _show_tuning(self) -> None:
-        if self.baseline is not None:
+        given = [f"--baseline {self.baseline}"] * (self.baseline is not None) + ["--profile"] * self.profile
+        if given:
             raise UserError(
-                got=f"--baseline {self.baseline} for a tuning",
+                got=f"{given[0]} for a tuning",
                 wanted="a run folder",
-                do=f"Compare what was selected: `pliant show {os.path.join(self.what, 'selected')} --baseline "
-                f"{self.baseline}`.",
+                do=f"Compare what was selected: `pliant show {os.path.join(self.what, 'selected')} {given[0]}`.",
             )
         print_tuning(TuningFolder(self.what), self.format)
 
@@ -108,26 +112,41 @@ def print_tuning(folder: TuningFolder, format: Format = "table") -> None:
         print_line(results.text_table(title, tuning.tuning_cells(table), format).rstrip("\n"))
 
 
-def print_run(folder: RunFolder, format: Format = "table", baseline: str | None = None) -> None:
-    """Prints the table of a run; with a baseline also the comparison, in csv as further columns."""
+def print_run(
+    folder: RunFolder, format: Format = "table", baseline: str | None = None, *, profile: bool = False
+) -> None:
+    """Prints the table of a run; with a baseline also the comparison, in csv as further columns; and its profile."""
     metrics = finished(folder)
-    summary = results.summarize_run(metrics, folder.headline, folder.environments)
-    comparison = None
+    if profile and format == "csv":
+        if baseline is not None:
+            got = f"--baseline {baseline} and --profile in csv"
+            raise UserError(got=got, wanted="one of them", do="Print one after the other.")
+        table = results.profile_table(metrics, folder.headline, environments=folder.environments)
+        print_line(table.to_csv(index=False, lineterminator="\n").rstrip("\n"))
+        return
+    named = folder.headline.replace("_", " ")
+    summary, further = results.summarize_run(metrics, folder.headline, folder.environments), {}
     if baseline is not None:
         comparison = results.compare(metrics, folder.headline, baseline, folder.environments)
-    if format == "table":
-        print_table(results.summary_table(summary, folder.seconds, folder.headline, folder.title))
-    else:
-        if format == "csv" and comparison is not None:
+        further[f"Each method minus {baseline}, paired by seed: {named}"] = results.comparison_cells(
+            comparison, baseline
+        )
+        if format == "csv":
             shared = comparison.rename(columns={"num_seeds": "num_shared_seeds"})
             summary = summary.merge(shared, on="method", how="left")
-        print_line(results.summary_text(summary, folder.seconds, folder.headline, folder.title, format).rstrip("\n"))
-    if comparison is not None and baseline is not None and format != "csv":
-        cells = results.comparison_cells(comparison, baseline)
-        title = f"Each method minus {baseline}, paired by seed: {folder.headline.replace('_', ' ')}"
-        if format == "table":
+    if profile:
+        table = results.profile_table(metrics, folder.headline, environments=folder.environments)
+        further[f"Share of scores in the last five tasks [95 %]: {named}"] = results.profile_cells(
+            table, folder.headline
+        )
+    if format == "table":
+        print_table(results.summary_table(summary, folder.seconds, folder.headline, folder.title))
+        for title, cells in further.items():
             print_table(results.terminal_table(title, cells))
-        else:
+        return
+    print_line(results.summary_text(summary, folder.seconds, folder.headline, folder.title, format).rstrip("\n"))
+    if format != "csv":
+        for title, cells in further.items():
             print_line("\n" + results.text_table(title, cells, format).rstrip("\n"))
 
 

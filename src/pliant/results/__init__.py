@@ -2,13 +2,11 @@
 
 from pliant.results._comparison import (
     Estimate,
-    Profile,
     compare,
     end_scores,
     lower_is_better,
     mean_estimate,
     paired_difference,
-    performance_profile,
     probability_of_improvement,
 )
 from pliant.results._comparison_table import comparison_cells
@@ -31,6 +29,7 @@ from pliant.results._predictors import (
     predictor_pairs,
     predictor_table,
 )
+from pliant.results._profiles import Profile, performance_profile, profile_cells, profile_figure, profile_table
 from pliant.results._rank_correlation import RankCorrelation, rank_correlation
 from pliant.results._ranks import ranks
 from pliant.results._run_folder import RunFolder, RunRecord
@@ -91,6 +90,9 @@ __all__ = [
     "predictor_table",
     "probability_of_improvement",
     "probe_curves",
+    "profile_cells",
+    "profile_figure",
+    "profile_table",
     "rank_correlation",
     "ranks",
     "read_json",

@@ -120,44 +120,6 @@ def _share_above(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.asarray(np.mean(found, axis=0))
 
 
-class Profile(NamedTuple):
-    """A performance profile with its 95 % band, which is NaN for fewer than three seeds."""
-
-    fraction: Float[np.ndarray, " threshold"]
-    low: Float[np.ndarray, " threshold"]
-    high: Float[np.ndarray, " threshold"]
-
-
-def performance_profile(scores: Float[np.ndarray, "seed task"], thresholds: Sequence[float] | np.ndarray) -> Profile:
-    """Estimates the fraction of seeds and tasks whose score is above each threshold.
-
-    Use it to see a whole distribution of scores at once. A method whose profile is above another's at every threshold
-    is stochastically better. The band is from a stratified bootstrap, which resamples the seeds of each task
-    separately.
-
-    Args:
-      scores: a row for each seed, a column for each task.
-      thresholds: τ.
-
-    Returns:
-      The fractions with their band, an entry for each threshold. A NaN score is above no threshold.
-
-    Example:
-      >>> performance_profile(np.array([[0.1, 0.4], [0.4, 0.9]]), [0.0, 0.4, 0.5]).fraction.tolist()
-      [1.0, 0.25, 0.25]
-
-    References:
-      Agarwal et al., `Deep Reinforcement Learning at the Edge of the Statistical Precipice
-      <https://arxiv.org/abs/2108.13264>`_, 2021. Section 4.2, run-score distributions.
-    """
-    above = [(scores > threshold).astype(float) for threshold in thresholds]
-    band = [
-        bootstrap_interval(tuple(each.T), lambda *tasks, axis: np.mean(tasks, axis=0).mean(axis=axis)) for each in above
-    ]
-    low, high = np.array(band).reshape(-1, 2).T
-    return Profile(np.array([each.mean() for each in above]), low, high)
-
-
 def lower_is_better(metric: str) -> bool:
     """Whether a metric is an error or a loss, by the last word of its name: there is no other convention in a run.
 
@@ -198,7 +160,7 @@ def compare(metrics: pd.DataFrame, headline: str, baseline: str, environments: M
     """
     if headline not in set(metrics["metric"]):
         raise unknown_name("metric", headline, metrics["metric"].unique(), do="Compare one that the run has stored.")
-    tables = _tables(metrics, headline)
+    tables = finished_tables(metrics, headline)
     if baseline not in tables:
         raise unknown_name("baseline", baseline, tables, do="Give a method of this run, as its table calls it.")
     if len(tables) < 2:
@@ -241,11 +203,12 @@ def end_scores(metrics: pd.DataFrame, headline: str) -> dict[str, pd.Series]:
       >>> end_scores(metrics, "test_accuracy")["a"].to_dict()
       {0: 0.4, 1: 1.4}
     """
-    tables = _tables(metrics, headline)
+    tables = finished_tables(metrics, headline)
     return {name: table.iloc[:, -LAST_TASKS:].mean(axis=1, skipna=False) for name, table in tables.items()}
 
 
-def _tables(metrics: pd.DataFrame, headline: str) -> dict[str, pd.DataFrame]:
+def finished_tables(metrics: pd.DataFrame, headline: str) -> dict[str, pd.DataFrame]:
+    """The scores of each method, a row for each seed that has all of the method's tasks, a column for each task."""
     chosen = metrics[metrics["metric"] == headline]
     return {str(method): _finished(own) for method, own in chosen.groupby("method", sort=False)}
 
