@@ -12,7 +12,8 @@ import pytest
 
 from pliant.errors import UserError
 from pliant.results import COLUMNS
-from pliant.results._metric_parts import append_task, no_metrics, num_tasks_in, read_tasks
+from pliant.results._metric_parts import append_task, no_metrics, num_tasks_in
+from pliant.results._metric_reading import read_tasks
 
 
 def _rows(task, value=None):

@@ -86,18 +86,19 @@ def draw_figure(folders: Sequence[RunFolder], out: Path | None = None, metric: s
 
 
 def _chosen(folders: Sequence[RunFolder], metric: str | None) -> tuple[str, list[pd.DataFrame]]:
-    """The metric of a figure and the metrics of every run, which has it."""
+    """The metric of a figure, and its rows in every run, all of which have it."""
     if metric is None and len({folder.headline for folder in folders}) > 1:
         got = ", ".join(f"{folder.path}: {folder.headline}" for folder in folders)
         raise UserError(got=got, wanted="runs with one headline metric", do="Choose one with --metric.")
     if len({folder.path.resolve() for folder in folders}) < len(folders):
         raise UserError(got="a run folder twice", wanted="each once", do="Leave the second out.")
     metric = metric or folders[0].headline
-    tables = [finished(folder) for folder in folders]
+    for folder in folders:
+        require_finished(folder)
+    tables = [folder.select(metric) for folder in folders]
     for folder, table in zip(folders, tables, strict=True):
-        if metric not in set(table["metric"]):
-            known = table["metric"].unique()
-            raise unknown_name("metric", metric, known, do=f"Give one of {folder.path}.")
+        if table.empty:
+            raise unknown_name("metric", metric, folder.metric_names, do=f"Give one of {folder.path}.")
     return metric, tables
 
 
@@ -116,7 +117,8 @@ def _draw_pictures(dirs: Sequence[Path], picture: str, method: str | None, out: 
     if len(dirs) > 1:
         raise UserError(got=f"{len(dirs)} run folders", wanted="one for a picture", do="Draw each apart.")
     folder = RunFolder(dirs[0])
-    labels = [str(label) for label in finished(folder)["method"].unique()]
+    require_finished(folder)
+    labels = [label for name in folder.methods for label in folder.labels(name)]
     chosen = [label for label in labels if method in (None, label, label.partition("[")[0])]
     if not chosen:
         raise unknown_name("method", str(method), labels, do=f"Give one of {folder.path}.")
@@ -136,16 +138,15 @@ def _draw_pictures(dirs: Sequence[Path], picture: str, method: str | None, out: 
     print_line("\n".join(lines))
 
 
-def finished(folder: RunFolder) -> pd.DataFrame:
-    """The metrics of a run with at least one finished task.
+def require_finished(folder: RunFolder) -> None:
+    """Requires a run with at least one finished task.
 
     Raises:
       UserError: if no task is finished.
     """
-    if folder.metrics.empty:
+    if not folder.has_metrics:
         raise UserError(
             got=f"{folder.path}, in which no task is finished",
             wanted="at least one finished task",
             do="Start the run again with the same command.",
         )
-    return folder.metrics

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from pliant import tuning
 from pliant.cli._claims import chosen_experiments
-from pliant.cli._plot import finished
+from pliant.cli._plot import require_finished
 from pliant.cli._terminal import print_line
 from pliant.errors import UserError
 from pliant.experiments import shown_effect, verdict_table
@@ -39,7 +39,7 @@ class Report:
             raise UserError(got="no run folder", wanted="at least one", do="Give what `pliant run` printed.")
         folders = [RunFolder(path) for path in dirs]
         for folder in folders:
-            finished(folder)
+            require_finished(folder)
         out = Path(os.path.expanduser(self.out))
         if out.is_dir():
             raise UserError(

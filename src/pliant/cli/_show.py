@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from pliant import results, tuning
 from pliant.cli._claims import claims_table
 from pliant.cli._guide import WHEN, WHEN_BENCHMARK, WHEN_EXPERIMENT
-from pliant.cli._plot import finished
+from pliant.cli._plot import require_finished
 from pliant.cli._terminal import print_line, print_paragraph, print_table
 from pliant.diagnostics import DIAGNOSTICS, SETS
 from pliant.errors import UserError
@@ -116,18 +116,19 @@ def print_run(
     folder: RunFolder, format: Format = "table", baseline: str | None = None, *, profile: bool = False
 ) -> None:
     """Prints the table of a run; with a baseline also the comparison, in csv as further columns; and its profile."""
-    metrics = finished(folder)
+    require_finished(folder)
+    scores = folder.select(folder.headline)
     if profile and format == "csv":
         if baseline is not None:
             got = f"--baseline {baseline} and --profile in csv"
             raise UserError(got=got, wanted="one of them", do="Print one after the other.")
-        table = results.profile_table(metrics, folder.headline, environments=folder.environments)
+        table = results.profile_table(scores, folder.headline, environments=folder.environments)
         print_line(table.to_csv(index=False, lineterminator="\n").rstrip("\n"))
         return
     named = folder.headline.replace("_", " ")
-    summary, further = results.summarize_run(metrics, folder.headline, folder.environments), {}
+    summary, further = folder.summary(), {}
     if baseline is not None:
-        comparison = results.compare(metrics, folder.headline, baseline, folder.environments)
+        comparison = results.compare(scores, folder.headline, baseline, folder.environments)
         further[f"Each method minus {baseline}, paired by seed: {named}"] = results.comparison_cells(
             comparison, baseline
         )
@@ -135,7 +136,7 @@ def print_run(
             shared = comparison.rename(columns={"num_seeds": "num_shared_seeds"})
             summary = summary.merge(shared, on="method", how="left")
     if profile:
-        table = results.profile_table(metrics, folder.headline, environments=folder.environments)
+        table = results.profile_table(scores, folder.headline, environments=folder.environments)
         further[f"Share of scores in the last five tasks [95 %]: {named}"] = results.profile_cells(
             table, folder.headline
         )

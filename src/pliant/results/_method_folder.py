@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,8 @@ import pandas as pd
 
 from pliant.errors import UserError
 from pliant.results._files import append_line, damaged, read_json, remove_leftovers, replacing, write_json
-from pliant.results._metric_parts import append_task, no_metrics, num_tasks_in, read_tasks
+from pliant.results._metric_parts import append_task, no_metrics, num_tasks_in
+from pliant.results._metric_reading import methods_in, metrics_in, read_end, read_tasks
 
 
 class SeedBlock(NamedTuple):
@@ -104,6 +105,11 @@ class MethodFolder:
         return max((start["tasks"] for start in self._config["starts"]), default=0)
 
     @property
+    def num_seeds(self) -> int:
+        """How many seeds have metrics."""
+        return sum(len(block.seeds) for block in self.blocks())
+
+    @property
     def starts(self) -> list[dict[str, Any]]:
         """What each start asked for, in order: `tasks`, `seeds`, and the `environment` that it ran in."""
         return [dict(start) for start in self._config["starts"]]
@@ -162,21 +168,38 @@ class MethodFolder:
             if any((path / "metrics").glob("tasks-*")):
                 yield block
 
-    def metrics(self) -> pd.DataFrame:
-        """The metrics of all seeds, in order of task, point of a grid and seed, however they lie in blocks."""
-        return self._joined("metrics")
+    def metrics(self, names: Collection[str] | None = None) -> pd.DataFrame:
+        """The metrics of all seeds, in order of task, point of a grid and seed, however they lie in blocks.
 
-    def curves(self) -> pd.DataFrame:
-        """The learning curves of all seeds in the same order, then in that of updates; empty without any."""
-        return self._joined("curves")
+        Args:
+          names: of the metrics to read; all by default.
+        """
+        return _joined([read_tasks(block.path / "metrics", names) for block in self.blocks()])
 
-    def _joined(self, part: str) -> pd.DataFrame:
-        tables = [read_tasks(block.path / part) for block in self.blocks()]
-        if len(tables) == 1:
-            return tables[0]
-        table = pd.concat([no_metrics(), *tables], ignore_index=True)
-        points, _ = pd.factorize(table["method"])
-        return table.iloc[np.lexsort((table["seed"], points, table["task"]))].reset_index(drop=True)
+    def curves(self, names: Collection[str] | None = None) -> pd.DataFrame:
+        """The learning curves of all seeds in the same order, then in that of updates; empty without any.
+
+        Args:
+          names: of the metrics to read; all by default.
+        """
+        return _joined([read_tasks(block.path / "curves", names) for block in self.blocks()])
+
+    def end(self, names: Collection[str], num_tasks: int) -> pd.DataFrame:
+        """Some metrics of all seeds in all tasks; of every other metric the last tasks that have it. As `metrics`.
+
+        Args:
+          names: of the metrics to read in all tasks.
+          num_tasks: how many tasks to read of the others.
+        """
+        return _joined([read_end(block.path / "metrics", names, num_tasks) for block in self.blocks()])
+
+    def labels(self) -> list[str]:
+        """What the metrics call the method: its name, or its name with each point of a grid; empty without metrics."""
+        return methods_in(self.blocks()[0].path / "metrics") if self.blocks() else []
+
+    def metric_names(self) -> list[str]:
+        """The names of the metrics, as they come first."""
+        return list(dict.fromkeys(name for block in self.blocks() for name in metrics_in(block.path / "metrics")))
 
     def seconds(self) -> list[float]:
         """Wall time of every task, summed over blocks of seeds."""
@@ -217,6 +240,15 @@ def begin_method(path: Path, content: Mapping[str, Any]) -> MethodFolder:
     if not (path / "config.json").exists() and not any(path.glob("seeds-*")):
         write_json(path / "config.json", content)
     return MethodFolder(path)
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The tables of blocks as one."""
+    if len(tables) == 1:
+        return tables[0]
+    table = pd.concat([no_metrics(), *tables], ignore_index=True)
+    points, _ = pd.factorize(table["method"])
+    return table.iloc[np.lexsort((table["seed"], points, table["task"]))].reset_index(drop=True)
 
 
 def write_arrays(folder: Path, task: int, arrays: Mapping[str, np.ndarray]) -> None:

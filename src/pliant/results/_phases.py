@@ -14,10 +14,12 @@ def curve_points(folder: RunFolder, metric: str) -> pd.DataFrame | None:
       metric: its name.
 
     Returns:
-      A table as `RunFolder.curves`, with a column `environment`; None if there are no curves.
+      A table as `RunFolder.curves` of the metric and of `env_steps`, with a column `environment`; None if there are no
+      curves.
     """
-    environments = folder.environments
-    for table in (folder.curves, *([folder.metrics] if len(set(environments.values())) > 1 else [])):
+    environments, names = folder.environments, (metric, "env_steps")
+    has_several = len(set(environments.values())) > 1
+    for table in (folder.select_curves(*names), *([folder.select(*names)] if has_several else [])):
         if np.isfinite(table.loc[table["metric"] == metric, "value"]).any():
             return table.assign(environment=table["task"].map(environments).fillna(""))
     return None

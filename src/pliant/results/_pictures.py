@@ -181,7 +181,7 @@ def arrays_of(folder: RunFolder, label: str) -> Arrays:
       label: the method's name in the metrics: with the point of a grid, if there is one.
     """
     name = label.partition("[")[0]
-    num_seeds = folder.metrics.loc[folder.metrics["method"] == label, "seed"].nunique()
+    num_seeds = folder.num_seeds(name)
     first = num_seeds * folder.labels(name).index(label)
     return {
         task: {key: array[first : first + num_seeds] for key, array in of_task.items()}

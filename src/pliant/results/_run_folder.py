@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -29,7 +29,7 @@ from pliant.results._fingerprints import fingerprint
 from pliant.results._method_folder import MethodFolder, begin_method, read_arrays
 from pliant.results._metric_parts import no_metrics
 from pliant.results._run_config import FORMAT, read_config
-from pliant.results._statistics import summarize_run
+from pliant.results._statistics import LAST_TASKS, SUMMARIZED_WHOLE, summarize_run
 
 _LOGGER = logging.getLogger("pliant")
 _PATIENCE = 60.0  # seconds, for another process that makes the same folder
@@ -178,8 +178,7 @@ class RunFolder:
 
     def write_summary(self) -> None:
         """Writes `summary.csv`, a row for each method, from the metrics as they are now."""
-        stored = RunFolder(self.path)
-        summary = summarize_run(stored.metrics, self.headline, stored.environments)
+        summary = RunFolder(self.path).summary()
         with _locked(self.path), replacing(self.path / "summary.csv") as temporary:
             summary.to_csv(temporary, index=False)
 
@@ -198,6 +197,51 @@ class RunFolder:
             return old_formats.read_metrics(self.path, first_task=0 if self._config["format"] < 2 else 1)
         return pd.concat([no_metrics(), *(method.metrics() for method in self._methods())], ignore_index=True)
 
+    def select(self, *names: str) -> pd.DataFrame:
+        """Some of the metrics, as they are now: the same rows as those of `metrics`, read without the others.
+
+        Use it for runs with many million rows, of which a figure or a statistic requires few.
+
+        Args:
+          *names: of the metrics. Those that the run has not stored have no rows.
+        """
+        if self.is_old:
+            return _chosen(self.metrics, names)
+        return pd.concat([no_metrics(), *(method.metrics(names) for method in self._methods())], ignore_index=True)
+
+    def select_curves(self, *names: str) -> pd.DataFrame:
+        """Some of the metrics in `curves`, as they are now, read without the others.
+
+        Args:
+          *names: of the metrics.
+        """
+        tables = [] if self.is_old else [method.curves(names) for method in self._methods()]
+        return pd.concat([no_metrics(), *tables], ignore_index=True)
+
+    def summary(self) -> pd.DataFrame:
+        """The table of `summarize_run`, of the metrics as they are now; only what it requires is read."""
+        if self.is_old:
+            metrics = self.metrics
+        else:
+            whole = {self.headline, *SUMMARIZED_WHOLE}
+            tables = [method.end(whole, LAST_TASKS) for method in self._methods()]
+            metrics = pd.concat([no_metrics(), *tables], ignore_index=True)
+        return summarize_run(metrics, self.headline, self.environments)
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The names of the metrics that the run has stored, as they come first."""
+        if self.is_old:
+            return [str(name) for name in self.metrics["metric"].unique()]
+        return list(dict.fromkeys(name for method in self._methods() for name in method.metric_names()))
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether a task is finished."""
+        if self.is_old:
+            return not self.metrics.empty
+        return any(block.num_tasks_stored() for method in self._methods() for block in method.blocks())
+
     @cached_property
     def curves(self) -> pd.DataFrame:
         """Learning curves within tasks, in long form, with `COLUMNS`; empty for runs that recorded none.
@@ -214,7 +258,7 @@ class RunFolder:
 
         The metric `environment` is its place among the names in the configuration, `environment.environments`.
         """
-        own = self.metrics[self.metrics["metric"] == "environment"].dropna().drop_duplicates("task")
+        own = self.select("environment").dropna().drop_duplicates("task")
         names = self.configuration.get("environment", {}).get("environments", [])
         places = zip(own["task"], own["value"], strict=True)
         return {int(task): _environment_name(names, int(place)) for task, place in places}
@@ -226,8 +270,8 @@ class RunFolder:
             return old_formats.read_seconds(self.path)
         seconds: dict[str, list[float]] = {}
         for method in self._methods():
-            labels = self.labels(method.name)
-            seconds |= {label: [each / len(labels) for each in method.seconds()] for label in labels}
+            labels, times = method.labels(), method.seconds()
+            seconds |= {label: [each / len(labels) for each in times] for label in labels}
         return seconds
 
     def arrays(self, method: str) -> dict[int, dict[str, np.ndarray]]:
@@ -241,13 +285,21 @@ class RunFolder:
         """
         if self.is_old:
             return read_arrays(self.path / "arrays" / method)
-        folders = [folder for folder in self._methods() if folder.name == method]
-        return folders[0].arrays(len(self.labels(method))) if folders else {}
+        folders = self._method(method)
+        return folders[0].arrays(len(folders[0].labels())) if folders else {}
 
     def labels(self, method: str) -> list[str]:
         """What the metrics call a method: its name, or its name with each point of a grid."""
-        labels = self.metrics["method"].unique()
-        return [label for label in labels if label.partition("[")[0] == method]
+        if self.is_old:
+            return [label for label in self.metrics["method"].unique() if label.partition("[")[0] == method]
+        return [label for folder in self._method(method) for label in folder.labels()]
+
+    def num_seeds(self, method: str) -> int:
+        """How many seeds of a method have metrics."""
+        if self.is_old:
+            own = self.metrics["method"].isin(self.labels(method))
+            return int(self.metrics.loc[own, "seed"].nunique())
+        return sum(folder.num_seeds for folder in self._method(method))
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
@@ -292,7 +344,10 @@ class RunFolder:
     @property
     def title(self) -> str:
         """What the run is, in a line, with the number of seeds that have metrics."""
-        numbers = sorted(set(self.metrics.groupby("method", sort=False)["seed"].nunique()))
+        if self.is_old:
+            numbers = sorted({self.num_seeds(method) for method in self.methods} - {0})
+        else:
+            numbers = sorted({method.num_seeds for method in self._methods()} - {0})
         if not numbers:
             return str(self._config["title"])
         seeds = " to ".join(str(number) for number in dict.fromkeys((numbers[0], numbers[-1])))
@@ -306,8 +361,20 @@ class RunFolder:
     def _methods(self) -> list[MethodFolder]:
         """The folders of the methods, in the order in which they were begun."""
         folders = (self.path / "methods").glob("*")
-        begun = [path for path in folders if (path / "config.json").exists() or any(path.glob("seeds-*"))]
-        return sorted(map(MethodFolder, begun), key=lambda method: (method.begun, method.name))
+        return sorted(map(MethodFolder, filter(_is_begun, folders)), key=lambda method: (method.begun, method.name))
+
+    def _method(self, name: str) -> list[MethodFolder]:
+        """The folder of a method, if there is one."""
+        path = self.path / "methods" / name
+        return [MethodFolder(path)] if _is_begun(path) else []
+
+
+def _is_begun(method: Path) -> bool:
+    return (method / "config.json").exists() or any(method.glob("seeds-*"))
+
+
+def _chosen(metrics: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
+    return metrics[metrics["metric"].isin(list(names))].reset_index(drop=True)
 
 
 def _environment_name(names: Sequence[str], place: int) -> str:

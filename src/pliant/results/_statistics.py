@@ -11,6 +11,8 @@ FEWEST_SEEDS = 3
 """An interval is never computed from fewer seeds: the bootstrap of two has three different means."""
 LAST_TASKS = 5
 """The end of a stream, over which scores are averaged."""
+SUMMARIZED_WHOLE = ("diverged", "dead_phase")
+"""Metrics of which `summarize_run` uses all tasks, beside the headline; of others it uses the last `LAST_TASKS`."""
 RESAMPLES = 2000
 
 
@@ -98,7 +100,7 @@ def summarize_run(metrics: pd.DataFrame, headline: str, environments: Mapping[in
         num_tasks = own[own["metric"] == headline].groupby("seed")["task"].nunique()
         own = own[own["seed"].isin(num_tasks.index[num_tasks == num_tasks.max()])]
         wide = own.pivot(index="seed", columns=["metric", "task"], values="value").sort_index(axis=1)
-        by_metric = {str(metric): wide[metric].to_numpy() for metric in own["metric"].unique()}
+        by_metric = {str(metric): wide[metric].to_numpy() for metric in sorted(own["metric"].unique())}
         tasks, scores = list(wide[headline].columns), by_metric.pop(headline)
         diverged = by_metric.pop("diverged", np.zeros_like(scores))
         steps = by_metric.pop("env_steps", None)

@@ -145,11 +145,11 @@ class TuningFolder:
         return {name: own for name, own in scores.items() if self._is_finished(metrics[metrics["method"] == name], 1)}
 
     def metrics(self, part: str) -> pd.DataFrame:
-        """The metrics of one of the run folders, as they were when they were first read; empty before it is begun."""
+        """The headline and `diverged` in a run folder, as they were when first read; empty before it begins."""
         path = self.path / part
         if part not in self._metrics:
-            is_begun = (path / "config.json").exists()
-            self._metrics[part] = RunFolder(path).metrics if is_begun else pd.DataFrame(columns=list(COLUMNS))
+            is_begun, asked = (path / "config.json").exists(), (self.record.headline, "diverged")
+            self._metrics[part] = RunFolder(path).select(*asked) if is_begun else pd.DataFrame(columns=list(COLUMNS))
         return self._metrics[part]
 
     def _is_finished(self, own: pd.DataFrame, num_seeds: int) -> bool:

@@ -128,25 +128,19 @@ NAMES = ("<b>bold</b>", "</script><script>alert(1)</script>", "a&amp;b", '"quote
 
 def test_names_are_no_markup(tmp_path):
     """Folders of methods cannot be named so, but points of a grid and metrics of one's own can."""
-
-    def change(method, seed, task, metric, value):
-        return value
-
-    folder = make_run(
-        tmp_path / "run", methods=("adam",), metrics=("train_accuracy", *NAMES), title=NAMES[1], change=change
-    )
-    folder.metrics["method"] = folder.metrics["method"].map({"adam": NAMES[0]})
+    folder = make_run(tmp_path / "run", methods=("adam",), metrics=("train_accuracy", *NAMES), title=NAMES[1])
+    label = f"adam[{NAMES[0]}]"
+    for file in folder.path.rglob("tasks-*.parquet"):
+        pd.read_parquet(file).assign(method=label).to_parquet(file)
     page = _Page(report_html([folder]))
     assert not page.all("b")
     assert len(page.all("script")) == 4  # data, plotly, figures, controls
-    assert [attrs["data-shows"] for attrs, _ in page.all("input", type="checkbox") if "data-shows" in attrs] == [
-        NAMES[0]
-    ]
-    assert NAMES[0] in [title for attrs, title in page.all("span")]
+    assert [attrs["data-shows"] for attrs, _ in page.all("input", type="checkbox") if "data-shows" in attrs] == [label]
+    assert label in [title for attrs, title in page.all("span")]
     assert page.all("h1")[0][1].startswith(NAMES[1])
     (data,) = _data(page)
     assert {each["metric"] for each in data["figures"].values()} == {"train_accuracy", *NAMES}
-    assert list(data["methods"]) == [NAMES[0]]
+    assert list(data["methods"]) == [label]
 
 
 def test_several_runs_have_a_section_each(tmp_path):

@@ -8,7 +8,6 @@ import numpy as np
 
 from pliant.results._phases import curve_points
 from pliant.results._run_folder import RunFolder
-from pliant.results._statistics import summarize_run
 from pliant.results.report._albums import albums
 from pliant.results.report._cards import Album, Card
 from pliant.results.report._configuration import Listing, configuration
@@ -147,7 +146,7 @@ def _curves(folder: RunFolder, panel: Any, thin: Thinning) -> list[Panel]:
 
 
 def _summary(folder: RunFolder) -> Table:
-    table = summarize_run(folder.metrics, folder.headline, folder.environments)
+    table = folder.summary()
     return summary(table, folder.seconds, folder.headline, is_one_seed=bool(np.all(table["num_seeds"] == 1)))
 
 
