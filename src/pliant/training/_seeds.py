@@ -1,6 +1,7 @@
 """One function of a seed becomes one program for all seeds: spread over devices, batched within each."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -131,7 +132,7 @@ def _as_data(tree: PyTree) -> PyTree:
 
 
 def seed_axis(num_seeds: int, network: Network, batching: Batching | None = None) -> SeedAxis:
-    """Spreads seeds over the devices there are.
+    """Spreads seeds over the devices, as many on each; the last may train copies, which are not seen.
 
     Args:
       num_seeds: ≥ 1.
@@ -145,7 +146,7 @@ def seed_axis(num_seeds: int, network: Network, batching: Batching | None = None
       >>> axis.get(double(axis.put(np.arange(3.0, dtype=np.float32)), 2.0)).tolist()
       [0.0, 2.0, 4.0]
     """
-    devices = jax.devices()[:num_seeds]
+    on_each = math.ceil(num_seeds / jax.device_count())
+    devices = jax.devices()[: math.ceil(num_seeds / on_each)]  # no more than are needed: the others would train copies
     mesh = Mesh(np.array(devices), ("seed",))
-    num_slots = -(-num_seeds // len(devices)) * len(devices)
-    return SeedAxis(num_seeds, num_slots, mesh, batching or choose_batching(network, devices[0].platform))
+    return SeedAxis(num_seeds, on_each * len(devices), mesh, batching or choose_batching(network, devices[0].platform))
