@@ -33,7 +33,7 @@ from pliant.experiments import EXPERIMENTS
 from pliant.networks import NETWORKS, cnn, mlp, resnet18
 from pliant.types import Network, Stream
 
-FIGURE = "isometry/random-labels"
+FIGURE = "isometry/supervised-cnn"
 TRAIN_SIZE = {"cifar10": 50_000, "mnist": 60_000}
 
 

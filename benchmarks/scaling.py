@@ -5,8 +5,8 @@
 
 Every device trains four seeds. A row is a process with as many devices as cores, or with more: these are simulated, so
 they share the cores, and what is lost is what spreading costs. Efficiency is seed-steps a second and core, relative to
-the first row; 1 is linear scaling. The processes take turns; the best of several rounds counts, since other programs can
-only slow a round down.
+the first row; 1 is linear scaling. The processes take turns. The best of several rounds counts, since other programs
+can only slow a round down.
 """
 
 import functools
@@ -91,6 +91,7 @@ class Worker:
         return float(self._answer())
 
     def end(self) -> None:
+        """Waits for the process to end, which has nothing more to read."""
         self._process.communicate()
 
 
