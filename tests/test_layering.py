@@ -23,7 +23,7 @@ LAYERS = [
     {"tuning"},
     {"experiments"},
     {"_asked"},
-    {"_run", "_tune"},
+    {"_run", "_tune", "cluster"},
     {"cli"},
     {"__main__"},
     {"torch"},

@@ -10,6 +10,7 @@ from pliant.xla import guard
 
 if TYPE_CHECKING:
     from pliant import (
+        cluster,
         diagnostics,
         experiments,
         inference,
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "attach",
+    "cluster",
     "diagnose",
     "diagnostics",
     "experiments",

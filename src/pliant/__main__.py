@@ -33,7 +33,7 @@ def _leave_when_told(told: int) -> None:
     try:
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR)
-        of_runs = _OF_RUNS if sys.argv[1:2] == ["run"] else b""
+        of_runs = _OF_RUNS if sys.argv[1:2] in (["run"], ["sweep"]) else b""
         os.write(2, _MESSAGE + of_runs + b"\n")  # sys.stderr may be in the middle of a line of its own
     finally:  # stderr may be closed, or a pipe that nobody reads
         os._exit(INTERRUPTED)

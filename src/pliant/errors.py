@@ -29,6 +29,10 @@ class UserError(ValueError):
         self.got, self.wanted, self.do = got, wanted, do
 
 
+class BusyError(UserError):
+    """The error for what another process is working on: the same request succeeds when that has ended."""
+
+
 def in_one_line(error: Exception) -> str:
     """The message of an exception, in one line.
 

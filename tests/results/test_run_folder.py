@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pliant.errors import UserError
+from pliant.errors import BusyError, UserError
 from pliant.results import COLUMNS, RunFolder, RunRecord
 
 RECORD = RunRecord("random-labels on digits, mlp", "loss", 0.25, {"config": {"epochs": 2, "widths": (8, 8)}})
@@ -153,18 +153,47 @@ def test_a_method_copied_from_another_run_is_refused(tmp_path):
         pass
 
 
-def test_one_process_for_each_method(tmp_path):
-    folder = RunFolder.begin(tmp_path, RECORD)
-    with folder.open_method("m", {}):
-        again = RunFolder.begin(tmp_path, RECORD)
-        with pytest.raises(
-            UserError, match=r"got m in .*another process is running; wanted one process for each method"
-        ):
-            again.open_method("m", {}).__enter__()
-        with again.open_method("other", {}):
-            pass
-    with again.open_method("m", {}):
-        pass
+def test_one_process_for_each_block_of_seeds(tmp_path):
+    """Blocks that other processes have claimed are refused before their first metrics, too, however seeds are cut."""
+    folder, again = RunFolder.begin(tmp_path, RECORD), RunFolder.begin(tmp_path, RECORD)
+    match = r"got m in .*another process is running; wanted one process for each block of seeds"
+    with folder.open_method("m", {}) as method:
+        assert [block.seeds for block in method.claim(2, 2)] == [range(2, 4)]
+        for num_seeds, first_seed in ((2, 2), (8, 0), (1, 3), (4, 0)):
+            with again.open_method("m", {}) as other, pytest.raises(BusyError, match=match):
+                other.claim(num_seeds, first_seed)
+        with again.open_method("m", {}) as other, again.open_method("other", {}) as another:
+            assert [block.seeds for block in other.claim(2, 0)] == [range(2)]
+            assert [block.seeds for block in other.claim(4, 4)] == [range(4, 8)]
+            assert [block.seeds for block in another.claim(2, 2)] == [range(2, 4)]
+    with again.open_method("m", {}) as other:
+        assert [block.seeds for block in other.claim(4)] == [range(4)]  # a claim without metrics leaves nothing
+
+
+def test_blocks_of_others_are_left_alone_if_asked(tmp_path):
+    _train(tmp_path, num_seeds=2)
+    folder, again = RunFolder.begin(tmp_path, RECORD), RunFolder.begin(tmp_path, RECORD)
+    configuration = {"hyperparameters": {"b": 1}}
+    with folder.open_method("m", configuration) as method, again.open_method("m", configuration) as other:
+        assert [block.seeds for block in method.claim(1, 1, alone=True)] == [range(2)]
+        assert [block.seeds for block in other.claim(2, 2, alone=True)] == [range(2, 4)]
+    with again.open_method("m", configuration) as other:
+        assert [block.seeds for block in other.claim(2, 2)] == [range(2), range(2, 4)]
+
+
+def test_what_a_process_writes_is_no_leftover_to_another(tmp_path):
+    folder, again = RunFolder.begin(tmp_path, RECORD), RunFolder.begin(tmp_path, RECORD)
+    with folder.open_method("m", {}) as method:
+        (block,) = method.claim(2)
+        half = block.path / "metrics" / ".tasks-00001-00001.parquet.partial"
+        half.parent.mkdir()
+        half.write_text("half")
+        with again.open_method("m", {}) as other:
+            other.claim(2, 2)
+            assert half.exists()
+    with again.open_method("m", {}) as other:
+        other.claim(2)
+        assert not half.exists()
 
 
 def test_several_may_begin_a_run_at_once(tmp_path):
@@ -254,7 +283,9 @@ def test_leftovers_of_a_killed_process_are_removed_under_their_lock(tmp_path):
         (place / ".file.partial").write_text("{")
     RunFolder.begin(tmp_path, RECORD)
     assert [(place / ".file.partial").exists() for place in leftovers] == [False, True, True, True, True]
-    with folder.open_method("m", {"hyperparameters": {"b": 1}}):
+    with folder.open_method("m", {"hyperparameters": {"b": 1}}) as method:
+        assert [(place / ".file.partial").exists() for place in leftovers] == [False, False, True, True, True]
+        method.claim(1)
         assert not any((place / ".file.partial").exists() for place in leftovers)
 
 
@@ -337,7 +368,7 @@ def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch, error):
 
 def test_a_folder_that_stays_locked(tmp_path, monkeypatch):
     RunFolder.begin(tmp_path, RECORD)
-    monkeypatch.setattr("pliant.results._run_folder._PATIENCE", 0.0)
+    monkeypatch.setattr("pliant.results._files._PATIENCE", 0.0)
     with filelock.FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="which another process keeps locked"):
         RunFolder.begin(tmp_path, RECORD)
 

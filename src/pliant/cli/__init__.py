@@ -42,6 +42,12 @@ _COMMANDS = {
         "extends a finished one. `pliant tune ENVIRONMENT --help` shows the options of agents.",
         computes=True,
     ),
+    "sweep": _Command(
+        "_sweep.Sweep",
+        "Train many runs as jobs on several workers: processes of this machine, a Dask scheduler, SLURM or PBS. Takes "
+        "a file.toml, an experiment or the first part of its name, or what `pliant run` takes. The same command "
+        "continues an interrupted sweep.",
+    ),
     "list": _Command(
         "_list.List", "List the names that a run knows, with their options. `pliant show NAME` explains each."
     ),
@@ -74,7 +80,7 @@ _COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0 done, 2 user error."""
+    """Runs a command; returns the exit code: 0 done, 1 if jobs of a sweep failed, 2 user error."""
     tolerate_any_letters()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:
@@ -91,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     file, _, options = _COMMANDS[name].place.partition(".")
     module = importlib.import_module(f"pliant.cli.{file}")
-    trains = name in ("run", "tune")
+    trains = name in ("run", "tune", "sweep")
     wanted = getattr(module, f"{name}_command")(rest) if trains else getattr(module, options)
     description = _COMMANDS[name].description if wanted.__name__ == options else None
     command = tyro.cli(wanted, prog=f"pliant {name}", args=rest, description=description)
@@ -101,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = tyro.cli(wanted, prog=f"pliant {name}", args=rest, default=defaults_now)
         if _COMMANDS[name].computes:
             _start_jax()
-        command()
+        return int(command() or 0)
     except UserError as error:
         print_error(f"pliant: {error}")
         return USER_ERROR
@@ -114,7 +120,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"Check permissions and free space.{kept}"
         )
         return USER_ERROR
-    return 0
 
 
 def _described(description: str) -> Callable[[], None]:

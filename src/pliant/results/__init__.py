@@ -12,7 +12,7 @@ from pliant.results._comparison import (
 from pliant.results._comparison_table import comparison_cells
 from pliant.results._environment import environment
 from pliant.results._figures import headline_figure, save_figure
-from pliant.results._files import read_json, write_json
+from pliant.results._files import append_line, read_json, write_json
 from pliant.results._fingerprints import fingerprint, hash_of_arrays
 from pliant.results._learning_curves import learning_curves
 from pliant.results._method_folder import MethodFolder, SeedBlock
@@ -63,6 +63,7 @@ __all__ = [
     "Spread",
     "TextFormat",
     "Tracker",
+    "append_line",
     "bootstrap_interval",
     "compare",
     "comparison_cells",

@@ -13,6 +13,7 @@ from pliant.errors import UserError
 
 _PARTIAL = ".partial"
 LOCK = ".lock"
+_PATIENCE = 60.0  # seconds, for another process that writes what all share
 
 
 @contextmanager
@@ -96,6 +97,25 @@ def locked(folder: Path, busy: UserError, *, timeout: float = 0.0) -> Iterator[N
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def locked_for_an_instant(folder: Path) -> Iterator[None]:
+    """Keeps other processes from writing what all share in a folder; they take turns.
+
+    Args:
+      folder: as of `locked`.
+
+    Raises:
+      UserError: as `locked`, if it is not this process's turn within a minute.
+    """
+    busy = UserError(
+        got=f"{folder}, which another process keeps locked",
+        wanted="a folder that is locked for an instant only",
+        do="Look for a process that hangs, or choose another --out.",
+    )
+    with locked(folder, busy, timeout=_PATIENCE):
+        yield
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -10,8 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from pliant.errors import UserError
-from pliant.results._files import append_line, damaged, read_json, remove_leftovers, replacing, write_json
+from pliant.errors import BusyError, UserError
+from pliant.results._files import (
+    append_line,
+    damaged,
+    locked,
+    locked_for_an_instant,
+    read_json,
+    remove_leftovers,
+    replacing,
+    write_json,
+)
 from pliant.results._metric_parts import append_task, no_metrics, num_tasks_in
 from pliant.results._metric_reading import methods_in, metrics_in, read_end, read_tasks
 
@@ -21,6 +30,11 @@ class SeedBlock(NamedTuple):
 
     path: Path
     seeds: range
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether there are metrics of any task."""
+        return any((self.path / "metrics").glob("tasks-*"))
 
     def num_tasks_stored(self, *, with_curves: bool = False) -> int:
         """How many of the first tasks have their metrics here.
@@ -69,15 +83,17 @@ class SeedBlock(NamedTuple):
 class MethodFolder:
     """The folder of one method: its configuration, and a folder for each block of seeds.
 
-    `RunFolder.open_method` makes it and keeps other processes out.
+    `RunFolder.open_method` makes it for writing.
 
     Args:
       path: the folder, which holds the method's `config.json`.
+      held: holds the locks of blocks that are claimed; None to read.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, held: contextlib.ExitStack | None = None):
         self.path = path
         self._config = _read_config(path)
+        self._held = held
 
     @property
     def name(self) -> str:
@@ -122,10 +138,12 @@ class MethodFolder:
           tasks: how many tasks are asked for.
           seeds: how many seeds are asked for.
         """
-        start, starts = {"tasks": tasks, "seeds": seeds, "environment": dict(environment)}, self._config["starts"]
-        if starts[-1:] != [start]:
-            starts.append(start)
-            write_json(self.path / "config.json", self._config)
+        start = {"tasks": tasks, "seeds": seeds, "environment": dict(environment)}
+        with locked_for_an_instant(self.path):
+            self._config = _read_config(self.path)
+            if self._config["starts"][-1:] != [start]:
+                self._config["starts"].append(start)
+                write_json(self.path / "config.json", self._config)
 
     def blocks(self, num_seeds: int = 0, first_seed: int = 0) -> list[SeedBlock]:
         """The blocks of seeds that have metrics; then new ones for the seeds asked for that have none.
@@ -146,7 +164,7 @@ class MethodFolder:
           ...         [block.path.name for block in method.blocks(4)]
           ['seeds-0000-0003']
         """
-        stored = sorted(self._stored(), key=lambda block: block.seeds.start)
+        stored = sorted((each for each in self._folders() if each.has_metrics), key=lambda block: block.seeds.start)
         for block, later in itertools.pairwise(stored):
             if later.seeds.start < block.seeds.stop:
                 raise UserError(
@@ -161,12 +179,41 @@ class MethodFolder:
             stored.append(SeedBlock(self.path / f"seeds-{first:04d}-{last:04d}", range(first, last + 1)))
         return stored
 
-    def _stored(self) -> Iterator[SeedBlock]:
+    def claim(self, num_seeds: int, first_seed: int = 0, *, alone: bool = False) -> list[SeedBlock]:
+        """Blocks to be trained, kept from other processes until the context of `RunFolder.open_method` is left.
+
+        Args:
+          num_seeds: how many seeds there should be at least.
+          first_seed: the first of these.
+          alone: whether to leave alone the blocks that hold none of these seeds. By default all blocks are claimed.
+
+        Raises:
+          BusyError: if another process has claimed one of them, or the same seeds in another block.
+        """
+        assert self._held is not None
+        asked = range(first_seed, first_seed + num_seeds)
+        busy = BusyError(
+            got=f"{self.name} in {self.path.parents[1]}, on which another process is running",
+            wanted="one process for each block of seeds",
+            do="Wait for it to end, leave the method or its seeds out, or choose another --out.",
+        )
+        with locked_for_an_instant(self.path):
+            claimed = [each for each in self.blocks(num_seeds, first_seed) if not alone or _overlap(each.seeds, asked)]
+            for block in claimed:
+                self._held.enter_context(locked(block.path, busy))
+                for folder in (block.path, *block.path.glob("*/")):
+                    remove_leftovers(folder)
+            own = {block.path for block in claimed}
+            for other in self._folders():  # whose first task is not finished yet
+                if other.path not in own and any(_overlap(other.seeds, block.seeds) for block in claimed):
+                    with locked(other.path, busy):
+                        pass
+        return claimed
+
+    def _folders(self) -> Iterator[SeedBlock]:
         for path in self.path.glob("seeds-*-*"):
             _, first, last = path.name.split("-")
-            block = SeedBlock(path, range(int(first), int(last) + 1))
-            if any((path / "metrics").glob("tasks-*")):
-                yield block
+            yield SeedBlock(path, range(int(first), int(last) + 1))
 
     def metrics(self, names: Collection[str] | None = None) -> pd.DataFrame:
         """The metrics of all seeds, in order of task, point of a grid and seed, however they lie in blocks.
@@ -229,17 +276,26 @@ class MethodFolder:
         return joined
 
 
-def begin_method(path: Path, content: Mapping[str, Any]) -> MethodFolder:
-    """Opens a method's folder under its lock, or makes its `config.json`; removes what a killed process left.
+def begin_method(path: Path, content: Mapping[str, Any], held: contextlib.ExitStack) -> MethodFolder:
+    """Opens a method's folder for writing, or makes it with its `config.json`.
+
+    Args:
+      path: the folder.
+      content: of `config.json`.
+      held: see `MethodFolder`.
 
     Raises:
-      UserError: if the folder holds files but no `config.json`, or that is damaged.
+      UserError: if the folder holds files but no `config.json`, that is damaged, or the folder cannot be written.
     """
-    for folder in (path, *path.glob("seeds-*"), *path.glob("seeds-*/*/")):
-        remove_leftovers(folder)
-    if not (path / "config.json").exists() and not any(path.glob("seeds-*")):
-        write_json(path / "config.json", content)
-    return MethodFolder(path)
+    with locked_for_an_instant(path):
+        remove_leftovers(path)
+        if not (path / "config.json").exists() and not any(path.glob("seeds-*")):
+            write_json(path / "config.json", content)
+        return MethodFolder(path, held)
+
+
+def _overlap(seeds: range, others: range) -> bool:
+    return seeds.start < others.stop and others.start < seeds.stop
 
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

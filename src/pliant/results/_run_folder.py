@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from pliant.results._files import (
     advice,
     append_line,
     differences,
-    locked,
+    locked_for_an_instant,
     remove_leftovers,
     replacing,
     write_json,
@@ -32,7 +32,6 @@ from pliant.results._run_config import FORMAT, read_config
 from pliant.results._statistics import LAST_TASKS, SUMMARIZED_WHOLE, summarize_run
 
 _LOGGER = logging.getLogger("pliant")
-_PATIENCE = 60.0  # seconds, for another process that makes the same folder
 
 
 class RunRecord(NamedTuple):
@@ -100,7 +99,7 @@ class RunFolder:
           UserError: if the folder holds another run, one of an earlier version, or other files; or cannot be written.
         """
         path = _as_path(path)
-        with _locked(path):
+        with locked_for_an_instant(path):
             remove_leftovers(path)
             if not (path / "config.json").exists():
                 _refuse_strangers(path)
@@ -130,7 +129,10 @@ class RunFolder:
 
     @contextmanager
     def open_method(self, name: str, configuration: Mapping[str, Any]) -> Iterator[MethodFolder]:
-        """Opens the folder of a method for writing, or makes it, and keeps other processes out of it.
+        """Opens the folder of a method for writing, or makes it.
+
+        Several processes may do so at once: what `MethodFolder.claim` returns belongs to one of them until it leaves
+        this context.
 
         Args:
           name: the method's name, which names the folder.
@@ -138,22 +140,16 @@ class RunFolder:
             numbers of tasks and seeds, unless the method's numbers depend on these too.
 
         Raises:
-          UserError: if the folder was made with another configuration, another process has opened it, or it cannot be
-            written.
+          UserError: if the folder was made with another configuration, or it cannot be written.
         """
         self._refuse_old()
         path = self.path / "methods" / name
-        busy = UserError(
-            got=f"{name} in {self.path}, on which another process is running",
-            wanted="one process for each method of a run",
-            do="Wait for it to end, leave the method out, or choose another --out.",
-        )
         configuration = _as_json(configuration)
         identity = self._identity(configuration)
         begun = datetime.now(UTC).isoformat(timespec="microseconds")
         content = {"id": identity, "begun": begun, "configuration": configuration, "starts": []}
-        with locked(path, busy):
-            method = begin_method(path, content)
+        with ExitStack() as held:
+            method = begin_method(path, content, held)
             if method.identity != identity:
                 changed = differences(method.configuration, configuration) or ["the configuration of the run"]
                 raise UserError(
@@ -179,7 +175,7 @@ class RunFolder:
     def write_summary(self) -> None:
         """Writes `summary.csv`, a row for each method, from the metrics as they are now."""
         summary = RunFolder(self.path).summary()
-        with _locked(self.path), replacing(self.path / "summary.csv") as temporary:
+        with locked_for_an_instant(self.path), replacing(self.path / "summary.csv") as temporary:
             summary.to_csv(temporary, index=False)
 
     def log(self, message: str, level: int = logging.INFO) -> None:
@@ -401,18 +397,6 @@ def _as_path(path: str | os.PathLike[str]) -> Path:
 def _as_json(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration as it will be read again: tuples are lists."""
     return dict(json.loads(json.dumps(recorded)))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keeps other processes from writing what all methods share; they take turns."""
-    busy = UserError(
-        got=f"{path}, which another process keeps locked",
-        wanted="a folder that is locked for an instant only",
-        do="Look for a process that hangs, or choose another --out.",
-    )
-    with locked(path, busy, timeout=_PATIENCE):
-        yield
 
 
 def _refuse_strangers(path: Path) -> None:

@@ -46,6 +46,7 @@ def train(
     path: Path,
     report: Callable[[Progress], None] = lambda _: None,
     trackers: Sequence[str | MakeTracker] = (),
+    of_seeds: int | None = None,
 ) -> RunFolder:
     """Trains every method of a plan and writes the run folder; continues an interrupted run, or extends a finished one.
 
@@ -62,15 +63,19 @@ def train(
       path: the run folder.
       report: called with the progress after every chunk of updates.
       trackers: where the metrics of every task are also shown: names in `pliant.results.TRACKERS`, or such functions.
+      of_seeds: the number of seeds of the whole run if the plan is a part of it: blocks of seeds that are not in the
+        plan are then left to other processes, and so is `summary.csv`. By default the plan is the whole run.
 
     Returns:
       The finished run folder.
 
     Raises:
       UserError: see `RunFolder`.
+      BusyError: if another process trains one of the blocks of seeds.
     """
     folder = RunFolder.begin(path, plan.record)
-    folder.log(f"start: {plan.record.title}")
+    if of_seeds is None:
+        folder.log(f"start: {plan.record.title}")
     reused: dict[Any, Any] = {}
     num_tracked = 0
     with one_blas_thread(), tracking(trackers, folder.path, plan.record.configuration) as log_metrics:
@@ -83,16 +88,18 @@ def train(
         for number, method in enumerate(plan.methods):
             code = users_code({**plan.specs, **method.specs})
             with folder.open_method(method.method.name, method.configuration) as opened, code, method.source.within():
-                opened.record_start(environment(), plan.protocol.tasks, plan.protocol.seeds)
-                blocks = opened.blocks(plan.protocol.seeds, plan.protocol.first_seed)
+                seeds, first_seed = plan.protocol.seeds, plan.protocol.first_seed
+                blocks = opened.claim(seeds, first_seed, alone=of_seeds is not None)
+                opened.record_start(environment(), plan.protocol.tasks, of_seeds or seeds)
                 for place, block in enumerate(blocks):
                     done = (number + place / len(blocks)) / len(plan.methods)
                     share = 1 / len(blocks) / len(plan.methods)
                     _train_block(plan, method, folder, block, report, track, (done, share), reused)
     if trackers and not num_tracked:
         folder.log("nothing tracked: the run was finished, and trackers only get tasks as they train", logging.WARNING)
-    folder.write_summary()
-    folder.log("done")
+    if of_seeds is None:
+        folder.write_summary()
+        folder.log("done")
     return RunFolder(path)
 
 

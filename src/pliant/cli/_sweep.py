@@ -1,0 +1,294 @@
+"""`pliant sweep`: many runs as jobs on several workers."""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Column, Table
+from tyro.conf import OmitArgPrefixes, Positional, Suppress
+
+from pliant import cluster
+from pliant.cli._run import ALL, Run, RunAgent, run_command
+from pliant.cli._terminal import is_terminal, new_console, print_error, print_line, print_table
+from pliant.cluster import Standing, SweepRun
+from pliant.errors import UserError, require_whole
+from pliant.experiments import RUNS, Scale
+
+FAILED = 1
+"""The exit code if jobs have failed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """Where jobs are executed, and which."""
+
+    workers: int | None = None
+    """Worker processes; by default one for each GPU, or for each core if there is none. With --slurm or --pbs, jobs of
+    the queue (8)."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler that runs already, with its workers: tcp://HOST:PORT or tls://HOST:PORT."""
+    slurm: str | None = None
+    """Workers that SLURM starts: partition=…,gpus=1,cores=8,memory=32GB,time=12:00:00,account=…,interface=…,setup=…,
+    extra=…,python=…; of each worker."""
+    pbs: str | None = None
+    """The same with PBS."""
+    tls_ca_file: Path | None = None
+    """Certificate of the authority, for tls:// and queues; with --tls-cert and --tls-key."""
+    tls_cert: Path | None = None
+    """Certificate of all roles, see --tls-ca-file."""
+    tls_key: Path | None = None
+    """Its key."""
+    seeds_per_job: int | None = None
+    """Seeds of a method that one job trains together, at most; by default all. What is stored keeps its blocks."""
+    retry_failed: bool = False
+    """Whether jobs that failed before are tried again; otherwise they are listed."""
+    dry_run: bool = False
+    """Print the jobs, with estimated hours and memory, and do nothing."""
+
+    @property
+    def tls(self) -> cluster.Tls:
+        """The certificates."""
+        return cluster.Tls(self.tls_ca_file, self.tls_cert, self.tls_key)
+
+    def check(self) -> None:
+        """Raises for options that exclude each other."""
+        given = [f"--{name}" for name in ("scheduler", "slurm", "pbs") if getattr(self, name) is not None]
+        if len(given) > 1 or (self.scheduler and self.workers):
+            raise UserError(
+                got=" and ".join(given if len(given) > 1 else ["--scheduler", "--workers"]),
+                wanted="one place for the jobs",
+                do="Give --workers, --scheduler, --slurm or --pbs.",
+            )
+        if self.seeds_per_job is not None:
+            require_whole("seeds_per_job", self.seeds_per_job, 1, do="Leave it out for all seeds of a method together.")
+
+    @contextlib.contextmanager
+    def client(self, shared: Path) -> Iterator[Any]:
+        """A client of the workers; `shared` is a folder that all of them see."""
+        if self.scheduler is not None:
+            with cluster.remote_client(self.scheduler, self.tls) as client:
+                yield client
+        elif queue := self.queue():
+            with cluster.queue_client(*queue, self.workers or 8, shared, self.tls) as client:
+                yield client
+        else:
+            with cluster.local_client(self.workers) as client:
+                yield client
+
+    def queue(self) -> tuple[str, dict[str, str]] | None:
+        """The queueing system that is asked for, and the resources of a worker; None without one."""
+        for system in ("slurm", "pbs"):
+            if (text := getattr(self, system)) is not None:
+                return system, cluster.parse_resources(f"--{system}", text)
+        return None
+
+
+def _sweep(engine: Engine, plan: Callable[[int | None], list[SweepRun]]) -> int:
+    """Plans, executes and reports; returns the exit code."""
+    import jax
+
+    engine.check()
+    jax.config.update("jax_platforms", "cpu")  # the GPUs are the workers'
+    runs = plan(engine.seeds_per_job)
+    jobs = cluster.jobs_of(runs)
+    for run in runs:
+        for name, reason in run.left_out.items():
+            print_line(f"{run.name}: without {name}: {reason}")
+    if engine.dry_run:
+        print_table(plan_table(runs))
+        if queue := engine.queue():
+            print_line(cluster.queue_script(*queue))
+        return 0
+    todo = [job for job in jobs if job.state == "to do" or (engine.retry_failed and job.state == "failed")]
+    print_line(f"{len(jobs)} jobs in {len(runs)} run{'' if len(runs) == 1 else 's'}, {len(todo)} to do")
+    shared = runs[0].path.parent / "workers"
+    failures: list[cluster.Failure] = []
+    if todo:
+        with engine.client(shared) as client, report_standing() as report:
+            failures = cluster.execute(runs, client, retry_failed=engine.retry_failed, report=report)
+    else:
+        failures = [job.failure for job in jobs if job.failure]
+    for failure in failures:
+        where = f" (see {failure.traceback} in its run folder)" if failure.traceback else ""
+        print_error(f"failed: {failure.method}, seeds {failure.seeds[0]}–{failure.seeds[1]}: {failure.message}{where}")
+    for run in runs:
+        print_line(f"run: {run.path}")
+    if failures:
+        print_error(f"{len(failures)} jobs failed; --retry-failed tries them again")
+    return FAILED if failures else 0
+
+
+def plan_table(runs: Sequence[SweepRun]) -> Table:
+    """The jobs of some runs."""
+    table = Table("run", "method", "seeds", "points", "tasks", "state")
+    for run in runs:
+        for place, job in enumerate(run.jobs):
+            seeds = f"{job.block.seeds[0]}–{job.block.seeds[-1]}"
+            table.add_row(
+                run.name if not place else "",
+                job.method.method.name,
+                seeds,
+                str(len(job.method.points)),
+                f"{job.tasks_done} of {job.tasks}" if job.tasks_done else str(job.tasks),
+                job.state,
+            )
+    return table
+
+
+@contextlib.contextmanager
+def report_standing() -> Iterator[Callable[[Standing], None]]:
+    """A bar on standard error where that is a terminal; a line a job on standard output unless both are terminals."""
+    has_bar = is_terminal(sys.stderr)
+    has_lines = not (has_bar and is_terminal(sys.stdout))
+    columns = (
+        TextColumn("{task.fields[jobs]}", markup=False, table_column=Column(overflow="fold")),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
+    )
+    progress = Progress(
+        *columns, console=new_console(stderr=True), transient=True, redirect_stdout=is_terminal(sys.stdout)
+    )
+    bar = progress.add_task("", total=1.0, jobs="", left="")
+
+    def report(now: Standing) -> None:
+        jobs = f"{now.done} of {now.total} jobs done, {now.running} running, {now.failed} failed"
+        left = "" if now.seconds_left is None else f"{duration(now.seconds_left)} left"
+        if has_bar:
+            progress.start()
+            progress.update(bar, completed=now.fraction, jobs=jobs, left=left)
+        if now.ended and (has_lines or now.ended[1]):
+            job, message = now.ended
+            ending = f"failed: {message}" if message else "done"
+            print_line(f"{job.run}: {job.title}: {ending}; {jobs}{', ' if left else ''}{left}")
+
+    try:
+        yield report
+    finally:
+        if progress.live.is_started:
+            progress.stop()
+
+
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    Example:
+      >>> duration(42), duration(4000), duration(400_000)
+      ('42 s', '1.1 h', '111 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 36_000 else f"{seconds / 3600:.0f} h"
+
+
+class _Command:
+    """What sweeps of streams and of agents do alike."""
+
+    def __call__(self: Any) -> int:
+        """Trains all jobs."""
+        if self.track:
+            raise UserError(got="--track for a sweep", wanted="none", do="Track a single run: `pliant run`.")
+        name = self.stream if isinstance(self, Run) else self.environment
+        wanted = cluster.Wanted(name, self._config(), self.out, self._name(), is_strict=self.methods != ALL)
+        return _sweep(self.engine, lambda seeds: cluster.plan_run(wanted, self.data_dir, seeds))
+
+
+_Engine = Annotated[Engine, OmitArgPrefixes]
+_Nothing = Annotated[tuple[str, ...], Suppress]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep(_Command, Run):
+    """The options of `pliant sweep STREAM`."""
+
+    engine: _Engine = Engine()
+    track: _Nothing = ()  # type: ignore[assignment]
+    """Not of a sweep."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepAgent(_Command, RunAgent):
+    """Train an agent with several methods in some environments, as jobs on several workers. The same command continues
+    an interrupted sweep.
+    """
+
+    engine: _Engine = Engine()
+    track: _Nothing = ()  # type: ignore[assignment]
+    """Not of a sweep."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepFile:
+    """Train the runs of a file as jobs on several workers. The same command continues an interrupted sweep."""
+
+    file: Positional[Path]
+    """A TOML file with [defaults] and [[runs]]; see docs/sweeps.md."""
+    out: Path | None = None
+    """Folder in which each run has a folder of its name; by default what the file says, or runs/FILE."""
+    data_dir: str | None = None
+    """Folder with parquet files of the data sets; by default PLIANT_DATA, or else the Hugging Face hub."""
+    engine: _Engine = Engine()
+
+    def with_defaults_of_benchmark(self) -> "SweepFile":
+        """The command itself."""
+        return self
+
+    def __call__(self) -> int:
+        """Trains all jobs."""
+
+        def plan(seeds_per_job: int | None) -> list[SweepRun]:
+            runs = cluster.read_sweep(self.file, self.out)
+            return [each for run in runs for each in cluster.plan_run(run, self.data_dir, seeds_per_job)]
+
+        return _sweep(self.engine, plan)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepExperiment:
+    """Train the runs of an experiment, or of all experiments of a paper, as jobs on several workers. They are those of
+    `pliant reproduce`, in the same folders. The same command continues an interrupted sweep.
+    """
+
+    name: Positional[str]
+    """Experiment such as isometry/supervised, or isometry for all of the paper; see `pliant list experiments`."""
+    scale: Scale = "cpu"
+    """smoke (minutes; shows that everything runs), cpu (shows the effect), or paper (the published size)."""
+    runs: Path = RUNS
+    """Folder of the run folders."""
+    data_dir: str | None = None
+    """Folder with parquet files of the data sets; by default PLIANT_DATA, or else the Hugging Face hub."""
+    engine: _Engine = Engine()
+
+    def with_defaults_of_benchmark(self) -> "SweepExperiment":
+        """The command itself."""
+        return self
+
+    def __call__(self) -> int:
+        """Trains all jobs."""
+        return _sweep(
+            self.engine,
+            lambda seeds: cluster.plan_experiments(self.name, self.scale, self.runs, self.data_dir, seeds),
+        )
+
+
+def sweep_command(
+    arguments: Sequence[str],
+) -> type[Sweep] | type[SweepAgent] | type[SweepFile] | type[SweepExperiment]:
+    """Whether the words after `pliant sweep` are about a file, an experiment, a stream or an agent.
+
+    Example:
+      >>> [sweep_command(words).__name__ for words in (["a.toml"], ["isometry"], ["probe"], ["random-labels"])]
+      ['SweepFile', 'SweepExperiment', 'SweepAgent', 'Sweep']
+    """
+    first = next((word for word in arguments if not word.startswith("-")), "")
+    if first.endswith(".toml"):
+        return SweepFile
+    if cluster.is_experiment(first):
+        return SweepExperiment
+    return Sweep if run_command(arguments) is Run else SweepAgent
