@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from pliant.cluster import Wanted, is_experiment, jobs_of, plan_experiments, plan_run, record_failure, run_job
+from cluster.finishing import finish
+from pliant.cluster import SweepRun, Wanted, is_experiment, jobs_of, plan_experiments, plan_run, record_failure
 from pliant.errors import UserError
 from pliant.experiments import BENCHMARKS, EXPERIMENTS, folder_of
 from pliant.results import RunFolder
 from pliant.supervised import RunConfig
 
-SMALL = {"steps": 3, "train_size": 40, "widths": (4,), "batch_size": 8}
+SMALL = {"steps": 2, "train_size": 40, "widths": (4,), "batch_size": 8}
 CONFIG = RunConfig(methods=("adam", "redo"), seeds=5, tasks=2, settings=("redo.every=2",), **SMALL)
 
 
 @pytest.fixture(autouse=True)
 def _this_process(monkeypatch, tmp_path):
-    monkeypatch.setattr("pliant.cluster._job._start_jax", lambda: None)
     monkeypatch.chdir(tmp_path)
 
 
@@ -39,12 +39,12 @@ def test_a_job_for_each_method_and_block_of_seeds():
 
 
 def test_what_is_done_failed_and_begun():
-    jobs = _plan().jobs
-    run_job(jobs[0].job)
-    record_failure(jobs[0].path, "adam", jobs[1].block.seeds, "no luck", "a traceback")
-    record_failure(jobs[0].path, "adam", jobs[0].block.seeds, "before it went well", "")
-    one_task = jobs[2].job._replace(choices={**jobs[2].job.choices, "tasks": 1})
-    run_job(one_task)
+    run = _plan()
+    jobs = run.jobs
+    finish(run, jobs[0])
+    record_failure(jobs[0].path, "adam", jobs[1].block.seeds, 0, "no luck", "a traceback")
+    record_failure(jobs[0].path, "adam", jobs[0].block.seeds, 1, "before it went well", "")
+    finish(run, jobs[2], tasks=1)
     again = _plan().jobs
     assert [job.state for job in again] == ["done", "failed", "to do", "to do", "to do", "to do"]
     assert [job.tasks_done for job in again[:3]] == [2, 0, 1]
@@ -56,23 +56,25 @@ def test_what_is_done_failed_and_begun():
 
 
 def test_stored_blocks_stay_as_they_are():
-    run_job(_plan(seeds_per_job=3).jobs[0].job)
+    run = _plan(seeds_per_job=3)
+    finish(run, run.jobs[0])
     assert [job.block.seeds for job in _plan(seeds_per_job=1).jobs[:3]] == [range(3), range(3, 4), range(4, 5)]
     shifted = RunConfig(methods=("adam",), first_seed=3, seeds=2, tasks=2, **SMALL)
     assert [job.block.seeds for job in _plan(shifted, None).jobs] == [range(3, 5)]
 
 
 def test_a_folder_with_another_configuration_is_refused():
-    run_job(_plan().jobs[3].job)
+    run = _plan()
+    finish(run, run.jobs[3])
     with pytest.raises(UserError, match=r"run, which holds redo with another configuration"):
         _plan(RunConfig(methods=("redo",), tasks=2, settings=("redo.every=3",), **SMALL))
 
 
 def test_each_structure_of_a_grid_has_a_folder():
-    config = RunConfig(methods=("adam", "redo"), seeds=1, tasks=1, grid=("redo.source=fresh,zero",), **SMALL)
+    config = RunConfig(methods=("adam", "redo"), seeds=1, tasks=1, grid=("redo.source=fresh,initial",), **SMALL)
     runs = plan_run(Wanted("a", config, Path("out")))
-    assert [str(run.path) for run in runs] == ["out/others", "out/redo.source=fresh", "out/redo.source=zero"]
-    assert [run.name for run in runs] == ["a, others", "a, redo.source=fresh", "a, redo.source=zero"]
+    assert [str(run.path) for run in runs] == ["out/others", "out/redo.source=fresh", "out/redo.source=initial"]
+    assert [run.name for run in runs] == ["a, others", "a, redo.source=fresh", "a, redo.source=initial"]
     (default, *_) = plan_run(Wanted("a", config))
     assert default.path.parent.name.startswith("sweep-random-labels-")
 
@@ -84,20 +86,25 @@ def test_experiments_are_in_the_folders_of_reproduce():
     assert {job.method.spec for job in run.jobs} == set(config.methods)
     assert all(len(job.block.seeds) == config.seeds for job in run.jobs)
     assert not is_experiment("random-labels")
-    with pytest.raises(UserError, match=r"got the experiment 'isometri'; .*Did you mean 'isometry"):
-        plan_experiments("isometri", "smoke")
+    with pytest.raises(UserError, match=r"got the experiment 'isometry/strenth'; .*Did you mean 'isometry/strength'"):
+        plan_experiments("isometry/strenth", "smoke")
 
 
 def test_runs_that_experiments_share_are_made_once(monkeypatch):
     planned = []
-    monkeypatch.setattr("pliant.cluster._plan._plan_part", lambda wanted, *_: planned.append(wanted.name))
+
+    def plan(wanted, *_):
+        planned.append(wanted.name)
+        return SweepRun(wanted.name, wanted.path, None, (), {})
+
+    monkeypatch.setattr("pliant.cluster._plan._plan_part", plan)
     plan_experiments("isometry", "cpu")
     asked = {name for each in EXPERIMENTS.values() if each.name.startswith("isometry/") for name in each.runs.values()}
     assert sorted(planned) == sorted(asked)
 
 
 def test_two_runs_in_one_folder_are_refused():
-    with pytest.raises(UserError, match="got two runs in .*run; wanted a folder for each run"):
+    with pytest.raises(UserError, match=r"got two runs in .*run; wanted a folder for each run"):
         jobs_of([_plan(), _plan()])
 
 

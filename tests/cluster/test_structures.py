@@ -23,13 +23,13 @@ def test_options_of_a_method_that_shape_the_program():
     config = RunConfig(
         methods=("adam", "redo"),
         settings=("redo.every=9", "adam.b1=0.8"),
-        grid=("redo.source=fresh,zero", "redo.threshold=0.1,0.2", "adam.b2=0.9,0.99"),
+        grid=("redo.source=fresh,initial", "redo.threshold=0.1,0.2", "adam.b2=0.9,0.99"),
     )
     numbers = ("redo.threshold=0.1,0.2",)
     assert _parts(config) == {
         "": (("adam",), ("adam.b1=0.8",), ("adam.b2=0.9,0.99",)),
         "redo.source=fresh": (("redo",), ("redo.every=9", "redo.source=fresh"), numbers),
-        "redo.source=zero": (("redo",), ("redo.every=9", "redo.source=zero"), numbers),
+        "redo.source=initial": (("redo",), ("redo.every=9", "redo.source=initial"), numbers),
     }
 
 
@@ -47,7 +47,7 @@ def test_numbers_of_an_agent_stay_within_the_program():
     assert [part.config.grid for part in structures(config)] == [("ppo.clip=0.1,0.2",)] * 2
 
 
-@pytest.mark.parametrize("entry", ["source=fresh,zero", "redo.source:threshold=fresh:0.1,zero:0.2"])
+@pytest.mark.parametrize("entry", ["source=fresh,initial", "redo.source:threshold=fresh:0.1,initial:0.2"])
 def test_what_cannot_be_split_is_refused(entry):
     match = rf"got --grid {entry}, which shapes the compiled program; wanted METHOD.OPTION"
     with pytest.raises(UserError, match=match):

@@ -118,7 +118,8 @@ def _sweep(engine: Engine, plan: Callable[[int | None], list[SweepRun]]) -> int:
     for run in runs:
         print_line(f"run: {run.path}")
     if failures:
-        print_error(f"{len(failures)} jobs failed; --retry-failed tries them again")
+        number = f"{len(failures)} job{'' if len(failures) == 1 else 's'}"
+        print_error(f"{number} failed; --retry-failed tries again")
     return FAILED if failures else 0
 
 

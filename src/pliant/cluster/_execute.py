@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from pliant.cluster._failures import Failure, record_failure
 from pliant.cluster._job import Ended, Job, run_job
-from pliant.cluster._plan import SweepJob, SweepRun
+from pliant.cluster._plan import SweepJob, SweepRun, num_tasks_done
 from pliant.errors import UserError
 from pliant.results import RunFolder
 
@@ -121,7 +121,10 @@ def _outcome(future: Any) -> Ended:
 
 def _failed(job: SweepJob, outcome: Ended) -> Failure:
     RunFolder(job.path).log(f"{job.title}: failed: {outcome.message}")
-    return record_failure(job.path, job.method.method.name, job.block.seeds, outcome.message, outcome.traceback)
+    tasks_done = num_tasks_done(job.block, job.method)
+    return record_failure(
+        job.path, job.method.method.name, job.block.seeds, tasks_done, outcome.message, outcome.traceback
+    )
 
 
 def _scheduler_gone() -> UserError:

@@ -17,25 +17,28 @@ class Failure(NamedTuple):
     method: str
     seeds: tuple[int, int]
     """The first and the last."""
+    tasks_done: int
+    """How many tasks were finished before; with more it has been overcome."""
     message: str
     traceback: str
     """The file in the run folder that has it; empty for errors that the user can correct."""
 
 
-def record_failure(folder: Path, method: str, seeds: range, message: str, traceback: str) -> Failure:
+def record_failure(folder: Path, method: str, seeds: range, tasks_done: int, message: str, traceback: str) -> Failure:
     """Adds a failure to the list of a run.
 
     Args:
       folder: of the run.
       method: its name.
       seeds: of the job.
+      tasks_done: how many tasks it has finished.
       message: in one line.
       traceback: its text, if there is any.
 
     Example:
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as out:
-      ...     failure = record_failure(Path(out), "adam", range(4), "KeyError: 'x'", "")
+      ...     failure = record_failure(Path(out), "adam", range(4), 2, "KeyError: 'x'", "")
       ...     failures_of(Path(out)) == {("adam", (0, 3)): failure}
       True
     """
@@ -45,7 +48,7 @@ def record_failure(folder: Path, method: str, seeds: range, message: str, traceb
         file = f"failures/{method}-seeds-{seeds[0]:04d}-{seeds[-1]:04d}.txt"
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text(traceback, encoding="utf-8")
-    failure = Failure(when, method, (seeds[0], seeds[-1]), message, file)
+    failure = Failure(when, method, (seeds[0], seeds[-1]), tasks_done, message, file)
     append_line(folder / _FILE, json.dumps(failure._asdict()))
     return failure
 

@@ -47,7 +47,7 @@ class SweepJob(NamedTuple):
     tasks_done: int
     state: State
     failure: Failure | None = None
-    """The last one, unless the job has been finished since."""
+    """The last one, unless the job has got further since."""
 
     @property
     def key(self) -> str:
@@ -162,11 +162,12 @@ def _plan_part(wanted: Wanted, data_dir: str | None, seeds_per_job: int | None) 
     jobs = []
     for method in plan.methods:
         for block in _blocks(path / "methods" / method.method.name, config, seeds_per_job):
-            tasks_done = min(_tasks_done(block, method), config.tasks)
+            tasks_done = num_tasks_done(block, method)
             failure = failures.get((method.method.name, (block.seeds[0], block.seeds[-1])))
+            if failure and (tasks_done > failure.tasks_done or tasks_done >= config.tasks):
+                failure = None
             state: State = "done" if tasks_done >= config.tasks else "failed" if failure else "to do"
             job = job_of(_of_job(config, method, block), path, config.seeds, data_dir)
-            failure = failure if state == "failed" else None
             jobs.append(SweepJob(job, wanted.name, path, method, block, config.tasks, tasks_done, state, failure))
     return SweepRun(wanted.name, path, plan, tuple(jobs), left_out)
 
@@ -174,11 +175,9 @@ def _plan_part(wanted: Wanted, data_dir: str | None, seeds_per_job: int | None) 
 def _blocks(folder: Path, config: Config, seeds_per_job: int | None) -> Iterator[SeedBlock]:
     """The blocks that hold the seeds asked for: those that are stored, and the rest in jobs."""
     asked = range(config.first_seed, config.first_seed + config.seeds)
-    blocks = (
-        MethodFolder(folder).blocks(config.seeds, config.first_seed)
-        if (folder / "config.json").exists()
-        else [SeedBlock(folder / f"seeds-{asked[0]:04d}-{asked[-1]:04d}", asked)]
-    )
+    blocks = [SeedBlock(folder / f"seeds-{asked[0]:04d}-{asked[-1]:04d}", asked)]
+    if (folder / "config.json").exists():
+        blocks = sorted(MethodFolder(folder).blocks(config.seeds, config.first_seed), key=lambda each: each.seeds.start)
     for block in blocks:
         if not set(block.seeds) & set(asked):
             continue
@@ -190,7 +189,7 @@ def _blocks(folder: Path, config: Config, seeds_per_job: int | None) -> Iterator
             yield SeedBlock(folder / f"seeds-{seeds[0]:04d}-{seeds[-1]:04d}", seeds)
 
 
-def _tasks_done(block: SeedBlock, method: MethodPlan) -> int:
+def num_tasks_done(block: SeedBlock, method: MethodPlan) -> int:
     """The tasks that have their metrics and a checkpoint, which comes after them."""
     checkpoints = [int(each.name) for each in block.checkpoints.glob("*") if each.name.isdigit()]
     return min(block.num_tasks_stored(with_curves=method.source.points is not None), max(checkpoints, default=0))

@@ -16,7 +16,7 @@ class Structure(NamedTuple):
     """A part of a sweep whose values are all settings and numeric grids."""
 
     name: str
-    """Such as "redo.source=zero"; empty if nothing in the grid shapes a program."""
+    """Such as "redo.source=initial"; empty if nothing in the grid shapes a program."""
     config: Config
 
 
@@ -34,9 +34,10 @@ def structures(config: Config) -> list[Structure]:
 
     Example:
       >>> from pliant.supervised import RunConfig
-      >>> parts = structures(RunConfig(methods=("adam", "redo"), grid=("redo.source=fresh,zero", "learning_rate=1,2")))
+      >>> grid = "redo.source=fresh,initial", "learning_rate=1,2"
+      >>> parts = structures(RunConfig(methods=("adam", "redo"), grid=grid))
       >>> [(part.name, part.config.methods) for part in parts]
-      [('', ('adam',)), ('redo.source=fresh', ('redo',)), ('redo.source=zero', ('redo',))]
+      [('', ('adam',)), ('redo.source=fresh', ('redo',)), ('redo.source=initial', ('redo',))]
     """
     named = {find(NO_OBJECTS.spec("method", spec)).name: spec for spec in config.methods}
     shaping = {name: _shaping(spec, config) for name, spec in named.items()}
