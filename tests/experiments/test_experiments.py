@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pliant import problems
 from pliant.errors import UserError
 from pliant.experiments import (
     BENCHMARKS,
@@ -183,6 +184,22 @@ def test_reproducing_at_the_smallest_scale(tmp_path):
     assert (folder_of("isometry/strength", "smoke", tmp_path) / "run.log").read_text().count(": task") == log.count(
         ": task"
     )
+
+
+def test_settings_of_methods_that_a_scale_leaves_out(tmp_path, monkeypatch):
+    """They are left out, too: otherwise they would be settings of unknown names."""
+    planned = []
+
+    def plan(config, data_dir):
+        planned.append(config)
+        raise UserError(got="a plan", wanted="no training", do="Go on.")
+
+    monkeypatch.setattr(problems, "make_plan", plan)
+    assert "l2-init.strength=0.001" in BENCHMARKS["isometry/random-label-cifar10/mlp"].configs["smoke"].settings
+    with pytest.raises(UserError, match="got a plan"):
+        reproduce(EXPERIMENTS["isometry/supervised"], "smoke", runs=tmp_path)
+    assert "l2-init" not in planned[0].methods
+    assert "l2-init.strength=0.001" not in planned[0].settings
 
 
 def test_shipped_tables_are_of_benchmarks_and_small():

@@ -9,7 +9,7 @@ from pliant import problems
 from pliant.experiments._claims import Verdict, judge
 from pliant.experiments._experiment import Experiment
 from pliant.experiments._tables import RUNS, Results, find_results, folder_of, write_table
-from pliant.experiments.benchmarks import Scale
+from pliant.experiments.benchmarks import Scale, with_choices
 from pliant.results import save_figure
 from pliant.training import Progress, train
 
@@ -57,7 +57,7 @@ def reproduce(
     """
     for label, benchmark in experiment.benchmarks.items():
         folder = folder_of(benchmark.name, scale, runs)
-        plan = problems.make_plan(benchmark.configs[scale], data_dir)
+        plan = problems.make_plan(with_choices(benchmark, scale, {}), data_dir)
         with reporting(label) as report:
             train(plan, folder, report)
     results = stored_results(experiment, scale, runs)
