@@ -52,7 +52,7 @@ def _tier(words):
 
 
 COMMANDS = _commands()
-TRAINING = ("run", "tune", "reproduce")
+TRAINING = ("run", "tune", "reproduce", "sweep")
 
 
 def _run(document, first_line):
@@ -134,6 +134,9 @@ def _write_own_files():
         for block in _blocks(document):
             if file := re.match(r"# (my_\w+\.py)\n", block):
                 Path(file[1]).write_text(block)
+        for block in _blocks(document, "toml"):
+            if file := re.match(r"# (my_\w+\.toml)\n", block):
+                Path(file[1]).write_text(block)
 
 
 def test_the_method_of_ones_own(tmp_path):
@@ -141,7 +144,9 @@ def test_the_method_of_ones_own(tmp_path):
     assert find(f"{tmp_path}/my_methods.py:heavy_ball").name == "heavy-ball"
 
 
-@pytest.mark.parametrize("command", ["run", "tune", "list methods", "show", "plot", "report", "watch", "diagnose"])
+@pytest.mark.parametrize(
+    "command", ["run", "tune", "sweep", "list methods", "show", "plot", "report", "watch", "diagnose"]
+)
 def test_commands_of_the_readme_exist(command):
     assert f"pliant {command}" in (ROOT / "README.md").read_text()
     assert command.split()[0] in cli._COMMANDS

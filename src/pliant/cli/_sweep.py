@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +14,8 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress
 from pliant import cluster
 from pliant.cli._run import ALL, Run, RunAgent, run_command
 from pliant.cli._terminal import is_terminal, new_console, print_error, print_line, print_table
-from pliant.cluster import Standing, SweepRun
-from pliant.errors import UserError, require_whole
+from pliant.cluster import Standing, SweepJob, SweepRun
+from pliant.errors import UserError, require_range, require_whole
 from pliant.experiments import RUNS, Scale
 
 FAILED = 1
@@ -48,6 +48,8 @@ class Engine:
     """Whether jobs that failed before are tried again; otherwise they are listed."""
     dry_run: bool = False
     """Print the jobs, with estimated hours and memory, and do nothing."""
+    tflops: float | None = None
+    """For the estimate, 10¹² floating-point operations a second: of a GPU (15), or of a core (by default timed)."""
 
     @property
     def tls(self) -> cluster.Tls:
@@ -63,6 +65,7 @@ class Engine:
                 wanted="one place for the jobs",
                 do="Give --workers, --scheduler, --slurm or --pbs.",
             )
+        require_range("tflops", self.tflops, 1e-6, do="Leave it out for the default.")
         if self.seeds_per_job is not None:
             require_whole("seeds_per_job", self.seeds_per_job, 1, do="Leave it out for all seeds of a method together.")
 
@@ -78,6 +81,22 @@ class Engine:
         else:
             with cluster.local_client(self.workers) as client:
                 yield client
+
+    def device(self) -> tuple[cluster.Device, int | None]:
+        """How fast a worker is assumed to be, and how many there are, if that is known."""
+        tflops = {} if self.tflops is None else {"tflops": self.tflops}
+        if queue := self.queue():
+            _, resources = queue
+            cores = int(resources.get("cores", "4"))
+            has_gpu = resources.get("gpus", "0") != "0"
+            return cluster.gpu_device(**tflops) if has_gpu else cluster.cpu_device(cores, **tflops), self.workers or 8
+        if self.scheduler is None and cluster.num_gpus():
+            return cluster.gpu_device(**tflops), len(cluster.worker_environments(self.workers))
+        cores = len(cluster.usable_cores())
+        if self.scheduler is not None:
+            return cluster.cpu_device(1, **tflops), None
+        number = len(cluster.worker_environments(self.workers))
+        return cluster.cpu_device(max(1, cores // number), **tflops), number
 
     def queue(self) -> tuple[str, dict[str, str]] | None:
         """The queueing system that is asked for, and the resources of a worker; None without one."""
@@ -99,7 +118,10 @@ def _sweep(engine: Engine, plan: Callable[[int | None], list[SweepRun]]) -> int:
         for name, reason in run.left_out.items():
             print_line(f"{run.name}: without {name}: {reason}")
     if engine.dry_run:
-        print_table(plan_table(runs))
+        device, num_workers = engine.device()
+        estimates = cluster.estimate(jobs, device)
+        print_table(plan_table(runs, dict(zip((job.key for job in jobs), estimates, strict=True))))
+        print_line(_total(jobs, estimates, device, num_workers))
         if queue := engine.queue():
             print_line(cluster.queue_script(*queue))
         return 0
@@ -109,7 +131,8 @@ def _sweep(engine: Engine, plan: Callable[[int | None], list[SweepRun]]) -> int:
     failures: list[cluster.Failure] = []
     if todo:
         with engine.client(shared) as client, report_standing() as report:
-            failures = cluster.execute(runs, client, retry_failed=engine.retry_failed, report=report)
+            costs = {job.key: seconds * job.tasks for job in todo if (seconds := cluster.measured_seconds(job))}
+            failures = cluster.execute(runs, client, retry_failed=engine.retry_failed, costs=costs, report=report)
     else:
         failures = [job.failure for job in jobs if job.failure]
     for failure in failures:
@@ -123,21 +146,50 @@ def _sweep(engine: Engine, plan: Callable[[int | None], list[SweepRun]]) -> int:
     return FAILED if failures else 0
 
 
-def plan_table(runs: Sequence[SweepRun]) -> Table:
-    """The jobs of some runs."""
-    table = Table("run", "method", "seeds", "points", "tasks", "state")
+def plan_table(runs: Sequence[SweepRun], estimates: Mapping[str, cluster.Estimate]) -> Table:
+    """The jobs of some runs, with what they take; a star marks hours that follow from finished tasks."""
+    table = Table("run", "method", "seeds", "points", "tasks", "state", "hours", "GiB")
     for run in runs:
         for place, job in enumerate(run.jobs):
-            seeds = f"{job.block.seeds[0]}–{job.block.seeds[-1]}"
+            first, last, of_job = job.block.seeds[0], job.block.seeds[-1], estimates[job.key]
             table.add_row(
-                run.name if not place else "",
+                "" if place else run.name,
                 job.method.method.name,
-                seeds,
+                str(first) if first == last else f"{first}–{last}",
                 str(len(job.method.points)),
                 f"{job.tasks_done} of {job.tasks}" if job.tasks_done else str(job.tasks),
                 job.state,
+                "–" if job.state == "done" else f"{_hours(of_job.seconds)}{'*' if of_job.is_measured else ''}",
+                "–" if job.state == "done" else f"{of_job.memory / 2**30:.2g}",
+                end_section=place == len(run.jobs) - 1,
             )
     return table
+
+
+def _total(
+    jobs: Sequence[SweepJob], estimates: Sequence[cluster.Estimate], device: cluster.Device, num_workers: int | None
+) -> str:
+    """A line about all jobs that are not done."""
+    left = [each.seconds for job, each in zip(jobs, estimates, strict=True) if job.state != "done"]
+    if not left:
+        return f"{len(jobs)} jobs, all done"
+    most = max(each.memory for each in estimates) / 2**30
+    total = f"{len(left)} of {len(jobs)} jobs to do: {_hours(sum(left))} hours of a worker with {device.name}"
+    together = (
+        f", {_hours(max(sum(left) / num_workers, *left))} hours with {num_workers} workers" if num_workers else ""
+    )
+    return f"{total}{together}; {most:.2g} GiB at most. Expect errors by a factor of 3: see docs/sweeps.md."
+
+
+def _hours(seconds: float) -> str:
+    """A time in hours, to two digits.
+
+    Example:
+      >>> _hours(3600 * 1234), _hours(3600 * 5.64), _hours(30)
+      ('1234', '5.6', '0.0083')
+    """
+    hours = seconds / 3600
+    return f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
 @contextlib.contextmanager

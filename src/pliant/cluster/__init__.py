@@ -1,9 +1,13 @@
 """Sweeps: the same runs, elsewhere. Jobs are planned here and executed on Dask's workers; extra `cluster`."""
 
+from pliant.cluster._arithmetic import Work, count_work
+from pliant.cluster._device import Device, cpu_device, gpu_device
+from pliant.cluster._estimate import Estimate, estimate, measured_seconds
 from pliant.cluster._execute import Standing, execute
 from pliant.cluster._failures import Failure, failures_of, record_failure
 from pliant.cluster._job import Ended, Job, job_of, run_job
-from pliant.cluster._local import local_client, worker_environments
+from pliant.cluster._local import local_client, num_gpus, usable_cores, worker_environments
+from pliant.cluster._needs import Needs, needs_of
 from pliant.cluster._plan import SweepJob, SweepRun, Wanted, is_experiment, jobs_of, plan_experiments, plan_run
 from pliant.cluster._queue import parse_resources, queue_client, queue_script
 from pliant.cluster._remote import remote_client
@@ -13,21 +17,32 @@ from pliant.cluster._tls import NO_TLS, Tls
 
 __all__ = [
     "NO_TLS",
+    "Device",
     "Ended",
+    "Estimate",
     "Failure",
     "Job",
+    "Needs",
     "Standing",
     "Structure",
     "SweepJob",
     "SweepRun",
     "Tls",
     "Wanted",
+    "Work",
+    "count_work",
+    "cpu_device",
+    "estimate",
     "execute",
     "failures_of",
+    "gpu_device",
     "is_experiment",
     "job_of",
     "jobs_of",
     "local_client",
+    "measured_seconds",
+    "needs_of",
+    "num_gpus",
     "parse_resources",
     "plan_experiments",
     "plan_run",
@@ -38,5 +53,6 @@ __all__ = [
     "remote_client",
     "run_job",
     "structures",
+    "usable_cores",
     "worker_environments",
 ]

@@ -73,7 +73,7 @@ def worker_environments(
       {'CUDA_VISIBLE_DEVICES': '1', 'PLIANT_CORES': '2,3'}
     """
     gpus = _gpus() if gpus is None else gpus
-    cores = _cores() if cores is None else cores
+    cores = usable_cores() if cores is None else cores
     if num_workers is not None:
         require_whole("workers", num_workers, 1, do="Leave --workers out for one on each GPU or core.")
     number = num_workers or len(gpus) or len(cores)
@@ -90,10 +90,16 @@ def worker_environments(
     return [gpu | environment for gpu, environment in zip(pinned, environments, strict=True)]
 
 
-def _cores() -> list[int]:
+def usable_cores() -> list[int]:
+    """The CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def num_gpus() -> int:
+    """How many GPUs the workers of this machine may use."""
+    return len(_gpus())
 
 
 def _gpus() -> list[str]:

@@ -11,7 +11,7 @@ from pliant.cluster._failures import Failure, failures_of
 from pliant.cluster._job import Job, job_of
 from pliant.cluster._structures import structures
 from pliant.errors import UserError, unknown_name
-from pliant.experiments import EXPERIMENTS, RUNS, Scale, folder_of
+from pliant.experiments import EXPERIMENTS, RUNS, Scale, folder_of, with_choices
 from pliant.problems import Config
 from pliant.results import MethodFolder, RunFolder, SeedBlock, fingerprint
 from pliant.specs import NO_OBJECTS
@@ -125,7 +125,7 @@ def plan_experiments(
     benchmarks = {benchmark.name: benchmark for each in chosen for benchmark in each.benchmarks.values()}
     return [
         _plan_part(
-            Wanted(benchmark.name, benchmark.configs[scale], folder_of(benchmark.name, scale, runs)),
+            Wanted(benchmark.name, with_choices(benchmark, scale, {}), folder_of(benchmark.name, scale, runs)),
             data_dir,
             seeds_per_job,
         )
