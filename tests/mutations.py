@@ -332,6 +332,21 @@ MUTATIONS = {
     "a-diverged-trial-is-selected": Mutation(
         "tuning/_trials.py", "return not scored[place].is_sound, cost", "return False, cost"
     ),
+    "the-same-seeds-in-two-processes": Mutation(
+        "results/_method_folder.py",
+        "if other.path not in own and any(",
+        "if not other.path and any(",
+        tests="tests/results/test_run_folder.py",
+    ),
+    "a-sweep-skips-tasks-without-checkpoint": Mutation(
+        "cluster/_plan.py", ", max(checkpoints, default=0))", ")", tests="tests/cluster/test_plan.py"
+    ),
+    "a-failed-job-is-tried-again-unasked": Mutation(
+        "cluster/_execute.py", "(retry_failed and job.state", "(job.state", tests="tests/cluster/test_execute.py"
+    ),
+    "rare-branches-count-as-always-taken": Mutation(
+        "cluster/_arithmetic.py", ".times(float(taken.mean()))", "", tests="tests/cluster/test_arithmetic.py"
+    ),
     "gymnasium-end-counts-as-cut": Mutation(
         "rl/environments/_gymnasium.py", "(self.lengths >= self.limit)) & ~terminated", "(self.lengths >= self.limit))"
     ),

@@ -5,7 +5,8 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-_QUIET: dict[str, Any] = {"logging": {"distributed": "critical", "tornado": "critical", "asyncio": "critical"}}
+_NOISY = ("distributed", "distributed.client", "tornado", "asyncio")
+_QUIET: dict[str, Any] = {"logging": dict.fromkeys(_NOISY, "critical")}
 _OWN: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": 10,  # workers that may die with a job before it is given up
     "distributed.scheduler.worker-saturation": 1.0,  # no job waits at a busy worker
@@ -23,8 +24,10 @@ def settings(*, own: bool) -> Iterator[None]:
       own: whether scheduler and workers are ours.
     """
     import dask
+    import distributed  # noqa: F401 # sets levels itself when it is imported
 
-    loggers = [logging.getLogger(name) for name in _QUIET["logging"]]
+    known = [name for name in logging.root.manager.loggerDict if name.startswith("distributed.")]
+    loggers = [logging.getLogger(name) for name in {*_NOISY, *known}]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
