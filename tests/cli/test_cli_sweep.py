@@ -19,7 +19,7 @@ def executed(monkeypatch, tmp_path):
 
     def execute(runs, client, **options):
         found.runs, found.options = runs, options
-        return found.failures
+        return [runs[0].jobs[0]._replace(failure=each) for each in found.failures]
 
     def client(place):
         @contextlib.contextmanager
@@ -84,7 +84,8 @@ def test_failures_give_an_exit_code(executed, capsys):
     executed.failures = [cluster.Failure("now", "adam", (0, 3), 0, "no luck", "failures/adam.txt")]
     assert _sweep("random-labels --methods adam --seeds 1") == FAILED
     error = capsys.readouterr().err
-    assert "failed: adam, seeds 0–3: no luck (see failures/adam.txt" in error
+    assert "failed: random-labels: adam, seed 0: no luck (see runs/" in error
+    assert "/failures/adam.txt)" in error
     assert "1 job failed; --retry-failed tries again" in error
 
 

@@ -66,7 +66,7 @@ def test_jobs_that_fail_are_listed_while_the_others_go_on(runs):
     standings = []
     planned = runs()
     failures = execute(planned, _Client(planned, broken), report=standings.append)
-    assert sorted(each.message for each in failures) == [
+    assert sorted(each.failure.message for each in failures) == [
         "its workers died again and again, perhaps for lack of memory",
         "no luck",
     ]
@@ -81,7 +81,7 @@ def test_jobs_that_fail_are_listed_while_the_others_go_on(runs):
 
     planned = runs()
     again = _Client(planned)
-    assert {each.message for each in execute(planned, again)} == {each.message for each in failures}
+    assert {each.failure.message for each in execute(planned, again)} == {each.failure.message for each in failures}
     assert again.submitted == []
     assert execute(planned, again, retry_failed=True) == []
     assert sorted(again.submitted) == ["adam, seed 1", "redo, seed 0"]

@@ -3,6 +3,7 @@
 import pytest
 
 from pliant.cluster import Tls, parse_resources, queue_script, remote_client
+from pliant.cluster._remote import _require_one_thread
 from pliant.cluster._tls import security_of
 from pliant.errors import UserError
 
@@ -78,3 +79,9 @@ def test_certificates(tmp_path):
 def test_addresses_are_refused(address, tls, match):
     with pytest.raises(UserError, match=match), remote_client(address, tls):
         pass
+
+
+def test_workers_with_several_threads_are_refused():
+    _require_one_thread({"tcp://a:1": 1})
+    with pytest.raises(UserError, match="got the worker tcp://a:2 with 4 threads; wanted workers with one thread"):
+        _require_one_thread({"tcp://a:1": 1, "tcp://a:2": 4})

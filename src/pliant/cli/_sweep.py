@@ -20,6 +20,8 @@ from pliant.experiments import RUNS, Scale
 
 FAILED = 1
 """The exit code if jobs have failed."""
+_FLAGS = ("--dry-run", "--retry-failed")
+"""Options that take no value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,22 +130,21 @@ def _sweep(engine: Engine, plan: Callable[[int | None], list[SweepRun]]) -> int:
     todo = [job for job in jobs if job.state == "to do" or (engine.retry_failed and job.state == "failed")]
     print_line(f"{len(jobs)} jobs in {len(runs)} run{'' if len(runs) == 1 else 's'}, {len(todo)} to do")
     shared = runs[0].path.parent / "workers"
-    failures: list[cluster.Failure] = []
+    failed = [job for job in jobs if job.state == "failed"]
     if todo:
         with engine.client(shared) as client, report_standing() as report:
             costs = {job.key: seconds * job.tasks for job in todo if (seconds := cluster.measured_seconds(job))}
-            failures = cluster.execute(runs, client, retry_failed=engine.retry_failed, costs=costs, report=report)
-    else:
-        failures = [job.failure for job in jobs if job.failure]
-    for failure in failures:
-        where = f" (see {failure.traceback} in its run folder)" if failure.traceback else ""
-        print_error(f"failed: {failure.method}, seeds {failure.seeds[0]}–{failure.seeds[1]}: {failure.message}{where}")
+            failed = cluster.execute(runs, client, retry_failed=engine.retry_failed, costs=costs, report=report)
+    for job in failed:
+        assert job.failure
+        where = f" (see {job.path / job.failure.traceback})" if job.failure.traceback else ""
+        print_error(f"failed: {job.run}: {job.title}: {job.failure.message}{where}")
     for run in runs:
         print_line(f"run: {run.path}")
-    if failures:
-        number = f"{len(failures)} job{'' if len(failures) == 1 else 's'}"
+    if failed:
+        number = f"{len(failed)} job{'' if len(failed) == 1 else 's'}"
         print_error(f"{number} failed; --retry-failed tries again")
-    return FAILED if failures else 0
+    return FAILED if failed else 0
 
 
 def plan_table(runs: Sequence[SweepRun], estimates: Mapping[str, cluster.Estimate]) -> Table:
@@ -336,12 +337,14 @@ def sweep_command(
     """Whether the words after `pliant sweep` are about a file, an experiment, a stream or an agent.
 
     Example:
-      >>> [sweep_command(words).__name__ for words in (["a.toml"], ["isometry"], ["probe"], ["random-labels"])]
+      >>> lines = "--workers 2 a.toml", "isometry --dry-run", "--dry-run probe", "random-labels --out isometry"
+      >>> [sweep_command(line.split()).__name__ for line in lines]
       ['SweepFile', 'SweepExperiment', 'SweepAgent', 'Sweep']
     """
-    first = next((word for word in arguments if not word.startswith("-")), "")
-    if first.endswith(".toml"):
+    words = [word for word in arguments if word not in _FLAGS]
+    places = [word for before, word in zip(["", *words], words, strict=False) if not before.startswith("--")]
+    if any(word.endswith(".toml") for word in places):
         return SweepFile
-    if cluster.is_experiment(first):
+    if any(map(cluster.is_experiment, places)):
         return SweepExperiment
-    return Sweep if run_command(arguments) is Run else SweepAgent
+    return Sweep if run_command(words) is Run else SweepAgent

@@ -38,7 +38,7 @@ def execute(
     retry_failed: bool = False,
     costs: dict[str, float] | None = None,
     report: Callable[[Standing], None] = lambda _: None,
-) -> list[Failure]:
+) -> list[SweepJob]:
     """Executes the jobs of some runs that are not done, and writes the summary of every run.
 
     A job whose worker dies is given to another one, where it continues from its checkpoint. One that fails is recorded
@@ -52,7 +52,7 @@ def execute(
       report: called about every half second, and after every job.
 
     Returns:
-      The failures: new ones, and those from before that were not tried again.
+      The jobs that have failed, with their failures: now, and before if they were not tried again.
 
     Raises:
       UserError: if a folder holds another run, or the scheduler is gone.
@@ -62,8 +62,8 @@ def execute(
             RunFolder.begin(run.path, run.plan.record).log(f"sweep: {len(run.jobs)} jobs")
     jobs = [job for run in runs for job in run.jobs]
     waiting = {job.key: job for job in jobs if job.state == "to do" or (retry_failed and job.state == "failed")}
-    failures = [job.failure for job in jobs if job.failure and job.key not in waiting]
-    follower = _Follower(len(jobs), waiting, costs or {}, len(jobs) - len(waiting) - len(failures), len(failures))
+    failed = [job for job in jobs if job.failure and job.key not in waiting]
+    follower = _Follower(len(jobs), waiting, costs or {}, len(jobs) - len(waiting) - len(failed), len(failed))
     client.subscribe_topic(_TOPIC, follower.told)
     order = sorted(waiting.values(), key=lambda job: -follower.cost(job))  # stable: equal ones as planned
     futures = {job.key: client.submit(_work, job.job, job.key, key=job.key, pure=False) for job in order}
@@ -76,7 +76,7 @@ def execute(
                 raise _scheduler_gone()
             outcome = _outcome(future)
             if outcome.message:
-                failures.append(_failed(job, outcome))
+                failed.append(job._replace(state="failed", failure=_failed(job, outcome)))
             report(follower.end(job, outcome.message))
         if client.status != "running":
             unanswered = unanswered or time.monotonic()
@@ -90,7 +90,7 @@ def execute(
     for run in runs:
         if (run.path / "methods").exists():
             RunFolder(run.path).write_summary()
-    return failures
+    return failed
 
 
 def _work(job: Job, key: str) -> Ended:

@@ -1,7 +1,7 @@
 """A scheduler that runs already, with its workers."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pliant.cluster._settings import settings
@@ -42,4 +42,16 @@ def remote_client(address: str, tls: Tls = NO_TLS) -> Iterator[Any]:
                 do="Start one with `dask scheduler`, and workers with `dask worker ADDRESS --nthreads 1`.",
             ) from error
         with client:
+            _require_one_thread(client.nthreads())
             yield client
+
+
+def _require_one_thread(threads: Mapping[str, int]) -> None:
+    """Refuses workers that would mix jobs in one process: a job may use all of it."""
+    for worker, number in threads.items():
+        if number > 1:
+            raise UserError(
+                got=f"the worker {worker} with {number} threads",
+                wanted="workers with one thread, which have one job at a time",
+                do="Start them with `dask worker ADDRESS --nthreads 1`, and --nworkers N for N on a machine.",
+            )
