@@ -32,7 +32,7 @@ def local_client(num_workers: int | None = None) -> Iterator[Any]:
         from distributed import Client, Nanny, Scheduler, SpecCluster
         from distributed.security import Security
     environments = worker_environments(num_workers)
-    with settings(own=True):
+    with settings(own=True), _without_complaints():
         security = Security.temporary()
         common = {
             "host": LOCALHOST,
@@ -51,6 +51,21 @@ def local_client(num_workers: int | None = None) -> Iterator[Any]:
             Client(cluster, security=security) as client,
         ):
             yield client
+
+
+@contextlib.contextmanager
+def _without_complaints() -> Iterator[None]:
+    """Python would list semaphores that are left when the command is interrupted."""
+    before = os.environ.get("PYTHONWARNINGS")
+    quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
+    os.environ["PYTHONWARNINGS"] = f"{before},{quiet}" if before else quiet
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def worker_environments(
