@@ -68,6 +68,40 @@ def test_the_newest_is_restored_unless_another_is_named(tmp_path):
         np.testing.assert_array_equal(checkpoints.restore(_state(0.0), num_tasks_done=1)[0]["a"], [1, 1, 1])
 
 
+def _offered(folder, numbers, source=(), **options):
+    """The checkpoints after each offer, and at the end."""
+    found = []
+    with Checkpoints(folder, 9, **options) as checkpoints:
+        for number in numbers:
+            checkpoints.offer(number, _state(number), source)
+            found.append(checkpoints.kept())
+    with Checkpoints(folder, 9, **options) as checkpoints:
+        state, _ = checkpoints.restore(_state(0.0), source)
+        return [*found, (checkpoints.kept(), state["a"][0])]
+
+
+def test_after_short_tasks_the_newest_is_written_at_the_end(tmp_path):
+    assert _offered(tmp_path, (1, 2, 3)) == [[1], [1], [1], ([3], 3)]
+    assert _offered(tmp_path, ()) == [([3], 3)]
+
+
+def test_what_is_not_due_is_written_although_the_run_is_interrupted(tmp_path):
+    def numbers():
+        yield from (1, 2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _offered(tmp_path, numbers())
+    assert _offered(tmp_path, ()) == [([2], 2)]
+
+
+def test_long_tasks_states_of_sources_and_all_checkpoints_are_written_at_once(tmp_path, monkeypatch):
+    assert _offered(tmp_path / "source", (1, 2), {"replay": np.ones(2, np.float32)}) == [[1], [2], ([2], 2)]
+    assert _offered(tmp_path / "all", (1, 2), keep="all") == [[1], [1, 2], ([1, 2], 2)]
+    monkeypatch.setattr("pliant.training._checkpoint._PAUSE", 0.0)
+    assert _offered(tmp_path / "long", (1, 2)) == [[1], [2], ([2], 2)]
+
+
 def test_a_checkpoint_of_another_structure_is_not_to_be_removed(tmp_path):
     with Checkpoints(tmp_path / "all", 1) as checkpoints:
         checkpoints.save(1, _state(1.0))

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
@@ -129,3 +130,24 @@ def test_a_guard_that_comes_too_late_warns(monkeypatch):
     monkeypatch.setattr(guard, "_has_computed", lambda: True)
     with pytest.warns(RuntimeWarning, match="Import pliant first"):
         guard.guard_reductions()
+
+
+@pytest.mark.parametrize(
+    ("configured", "flags", "chosen"),
+    [
+        (-1, guard.GUARD_FLAG, 3),
+        (8, "", None),
+        (-1, "--xla_force_host_platform_device_count=8", None),
+    ],
+    ids=["nothing-set", "config", "flag"],
+)
+def test_every_core_is_a_device_unless_the_user_has_set_a_number(monkeypatch, configured, flags, chosen):
+    updates = []
+    config = SimpleNamespace(
+        values={"jax_num_cpu_devices": configured}, update=lambda name, value: updates.append((name, value))
+    )
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(config=config))
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr(guard, "_num_cores", lambda: 3)
+    guard.use_every_core()
+    assert updates == ([] if chosen is None else [("jax_num_cpu_devices", chosen)])

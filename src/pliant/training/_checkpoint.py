@@ -3,8 +3,10 @@
 import contextlib
 import gc
 import logging
+import math
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,8 @@ from jaxtyping import PyTree
 
 from pliant.errors import UserError
 
+_PAUSE = 2.0  # seconds between checkpoints: a short task takes less time than writing one
+
 
 class Checkpoints:
     """The checkpoints of one method in a run folder; a context manager, so that writes are finished at the end."""
@@ -24,6 +28,7 @@ class Checkpoints:
     def __init__(self, folder: Path, num_tasks_stored: int, *, keep: Literal["last", "all"] = "last"):
         """Opens a folder. If it is ahead of the tasks whose metrics are stored, its checkpoints are deleted."""
         self._most = 1 if keep == "last" else None
+        self._last_time, self._pending = -math.inf, dict[int, PyTree[np.ndarray]]()
         self._loud = _silenced()
         self._folder = folder.absolute()
         for leftover in self._folder.glob("*.orbax-checkpoint-tmp*"):  # of a process that was killed while writing
@@ -37,6 +42,25 @@ class Checkpoints:
     def num_tasks_done(self) -> int:
         """How many tasks the newest checkpoint has behind it; 0 without one."""
         return self._manager.latest_step() or 0
+
+    def offer(self, num_tasks_done: int, state: PyTree[np.ndarray], source: PyTree[np.ndarray] = ()) -> None:
+        """Writes a checkpoint, unless the last is recent: then the newest that was offered is written at the end.
+
+        It is always written if all are kept, or if its source has a state, which may be too large to be held.
+
+        Args:
+          num_tasks_done: as of `save`.
+          state: as of `save`.
+          source: as of `save`.
+
+        Raises:
+          UserError: as `save`.
+        """
+        is_due = time.monotonic() - self._last_time >= _PAUSE
+        self._pending = {num_tasks_done: state}
+        if is_due or self._most is None or jax.tree.leaves(source):
+            self._pending = {}
+            self.save(num_tasks_done, state, source)
 
     def save(self, num_tasks_done: int, state: PyTree[np.ndarray], source: PyTree[np.ndarray] = ()) -> None:
         """Writes a checkpoint, then removes the older one.
@@ -57,7 +81,7 @@ class Checkpoints:
         except Exception as error:  # many kinds: the system's errors come back wrapped by TensorStore and Orbax
             reason = _reason(error)
         else:
-            sys.unraisablehook = told
+            sys.unraisablehook, self._last_time = told, time.monotonic()
             return
         self._abandon()  # outside of the handler, which keeps alive what failed
         sys.unraisablehook = _passing_over_closed_loops(told)  # those that are late
@@ -121,9 +145,13 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._manager:
-            self._manager.close()
-        self._loud()
+        try:
+            for num_tasks_done, state in self._pending.items():
+                self.save(num_tasks_done, state)
+        finally:
+            if self._manager:
+                self._manager.close()
+            self._loud()
 
 
 def _stored(state: PyTree, source: PyTree) -> dict[str, PyTree]:

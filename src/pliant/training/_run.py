@@ -22,8 +22,6 @@ from pliant.training._diagnose import summarize_slots
 from pliant.training._plan import MethodPlan, Plan
 from pliant.training._trainer import Learned, Trainer
 
-_CHUNK = 128  # updates at most in a compiled call: long against its overhead, short against a user's patience
-
 
 class Progress(NamedTuple):
     """Where a run is; reported after every chunk."""
@@ -50,10 +48,10 @@ def train(
 ) -> RunFolder:
     """Trains every method of a plan and writes the run folder; continues an interrupted run, or extends a finished one.
 
-    After every task the metrics are stored, with a learning curve if the source has one; then a checkpoint is written.
-    A run that is killed at any moment continues from the last whole checkpoint when it is started again, and ends with
-    the same numbers, to the bit on the same machine and packages. A seed that diverges is recorded (`diverged`,
-    accuracies of 0) and does not touch the others.
+    After every task the metrics are stored, with a learning curve if the source has one. Then a checkpoint is written;
+    after short tasks only every two seconds and at the end. A run that is killed at any moment continues from the last
+    whole checkpoint when it is started again, and ends with the same numbers, to the bit on the same machine and
+    packages. A seed that diverges is recorded (`diverged`, accuracies of 0) and does not touch the others.
 
     Of a finished run, methods that are new are trained, tasks that are new in every block of seeds, and seeds that are
     new as a block of their own. Fewer tasks or seeds than are stored need no training.
@@ -165,16 +163,15 @@ def _store(
     learned: Learned,
     seconds: float,
 ) -> None:
-    """Summarises and writes a task; the checkpoint comes last, so that every checkpoint has its metrics."""
+    """Summarises and stores a task; the checkpoint comes last, so that every checkpoint has its metrics."""
     task, name, num_slots = learned.task_index + 1, method.method.name, len(block.seeds) * len(method.points)
     found, arrays = _summarize(method, learned, num_slots)
-    step = sum(map(method.source.num_updates, range(task)))
-    rows = _rows(plan, method, block.seeds, task, [_Moment(step, learned.numbers, found)])
+    rows = _rows(plan, method, block.seeds, task, [_Moment(learned.num_updates, learned.numbers, found)])
     points = [_Moment(each.step, each.numbers, _scores(method, each.scored, num_slots)) for each in learned.curve]
     block.record_arrays(task, arrays)
     curve = _rows(plan, method, block.seeds, task, points) if points else None
     block.record_task(task, rows, seconds, curve)
-    checkpoints.save(task, *learned.carry())
+    checkpoints.offer(task, *learned.carry())
     track(rows if curve is None else pd.concat([curve, rows]))
     if plan.record.headline not in set(rows["metric"]):
         raise UserError(

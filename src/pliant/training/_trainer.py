@@ -38,6 +38,8 @@ class Learned(NamedTuple):
 
     task_index: int
     """Counted from 0."""
+    num_updates: int
+    """Of the run, to the end of the task."""
     numbers: Mapping[str, np.ndarray]
     scored: Any
     at_start: Findings
@@ -92,6 +94,7 @@ class Trainer:
             require_memory(source.name, shapes, axis.num_slots, axis.mesh.devices.reshape(-1), log)
             self._source_state = self._learner.init_source(*given)
         self._chunk = _Chunk()
+        self._updates = [0]
 
     def restore(self, checkpoints: Checkpoints, task: int | None = None) -> None:
         """Goes back to the end of a task, counted from 1, and of the newest by default, to train on.
@@ -130,7 +133,8 @@ class Trainer:
         kept = (self._carry, axis.get(self._source_state))  # the latter is donated to the next chunk
         if curve:
             curve[-1] = curve[-1]._replace(scored=scored)
-        return Learned(index, numbers | told, scored, at_start, at_end, curve, lambda: axis.get(kept))
+        done = self._updates_before(index + 1)
+        return Learned(index, done, numbers | told, scored, at_start, at_end, curve, lambda: axis.get(kept))
 
     def measure(self, index: int) -> dict[str, Any]:
         """What all diagnostics find at the end of a task, with a slot axis, on the host."""
@@ -140,6 +144,12 @@ class Trainer:
 
     def _begun(self, index: Any) -> Begun:
         return Begun(self._carry, self._slot, self._learner.make_task(self._slot, index))
+
+    def _updates_before(self, index: int) -> int:
+        """Updates of all tasks before one; each task is asked for its own once, so that no task takes longer."""
+        for task in range(len(self._updates) - 1, index):
+            self._updates.append(self._updates[task] + self._method.source.num_updates(task))
+        return self._updates[index]
 
     def _look(self) -> View:
         return self._learner.observers.look(self._carry.learner, self._slot, self._shared.traced)
@@ -186,7 +196,7 @@ class Trainer:
         learner, axis, source = self._learner, self._learner.axis, self._method.source
         total = source.num_updates(index)
         factors, weights = rates(self._protocol, total), sampled_weights(total)
-        before = sum(map(source.num_updates, range(index)))
+        before = self._updates_before(index)
         selection = source.selection
         ends = selection.after(index) if selection else []
         best = learner.no_best(self._carry, ()) if selection else None

@@ -22,6 +22,7 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 
 GUARD_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+_COUNT_FLAG = "--xla_force_host_platform_device_count"
 SWITCH = "PLIANT_XLA_GUARD"
 """The environment variable that is 0 for no guard."""
 _KNOWING = (0, 10, 2), (0, 13)
@@ -72,12 +73,15 @@ def _has_computed() -> bool:
 def use_every_core() -> None:
     """Makes every CPU core that this process may use a JAX device, so that seeds are spread over them.
 
+    The user's own number stays: `JAX_NUM_CPU_DEVICES`, or `--xla_force_host_platform_device_count` in `XLA_FLAGS`.
     Only for programs of our own (the command line, benchmarks): a library does not decide this for its caller.
     Must come before the first computation.
     """
     import jax
 
-    jax.config.update("jax_num_cpu_devices", _num_cores())
+    is_set = jax.config.values["jax_num_cpu_devices"] != -1 or _COUNT_FLAG in os.environ.get("XLA_FLAGS", "")
+    if not is_set:
+        jax.config.update("jax_num_cpu_devices", _num_cores())
 
 
 def _num_cores() -> int:
