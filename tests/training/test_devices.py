@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 EQUAL = ("wide", "ppo-wide")
 """To the bit: a device trains one seed after another, with the same program."""
 CLOSE = ("narrow", "cnn", "ppo")
-"""But for rounding."""
+"""But for rounding: seeds in one batch, and convolutions."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_seeds_in_turn_are_equal_to_the_bit(trained, name):
 
 
 @pytest.mark.parametrize("name", CLOSE)
-def test_seeds_in_one_batch_are_equal_but_for_rounding(trained, name):
+def test_other_programs_are_equal_but_for_rounding(trained, name):
     """Measured: 3e-5 of PPO's loss, a difference of advantages that are nearly 0; 7e-8 with convolutions."""
     one, eight = (RunFolder(folder / name).metrics for folder in trained.values())
     pd.testing.assert_frame_equal(eight.drop(columns="value"), one.drop(columns="value"))
