@@ -339,7 +339,7 @@ MUTATIONS = {
         tests="tests/results/test_run_folder.py",
     ),
     "a-sweep-skips-tasks-without-checkpoint": Mutation(
-        "cluster/_plan.py", ", max(checkpoints, default=0))", ")", tests="tests/cluster/test_plan.py"
+        "cluster/_plan.py", "max(checkpoints, default=0)", "10**9", tests="tests/cluster/test_plan.py"
     ),
     "a-failed-job-is-tried-again-unasked": Mutation(
         "cluster/_execute.py", "(retry_failed and job.state", "(job.state", tests="tests/cluster/test_execute.py"

@@ -41,6 +41,7 @@ PACKAGES = {
     "rl.environments": "environments of agents",
     "experiments": "published benchmarks, what the papers claim, and verdicts",
     "results": "run folders, tables and figures",
+    "cluster": "runs as jobs on several workers",
     "tuning": "the same number of trials for every method",
     "results.report": "one page about runs",
     "types": "the contracts",

@@ -55,6 +55,15 @@ def test_what_is_done_failed_and_begun():
     assert [(job.state, job.tasks_done) for job in longer] == [("to do", 2), ("failed", 0), ("to do", 1)]
 
 
+def test_a_task_without_its_checkpoint_is_not_done():
+    """A process may be killed between the metrics of a task and its checkpoint."""
+    run = _plan()
+    finish(run, run.jobs[0])
+    assert _plan().jobs[0].state == "done"
+    (run.jobs[0].block.checkpoints / "2").rmdir()
+    assert (_plan().jobs[0].state, _plan().jobs[0].tasks_done) == ("to do", 1)
+
+
 def test_stored_blocks_stay_as_they_are():
     run = _plan(seeds_per_job=3)
     finish(run, run.jobs[0])
