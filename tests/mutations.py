@@ -248,6 +248,18 @@ MUTATIONS = {
         "np.concatenate(parts, axis=0)",
         "tests/results/test_method_folder.py",
     ),
+    "checkpoints-of-short-tasks-are-forgotten": Mutation(
+        "training/_checkpoint.py",
+        "self._pending = {num_tasks_done: state}",
+        "self._pending = {}",
+        "tests/training/test_checkpoint.py",
+    ),
+    "the-end-of-a-metric-is-one-task": Mutation(
+        "results/_metric_reading.py",
+        "first_kept[pair] = task if len(ends[pair]) == num_tasks else 0",
+        "first_kept[pair] = task",
+        "tests/results/test_metric_reading.py",
+    ),
     "restores-the-oldest": Mutation(
         "training/_checkpoint.py",
         "num_tasks_done or self.num_tasks_done()",
