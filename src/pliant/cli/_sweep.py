@@ -179,7 +179,8 @@ def _total(
     together = (
         f", {_hours(max(sum(left) / num_workers, *left))} hours with {num_workers} workers" if num_workers else ""
     )
-    return f"{total}{together}; {most:.2g} GiB at most. Expect errors by a factor of 3: see docs/sweeps.md."
+    errors = "Expect errors by a factor of 3, and more where diagnostics take long: see docs/sweeps.md."
+    return f"{total}{together}; {most:.2g} GiB at most. {errors}"
 
 
 def _hours(seconds: float) -> str:
