@@ -34,7 +34,7 @@ from pliant.networks import NETWORKS, cnn, mlp, resnet18
 from pliant.types import Network, Stream
 
 FIGURE = "isometry/supervised-cnn"
-TRAIN_SIZE = {"cifar10": 50_000, "mnist": 60_000}
+TRAIN_SIZE = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000}
 
 
 class Case(NamedTuple):
