@@ -50,7 +50,11 @@ def cpu_device(num_cores: int, tflops: float | None = None) -> Device:
     products = tflops * 1e12 if tflops else 2 * x.size * 512 / _seconds(jnp.matmul, x, kernel) / total
     elements = update.elements / _seconds(adam.update, kernel, state) / total
     return Device(
-        f"{num_cores} cores of this machine at {products / 1e9:.0f} GFLOP/s each", products, elements, 0.0, num_cores
+        f"{num_cores} core{'' if num_cores == 1 else 's'} of this machine at {products / 1e9:.0f} GFLOP/s each",
+        products,
+        elements,
+        0.0,
+        num_cores,
     )
 
 
