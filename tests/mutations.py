@@ -57,7 +57,7 @@ MUTATIONS = {
     ),
     "drifts-not-removed": Mutation(
         "results/_rank_correlation.py",
-        "_centred(ranks(values), tasks)",
+        "_centred(ranks(values), groups)",
         "_centred(ranks(values), None)",
     ),
     "flips-not-corrected": Mutation(

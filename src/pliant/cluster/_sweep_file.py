@@ -18,7 +18,7 @@ _OWN = {"name": str, "scale": str, "stream": str, "environment": str}
 
 
 def read_sweep(file: Path, out: Path | None = None) -> list[Wanted]:
-    """Reads the runs of a sweep.
+    r"""Reads the runs of a sweep.
 
     The file has a table `[defaults]` and tables `[[runs]]`. Each has fields of `RunConfig`, or of `AgentConfig`, such
     as `methods = ["adam", "redo"]`; a run has also a `name`, and perhaps a `scale` if its `stream` or `environment` is
@@ -36,16 +36,9 @@ def read_sweep(file: Path, out: Path | None = None) -> list[Wanted]:
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     file = Path(folder, "widths.toml")
-      ...     _ = file.write_text('''
-      ...         [defaults]
-      ...         methods = ["adam"]
-      ...         [[runs]]
-      ...         name = "narrow"
-      ...         widths = [16]
-      ...         [[runs]]
-      ...         name = "wide"
-      ...         widths = [64]
-      ...     ''')
+      ...     lines = ["[defaults]", "methods = ['adam']", "[[runs]]", "name = 'narrow'", "widths = [16]",
+      ...              "[[runs]]", "name = 'wide'", "widths = [64]"]
+      ...     _ = file.write_text("\n".join(lines), encoding="utf-8")
       ...     [(each.name, each.config.widths, str(each.path)) for each in read_sweep(file)]
       [('narrow', (16,), 'runs/widths/narrow'), ('wide', (64,), 'runs/widths/wide')]
     """

@@ -27,6 +27,7 @@ PUBLISHED = (
         "lyle/interventions/resnet18": (*ON_CIFAR[:8], "resnet18", None),
         "lyle/interventions/vit": (*ON_CIFAR[:8], "lyle-vit", None),
         "lyle/brownian": ("classification-mdp", "dqn", "mnist", 5000, 20, 4, 512, 1e-3, "mlp", (512, 512)),
+        "predictors/mdp-mnist": ("classification-mdp", "dqn", "mnist", 20_000, 30, 8, 32, 1e-3, "mlp", (256, 256)),
         "lyle/atari-double-dqn": ("atari", "dqn", None, 250_000, 200, 3, 32, 0.00025, "cnn", (512,)),
     }
     | {f"lyle/width/{width}": (*MDP[:9], (width, width)) for width in WIDTHS}
@@ -176,7 +177,7 @@ def test_continual_octax():
     assert plan.record.configuration["environment"]["input_shape"] == [32, 64, 4]
 
 
-MDPS = [name for name in OF_AGENTS if _paper(name).environment == "classification-mdp"]
+MDPS = [name for name in OF_AGENTS if name.startswith("lyle/") and _paper(name).environment == "classification-mdp"]
 
 
 @pytest.mark.parametrize("name", MDPS)
