@@ -170,7 +170,7 @@ def _computed(equation: Any, values: Sequence[_Known | None]) -> list[_Known | N
         return None
     name, dtype = equation.primitive.name, equation.outvars[0].aval.dtype
     arguments = [each.values for each in values if each is not None]
-    if name in ("convert_element_type",):
+    if name == "convert_element_type":
         return [_Known(arguments[0].astype(dtype))]
     if name == "select_n":
         return [_Known(np.choose(arguments[0].astype(int), arguments[1:]).astype(dtype))]

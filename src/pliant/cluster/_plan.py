@@ -91,7 +91,7 @@ def plan_run(wanted: Wanted, data_dir: str | None = None, seeds_per_job: int | N
     base = wanted.path
     if base is None:
         identity = dataclasses.asdict(wanted.config) | {"methods": (), "seeds": 0, "tasks": 0}
-        name = wanted.folder or f"{getattr(wanted.config, problems.kind_of(wanted.config))}"
+        name = wanted.folder or str(getattr(wanted.config, problems.kind_of(wanted.config)))
         base = Path("runs") / f"sweep-{re.sub('[^A-Za-z0-9_.-]', '-', name)}-{fingerprint(identity)}"
     runs = []
     for name, config in parts:

@@ -1,6 +1,6 @@
 """Which diagnostic predicts plasticity? Every diagnostic against what the next task then shows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -29,24 +29,25 @@ _LEARNED: Mapping[str, str] = dict.fromkeys(_LABELS, "train_accuracy")
 _COUNTS = 0.3  # the smallest correlation that is called a prediction
 
 
-def predictions(results: Mapping[str, Results]) -> pd.DataFrame:
-    """Correlates every diagnostic with every outcome of the next task: see `pliant.results.predictor_table`.
+def predictions(results: Mapping[str, Results], outcomes: Iterable[str] = OUTCOMES) -> pd.DataFrame:
+    """Correlates every diagnostic with outcomes of the next task: see `pliant.results.predictor_table`.
 
     Use it on `stored_results(EXPERIMENTS["predictors/next-task"])` to look at more than the figure shows. Runs in which
     an outcome was not measured are left out of it.
 
     Args:
       results: by the label of the run.
+      outcomes: names in `OUTCOMES`; all by default.
 
     Raises:
       UserError: if there are none.
     """
     tables = []
-    for outcome, runs in OUTCOMES.items():
+    for outcome in outcomes:
         needed = {"start_probe_loss", "probe_loss"} if outcome == LOSS_REDUCED else {outcome.removeprefix("-")}
         there = [
             as_one_problem(results[run], run)
-            for run in runs
+            for run in OUTCOMES[outcome]
             if run in results and needed <= set(results[run].metrics["metric"])
         ]
         if there:
@@ -69,8 +70,8 @@ def falsified(results: Mapping[str, Results]) -> pd.DataFrame:
     Returns:
       Columns `predictor`, `positive`, `negative` and `open` (numbers of conditions), and `flips`.
     """
-    table = predictions(results)
-    table = table[(table["scope"] == "within") & (table["outcome"] == "probe_plasticity")]
+    table = predictions(results, ["probe_plasticity"])
+    table = table[table["scope"] == "within"]
     rows = []
     for name in _FALSIFIED:
         own = table[table["predictor"] == name]

@@ -72,7 +72,7 @@ def reproduce(
     return Reproduction(results, verdicts, figure)
 
 
-def stored_results(experiment: Experiment, scale: Scale, runs: Path = RUNS) -> dict[str, Results]:
+def stored_results(experiment: Experiment, scale: Scale = "cpu", runs: Path = RUNS) -> dict[str, Results]:
     """The results of an experiment that are there, by the label of the run: own ones, else those of the package.
 
     Args:
