@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -63,6 +64,13 @@ def pytest_collection_finish():
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     compiling.compile_quickly(item.config.option.quick and item.get_closest_marker("exact") is None)
+    _seed_global_generators()
+
+
+def _seed_global_generators():
+    """PyTorch initialises layers from a generator that all share: without this, every run tests other weights."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.hookimpl(trylast=True)

@@ -105,7 +105,7 @@ def test_spectra_agree_with_those_of_jax(both):
 def test_a_dead_unit_is_found():
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
     with torch.no_grad():
-        net[0].bias[1] = -1e6
+        net[0].bias.copy_(torch.tensor([9.0, -1e6, 9.0, 9.0]))
     found, text = report(net, torch.randn(20, 3), torch.arange(20) % 2, head="2")
     assert found.numbers["never_active_fraction"] == 0.25
     assert found.numbers["ntk_trace/0"] > 0
