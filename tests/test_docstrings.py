@@ -21,6 +21,7 @@ SMALL |= {
     "from_arrays",
     "image_data",
     "normalized",
+    "reads_folder",
     "returned",
     "shifted",
     "summarize",

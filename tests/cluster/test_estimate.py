@@ -1,11 +1,12 @@
 """What jobs take: counted, measured, and in memory."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from cluster.finishing import finish
-from pliant.cluster import Device, Wanted, cpu_device, estimate, gpu_device, measured_seconds, needs_of, plan_run
+from pliant.cluster import Device, Wanted, cpu_device, estimate, gpu_device, measured_seconds, needs_of, plan_runs
 from pliant.rl import AgentConfig
 from pliant.supervised import RunConfig
 
@@ -19,7 +20,7 @@ def _in_a_folder(tmp_path, monkeypatch):
 
 
 def _plan(config, seeds_per_job=None):
-    (run,) = plan_run(Wanted("a", config, Path("run")), seeds_per_job=seeds_per_job)
+    (run,), _ = plan_runs([Wanted("a", config, Path("run"))], seeds_per_job)
     return run
 
 
@@ -47,6 +48,28 @@ def test_seeds_share_cores_and_gpus_start_operations():
     (other,) = estimate(_plan(config, 1).jobs[:1], gpu_device(1.0))
     assert on_gpu.seconds - 10 == pytest.approx(other.seconds - 10)  # both wait for 3 * 10 updates to start
     assert on_gpu.memory > four.memory > two.memory
+
+
+def test_diagnostics_count_as_often_as_they_are_due():
+    """The NTK takes all Jacobians; those that share what they measure count once."""
+    config = RunConfig(
+        methods=("adam",), **{**SMALL, "tasks": 4, "seeds": 1}, diagnostics=("ntk", "effective-rank", "srank")
+    )
+    (job,) = _plan(config).jobs
+    (rare,) = _plan(dataclasses.replace(config, diagnose_after=(4,))).jobs
+    diagnoses = {each.name: work for each, work in needs_of(job.method, config).diagnoses}
+    assert set(diagnoses) == {"ntk", "effective-rank"}
+    of_jacobian = 2 * 40 * 10 * (64 * 128 + 128 * 10)
+    assert diagnoses["ntk"].products > of_jacobian
+    assert diagnoses["ntk"].products > diagnoses["effective-rank"].products > 0
+    plain, always, once = (
+        each.seconds
+        for each in estimate(
+            [_plan(dataclasses.replace(config, diagnostics=("effective-rank", "srank"))).jobs[0], job, rare],
+            CORES._replace(cores=1),
+        )
+    )
+    assert always - plain == pytest.approx(4 * (once - plain))
 
 
 def test_points_of_a_grid_count():

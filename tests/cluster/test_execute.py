@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cluster.finishing import finish
-from pliant.cluster import Wanted, execute, plan_run
+from pliant.cluster import Wanted, execute, plan_runs
 from pliant.errors import UserError
 from pliant.results import RunFolder
 from pliant.supervised import RunConfig
@@ -58,7 +58,7 @@ class _Client:
 @pytest.fixture
 def runs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    return lambda: plan_run(Wanted("a", CONFIG, Path("run")), seeds_per_job=1)
+    return lambda: plan_runs([Wanted("a", CONFIG, Path("run"))], 1)[0]
 
 
 def test_jobs_that_fail_are_listed_while_the_others_go_on(runs):

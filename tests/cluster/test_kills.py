@@ -50,10 +50,9 @@ SERIAL = """
 import json, os, sys
 from pathlib import Path
 from pliant import cluster
-for wanted in cluster.read_sweep(Path(sys.argv[1]), Path("serial")):
-    for run in cluster.plan_run(wanted, seeds_per_job=1):
-        for job in run.jobs:
-            assert cluster.run_job(job.job).message == ""
+runs, _ = cluster.plan_runs(cluster.read_sweep(Path(sys.argv[1]), Path("serial")), 1)
+for job in cluster.jobs_of(runs):
+    assert cluster.run_job(job.job).message == ""
 """
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cluster.finishing import finish
-from pliant.cluster import SweepRun, Wanted, is_experiment, jobs_of, plan_experiments, plan_run, record_failure
+from pliant.cluster import Wanted, is_experiment, plan_runs, record_failure, wanted_of
 from pliant.errors import UserError
 from pliant.experiments import BENCHMARKS, EXPERIMENTS, folder_of
 from pliant.results import RunFolder
@@ -21,7 +21,7 @@ def _this_process(monkeypatch, tmp_path):
 
 
 def _plan(config=CONFIG, seeds_per_job=2, path=Path("run")):
-    (run,) = plan_run(Wanted("a", config, path), seeds_per_job=seeds_per_job)
+    (run,), _ = plan_runs([Wanted("a", config, path)], seeds_per_job)
     return run
 
 
@@ -81,40 +81,52 @@ def test_a_folder_with_another_configuration_is_refused():
 
 def test_each_structure_of_a_grid_has_a_folder():
     config = RunConfig(methods=("adam", "redo"), seeds=1, tasks=1, grid=("redo.source=fresh,initial",), **SMALL)
-    runs = plan_run(Wanted("a", config, Path("out")))
+    runs, _ = plan_runs([Wanted("a", config, Path("out"))])
     assert [str(run.path) for run in runs] == ["out/others", "out/redo.source=fresh", "out/redo.source=initial"]
     assert [run.name for run in runs] == ["a, others", "a, redo.source=fresh", "a, redo.source=initial"]
-    (default, *_) = plan_run(Wanted("a", config))
+    (default, *_), _ = plan_runs([Wanted("a", config)])
     assert default.path.parent.name.startswith("sweep-random-labels-")
 
 
 def test_experiments_are_in_the_folders_of_reproduce():
-    (run,) = plan_experiments("survey/remedies", "smoke")
+    (run,), _ = plan_runs(wanted_of("survey/remedies", "smoke"))
     assert run.path == folder_of("survey/remedies", "smoke")
     config = BENCHMARKS["survey/remedies"].configs["smoke"]
     assert {job.method.spec for job in run.jobs} == set(config.methods)
     assert all(len(job.block.seeds) == config.seeds for job in run.jobs)
     assert not is_experiment("random-labels")
     with pytest.raises(UserError, match=r"got the experiment 'isometry/strenth'; .*Did you mean 'isometry/strength'"):
-        plan_experiments("isometry/strenth", "smoke")
+        wanted_of("isometry/strenth", "smoke")
 
 
-def test_runs_that_experiments_share_are_made_once(monkeypatch):
-    planned = []
-
-    def plan(wanted, *_):
-        planned.append(wanted.name)
-        return SweepRun(wanted.name, wanted.path, None, (), {})
-
-    monkeypatch.setattr("pliant.cluster._plan._plan_part", plan)
-    plan_experiments("isometry", "cpu")
+def test_runs_that_experiments_share_are_made_once():
     asked = {name for each in EXPERIMENTS.values() if each.name.startswith("isometry/") for name in each.runs.values()}
-    assert sorted(planned) == sorted(asked)
+    assert sorted(each.name for each in wanted_of("isometry", "cpu")) == sorted(asked)
 
 
 def test_two_runs_in_one_folder_are_refused():
     with pytest.raises(UserError, match=r"got two runs in .*run; wanted a folder for each run"):
-        jobs_of([_plan(), _plan()])
+        plan_runs([Wanted(name, CONFIG, Path("run")) for name in ("a", "b")])
+
+
+def test_a_run_without_its_data_leaves_the_others(tmp_path):
+    """Of one that cannot be run the reason is told; alone, it is an error."""
+    (tmp_path / "images").mkdir()
+    missing = Wanted("b", RunConfig(dataset="mnist", methods=("adam",)), data_dir=str(tmp_path / "images"))
+    runs, refused = plan_runs([Wanted("a", CONFIG), missing, Wanted("c", CONFIG, Path("run"))])
+    assert [run.name for run in runs] == ["a", "c"]
+    assert list(refused) == ["b"]
+    assert "wanted the data set 'mnist' as parquet files" in refused["b"]
+    with pytest.raises(UserError, match="wanted the data set 'mnist' as parquet files"):
+        plan_runs([missing])
+
+
+def test_a_data_folder_is_for_the_runs_that_read_from_it():
+    found = {each.name: each.data_dir for each in wanted_of("predictors", "cpu", data_dir="images")}
+    assert found.pop("predictors/labels-digits") is None
+    assert found.pop("predictors/regression") is None
+    assert set(found.values()) == {"images"}
+    plan_runs(wanted_of("predictors/next-task", "smoke", data_dir="images"))  # embedded and generated data
 
 
 def test_planning_writes_nothing(tmp_path):
@@ -124,9 +136,9 @@ def test_planning_writes_nothing(tmp_path):
 
 def test_a_method_that_does_not_suit(tmp_path):
     config = RunConfig(methods=("adam", "two-hot"), seeds=1, tasks=1, **SMALL)
-    (run,) = plan_run(Wanted("a", config, tmp_path / "run", is_strict=False))
+    (run,), _ = plan_runs([Wanted("a", config, tmp_path / "run", is_strict=False)])
     assert [job.method.spec for job in run.jobs] == ["adam"]
     assert "two-hot" in run.left_out
     with pytest.raises(UserError, match="two-hot"):
-        plan_run(Wanted("a", config, tmp_path / "run"))
+        plan_runs([Wanted("a", config, tmp_path / "run")])
     assert RunFolder.begin(tmp_path / "run", run.plan.record).methods == {}

@@ -14,7 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress
 from pliant import cluster
 from pliant.cli._run import ALL, Run, RunAgent, run_command
 from pliant.cli._terminal import is_terminal, new_console, print_error, print_line, print_table
-from pliant.cluster import Standing, SweepJob, SweepRun
+from pliant.cluster import Standing, SweepJob, SweepRun, Wanted
 from pliant.errors import UserError, require_range, require_whole
 from pliant.experiments import RUNS, Scale
 
@@ -108,17 +108,19 @@ class Engine:
         return None
 
 
-def _sweep(engine: Engine, plan: Callable[[int | None], list[SweepRun]]) -> int:
+def _sweep(engine: Engine, wanted: Sequence[Wanted]) -> int:
     """Plans, executes and reports; returns the exit code."""
     import jax
 
     engine.check()
     jax.config.update("jax_platforms", "cpu")  # the GPUs are the workers'
-    runs = plan(engine.seeds_per_job)
+    runs, refused = cluster.plan_runs(wanted, engine.seeds_per_job)
     jobs = cluster.jobs_of(runs)
     for run in runs:
         for name, reason in run.left_out.items():
             print_line(f"{run.name}: without {name}: {reason}")
+    for name, reason in refused.items():
+        print_error(f"cannot be run: {name}: {reason}")
     if engine.dry_run:
         device, num_workers = engine.device()
         estimates = cluster.estimate(jobs, device)
@@ -126,7 +128,7 @@ def _sweep(engine: Engine, plan: Callable[[int | None], list[SweepRun]]) -> int:
         print_line(_total(jobs, estimates, device, num_workers))
         if queue := engine.queue():
             print_line(cluster.queue_script(*queue))
-        return 0
+        return FAILED if refused else 0
     todo = [job for job in jobs if job.state == "to do" or (engine.retry_failed and job.state == "failed")]
     print_line(f"{len(jobs)} jobs in {len(runs)} run{'' if len(runs) == 1 else 's'}, {len(todo)} to do")
     shared = runs[0].path.parent / "workers"
@@ -144,7 +146,7 @@ def _sweep(engine: Engine, plan: Callable[[int | None], list[SweepRun]]) -> int:
     if failed:
         number = f"{len(failed)} job{'' if len(failed) == 1 else 's'}"
         print_error(f"{number} failed; --retry-failed tries again")
-    return FAILED if failed else 0
+    return FAILED if failed or refused else 0
 
 
 def plan_table(runs: Sequence[SweepRun], estimates: Mapping[str, cluster.Estimate]) -> Table:
@@ -179,8 +181,7 @@ def _total(
     together = (
         f", {_hours(max(sum(left) / num_workers, *left))} hours with {num_workers} workers" if num_workers else ""
     )
-    errors = "Expect errors by a factor of 3, and more where diagnostics take long: see docs/sweeps.md."
-    return f"{total}{together}; {most:.2g} GiB at most. {errors}"
+    return f"{total}{together}; {most:.2g} GiB at most. Expect errors by a factor of 3: see docs/sweeps.md."
 
 
 def _hours(seconds: float) -> str:
@@ -250,8 +251,8 @@ class _Command:
         if self.track:
             raise UserError(got="--track for a sweep", wanted="none", do="Track a single run: `pliant run`.")
         name = self.stream if isinstance(self, Run) else self.environment
-        wanted = cluster.Wanted(name, self._config(), self.out, self._name(), is_strict=self.methods != ALL)
-        return _sweep(self.engine, lambda seeds: cluster.plan_run(wanted, self.data_dir, seeds))
+        is_strict = self.methods != ALL
+        return _sweep(self.engine, [Wanted(name, self._config(), self.out, self._name(), is_strict, self.data_dir)])
 
 
 _Engine = Annotated[Engine, OmitArgPrefixes]
@@ -296,12 +297,7 @@ class SweepFile:
 
     def __call__(self) -> int:
         """Trains all jobs."""
-
-        def plan(seeds_per_job: int | None) -> list[SweepRun]:
-            runs = cluster.read_sweep(self.file, self.out)
-            return [each for run in runs for each in cluster.plan_run(run, self.data_dir, seeds_per_job)]
-
-        return _sweep(self.engine, plan)
+        return _sweep(self.engine, cluster.read_sweep(self.file, self.out, self.data_dir))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,10 +322,7 @@ class SweepExperiment:
 
     def __call__(self) -> int:
         """Trains all jobs."""
-        return _sweep(
-            self.engine,
-            lambda seeds: cluster.plan_experiments(self.name, self.scale, self.runs, self.data_dir, seeds),
-        )
+        return _sweep(self.engine, cluster.wanted_of(self.name, self.scale, self.runs, self.data_dir))
 
 
 def sweep_command(

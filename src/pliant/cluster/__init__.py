@@ -8,7 +8,7 @@ from pliant.cluster._failures import Failure, failures_of, record_failure
 from pliant.cluster._job import Ended, Job, job_of, run_job
 from pliant.cluster._local import local_client, num_gpus, usable_cores, worker_environments
 from pliant.cluster._needs import Needs, needs_of
-from pliant.cluster._plan import SweepJob, SweepRun, Wanted, is_experiment, jobs_of, plan_experiments, plan_run
+from pliant.cluster._plan import SweepJob, SweepRun, Wanted, is_experiment, jobs_of, plan_runs, wanted_of
 from pliant.cluster._queue import parse_resources, queue_client, queue_script
 from pliant.cluster._remote import remote_client
 from pliant.cluster._structures import Structure, structures
@@ -44,8 +44,7 @@ __all__ = [
     "needs_of",
     "num_gpus",
     "parse_resources",
-    "plan_experiments",
-    "plan_run",
+    "plan_runs",
     "queue_client",
     "queue_script",
     "read_sweep",
@@ -54,5 +53,6 @@ __all__ = [
     "run_job",
     "structures",
     "usable_cores",
+    "wanted_of",
     "worker_environments",
 ]

@@ -10,7 +10,7 @@ from pliant.cluster._device import Device
 from pliant.cluster._needs import Needs, needs_of
 from pliant.cluster._plan import SweepJob
 from pliant.results import MethodFolder
-from pliant.training import choose_batching
+from pliant.training import choose_batching, due
 
 _START = 10.0  # seconds in which a job loads its data and compiles its programs
 
@@ -29,8 +29,8 @@ class Estimate(NamedTuple):
 def estimate(jobs: Sequence[SweepJob], device: Device) -> list[Estimate]:
     """What jobs take on a device.
 
-    Where the same method of the same run has finished tasks, their time counts. Otherwise the arithmetic of an update
-    and of an evaluation is counted, and divided by the speed of the device. Diagnostics are not counted.
+    Where the same method of the same run has finished tasks, their time counts. Otherwise the arithmetic of updates,
+    evaluations and diagnostics is counted, and divided by the speed of the device.
 
     Args:
       jobs: planned.
@@ -72,12 +72,14 @@ def measured_seconds(job: SweepJob) -> float | None:
 
 def _task_seconds(needs: Needs, job: SweepJob, device: Device, slots: int) -> float:
     """Seconds of an average task, by its arithmetic."""
-    source = job.method.source
+    source, config = job.method.source, job.job.config
     updates = sum(map(source.num_updates, range(job.tasks))) / job.tasks
     evaluations = 1 if source.points is None else len(source.points(0)) + 1
-    return updates * _seconds_of(needs.update, device, slots) + evaluations * _seconds_of(
-        needs.evaluation, device, slots
-    )
+    parts = [(updates, needs.update), (evaluations, needs.evaluation)]
+    for diagnostic, work in needs.diagnoses:
+        times = sum(due(diagnostic, task, job.tasks, config.diagnose_after) for task in range(1, job.tasks + 1))
+        parts.append((times / job.tasks, work))
+    return sum(times * _seconds_of(work, device, slots) for times, work in parts)
 
 
 def _seconds_of(work: Work, device: Device, slots: int) -> float:

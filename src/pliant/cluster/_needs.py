@@ -8,8 +8,8 @@ import numpy as np
 
 from pliant.cluster._arithmetic import Work, count_work
 from pliant.keys import seed_keys
-from pliant.training import MethodPlan, Pace, Protocol, Setting, init_carry, train_chunk
-from pliant.types import Fed, Scene
+from pliant.training import MethodPlan, Pace, Protocol, Setting, first_subject, init_carry, train_chunk
+from pliant.types import Diagnostic, Fed, Scene
 
 _STEPS = 2048  # updates over which branches are counted: periods of interventions are shorter
 
@@ -21,6 +21,8 @@ class Needs(NamedTuple):
     """Of an update, in the mean."""
     evaluation: Work
     """At the end of a task."""
+    diagnoses: tuple[tuple[Diagnostic, Work], ...]
+    """What each diagnostic computes once; those that share their measurement stand here once."""
     state: int
     """Bytes of the learner and of the state of its source."""
     activations: int
@@ -74,8 +76,29 @@ def needs_of(method: MethodPlan, protocol: Protocol) -> Needs:
     begun = data, task, carry, state
     of_update = count_work(update, np.arange(_STEPS), Pace.steady(1), dict(method.traced), own, begun, fed)
     of_evaluation = count_work(evaluate, [0], own, begun)
+    diagnoses = tuple((each, _of_diagnostic(each, method, protocol, data, own)) for each in _measured_once(method))
     features = _features(method, protocol.batch_size)
-    return Needs(of_update, of_evaluation, _bytes((carry, state)), features, _bytes(data))
+    return Needs(of_update, of_evaluation, diagnoses, _bytes((carry, state)), features, _bytes(data))
+
+
+def _measured_once(method: MethodPlan) -> list[Diagnostic]:
+    """The diagnostics that measure networks; of several that share a measurement, the first."""
+    return list({each.measure: each for each in reversed(method.diagnostics) if each.measure}.values())
+
+
+def _of_diagnostic(diagnostic: Diagnostic, method: MethodPlan, protocol: Protocol, data: Any, own: Any) -> Work:
+    """What a diagnostic computes for one network."""
+    measure = diagnostic.measure
+    assert measure is not None
+
+    def measured(_: Any, data: Any, own: Any) -> Any:
+        given = data, *own
+        batch_size = protocol.batch_size
+        return measure(
+            first_subject(method.network, method.parts({}), method.source, method.diagnostics, batch_size, given)
+        )
+
+    return count_work(measured, [0], data, own)
 
 
 def _features(method: MethodPlan, batch_size: int) -> int:

@@ -31,6 +31,8 @@ class Wanted(NamedTuple):
     """What that is named after if it is not the problem."""
     is_strict: bool = True
     """Whether a method that cannot do the run is an error; otherwise it is left out."""
+    data_dir: str | None = None
+    """See `pliant.streams.load_dataset`."""
 
 
 class SweepJob(NamedTuple):
@@ -73,63 +75,59 @@ class SweepRun(NamedTuple):
     """Methods that cannot do the run, and why."""
 
 
-def plan_run(wanted: Wanted, data_dir: str | None = None, seeds_per_job: int | None = None) -> list[SweepRun]:
-    """The runs of a configuration, one for each structure of its grid, in jobs.
+def plan_runs(wanted: Sequence[Wanted], seeds_per_job: int | None = None) -> tuple[list[SweepRun], dict[str, str]]:
+    """The runs of several configurations, each in jobs.
 
     Args:
       wanted: what is asked for.
-      data_dir: see `pliant.streams.load_dataset`.
       seeds_per_job: seeds that are trained together at most; by default all of a method.
 
+    Returns:
+      The runs, and for every configuration that cannot be run, such as for lack of its data, the reason.
+
     Raises:
-      UserError: as `pliant.problems.make_plan`; for a folder that holds another run; for options that shape the program
-        in a grid for all methods.
+      UserError: if none can be run: the reason of the first; if two runs have the same folder.
     """
-    parts = structures(wanted.config)
-    if len(parts) == 1 and not parts[0].name:
-        return [_plan_part(wanted, data_dir, seeds_per_job)]
-    base = wanted.path
-    if base is None:
-        identity = dataclasses.asdict(wanted.config) | {"methods": (), "seeds": 0, "tasks": 0}
-        name = wanted.folder or str(getattr(wanted.config, problems.kind_of(wanted.config)))
-        base = Path("runs") / f"sweep-{re.sub('[^A-Za-z0-9_.-]', '-', name)}-{fingerprint(identity)}"
-    runs = []
-    for name, config in parts:
-        name = name or "others"
-        runs.append(
-            _plan_part(
-                wanted._replace(name=f"{wanted.name}, {name}", config=config, path=base / name), data_dir, seeds_per_job
-            )
+    runs, refused = list[SweepRun](), dict[str, UserError]()
+    for each in wanted:
+        try:
+            runs += _plan_structures(each, seeds_per_job)
+        except UserError as error:
+            refused[each.name] = error
+    if not runs:
+        raise next(iter(refused.values()))
+    paths = [run.path.absolute() for run in runs]
+    doubled = [path for path in paths if paths.count(path) > 1]
+    if doubled:
+        raise UserError(
+            got=f"two runs in {doubled[0]}",
+            wanted="a folder for each run",
+            do="Drop or rename one of them.",
         )
-    return runs
+    return runs, {name: str(error) for name, error in refused.items()}
 
 
-def plan_experiments(
-    name: str, scale: Scale, runs: Path = RUNS, data_dir: str | None = None, seeds_per_job: int | None = None
-) -> list[SweepRun]:
+def wanted_of(name: str, scale: Scale, runs: Path = RUNS, data_dir: str | None = None) -> list[Wanted]:
     """The runs of an experiment, or of all whose names begin with a word; each once, in the folders of `reproduce`.
 
     Args:
       name: of an experiment, such as "isometry/supervised", or what stands before the slash.
       scale: of its runs.
       runs: the folder of run folders.
-      data_dir: see `pliant.streams.load_dataset`.
-      seeds_per_job: see `plan_run`.
+      data_dir: for the runs that read their data from a folder, see `pliant.streams.load_dataset`.
 
     Raises:
-      UserError: for an unknown name, and as `plan_run`.
+      UserError: for an unknown name.
     """
     chosen = [each for each in EXPERIMENTS.values() if name in (each.name, each.name.partition("/")[0])]
     if not chosen:
         raise unknown_name("experiment", name, EXPERIMENTS, do="See `pliant list experiments`.")
-    benchmarks = {benchmark.name: benchmark for each in chosen for benchmark in each.benchmarks.values()}
+    configs = {
+        benchmark.name: with_choices(benchmark, scale, {}) for each in chosen for benchmark in each.benchmarks.values()
+    }
     return [
-        _plan_part(
-            Wanted(benchmark.name, with_choices(benchmark, scale, {}), folder_of(benchmark.name, scale, runs)),
-            data_dir,
-            seeds_per_job,
-        )
-        for benchmark in benchmarks.values()
+        Wanted(each, config, folder_of(each, scale, runs), data_dir=problems.folder_for(config, data_dir))
+        for each, config in configs.items()
     ]
 
 
@@ -143,9 +141,32 @@ def is_experiment(word: str) -> bool:
     return any(word in (name, name.partition("/")[0]) for name in EXPERIMENTS)
 
 
-def _plan_part(wanted: Wanted, data_dir: str | None, seeds_per_job: int | None) -> SweepRun:
+def _plan_structures(wanted: Wanted, seeds_per_job: int | None) -> list[SweepRun]:
+    """The runs of a configuration: one for each structure of its grid.
+
+    Raises:
+      UserError: as `pliant.problems.make_plan`; for a folder that holds another run; for options that shape the program
+        in a grid for all methods.
+    """
+    parts = structures(wanted.config)
+    if len(parts) == 1 and not parts[0].name:
+        return [_plan_part(wanted, seeds_per_job)]
+    base = wanted.path
+    if base is None:
+        identity = dataclasses.asdict(wanted.config) | {"methods": (), "seeds": 0, "tasks": 0}
+        name = wanted.folder or str(getattr(wanted.config, problems.kind_of(wanted.config)))
+        base = Path("runs") / f"sweep-{re.sub('[^A-Za-z0-9_.-]', '-', name)}-{fingerprint(identity)}"
+    runs = []
+    for name, config in parts:
+        name = name or "others"
+        part = wanted._replace(name=f"{wanted.name}, {name}", config=config, path=base / name)
+        runs.append(_plan_part(part, seeds_per_job))
+    return runs
+
+
+def _plan_part(wanted: Wanted, seeds_per_job: int | None) -> SweepRun:
     """One run: its plan, and a job for each method and block of seeds."""
-    config, left_out = wanted.config, dict[str, str]()
+    config, data_dir, left_out = wanted.config, wanted.data_dir, dict[str, str]()
     if wanted.is_strict:
         plan = problems.make_plan(config, data_dir)
     else:
@@ -213,17 +234,5 @@ def _of_job(config: Config, method: MethodPlan, block: SeedBlock) -> Config:
 
 
 def jobs_of(runs: Sequence[SweepRun]) -> list[SweepJob]:
-    """The jobs of several runs.
-
-    Raises:
-      UserError: if two runs have the same folder.
-    """
-    paths = [run.path.absolute() for run in runs]
-    doubled = [path for path in paths if paths.count(path) > 1]
-    if doubled:
-        raise UserError(
-            got=f"two runs in {doubled[0]}",
-            wanted="a folder for each run",
-            do="Drop or rename one of them.",
-        )
+    """The jobs of several runs."""
     return [job for run in runs for job in run.jobs]

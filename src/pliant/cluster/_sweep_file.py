@@ -10,14 +10,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from pliant._asked import asked_for
 from pliant.cluster._plan import Wanted
 from pliant.errors import UserError, unknown_name
-from pliant.problems import Config
+from pliant.problems import Config, folder_for
 from pliant.rl import AgentConfig
 from pliant.supervised import RunConfig
 
 _OWN = {"name": str, "scale": str, "stream": str, "environment": str}
 
 
-def read_sweep(file: Path, out: Path | None = None) -> list[Wanted]:
+def read_sweep(file: Path, out: Path | None = None, data_dir: str | None = None) -> list[Wanted]:
     r"""Reads the runs of a sweep.
 
     The file has a table `[defaults]` and tables `[[runs]]`. Each has fields of `RunConfig`, or of `AgentConfig`, such
@@ -27,6 +27,7 @@ def read_sweep(file: Path, out: Path | None = None) -> list[Wanted]:
     Args:
       file: a TOML file.
       out: the folder in which each run has a folder of its name; by default what the file says, or runs/FILE.
+      data_dir: for the runs that read their data from a folder, see `pliant.streams.load_dataset`.
 
     Raises:
       UserError: if it cannot be read or is no TOML; for unknown keys, values of a wrong type, runs without a name, and
@@ -63,7 +64,7 @@ def read_sweep(file: Path, out: Path | None = None) -> list[Wanted]:
                 wanted="every run once, each with a name of its own",
                 do="Drop or rename one of them.",
             )
-        wanted.append(each)
+        wanted.append(each._replace(data_dir=folder_for(each.config, data_dir)))
     return wanted
 
 

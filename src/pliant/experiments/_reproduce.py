@@ -48,7 +48,7 @@ def reproduce(
       experiment: what to reproduce.
       scale: "smoke" shows in minutes that everything runs; "cpu" shows the effect; "paper" has the published size.
       runs: the folder of run folders.
-      data_dir: see `pliant.streams.load_dataset`.
+      data_dir: see `pliant.streams.load_dataset`; for those runs that read their data from a folder.
       tables: where a small table of each run is written, if anywhere, see `write_table`.
       reporting: called with the label of each run; a context manager that yields what is called with the progress.
 
@@ -57,7 +57,8 @@ def reproduce(
     """
     for label, benchmark in experiment.benchmarks.items():
         folder = folder_of(benchmark.name, scale, runs)
-        plan = problems.make_plan(with_choices(benchmark, scale, {}), data_dir)
+        config = with_choices(benchmark, scale, {})
+        plan = problems.make_plan(config, problems.folder_for(config, data_dir))
         with reporting(label) as report:
             train(plan, folder, report)
     results = stored_results(experiment, scale, runs)

@@ -7,6 +7,7 @@ from pliant import rl, supervised
 from pliant.methods import find
 from pliant.rl import AgentConfig
 from pliant.specs import NO_OBJECTS, Objects, name_of
+from pliant.streams import reads_folder
 from pliant.supervised import RunConfig
 from pliant.training import Plan, of_names
 
@@ -38,6 +39,20 @@ def make_plan(config: Config, data_dir: str | None = None, objects: Objects = NO
     if isinstance(config, AgentConfig):
         return rl.make_plan(config, data_dir, objects)
     return supervised.make_plan(config, data_dir, objects)
+
+
+def folder_for(config: Config, data_dir: str | None) -> str | None:
+    """The folder that is given for the data of several runs, if this one has data that are read from it.
+
+    Args:
+      config: of the run.
+      data_dir: see `make_plan`, which refuses a folder for other data.
+
+    Example:
+      >>> folder_for(RunConfig(dataset="mnist"), "images"), folder_for(RunConfig(), "images")
+      ('images', None)
+    """
+    return data_dir if config.dataset is not None and reads_folder(config.dataset) else None
 
 
 def plan_suited(

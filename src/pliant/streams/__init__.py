@@ -10,7 +10,7 @@ from pliant.streams._check_stream import check_stream
 from pliant.streams._class_incremental import class_incremental
 from pliant.streams._class_pairs import class_pairs
 from pliant.streams._dataset import Dataset, Images
-from pliant.streams._datasets import from_arrays, load_dataset
+from pliant.streams._datasets import from_arrays, load_dataset, reads_folder
 from pliant.streams._decoding import beam_search, greedy
 from pliant.streams._five_plus_one import five_plus_one
 from pliant.streams._images import ImageData, image_data, normalized
@@ -98,6 +98,7 @@ __all__ = [
     "random_labels",
     "random_seq2seq",
     "random_teacher",
+    "reads_folder",
     "shifted",
     "slowly_changing_regression",
     "spell",

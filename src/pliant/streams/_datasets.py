@@ -190,6 +190,20 @@ def _resized(dataset: Dataset, sizes: tuple[int | None, int | None], standardize
     return made._replace(classes=dataset.classes)
 
 
+def reads_folder(name: str) -> bool:
+    """Whether a data set of this name is read from a data folder, or from the hub.
+
+    Args:
+      name: as of `load_dataset`.
+
+    Example:
+      >>> reads_folder("mnist"), reads_folder("digits"), reads_folder("mine/data.csv:label=species")
+      (True, False, False)
+    """
+    spec, _ = split_options(name)
+    return not (name == "digits" or user_file(name) or is_own(spec))
+
+
 def _refuse_folder(data_dir: str | os.PathLike[str] | None, what: str) -> None:
     """Refuses a folder given for data that are not read from it; PLIANT_DATA may be set for other runs."""
     if data_dir is not None:

@@ -8,7 +8,7 @@ from pliant.training._background_writer import BackgroundWriter
 from pliant.training._check import check_protocol
 from pliant.training._checkpoint import Checkpoints
 from pliant.training._chunk import Pace, Setting, train_chunk
-from pliant.training._diagnose import due
+from pliant.training._diagnose import due, first_subject
 from pliant.training._diagnose_run import Diagnosis, diagnose_plan
 from pliant.training._learner import Begun, Learner, make_learner
 from pliant.training._network import network_factory
@@ -57,6 +57,7 @@ __all__ = [
     "data_source",
     "diagnose_plan",
     "due",
+    "first_subject",
     "init_carry",
     "init_state",
     "make_learner",

@@ -111,14 +111,7 @@ def unmeasurable(
     reasons = dict.fromkeys(is_share, negative)
 
     def trace(facts: Any) -> None:
-        keys, made = seed_keys(0), parts()
-        carry = init_carry(network, made, keys.network, diagnostics)
-        scene = Scene(keys.noise, source.data, source.task(keys.tasks, 0), facts, source.numbers)
-        source_state = source.init(network, scene, carry.learner.learned()) if source.init else ()
-        seen = view(made, carry.learner)
-        rule = Rule(made.optimizer, batch_size)
-        views = Views(seen, seen, seen, carry.followed)
-        subject = make_subject(network, source, views, keys.probe, scene, source_state, rule)
+        subject = first_subject(network, parts(), source, diagnostics, batch_size, (source.data, facts, source.numbers))
         for each in diagnostics:
             if each.measure and each.name not in reasons:
                 reason = failure(functools.partial(measure, subject, [each]))
@@ -126,3 +119,26 @@ def unmeasurable(
 
     jax.eval_shape(trace, source.facts(0))
     return reasons
+
+
+def first_subject(
+    network: Network, parts: Parts, source: Source, diagnostics: Sequence[Diagnostic], batch_size: int, given: Any
+) -> Subject:
+    """The network before the first update, for tracing what diagnostics do.
+
+    Args:
+      network: with the method's changes.
+      parts: of the method.
+      source: of the examples.
+      diagnostics: those that follow training have their first states.
+      batch_size: of training.
+      given: the data of the source, its facts of the first task and its numbers.
+    """
+    data, facts, numbers = given
+    keys = seed_keys(0)
+    learner, followed = init_carry(network, parts, keys.network, diagnostics)
+    scene = Scene(keys.noise, data, source.task(keys.tasks, 0), facts, numbers)
+    source_state = source.init(network, scene, learner.learned()) if source.init else ()
+    seen = view(parts, learner)
+    rule = Rule(parts.optimizer, batch_size)
+    return make_subject(network, source, Views(seen, seen, seen, followed), keys.probe, scene, source_state, rule)
