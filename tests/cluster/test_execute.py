@@ -99,6 +99,17 @@ def test_the_longest_job_begins_first(runs):
     assert client.submitted == ["adam, seed 1", "redo, seed 1", "redo, seed 0", "adam, seed 0"]
 
 
+def test_methods_stand_in_the_order_asked_for(runs):
+    planned = runs()
+    costs = {job.key: cost for job, cost in zip(planned[0].jobs, (1.0, 1.0, 2.0, 2.0), strict=True)}
+    client = _Client(planned, {"adam, seed 0": (1.0, "no luck", ""), "adam, seed 1": (1.0, "no luck", "")})
+    execute(planned, client, costs=costs)
+    assert list(RunFolder("run").methods) == ["adam", "redo"]
+    assert set(RunFolder("run").metrics["method"]) == {"redo"}
+    execute(runs(), _Client(runs()), retry_failed=True)
+    assert list(RunFolder("run").metrics["method"].unique()) == ["adam", "redo"]
+
+
 @pytest.mark.parametrize("status", ["cancelled", "lost"])
 def test_a_scheduler_that_is_gone(runs, status):
     planned = runs()

@@ -59,7 +59,11 @@ def execute(
     """
     for run in runs:
         if any(job.state != "done" for job in run.jobs):
-            RunFolder.begin(run.path, run.plan.record).log(f"sweep: {len(run.jobs)} jobs")
+            folder = RunFolder.begin(run.path, run.plan.record)
+            folder.log(f"sweep: {len(run.jobs)} jobs")
+            for each in run.plan.methods:  # whose order is that of tables, whoever begins to train first
+                with folder.open_method(each.method.name, each.configuration):
+                    pass
     jobs = [job for run in runs for job in run.jobs]
     waiting = {job.key: job for job in jobs if job.state == "to do" or (retry_failed and job.state == "failed")}
     failed = [job for job in jobs if job.failure and job.key not in waiting]
