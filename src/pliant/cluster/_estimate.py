@@ -13,6 +13,8 @@ from pliant.results import MethodFolder
 from pliant.training import choose_batching, due
 
 _START = 10.0  # seconds in which a job loads its data and compiles its programs
+_COPIES = 2  # of the state of a learner: before and after an update
+_HOST_COPIES = 2  # and those that become a checkpoint
 
 
 class Estimate(NamedTuple):
@@ -21,7 +23,7 @@ class Estimate(NamedTuple):
     seconds: float
     """For the tasks that are left."""
     memory: int
-    """Bytes on the device; on the CPU without those of the process itself, 0.3 to 0.5 GiB."""
+    """Bytes on the device; on the CPU with those for checkpoints, and without those of the process itself, 0.5 GiB."""
     is_measured: bool
     """Whether the time is that of tasks of the same run that were trained before."""
 
@@ -54,7 +56,8 @@ def estimate(jobs: Sequence[SweepJob], device: Device) -> list[Estimate]:
         left = job.tasks - job.tasks_done
         is_together = device.cores is None or choose_batching(method.network, "cpu") == "vmap"
         lanes = slots if is_together else min(slots, device.cores or 1)
-        memory = slots * of_seed.state * 2 + lanes * of_seed.activations + of_seed.data
+        copies = _COPIES if device.cores is None else _COPIES + _HOST_COPIES
+        memory = slots * of_seed.state * copies + lanes * of_seed.activations + of_seed.data
         found.append(Estimate(left * seconds + _START, memory, measured is not None))
     return found
 
