@@ -148,6 +148,7 @@ def test_sorting_and_orthogonal_weights_are_an_isometry(key):
         np.testing.assert_allclose(array, np.ones((5, 6)), atol=1e-5)
     assert found.numbers["jacobian_near_one_fraction"] == 1.0
     assert found.numbers["jacobian_effective_rank"] == pytest.approx(6)
+    assert found.numbers["input_output_effective_rank"] == pytest.approx(6)
     assert found.numbers["jacobian_isometry_deviation"] == pytest.approx(0, abs=1e-5)
     assert found.numbers["input_output_condition_log10"] == pytest.approx(0, abs=1e-5)
 

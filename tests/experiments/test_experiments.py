@@ -217,3 +217,20 @@ def test_shipped_tables_are_of_benchmarks_and_small():
         assert set(found.metrics["method"]) == set(_labels(BENCHMARKS[name], scale))
         assert found.record["date"]
         assert found.record["choices"] == choices(BENCHMARKS[name], scale), "of an older configuration: run it again"
+
+
+@pytest.mark.parametrize(
+    "experiment", [each for each in EXPERIMENTS.values() if each.claims], ids=lambda each: each.name
+)
+def test_claims_on_shipped_results_have_verdicts(experiment, tmp_path):
+    """A metric that a run cannot measure, such as a Jacobian that is too large, would leave a claim open for ever."""
+    results = stored_results(experiment, "cpu", tmp_path)
+    for claim in experiment.claims:
+        if _runs_of(claim, experiment) <= set(results):
+            verdict = judge(claim, results)
+            assert verdict.outcome != "not run", f"{claim.name}: {verdict.reason}"
+
+
+def _runs_of(claim, experiment):
+    sides = [side for each in claim.comparisons for side in (each.more, each.less) if not isinstance(side, float)]
+    return {run or next(iter(experiment.runs)) for side in sides for run in side.runs}

@@ -37,7 +37,12 @@ _METRICS = {
     "effective_rank": "effective_rank",
     "isometry_deviation": "isometry_deviation",
 }
-_IO_METRICS = {"sigma_max": "sigma_max", "condition_log10": "condition_log10", "rms": "sigma_rms"}
+_IO_METRICS = {
+    "sigma_max": "sigma_max",
+    "condition_log10": "condition_log10",
+    "rms": "sigma_rms",
+    "effective_rank": "effective_rank",
+}
 
 
 class JacobianSpectrum(NamedTuple):

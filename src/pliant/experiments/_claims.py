@@ -124,7 +124,9 @@ def _effect(each: Difference, results: Mapping[str, Results]) -> tuple[Estimate,
     differences = pd.Series(more - less).dropna()
     if differences.empty:
         raise NotMeasuredError(
-            got="no shared seed", wanted="seeds in which both were measured", do="Run the same seeds."
+            got=f"no seed with numbers for {_shown(each)}",
+            wanted="seeds in which both were measured",
+            do="Run the same seeds.",
         )
     return paired_difference(differences, 0 * differences), len(differences)
 
