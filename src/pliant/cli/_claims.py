@@ -47,12 +47,12 @@ _COLUMNS = ("claim", "verdict", "effect [95 % interval] ≥ wanted", "seeds", "w
 
 
 def chosen_experiments(name: str) -> list[Experiment]:
-    """The experiments whose names begin so.
+    """The experiments whose names begin so; "all" are all of them.
 
     Raises:
       UserError: if there is none.
     """
-    chosen = [each for full, each in EXPERIMENTS.items() if full.startswith(name)]
+    chosen = [each for full, each in EXPERIMENTS.items() if name == "all" or full.startswith(name)]
     if not chosen:
         raise unknown_name("experiment", name, EXPERIMENTS, do="See `pliant list experiments`.")
     return chosen

@@ -27,7 +27,8 @@ class Report:
     """Adds the table of a tuning: the folder that `pliant tune` printed. Without run folders, the run of what was
     selected has a section."""
     claims: str | None = None
-    """Adds the verdicts of an experiment, or of all whose names begin so, such as isometry/; see `pliant claims`."""
+    """Adds the verdicts of an experiment, of those whose names begin so, such as isometry/, or of all; see
+    `pliant claims`."""
     out: Path = Path("report.html")
     """The file to write."""
 
@@ -54,15 +55,16 @@ class Report:
 
 
 def _tuned(found: pd.DataFrame) -> pd.DataFrame:
-    """A tuning's table as readers want it: numbers, by which it can be sorted, beside their intervals."""
-    columns = ["method", "rank", "rank_low", "rank_high", "tuned", "tuned_low", "tuned_high", "default"]
-    columns += ["default_rank", "gain", "gain_low", "gain_high", "worst_trial", "median_trial", "best_trial"]
-    return found[[*columns, "selected", "border", "num_seeds"]].rename(columns={"border": "at the border"})
+    """A tuning's table as readers want it."""
+    names = [f"{name}{end}" for name in ("rank", "tuned", "default", "gain") for end in ("", "_low", "_high")]
+    columns = ["method", *names, "default_rank", "worst_trial", "median_trial", "best_trial"]
+    *_, selected = zip(*tuning.tuning_cells(found)[1:], strict=True)
+    return found[columns].assign(selected=selected, num_seeds=found["num_seeds"])
 
 
 def _shown(found: pd.DataFrame) -> pd.DataFrame:
     """A table of verdicts as readers want it."""
     effects = [shown_effect(row) for row in found.to_dict("records")]
-    columns = {"claim": found["claim"], "paper": found["experiment"], "sentence": found["sentence"]}
-    columns |= {"verdict": found["verdict"], "effect": pd.Series(effects, found.index), "reason": found["reason"]}
+    columns = {"claim": found["claim"], "verdict": found["verdict"], "effect": pd.Series(effects, found.index)}
+    columns |= {"sentence": found["sentence"], "experiment": found["experiment"], "reason": found["reason"]}
     return pd.DataFrame(columns)

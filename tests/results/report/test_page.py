@@ -12,6 +12,7 @@ import pytest
 from pliant.errors import UserError
 from pliant.results import RunFolder, summarize_run
 from pliant.results.report import content_html, report_html
+from pliant.results.report._tables import plain
 from report_runs import make_agents, make_run, value_of
 
 pytest.importorskip("plotly", reason="the extra report is not installed")
@@ -171,12 +172,37 @@ def test_agents_have_returns_over_environment_steps(tmp_path):
 def test_optional_tables(tmp_path):
     folder = make_run(tmp_path / "run", tasks=1)
     tuned = pd.DataFrame({"method": ["adam"], "settings": ["learning_rate=0.001"], "mean": [0.51234], "num_seeds": [4]})
+    tuned = tuned.assign(gain=[0.1], gain_low=[0.05], gain_high=[0.15])
     claims = pd.DataFrame({"claim": ["AdamO > Adam"], "paper": ["x"], "verdict": ["holds"]})
     page = _Page(report_html([folder], tuned=tuned, claims=claims))
     assert [title for _, title in page.all("h2")] == ["Tuned comparison", "Claims"]
     cells = [cell for _, cell in page.all("td")]
-    assert {"learning_rate=0.001", "0.5123", "holds"} <= set(cells)
-    assert "num seeds" in [button for _, button in page.all("button")]
+    assert {"learning_rate=0.001", "0.512", "0.100 [0.050, 0.150]", "holds"} <= set(cells)
+    buttons = [button for _, button in page.all("button")]
+    assert {"num seeds", "gain [95\xa0%]"} <= set(buttons)
+    assert not {"gain low", "gain high"} & set(buttons)
+
+
+def test_numbers_below_each_other_have_one_format_and_texts_are_set_as_texts():
+    frame = pd.DataFrame(
+        {
+            "method": ["adam", "redo"],
+            "score": [0.5, np.nan],
+            "place": [1, 2],
+            "small": [1e-5, 2e-5],
+            "unknown": [np.nan, np.nan],
+            "said": ["a sentence that is too long for one line", ""],
+        }
+    )
+    table = plain(frame, "")
+    assert [cell.text for cell in table.rows[1]] == ["redo", "–", "2", "2e-05", "–", ""]
+    assert table.kinds == ["word", "number", "number", "number", "word", "text"]
+
+
+def test_contents_name_runs_without_the_folder_that_all_are_in(tmp_path):
+    folders = [make_run(tmp_path / "runs" / name, tasks=1) for name in ("a", "b/a")]
+    page = _Page(report_html(folders))
+    assert {"a", "b/a"} <= {name for _, name in page.all("a")}
 
 
 def test_one_seed_has_no_band_and_no_spread(tmp_path):

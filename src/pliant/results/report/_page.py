@@ -1,5 +1,6 @@
 """The page: the sections of runs, optional tables, and the scripts that draw them, in one file."""
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -34,9 +35,8 @@ def report_html(
     Args:
       folders: the runs; a section for each.
       tuned: a table of tuned methods, or None: a row for each method, whose name is in the first column. Other columns
-        are shown in their order; usual are `settings`, `mean`, `standard_error` and `num_seeds`.
-      claims: a table of claims, or None: a row for each. Usual columns are `claim`, `paper`, `expected`, `found` and
-        `verdict`.
+        are shown in their order, with `_low` and `_high` of the same name as intervals.
+      claims: a table of claims, or None: a row for each, as for `tuned`.
 
     Returns:
       HTML, at most 15 MB.
@@ -86,7 +86,7 @@ def content_html(
     sections = [section(folder, place, thin, most_bytes) for place, folder in enumerate(folders)]
     extras = [
         ("tuned", "Tuned comparison", tuned, "Each method with the hyperparameters that were chosen for it."),
-        ("claims", "Claims", claims, "What papers say, and what these runs show."),
+        ("claims", "Claims", claims, "What papers say, and what was measured."),
     ]
     return (
         _templates()
@@ -94,11 +94,19 @@ def content_html(
         .render(
             title=title_of(folders),
             sections=sections,
+            names=_names(folders),
             extras=[(id, title, plain(table, said)) for id, title, table, said in extras if table is not None],
             version=version("pliant"),
             now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
     )
+
+
+def _names(folders: Sequence[RunFolder]) -> list[str]:
+    """The paths of some runs, without the folder that all of them are in."""
+    paths = [folder.path.absolute() for folder in folders]
+    common = os.path.commonpath([path.parent for path in paths])
+    return [os.path.relpath(path, common) for path in paths]
 
 
 @cache

@@ -1,7 +1,7 @@
 """Tables of the page: the summary of a run, and tables that others have made."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,9 @@ _STATE = {
     "effective_rank": "effective rank",
     "isometry_deviation": "isometry deviation",
 }
+
+
+_WORD = 30  # letters of a text that is not broken
 
 
 class Cell(NamedTuple):
@@ -29,6 +32,17 @@ class Table(NamedTuple):
     rows: list[list[Cell]]
     """The first cell of each names the row."""
     caption: str
+
+    @property
+    def kinds(self) -> list[Literal["number", "word", "text"]]:
+        """What each column has, by which it is set: numbers, or short or long texts."""
+        return [_kind([row[place] for row in self.rows]) for place in range(len(self.header))]
+
+
+def _kind(column: Sequence[Cell]) -> Literal["number", "word", "text"]:
+    if not column or any(cell.value is not None for cell in column):
+        return "number"
+    return "text" if max(len(cell.text) for cell in column) > _WORD else "word"
 
 
 def summary(
@@ -98,24 +112,57 @@ def _number(value: float, form: str) -> Cell:
 
 
 def plain(frame: pd.DataFrame, caption: str) -> Table:
-    """A table as it was given: its columns are the header, in which underscores become spaces.
+    r"""A table as it was given: its columns are the header, in which underscores become spaces.
+
+    A column with others of its name and `_low` and `_high` is shown with them, as an interval.
 
     Args:
-      frame: a row of it is a row of the table, and its first column names the row. Numbers have four digits.
+      frame: a row of it is a row of the table, and its first column names the row.
       caption: below the table.
 
     Example:
-      >>> table = plain(pd.DataFrame({"method": ["adam"], "num_seeds": [4], "mean": [0.12345]}), "")
+      >>> columns = ["method", "num_seeds", "mean", "mean_low", "mean_high"]
+      >>> table = plain(pd.DataFrame([("adam", 4, 0.1234, 0, 1)], columns=columns), "")
       >>> table.header, [cell.text for cell in table.rows[0]]
-      (['method', 'num seeds', 'mean'], ['adam', '4', '0.1235'])
+      (['method', 'num seeds', 'mean [95\xa0%]'], ['adam', '4', '0.123 [0.000, 1.000]'])
     """
-    rows = [[_as_cell(value) for value in row] for row in frame.astype(object).itertuples(index=False, name=None)]
-    return Table([str(name).replace("_", " ") for name in frame], rows, caption)
+    header, columns = [], []
+    names = [str(name) for name in frame]
+    with_interval = {name for name in names if {f"{name}_low", f"{name}_high"} <= set(names)}
+    for name in names:
+        if name.removesuffix("_low").removesuffix("_high") in with_interval - {name}:
+            continue
+        header.append(name.replace("_", " "))
+        if name in with_interval:
+            header[-1] += " [95\u00a0%]"
+            columns.append(_intervals(frame[[name, f"{name}_low", f"{name}_high"]]))
+        else:
+            columns.append(_cells(frame[name]))
+    return Table(header, [list(row) for row in zip(*columns, strict=True)], caption)
 
 
-def _as_cell(value: object) -> Cell:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return _number(value, "," if isinstance(value, int) else ".4g")
-    return Cell(shown(value))
+def _intervals(frame: pd.DataFrame) -> list[Cell]:
+    form = _form(frame)
+    return [
+        Cell(f"{shown(value, form)} [{shown(low, form)}, {shown(high, form)}]", float(value))
+        if np.isfinite(value)
+        else _number(value, form)
+        for value, low, high in frame.astype(float).itertuples(index=False, name=None)
+    ]
+
+
+def _cells(column: pd.Series) -> list[Cell]:
+    if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
+        return [Cell(shown(value)) for value in column]
+    form = _form(column.to_frame())
+    return [_number(float(value), form) for value in column]
+
+
+def _form(frame: pd.DataFrame) -> str:
+    """The format of numbers that stand below each other."""
+    values = frame.to_numpy(float)
+    values = values[np.isfinite(values)]
+    if (values == np.round(values)).all():
+        return ",.0f"
+    largest = np.abs(values).max()
+    return ".3f" if 0.1 <= largest < 10 else ".1f" if 10 <= largest < 1000 else ".4g"
