@@ -135,7 +135,7 @@ def test_continual_minatar_on_two_cores():
     """The setting in which Adam's policy collapses: one game, 40 rollouts a task, the optimizer kept."""
     name = "isometry/continual-minatar"
     config, settings = BENCHMARKS[name].configs["cpu"], _settings(name, "cpu")
-    assert (config.env_steps, config.tasks, config.seeds, config.batch_size) == (163_840, 24, 5, 512)
+    assert (config.env_steps, config.tasks, config.seeds, config.batch_size) == (163_840, 24, 3, 512)
     assert (config.learning_rate, config.optimizer_at_switch, config.widths) == (1e-3, "keep", (64,) * 4)
     assert config.methods == ("adam", "adamo", "adamo-maxmin", "l2-init", "nap", "redo", "layernorm", "full-reset")
     assert {name: settings[name] for name in ("minatar.games", "ppo.num_envs", "ppo.rollout_length")} == {

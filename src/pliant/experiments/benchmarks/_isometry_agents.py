@@ -37,7 +37,7 @@ Ours: biases in all networks but NaP's, where the authors leave AdamO's out as w
 updates; one order of the games for all seeds; 57 whole rollouts a game, 14.9 million steps.
 
 The scales cpu and smoke play Breakout alone, with its channels permuted in every task. At cpu: 64 environments × 64
-steps, minibatches of 512, 163,840 steps a task, 24 tasks, learning rate 1e-3, five seeds, the optimizer kept. There
+steps, minibatches of 512, 163,840 steps a task, 24 tasks, learning rate 1e-3, three seeds, the optimizer kept. There
 Adam's policy collapses in some tasks: see the metric dead_phase beside the return.
 """
 
@@ -81,7 +81,7 @@ _MINATAR_SMALL: dict[str, Any] = {
     "batch_size": 512,
     "env_steps": 163_840,
     "tasks": 24,
-    "seeds": 5,
+    "seeds": 3,
     "optimizer_at_switch": "keep",
     "eval_episodes": 8,
     "curve_points": 4,
