@@ -126,7 +126,10 @@ def test_a_data_folder_is_for_the_runs_that_read_from_it():
     assert found.pop("predictors/labels-digits") is None
     assert found.pop("predictors/regression") is None
     assert set(found.values()) == {"images"}
-    plan_runs(wanted_of("predictors/next-task", "smoke", data_dir="images"))  # embedded and generated data
+
+
+def test_runs_of_embedded_and_generated_data_are_planned_whatever_the_folder():
+    plan_runs(wanted_of("predictors/next-task", "smoke", data_dir="images"))
 
 
 def test_planning_writes_nothing(tmp_path):
