@@ -129,7 +129,10 @@ def test_a_data_folder_is_for_the_runs_that_read_from_it():
 
 
 def test_runs_of_embedded_and_generated_data_are_planned_whatever_the_folder():
-    plan_runs(wanted_of("predictors/next-task", "smoke", data_dir="images"))
+    wanted = wanted_of("predictors/next-task", "smoke", data_dir="images")
+    runs, refused = plan_runs(wanted)
+    assert [run.name for run in runs] == [each.name for each in wanted]
+    assert refused == {}
 
 
 def test_planning_writes_nothing(tmp_path):

@@ -223,7 +223,7 @@ def test_shipped_tables_are_of_benchmarks_and_small():
     "experiment", [each for each in EXPERIMENTS.values() if each.claims], ids=lambda each: each.name
 )
 def test_claims_on_shipped_results_have_verdicts(experiment, tmp_path):
-    """A metric that a run cannot measure, such as a Jacobian that is too large, would leave a claim open for ever."""
+    """A claim about a metric that its run cannot measure, such as a large Jacobian, could never be judged."""
     results = stored_results(experiment, "cpu", tmp_path)
     for claim in experiment.claims:
         if _runs_of(claim, experiment) <= set(results):
