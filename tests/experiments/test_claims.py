@@ -199,7 +199,14 @@ def test_a_prediction_of_what_was_not_measured(predictor, outcome):
         Prediction(predictor, {"up": outcome}).by_seed(results)
 
 
+def test_an_effect_of_nothing_is_none():
+    """Where a claim says "more", equal is not enough."""
+    more = _claim(Difference(Score("a"), Score("b"), by=0.0))
+    assert judge(more, _two((0.0, 0.0, 0.0))).outcome == "does not hold"
+
+
 ALL = [(name, claim.name) for name, experiment in EXPERIMENTS.items() for claim in experiment.claims]
+OF_AGENTS = ("isometry/continual-minatar", "isometry/continual-octax", "lyle/atari")
 LEVELS = {  # of a metric in the first and the second half of a run, per unit of a score
     "first": (1.0, 0.0),
     "early": (1.0, 0.0),
@@ -214,14 +221,14 @@ def _sides(each):
     return [(sign, side) for sign, side in ((1.0, each.more), (-1.0, each.less))]
 
 
-def _range(metric, claim):
+def _range(metric, experiment):
     if "increase" in metric or "log10" in metric:
         return -1e3, 1e3
-    is_share = "fraction" in metric or (not metric and not any(word in claim.name for word in ("returns", "atari")))
+    is_share = "fraction" in metric or (not metric and experiment not in OF_AGENTS)
     return 0.0, 1.0 if is_share else 1e3
 
 
-def _unknowns(claim):
+def _unknowns(claim, experiment):
     """Two levels for each metric of a method in a run, between 0 and the largest; or a correlation."""
     found = {}
     for each in claim.comparisons:
@@ -232,13 +239,13 @@ def _unknowns(claim):
                 found["prediction", side.predictor] = (-1.0, 1.0)
             elif isinstance(side, Score):
                 for half in range(2):
-                    found[(side.run, side.method, side.metric or "headline", half)] = _range(side.metric, claim)
+                    found[(side.run, side.method, side.metric or "headline", half)] = _range(side.metric, experiment)
     return found
 
 
-def _solved(claim, broken):
+def _solved(claim, experiment, broken):
     """Values of the unknowns for which all comparisons hold, but one not; by the largest margin up to 1."""
-    unknowns = _unknowns(claim)
+    unknowns = _unknowns(claim, experiment)
     place = {key: number for number, key in enumerate(unknowns)}
     rows, bounds = [], []
     for number, each in enumerate(claim.comparisons):
@@ -307,8 +314,34 @@ def _as_results(values, claim):
 @pytest.mark.parametrize(("experiment", "name"), ALL)
 def test_every_claim_can_hold_and_each_of_its_comparisons_can_fail(experiment, name):
     claim = next(each for each in EXPERIMENTS[experiment].claims if each.name == name)
-    true = _as_results(_solved(claim, None), claim)
+    true = _as_results(_solved(claim, experiment, None), claim)
     assert judge(claim, true).outcome == "holds"
     for broken in range(len(claim.comparisons)):
-        false = _as_results(_solved(claim, broken), claim)
+        false = _as_results(_solved(claim, experiment, broken), claim)
         assert judge(claim, false).outcome == "does not hold"
+
+
+CHANCE = {"label shuffle": 0.01}  # where it is not 0.1
+
+
+def _guessing(experiment, score):
+    """What is measured where all methods guess throughout."""
+    if "increase" in score.metric:
+        return 0.0
+    is_accuracy = not score.metric and experiment not in OF_AGENTS
+    return CHANCE.get(score.run, 0.1) if is_accuracy else 0.5
+
+
+@pytest.mark.parametrize(("experiment", "name"), ALL)
+def test_no_claim_holds_where_nothing_is_learnt(experiment, name):
+    claim = next(each for each in EXPERIMENTS[experiment].claims if each.name == name)
+    rows = {}
+    for score in (side for each in claim.comparisons for _, side in _sides(each) if isinstance(side, Score)):
+        level = _guessing(experiment, score)
+        places = [(score.method, seed, task) for seed in range(5) for task in range(1, 11)]
+        own = rows.setdefault(score.run, {("nobody", 0, 10, "headline"): 0.0})
+        own |= {(*place, score.metric or "headline"): level for place in places}
+    results = {
+        run: _results([(*key, value) for key, value in own.items()], 10, "headline") for run, own in rows.items()
+    }
+    assert judge(claim, results).outcome != "holds"

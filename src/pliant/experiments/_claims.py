@@ -14,9 +14,10 @@ Outcome = Literal["does not hold", "holds", "undecided", "not run"]
 
 
 class Difference(NamedTuple):
-    """One quantity exceeds another by at least so much; either may be a number instead.
+    """One quantity exceeds another by more than so much; either may be a number instead.
 
-    A negative `by` is a margin: the first is not lower by more than that.
+    A negative `by` is a margin: the first is lower by less than that. Networks that learn nothing are within any margin
+    of each other, so a claim with one also compares what it is about with chance.
     """
 
     more: Quantity | float
@@ -54,8 +55,8 @@ class Verdict(NamedTuple):
 def judge(claim: Claim, results: Mapping[str, Results]) -> Verdict:
     """Evaluates a claim on results.
 
-    A comparison holds if the whole 95 % interval of its effect, over paired seeds, is at least `Difference.by`. It does
-    not hold if the whole interval is below. Otherwise it is undecided: more seeds would tell. A claim holds if all its
+    A comparison holds if the whole 95 % interval of its effect, over paired seeds, is above `Difference.by`. It does
+    not hold if no part of it is. Otherwise it is undecided: more seeds would tell. A claim holds if all its
     comparisons do, and does not hold if one does not.
 
     Args:
@@ -134,9 +135,9 @@ def _effect(each: Difference, results: Mapping[str, Results]) -> tuple[Estimate,
 def _outcome(effect: Estimate, num_seeds: int, by: float) -> Outcome:
     if num_seeds < FEWEST_SEEDS or not np.isfinite(effect.low):
         return "undecided"
-    if effect.low >= by:
+    if effect.low > by:
         return "holds"
-    return "does not hold" if effect.high < by else "undecided"
+    return "does not hold" if effect.high <= by else "undecided"
 
 
 def _quantities(each: Difference) -> list[Quantity]:
@@ -149,9 +150,9 @@ def _shown(each: Difference) -> str:
     Example:
       >>> from pliant.experiments import Score
       >>> _shown(Difference(Score("adamo", over="rise"), 0.0, by=-0.05))
-      'rise of the headline of adamo ≥ -0.05'
+      'rise of the headline of adamo > -0.05'
       >>> _shown(Difference(Score("adam", "dormant_fraction"), Score("adamo", "dormant_fraction"), by=0.1))
-      'dormant fraction of adam − dormant fraction of adamo ≥ 0.1'
+      'dormant fraction of adam − dormant fraction of adamo > 0.1'
     """
     sides = [f"{side:g}" if isinstance(side, float) else str(side) for side in (each.more, each.less)]
-    return f"{' − '.join(sides[:1] if sides[1] == '0' else sides)} ≥ {each.by:g}"
+    return f"{' − '.join(sides[:1] if sides[1] == '0' else sides)} > {each.by:g}"
