@@ -57,7 +57,7 @@ def _section(experiment: Experiment, verdicts: pd.DataFrame) -> list[str]:
         f"The source: {experiment.shows}",
         f"```sh\npliant reproduce {experiment.name}\n```",
         markdown_table(["run", "benchmark", "seeds × tasks", "minutes", "date", "machine"], rows),
-        markdown_table(["claim", "what the source says", "verdict", "effect ≥ wanted"], claims),
+        markdown_table(["claim", "what the source says", "verdict", "effect > wanted"], claims),
     ]
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pliant.errors import UserError
-from pliant.experiments import BENCHMARKS, Results, falsified, predictions
+from pliant.experiments import BENCHMARKS, Results, falsified, predictions, strongest
 from pliant.experiments._predictors import OUTCOMES
 from pliant.problems import make_plan
 
@@ -35,6 +35,14 @@ def test_the_row_of_the_falsification_study(results):
     assert found.loc["dead_fraction"].tolist() == [0, 6, 0, False]
     assert found.loc["weight_effective_rank"].tolist() == [0, 0, 6, False]
     assert not found.loc["feature_rank", "flips"]
+
+
+def test_the_strongest_predictors(results):
+    """Labels are judged by accuracy, which is noise; the MDP by plasticity, which the norm and dead units predict."""
+    found = strongest(results).set_index(["run", "scope"])
+    assert set(found["outcome"]) == {"train_accuracy", "probe_plasticity"}
+    assert found.loc[("mdp-mnist", "pooled"), ["predictor", "partial"]].tolist() == ["weight_norm", pytest.approx(-1)]
+    assert found.loc[("mdp-mnist", "pooled"), "told"] >= 2
 
 
 def test_every_outcome_is_correlated_in_its_runs(results):

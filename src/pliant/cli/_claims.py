@@ -43,7 +43,7 @@ class Claims:
             print_line(text_table(title, [list(_COLUMNS), *map(_cells, _rows(found))], self.format).rstrip("\n"))
 
 
-_COLUMNS = ("claim", "verdict", "effect [95 % interval] ≥ wanted", "seeds", "what the source says")
+_COLUMNS = ("claim", "verdict", "effect [95 % interval] > wanted", "seeds", "what the source says")
 
 
 def chosen_experiments(name: str) -> list[Experiment]:

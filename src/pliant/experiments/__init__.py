@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pliant.experiments import _gradual, _isometry, _lyle, _predictors, _survey
 from pliant.experiments._claims import Claim, Difference, Outcome, Verdict, deciding, judge
 from pliant.experiments._experiment import Experiment
-from pliant.experiments._predictors import falsified, predictions
+from pliant.experiments._predictors import falsified, predictions, strongest
 from pliant.experiments._quantities import Association, NotMeasuredError, Prediction, Quantity, Score
 from pliant.experiments._reproduce import Reproduction, reproduce, stored_results
 from pliant.experiments._tables import (
@@ -57,6 +57,7 @@ __all__ = [
     "reproduce",
     "shown_effect",
     "stored_results",
+    "strongest",
     "tabulated",
     "verdict_table",
     "with_choices",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -42,21 +43,27 @@ def predictions(results: Mapping[str, Results], outcomes: Iterable[str] = OUTCOM
     Raises:
       UserError: if there are none.
     """
-    tables = []
-    for outcome in outcomes:
-        needed = {"start_probe_loss", "probe_loss"} if outcome == LOSS_REDUCED else {outcome.removeprefix("-")}
-        there = [
-            as_one_problem(results[run], run)
-            for run in OUTCOMES[outcome]
-            if run in results and needed <= set(results[run].metrics["metric"])
-        ]
-        if there:
-            tables.append(predictor_table(pd.concat(there), outcome))
-    if not tables:
+    return _joined(_table_of(results, outcome, OUTCOMES[outcome]) for outcome in outcomes)
+
+
+def _table_of(results: Mapping[str, Results], outcome: str, runs: Iterable[str]) -> pd.DataFrame | None:
+    """The correlations with one outcome; None if no run has it."""
+    needed = {"start_probe_loss", "probe_loss"} if outcome == LOSS_REDUCED else {outcome.removeprefix("-")}
+    there = [
+        as_one_problem(results[run], run)
+        for run in runs
+        if run in results and needed <= set(results[run].metrics["metric"])
+    ]
+    return predictor_table(pd.concat(there), outcome) if there else None
+
+
+def _joined(tables: Iterable[pd.DataFrame | None]) -> pd.DataFrame:
+    there = [table for table in tables if table is not None]
+    if not there:
         raise UserError(
             got="no results of this experiment", wanted="at least one run", do="Run it with `pliant reproduce`."
         )
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(there, ignore_index=True)
 
 
 def falsified(results: Mapping[str, Results]) -> pd.DataFrame:
@@ -81,9 +88,40 @@ def falsified(results: Mapping[str, Results]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["predictor", "positive", "negative", "open", "flips"])
 
 
+def strongest(results: Mapping[str, Results]) -> pd.DataFrame:
+    """How many diagnostics predict the next task in each run, and which does so best.
+
+    Use it for a summary: within methods it says whether a diagnostic tells which seed learns better, across methods
+    whether it tells which method does. Task means are subtracted.
+
+    Args:
+      results: by the label of the run.
+
+    Returns:
+      A row for each run and scope, "pooled" (within methods) or "across". Columns `run`; `outcome`, the first of
+      `OUTCOMES` that the run has; `scope`; `told`, the number of metrics whose 95 % interval excludes 0; `of`, how many
+      have an interval; `predictor`, that with the largest correlation among those told, and its `partial` correlation.
+    """
+    rows = []
+    for run, of_run in results.items():
+        outcome = _main_outcome(run)
+        table = predictions({run: of_run}, [outcome])
+        for scope in ("pooled", "across"):
+            own = table[(table["scope"] == scope) & table["partial_low"].notna()]
+            told = own[(own["partial_low"] > 0) | (own["partial_high"] < 0)]
+            best = told.sort_values("partial", key=abs, ascending=False)[["predictor", "partial"]].head(1)
+            named = best.iloc[0].tolist() if len(best) else ["", np.nan]
+            rows.append((run, outcome, scope, len(told), len(own), *named))
+    return pd.DataFrame(rows, columns=["run", "outcome", "scope", "told", "of", "predictor", "partial"])
+
+
+def _main_outcome(run: str) -> str:
+    return next(outcome for outcome, runs in OUTCOMES.items() if run in runs)
+
+
 def _figure(results: Mapping[str, Results]) -> Figure:
-    """At the same task: within methods, and across them."""
-    table = predictions(results)
+    """At the same task: within methods, and across them. Of each run the outcome that it is judged by."""
+    table = _joined(_table_of(results, _main_outcome(run), [run]) for run in results)
     shown = table[table["scope"] != "within"]
     return predictor_figure(shown, "partial", "Which diagnostic predicts the next task?", most=30)
 

@@ -23,7 +23,7 @@ def _at(eps: float, *methods: str) -> tuple[str, ...]:
 
 
 _MINATAR_METHODS = ("adam", "adamo", "adamo-maxmin", "l2-init", "nap", "spectral")
-_MINATAR_CPU_METHODS = ("adam", "adamo", "adamo-maxmin", "l2-init", "nap", "redo", "layernorm", "full-reset")
+_MINATAR_CPU_METHODS = ("adam", "adamo", "adamo-maxmin", "l2-init", "nap")
 _MINATAR_NOTES = """\
 Published: Breakout, Asterix, Space Invaders and Freeway in 20 cycles, 15 million steps a game, each cycle in a random
 order, channels permuted at the start of each game; actor and critic with four hidden layers of 64; 2,048 environments ×
@@ -75,7 +75,7 @@ _MINATAR_SMALL: dict[str, Any] = {
         *_PPO,
         *_STRENGTHS,
         "nap.every=1",
-        *_at(1e-5, *_MINATAR_CPU_METHODS),
+        *_at(1e-5, *_MINATAR_CPU_METHODS, "redo", "layernorm", "full-reset"),  # the last three for --methods
     ),
     "learning_rate": 1e-3,
     "batch_size": 512,
