@@ -82,3 +82,23 @@ def test_scaling(tmp_path):
     assert (one["devices"], one["seeds"], one["efficiency"]) == ("1", 4, 1)
     assert (two["devices"], two["seeds"], two["cores"]) == ("2 (simulated)", 8, 1)
     assert two["efficiency"] == pytest.approx(two["seed-steps/s"] / one["seed-steps/s"])
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="a process does not report its memory here")
+def test_estimates_of_memory(tmp_path):
+    case = "MLP, 2 × 1,024 units, 32 seeds"
+    found, _ = _found("estimates.py", tmp_path, "--cases", case)
+    (row,) = found["rows"]
+    assert row["run"] == case
+    assert 0.3 < row["measured, GiB"] / row["estimated, GiB"] < 3
+
+
+def test_estimates_of_hours(tmp_path):
+    """Of the runs that there are."""
+    words = "run isometry/strength --scale smoke"
+    command = [sys.executable, "-m", "pliant", *words.split(), "--out", str(tmp_path / "isometry-strength-smoke")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    found, _ = _found("estimates.py", tmp_path, "--experiments", "isometry/strength", "--scale", "smoke", "--runs", ".")
+    assert [row["run"] for row in found["rows"]] == ["isometry/strength"]
+    assert 0 < found["rows"][0]["median"] < math.inf
