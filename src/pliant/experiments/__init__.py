@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pliant.experiments import _gradual, _isometry, _lyle, _predictors, _survey
+from pliant.experiments import _gradual, _isometry, _isometry_agents, _isometry_spectra, _lyle, _predictors, _survey
 from pliant.experiments._claims import Claim, Difference, Outcome, Verdict, deciding, judge
 from pliant.experiments._experiment import Experiment
 from pliant.experiments._predictors import falsified, predictions, strongest
@@ -22,7 +22,9 @@ from pliant.experiments._verdict_table import OUTCOMES, shown_effect, tabulated,
 from pliant.experiments.benchmarks import BENCHMARKS, SCALES, Benchmark, Scale, with_choices
 
 EXPERIMENTS: Mapping[str, Experiment] = {
-    each.name: each for paper in (_isometry, _gradual, _lyle, _survey, _predictors) for each in paper.EXPERIMENTS
+    each.name: each
+    for part in (_isometry, _isometry_spectra, _isometry_agents, _gradual, _lyle, _survey, _predictors)
+    for each in part.EXPERIMENTS
 }
 
 __all__ = [

@@ -20,7 +20,7 @@ _OPTIMIZER = Experiment(
             "default-adam-diverges",
             "Default Adam quickly ends in trivial performance on tasks that a fresh network solves.",
             "section 3.1, figure 1",
-            (Difference(Score("adam", over="fall"), 0.0, by=0.2),),
+            (Difference(Score("adam", over="first"), 0.95, by=0.0), Difference(0.15, Score("adam"), by=0.0)),
         ),
         Claim(
             "adam-kills-units",
@@ -41,7 +41,12 @@ _OPTIMIZER = Experiment(
             "tuned-adam-keeps-units",
             "With the tuned optimizer units stay alive.",
             "section 3.1, figure 1",
-            (Difference(Score("adam", "never_active_fraction"), Score("adam-tuned", "never_active_fraction"), by=0.1),),
+            (
+                Difference(
+                    Score("adam", "never_active_fraction"), Score("adam-tuned", "never_active_fraction"), by=0.1
+                ),
+                Difference(0.5, Score("adam-tuned", "never_active_fraction"), by=0.0),
+            ),
         ),
     ),
     over_tasks(
@@ -76,13 +81,14 @@ _TWIN = Experiment(
             (Difference(Score("sgd", "probe_hessian_top"), Score("sgd", "twin_hessian_top"), by=0.0),),
         ),
         Claim(
-            "negative-interference",
-            "Gradient descent makes gradients of examples interfere negatively, a random walk does not.",
+            "more-interference",
+            "Gradient descent makes gradients of examples interfere more than a random walk does: their cosines are "
+            "larger in size, while the probe's noise decides their signs.",
             "section 3.2, figure 2",
             (
                 Difference(
-                    Score("sgd", "probe_gradient_cosine_negative_fraction"),
-                    Score("sgd", "twin_gradient_cosine_negative_fraction"),
+                    Score("sgd", "probe_gradient_cosine_mean_absolute"),
+                    Score("sgd", "twin_gradient_cosine_mean_absolute"),
                     by=0.02,
                 ),
             ),
@@ -92,8 +98,8 @@ _TWIN = Experiment(
         "Q-learning beside a random walk",
         ("largest eigenvalue, learning", "mnist", "probe_hessian_top"),
         ("largest eigenvalue, random walk", "mnist", "twin_hessian_top"),
-        ("negative cosines, learning", "mnist", "probe_gradient_cosine_negative_fraction"),
-        ("negative cosines, random walk", "mnist", "twin_gradient_cosine_negative_fraction"),
+        ("size of cosines, learning", "mnist", "probe_gradient_cosine_mean_absolute"),
+        ("size of cosines, random walk", "mnist", "twin_gradient_cosine_mean_absolute"),
     ),
 )
 
@@ -109,11 +115,21 @@ def _where(word: str) -> tuple[str, ...]:
     return tuple(label for label in _CONDITIONS if word in label.split(", "))
 
 
-def _flips(metric: str, name: str, positive: str, negative: str) -> Claim:
+_AGENTS = ("adam", "adam-tuned")
+_STATISTICS = {
+    "weight_norm": "weight norm",
+    "weight_effective_rank": "weight rank",
+    "dead_fraction": "number of dead units",
+    "feature_rank": "feature rank",
+}
+
+
+def _flips(metric: str, positive: str, negative: str) -> Claim:
     """A metric goes with plasticity loss in one group of runs, and against it in another."""
+    name = _STATISTICS[metric]
 
     def group(word: str) -> Association:
-        return Association(("adam", "adam-tuned"), metric, _INCREASE, _where(word))
+        return Association(_AGENTS, metric, _INCREASE, _where(word))
 
     return Claim(
         f"{name.replace(' ', '-')}-changes-sign",
@@ -132,10 +148,22 @@ _FALSIFICATION = Experiment(
     "with the loss of plasticity, and one in which it goes against.",
     _CONDITIONS,
     (
-        _flips("weight_norm", "weight norm", "cifar10", "mnist"),
-        _flips("weight_effective_rank", "weight rank", "cifar10", "mnist"),
-        _flips("dead_fraction", "number of dead units", "cnn", "mlp"),
-        _flips("feature_rank", "feature rank", "easy", "sparse"),
+        _flips("weight_norm", "cifar10", "mnist"),
+        _flips("weight_effective_rank", "cifar10", "mnist"),
+        _flips("dead_fraction", "cnn", "mlp"),
+        _flips("feature_rank", "easy", "sparse"),
+        *(
+            Claim(
+                f"{name.replace(' ', '-')}-is-weak",
+                f"The {name} goes only weakly with the loss of plasticity, over all problems together.",
+                "section 4.2",
+                (
+                    Difference(0.5, Association(_AGENTS, metric, _INCREASE, tuple(_CONDITIONS)), by=0.0),
+                    Difference(Association(_AGENTS, metric, _INCREASE, tuple(_CONDITIONS)), -0.5, by=0.0),
+                ),
+            )
+            for metric, name in _STATISTICS.items()
+        ),
     ),
     scatter(
         "Statistics of a network against its loss of plasticity",
@@ -146,6 +174,14 @@ _FALSIFICATION = Experiment(
         ("feature rank", "feature_rank", {word: _where(word) for word in ("easy", "hard", "sparse")}),
     ),
 )
+
+_FINAL = "probe_final_loss"
+_DATA = ("easy, digits", "easy, mnist")
+
+
+def _lower(method: str, other: str, metric: str, run: str, by: float = 0.0) -> Difference:
+    return Difference(Score(other, metric, run=run), Score(method, metric, run=run), by)
+
 
 _AGES = Experiment(
     "lyle/probe-curves",
@@ -159,7 +195,10 @@ _AGES = Experiment(
                 f"older-fits-worse-{dataset}",
                 f"The final loss on new targets increases with the age of the network: {dataset}.",
                 "section 4.3, figure 4",
-                (Difference(Score("adam", _INCREASE, run=f"easy, {dataset}"), 0.0, by=0.0),),
+                (
+                    Difference(Score("adam", _INCREASE, run=f"easy, {dataset}"), 0.0, by=0.0),
+                    Difference(Score("adam", _INCREASE, "rise", f"easy, {dataset}"), 0.0, by=0.0),
+                ),
             )
             for dataset in ("digits", "mnist", "cifar10")
         ),
@@ -167,12 +206,39 @@ _AGES = Experiment(
             "layernorm-stays-able",
             "With LayerNorm the network fits new targets better in old age.",
             "section 5.2, figure 16",
-            (
-                Difference(
-                    Score("adam", _INCREASE, run="easy, mnist"),
-                    Score("layernorm", _INCREASE, run="easy, mnist"),
-                    by=0.0,
-                ),
+            tuple(_lower("layernorm", "adam", "probe_final_loss", run) for run in _DATA),
+        ),
+        Claim(
+            "layernorm-learns-stably",
+            "With LayerNorm learning is more stable: temporal-difference errors are smaller.",
+            "appendix B.2.1",
+            tuple(_lower("layernorm", "adam", "td_error", run) for run in _DATA),
+        ),
+        Claim(
+            "older-is-slower",
+            "Old networks fit new targets more slowly rather than getting stuck: after a quarter of the updates their "
+            "loss is higher than that of young ones, and it goes on falling.",
+            "section 4.3, figure 4",
+            tuple(
+                each
+                for run in _DATA
+                for each in (
+                    Difference(Score("adam", "probe_final_loss/500", "rise", run), 0.0, by=0.0),
+                    Difference(Score("adam", "probe_final_loss/500", run=run), Score("adam", _FINAL, run=run), by=0.05),
+                )
+            ),
+        ),
+        Claim(
+            "lost-without-saturation",
+            "Plasticity is lost without saturated units.",
+            "abstract",
+            tuple(
+                each
+                for run in _DATA
+                for each in (
+                    Difference(Score("adam", _INCREASE, run=run), 0.0, by=0.0),
+                    Difference(0.05, Score("adam", "dormant_exact_fraction", run=run), by=0.0),
+                )
             ),
         ),
     ),
@@ -224,18 +290,7 @@ _METHODS = (
 )
 
 
-def _less_than_adam(name: str, sentence: str, method: str, *networks: str) -> Claim:
-    return Claim(
-        name,
-        sentence,
-        "section 5.2, figure 6",
-        tuple(
-            Difference(Score("adam", _INCREASE, run=network), Score(method, _INCREASE, run=network), by=0.0)
-            for network in networks
-        ),
-    )
-
-
+_PLAIN = ("mlp", "cnn")
 _INTERVENTIONS = Experiment(
     "lyle/interventions",
     "Which interventions prevent the loss of plasticity, on which architecture?",
@@ -244,30 +299,67 @@ _INTERVENTIONS = Experiment(
     "weight decay and shrink and perturb help less.",
     {network: f"lyle/interventions/{network}" for network in _NETWORKS},
     (
-        _less_than_adam(
-            "layernorm-reduces-loss", "LayerNorm reduces the loss of plasticity.", "layernorm", "mlp", "cnn"
+        Claim(
+            "layernorm-reduces-loss",
+            "With LayerNorm trained networks fit new targets better.",
+            "section 5.2, appendix B.1",
+            tuple(_lower("layernorm", "adam", _FINAL, network) for network in _PLAIN),
         ),
-        _less_than_adam(
-            "two-hot-reduces-loss", "Two-hot targets reduce the loss of plasticity.", "two-hot", "mlp", "cnn"
+        Claim(
+            "two-hot-reduces-loss",
+            "Two-hot targets reduce the loss of plasticity.",
+            "section 5.2, figure 6",
+            tuple(_lower("two-hot", "adam", _INCREASE, network) for network in _PLAIN),
         ),
         Claim(
             "smoothing-beats-head-reset",
-            "LayerNorm has a greater effect than resetting the last layer.",
+            "A parameterisation that smooths the landscape has a greater effect than resetting the last layer: two-hot "
+            "targets in the MLP, LayerNorm in the CNN, where the figure shows it.",
             "section 5.2, figure 6",
-            tuple(
-                Difference(
-                    Score("head-reset", _INCREASE, run=network), Score("layernorm", _INCREASE, run=network), by=0.0
-                )
-                for network in ("mlp", "cnn")
+            (
+                _lower("two-hot", "head-reset", _INCREASE, "mlp"),
+                _lower("layernorm", "head-reset", _INCREASE, "cnn"),
             ),
         ),
         Claim(
             "smoothing-beats-perturbing",
             "Methods that perturb or decay the weights help less than LayerNorm.",
             "section 1, figure 6",
+            tuple(_lower("layernorm", method, _INCREASE, "mlp") for method in ("shrink-perturb", "l2")),
+        ),
+        Claim(
+            "head-reset-helps",
+            "Resetting the last layer reduces the loss of plasticity.",
+            "appendix B.1",
+            tuple(_lower("head-reset", "adam", _INCREASE, network) for network in _PLAIN),
+        ),
+        Claim(
+            "others-do-not-improve",
+            "Shrink and perturb, weight decay and resetting the optimizer's state do not reduce it.",
+            "appendix B.1",
             tuple(
-                Difference(Score(method, _INCREASE, run="mlp"), Score("layernorm", _INCREASE, run="mlp"), by=0.0)
-                for method in ("shrink-perturb", "l2")
+                each
+                for network in _PLAIN
+                for each in (
+                    Difference(Score("adam", _INCREASE, run=network), 0.0, by=0.02),
+                    *(
+                        _lower("adam", method, _INCREASE, network, by=-0.02)
+                        for method in ("shrink-perturb", "l2", "optimizer-reset")
+                    ),
+                )
+            ),
+        ),
+        Claim(
+            "perturbing-interferes",
+            "Perturbing the weights interferes with learning: returns are lower than without.",
+            "appendix B.1",
+            tuple(
+                Difference(
+                    Score("adam", "eval_return", run=network),
+                    Score("shrink-perturb", "eval_return", run=network),
+                    by=0.0,
+                )
+                for network in _PLAIN
             ),
         ),
     ),

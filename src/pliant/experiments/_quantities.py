@@ -11,8 +11,8 @@ from pliant.experiments._tables import Results
 from pliant.results import LAST_TASKS, predictor_pairs, rank_correlation
 
 Over: TypeAlias = Literal["early", "last", "first", "mean", "fall", "rise"]
-"""Which tasks: the first or last five (at most half of the tasks), the first one, or all; "fall" is early minus last,
-"rise" last minus early."""
+"""Which tasks: those at the beginning or the end, the first one, or all; "fall" is early minus last, "rise" last minus
+early."""
 
 
 class NotMeasuredError(UserError):
@@ -37,6 +37,8 @@ class Score(NamedTuple):
     over: Over = "last"
     run: str = ""
     """The label of the run in its experiment; may be left out if there is only one."""
+    window: int = LAST_TASKS
+    """How many tasks are early, and last; at most half of them. Where tasks come in cycles, whole cycles."""
 
     def by_seed(self, results: Mapping[str, Results]) -> pd.Series:
         """The numbers, indexed by seed; NaN for seeds that were not measured where they had to be.
@@ -45,7 +47,8 @@ class Score(NamedTuple):
           NotMeasuredError: if the run, the method or the metric is not there.
         """
         table = _table(results, self.run, self.method, self.metric)
-        return _reduced(table, self.over, _one(results, self.run).num_tasks)
+        num_tasks = _one(results, self.run).num_tasks
+        return _reduced(table, self.over, min(self.window, num_tasks // 2), num_tasks)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -192,9 +195,9 @@ def _not_measured(what: str) -> NotMeasuredError:
     return NotMeasuredError(got=f"no results of {what}", wanted="a run with it", do="Run it with `pliant reproduce`.")
 
 
-def _reduced(table: pd.DataFrame, over: Over, num_tasks: int) -> pd.Series:
+def _reduced(table: pd.DataFrame, over: Over, window: int, num_tasks: int) -> pd.Series:
     """One number a seed. A metric that is not measured after every task counts where it is."""
-    number = max(1, min(LAST_TASKS, num_tasks // 2))
+    number = max(1, window)
     tasks = table.columns.to_numpy(int)
 
     def mean(chosen: np.ndarray) -> pd.Series:
