@@ -291,6 +291,68 @@ _METHODS = (
 
 
 _PLAIN = ("mlp", "cnn")
+
+
+def _of_interventions(network: str) -> tuple[Claim, ...]:
+    smoothing, name = {"mlp": ("two-hot", "two-hot targets"), "cnn": ("layernorm", "LayerNorm")}[network]
+    where = f"(in the {_NETWORKS[network]})"
+
+    def less_than_adam(method: str, metric: str = _INCREASE) -> tuple[Difference, ...]:
+        return (_lower(method, "adam", metric, network),)
+
+    return (
+        Claim(
+            f"layernorm-reduces-loss-{network}",
+            f"With LayerNorm trained networks fit new targets better {where}.",
+            "section 5.2, appendix B.1",
+            less_than_adam("layernorm", _FINAL),
+        ),
+        Claim(
+            f"two-hot-reduces-loss-{network}",
+            f"Two-hot targets reduce the loss of plasticity {where}.",
+            "section 5.2, figure 6",
+            less_than_adam("two-hot"),
+        ),
+        Claim(
+            f"smoothing-beats-head-reset-{network}",
+            f"A parameterisation that smooths the landscape, {name}, has a greater effect than resetting the last "
+            f"layer {where}.",
+            "section 5.2, figure 6",
+            (_lower(smoothing, "head-reset", _INCREASE, network),),
+        ),
+        Claim(
+            f"head-reset-helps-{network}",
+            f"Resetting the last layer reduces the loss of plasticity {where}.",
+            "appendix B.1",
+            less_than_adam("head-reset"),
+        ),
+        Claim(
+            f"others-do-not-improve-{network}",
+            f"Shrink and perturb, weight decay and optimizer resets do not reduce the loss of plasticity {where}.",
+            "appendix B.1",
+            (
+                Difference(Score("adam", _INCREASE, run=network), 0.0, by=0.02),
+                *(
+                    _lower("adam", method, _INCREASE, network, by=-0.02)
+                    for method in ("shrink-perturb", "l2", "optimizer-reset")
+                ),
+            ),
+        ),
+        Claim(
+            f"perturbing-interferes-{network}",
+            f"Perturbing the weights interferes with learning: returns are lower than without {where}.",
+            "appendix B.1",
+            (
+                Difference(
+                    Score("adam", "eval_return", run=network),
+                    Score("shrink-perturb", "eval_return", run=network),
+                    by=0.0,
+                ),
+            ),
+        ),
+    )
+
+
 _INTERVENTIONS = Experiment(
     "lyle/interventions",
     "Which interventions prevent the loss of plasticity, on which architecture?",
@@ -299,68 +361,12 @@ _INTERVENTIONS = Experiment(
     "weight decay and shrink and perturb help less.",
     {network: f"lyle/interventions/{network}" for network in _NETWORKS},
     (
-        Claim(
-            "layernorm-reduces-loss",
-            "With LayerNorm trained networks fit new targets better.",
-            "section 5.2, appendix B.1",
-            tuple(_lower("layernorm", "adam", _FINAL, network) for network in _PLAIN),
-        ),
-        Claim(
-            "two-hot-reduces-loss",
-            "Two-hot targets reduce the loss of plasticity.",
-            "section 5.2, figure 6",
-            tuple(_lower("two-hot", "adam", _INCREASE, network) for network in _PLAIN),
-        ),
-        Claim(
-            "smoothing-beats-head-reset",
-            "A parameterisation that smooths the landscape has a greater effect than resetting the last layer: two-hot "
-            "targets in the MLP, LayerNorm in the CNN, where the figure shows it.",
-            "section 5.2, figure 6",
-            (
-                _lower("two-hot", "head-reset", _INCREASE, "mlp"),
-                _lower("layernorm", "head-reset", _INCREASE, "cnn"),
-            ),
-        ),
+        *(claim for network in _PLAIN for claim in _of_interventions(network)),
         Claim(
             "smoothing-beats-perturbing",
             "Methods that perturb or decay the weights help less than LayerNorm.",
             "section 1, figure 6",
             tuple(_lower("layernorm", method, _INCREASE, "mlp") for method in ("shrink-perturb", "l2")),
-        ),
-        Claim(
-            "head-reset-helps",
-            "Resetting the last layer reduces the loss of plasticity.",
-            "appendix B.1",
-            tuple(_lower("head-reset", "adam", _INCREASE, network) for network in _PLAIN),
-        ),
-        Claim(
-            "others-do-not-improve",
-            "Shrink and perturb, weight decay and resetting the optimizer's state do not reduce it.",
-            "appendix B.1",
-            tuple(
-                each
-                for network in _PLAIN
-                for each in (
-                    Difference(Score("adam", _INCREASE, run=network), 0.0, by=0.02),
-                    *(
-                        _lower("adam", method, _INCREASE, network, by=-0.02)
-                        for method in ("shrink-perturb", "l2", "optimizer-reset")
-                    ),
-                )
-            ),
-        ),
-        Claim(
-            "perturbing-interferes",
-            "Perturbing the weights interferes with learning: returns are lower than without.",
-            "appendix B.1",
-            tuple(
-                Difference(
-                    Score("adam", "eval_return", run=network),
-                    Score("shrink-perturb", "eval_return", run=network),
-                    by=0.0,
-                )
-                for network in _PLAIN
-            ),
         ),
     ),
     matrix(
