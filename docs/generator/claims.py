@@ -21,7 +21,7 @@ def page() -> str:
         "same from your own runs, `pliant reproduce NAME` makes them.",
         markdown_table(["verdict", "claims"], counts),
         "An effect is the mean difference over paired seeds with its 95 % interval (Student's). A comparison *holds* "
-        "if the whole interval is at least the wanted effect, and *does not hold* if the whole interval is below. "
+        "if the whole interval is above the wanted effect, and *does not hold* if no part of it is. "
         "Fewer than three seeds decide nothing. Of several comparisons the tightest is shown.",
         "The scale `cpu` has smaller networks and fewer tasks than the papers. A claim that does not hold there may "
         "hold at the published size, and the other way round. Intervals do not account for the number of claims.",
