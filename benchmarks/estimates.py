@@ -89,8 +89,15 @@ def main() -> None:
     if chosen.train:
         train(problems.make_plan(config(chosen.train)), chosen.runs / "run")
         return
+    if not chosen.experiments:
+        report(memory(chosen.cases), chosen.json)
+        return
     rows = [row for each in chosen.experiments for row in hours(each, chosen.scale, chosen.runs)]
-    report(rows or memory(chosen.cases), chosen.json)
+    if not rows:
+        raise SystemExit(
+            f"got no finished task in {chosen.runs}; wanted runs of {', '.join(chosen.experiments)}. Run them."
+        )
+    report(rows, chosen.json)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,11 @@ def test_without_results():
         predictions({})
 
 
+def test_runs_of_another_experiment(results):
+    with pytest.raises(UserError, match="elsewhere"):
+        strongest({"elsewhere": results["mdp-mnist"]})
+
+
 @pytest.mark.parametrize("name", ["labels-digits", "regression"])
 def test_every_diagnostic_suits_its_stream(name):
     plan = make_plan(BENCHMARKS[f"predictors/{name}"].configs["cpu"])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pliant.errors import UserError
+from pliant.errors import UserError, unknown_name
 from pliant.experiments._claims import Claim, Difference
 from pliant.experiments._experiment import Experiment
 from pliant.experiments._quantities import Prediction, as_one_problem
@@ -101,6 +101,9 @@ def strongest(results: Mapping[str, Results]) -> pd.DataFrame:
       A row for each run and scope, "pooled" (within methods) or "across". Columns `run`; `outcome`, the first of
       `OUTCOMES` that the run has; `scope`; `told`, the number of metrics whose 95 % interval excludes 0; `of`, how many
       have an interval; `predictor`, that with the largest correlation among those told, and its `partial` correlation.
+
+    Raises:
+      UserError: for a run of another experiment, or one in which the outcome was not measured.
     """
     rows = []
     for run, of_run in results.items():
@@ -116,7 +119,11 @@ def strongest(results: Mapping[str, Results]) -> pd.DataFrame:
 
 
 def _main_outcome(run: str) -> str:
-    return next(outcome for outcome, runs in OUTCOMES.items() if run in runs)
+    for outcome, runs in OUTCOMES.items():
+        if run in runs:
+            return outcome
+    known = sorted({run for runs in OUTCOMES.values() for run in runs})
+    raise unknown_name("run", run, known, do="Pass the results of predictors/next-task.")
 
 
 def _figure(results: Mapping[str, Results]) -> Figure:

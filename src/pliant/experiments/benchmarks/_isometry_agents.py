@@ -75,7 +75,9 @@ _MINATAR_SMALL: dict[str, Any] = {
         *_PPO,
         *_STRENGTHS,
         "nap.every=1",
-        *_at(1e-5, *_MINATAR_CPU_METHODS, "redo", "layernorm", "full-reset"),  # the last three for --methods
+        *_at(
+            1e-5, *_MINATAR_CPU_METHODS, "redo", "layernorm", "full-reset"
+        ),  # the last three can be added with --methods
     ),
     "learning_rate": 1e-3,
     "batch_size": 512,
