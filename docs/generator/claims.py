@@ -1,12 +1,25 @@
 """The page of claims: every experiment with its verdicts, from the tables that come with the package."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from generator.tables import cell, markdown_table
-from pliant.experiments import EXPERIMENTS, OUTCOMES, Experiment, shown_effect, stored_results, verdict_table
+from pliant.experiments import (
+    EXPERIMENTS,
+    OUTCOMES,
+    Experiment,
+    Results,
+    run_cells,
+    score_cells,
+    score_table,
+    score_title,
+    shown_effect,
+    stored_results,
+    verdict_table,
+)
 
 _NOWHERE = Path("no", "run", "folders")
 
@@ -39,14 +52,8 @@ def page() -> str:
 
 def _section(experiment: Experiment, verdicts: pd.DataFrame) -> list[str]:
     results = stored_results(experiment, "cpu", _NOWHERE)
-    rows = []
-    for label, benchmark in experiment.benchmarks.items():
-        record = results[label].record if label in results else {}
-        about = record.get("environment", {})
-        seeds = f"{benchmark.configs['cpu'].seeds} × {benchmark.configs['cpu'].tasks}"
-        minutes = f"{sum(record['minutes'].values()):.0f}" if record else "not run"
-        machine = f"{about['processor']}, {about['cores']} cores" if "processor" in about else "–"
-        rows.append([cell(label), f"`{benchmark.name}`", seeds, minutes, record.get("date", "–"), cell(machine)])
+    header, *runs = run_cells(experiment, results)
+    runs = [[cell(label), f"`{benchmark}`", *map(cell, about)] for label, benchmark, *about in runs]
     claims = [
         [cell(row["claim"]), cell(f"{row['sentence']} ({row['source']})"), _told(row), shown_effect(row) or "–"]
         for row in verdicts.to_dict("records")
@@ -56,9 +63,18 @@ def _section(experiment: Experiment, verdicts: pd.DataFrame) -> list[str]:
         f"**{experiment.question}** {experiment.reference}.",
         f"The source: {experiment.shows}",
         f"```sh\npliant reproduce {experiment.name}\n```",
-        markdown_table(["run", "benchmark", "seeds × tasks", "minutes", "date", "machine"], rows),
+        markdown_table(header, runs),
+        *_scores(experiment, results),
         markdown_table(["claim", "what the source says", "verdict", "effect > wanted"], claims),
     ]
+
+
+def _scores(experiment: Experiment, results: Mapping[str, Results]) -> list[str]:
+    if not results:
+        return []
+    table = score_table(results, [experiment.score])
+    header, *rows = score_cells(table)
+    return [f"Measured: {score_title(table)}.", markdown_table(header, [list(map(cell, row)) for row in rows])]
 
 
 def _told(row: dict[str, Any]) -> str:

@@ -187,6 +187,29 @@ def test_a_profile(run_folder, capsys):
     assert "got --baseline adam and --profile in csv; wanted one of them" in capsys.readouterr().err
 
 
+def test_other_metrics_of_a_run(run_folder, capsys):
+    shown = _shown(capsys, run_folder, "--metric", "dormant_fraction", "train_accuracy", "--format", "markdown")
+    title, _, header, _, adam, _ = shown.splitlines()
+    assert title == "random-labels on digits, mlp, 3 seeds: last task (mean ± standard error)"
+    assert header == "| method | dormant fraction | train accuracy |"
+    assert adam == "| adam | 0.500 ± 0.058 | 0.500 ± 0.058 |"
+    csv = pd.read_csv(io.StringIO(_shown(capsys, run_folder, "--over", "rise", "--format", "csv")))
+    assert csv["mean"].tolist() == pytest.approx([0.2, 0.2])
+    assert csv["error"].tolist() == pytest.approx([0.0, 0.0])
+    assert cli.main(["show", run_folder, "--metric", "loss", "--profile"]) == cli.USER_ERROR
+    assert "got --metric loss with --profile; wanted one of them" in capsys.readouterr().err
+
+
+def test_the_record_of_an_experiment_has_what_was_measured(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = " ".join(_shown(capsys, "lyle/width").split())
+    assert "measured: probe loss increase, last 5 tasks (mean ± standard error)" in shown
+    assert "measured" not in _shown(capsys, "lyle/atari")
+    shown = _shown(capsys, "lyle/falsification", "--format", "markdown")
+    assert "| easy, mnist, mlp | 0.207 ± 0.006 |" in shown, "more runs than methods go down"
+
+
 def test_a_baseline_must_be_in_the_run(run_folder, capsys):
     assert cli.main(["show", run_folder, "--baseline", "adamo"]) == cli.USER_ERROR
     assert "got the baseline 'adamo'; wanted one of a_b, adam. Did you mean 'adam'?" in capsys.readouterr().err
@@ -199,7 +222,14 @@ def test_a_baseline_must_be_in_the_run(run_folder, capsys):
         ("show adamoo", "Did you mean 'adamo' or"),
         ("show kumar/permuted-mnits", "Did you mean 'kumar/permuted-mnist'"),
         ("show runs/absent", "See `pliant list methods` and its like."),
-        ("show redo --format csv", "got --format csv for the method 'redo'; wanted a run folder, which has a table"),
+        ("show redo --format csv", "got --format csv for the method 'redo'; wanted a run folder, or for some options"),
+        (
+            "show redo --metric loss",
+            "got --metric loss for the method 'redo'; wanted a run folder, or",
+        ),
+        ("show lyle/width --baseline adam", "got --baseline adam for the experiment 'lyle/width'; wanted a run folder"),
+        ("show lyle/width --metric absent", "got no results of absent; wanted one of"),
+        ("show lyle/atari --format csv", "got no results; wanted at least one run. Run it with `pliant reproduce`"),
         ("show redo --profile", "got --profile for the method 'redo'; wanted a run folder"),
         ("show redo --baseline adam", "got --baseline adam for the method 'redo'; wanted a run folder"),
         ("show no.py:mine", "wanted an existing Python file"),

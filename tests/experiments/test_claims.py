@@ -134,6 +134,12 @@ def test_a_metric_measured_too_rarely_is_no_number():
     assert Score("a", "sharpness").by_seed({"": _results(rows, 20)}).isna().all()
 
 
+def test_correlations_say_where():
+    assert str(Association(("a",), "weight_norm", "loss")) == "correlation of weight norm and loss"
+    assert str(Association(("a",), "norm", "loss", ("up", "down"))) == "correlation of norm and loss (up and down)"
+    assert str(Association(("a",), "norm", "loss", ("x", "y", "z"))) == "correlation of norm and loss (3 runs)"
+
+
 def test_an_association_pools_runs_and_methods_of_a_seed():
     def rows(method, sign):
         return [

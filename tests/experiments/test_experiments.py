@@ -20,6 +20,7 @@ from pliant.experiments import (
     judge,
     read_table,
     reproduce,
+    score_table,
     stored_results,
     write_table,
 )
@@ -50,6 +51,7 @@ def test_declarations(name):
     assert experiment.question.endswith("?")
     assert experiment.shows.endswith(".")
     assert experiment.reference
+    assert not experiment.score.method
     assert set(experiment.runs.values()) <= set(BENCHMARKS)
     names = [claim.name for claim in experiment.claims]
     assert len(set(names)) == len(names) > 0
@@ -117,6 +119,23 @@ def test_figures_and_verdicts_of_whole_and_of_missing_results(name):
     with pytest.raises(UserError, match="no results of this experiment"):
         experiment.figure({})
     assert {judge(claim, {}).outcome for claim in experiment.claims} == {"not run"}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_scores_of_what_comes_with_the_package(name, tmp_path):
+    """Every run that is stored has the score of its experiment, for each of its methods and seeds."""
+    experiment = EXPERIMENTS[name]
+    results = stored_results(experiment, "cpu", tmp_path)
+    if not results:
+        with pytest.raises(UserError, match="got no results; wanted at least one run"):
+            score_table(results, [experiment.score])
+        return
+    table = score_table(results, [experiment.score]).set_index(["run", "method"])
+    for run, own in results.items():
+        config = experiment.benchmarks[run].configs["cpu"]
+        assert set(table.loc[run].index) == set(own.metrics["method"])
+        assert (table.loc[run, "num_seeds"] == config.seeds).all()
+        assert (table.loc[run, "error"] >= 0).all() or config.seeds == 1
 
 
 def _table(value=0.5):

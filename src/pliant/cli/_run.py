@@ -14,7 +14,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from pliant import problems, training
 from pliant.cli._plot import draw_figure
-from pliant.cli._show import print_run
+from pliant.cli._tables import print_run
 from pliant.cli._terminal import is_terminal, new_console, print_line
 from pliant.errors import unknown_name
 from pliant.experiments import BENCHMARKS, Benchmark, Scale, with_choices

@@ -4,21 +4,32 @@ import dataclasses
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import docstring_parser
 from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
-from pliant import results, tuning
+from pliant import tuning
 from pliant.cli._claims import claims_table
 from pliant.cli._guide import WHEN, WHEN_BENCHMARK, WHEN_EXPERIMENT
 from pliant.cli._plot import require_finished
+from pliant.cli._tables import Format, print_cells, print_run, print_scores, print_tuning
 from pliant.cli._terminal import print_line, print_paragraph, print_table
 from pliant.diagnostics import DIAGNOSTICS, SETS
 from pliant.errors import UserError
-from pliant.experiments import BENCHMARKS, EXPERIMENTS, SCALES, Scale, stored_results, verdict_table
+from pliant.experiments import (
+    BENCHMARKS,
+    EXPERIMENTS,
+    SCALES,
+    Over,
+    Score,
+    from_folder,
+    run_cells,
+    stored_results,
+    verdict_table,
+)
 from pliant.methods import METHODS, defaults, find, option_meanings, search_space, split_spec
 from pliant.networks import NETWORKS
 from pliant.results import RunFolder
@@ -30,7 +41,6 @@ from pliant.supervised import RunConfig
 from pliant.tuning import TuningFolder
 from pliant.types import Method
 
-Format: TypeAlias = Literal["table", "csv", "markdown", "latex"]
 FLAGS = {"num_tasks": "tasks", "micro_steps": "micro_steps", "widths": "widths", "use_bias": "use_bias"}
 """Options of factories that are options of a run."""
 COSTS = {
@@ -48,8 +58,14 @@ class Show:
     what: Positional[str]
     """Run folder, or any name that `pliant list` prints."""
     format: Format = "table"
-    """Format of a run's table. All but "table" include the interquartile mean with its 95 % interval; csv has all
-    digits."""
+    """Format of the table of a run or an experiment. All but "table" include the interquartile mean of a run with its
+    95 % interval; csv has all digits."""
+    metric: tuple[str, ...] = ()
+    """Metrics of a run or an experiment that its table shows, such as dormant_fraction; by default the headline, and of
+    an experiment what its figure shows."""
+    over: Over = "last"
+    """Tasks that the metrics are averaged over: "last", "early", "first" or "mean" for all of them; "fall" is early
+    minus last, "rise" last minus early."""
     baseline: str | None = None
     """Method of the run with which its others are compared: differences of paired seeds and the probability of being
     better, each with its 95 % interval."""
@@ -63,6 +79,8 @@ class Show:
         if not found and os.path.exists(os.path.expanduser(self.what)):
             if tuning.is_tuned(self.what):
                 self._show_tuning()
+            elif self._of_scores:
+                self._show_scores(RunFolder(self.what))
             else:
                 print_run(RunFolder(self.what), self.format, self.baseline, profile=self.profile)
             return
@@ -76,79 +94,53 @@ class Show:
                 wanted="a run folder, or a name that `pliant list` prints",
                 do=hint + "See `pliant list methods` and its like.",
             )
-        of_run = {"--format": self.format if self.format != "table" else None, "--baseline": self.baseline}
-        of_run |= {"--profile": "" if self.profile else None}
-        for option, value in of_run.items():
-            if value is not None:
-                raise UserError(
-                    got=f"{option} {value}".rstrip() + f" for the {found[0][0]} {self.what!r}",
-                    wanted="a run folder, which has a table",
-                    do=f"Leave {option} out.",
-                )
+        of_table = [f"--format {self.format}"] * (self.format != "table") + self._of_scores
+        is_experiment = self.what in EXPERIMENTS
+        for given in self._of_run + ([] if is_experiment else of_table):
+            raise UserError(
+                got=f"{given} for the {found[0][0]} {self.what!r}",
+                wanted="a run folder, or for some options an experiment: they have tables",
+                do=f"Leave {given.split()[0]} out.",
+            )
+        if is_experiment and of_table:
+            experiment = EXPERIMENTS[self.what]
+            print_scores(stored_results(experiment), self._scores(experiment.score), self.what, self.format)
+            return
         for place, (kind, explain) in enumerate(found):  # a method and a diagnostic may share a name
             print_line(("\n" if place else "") + f"{kind} {self.what}")
             explain(self.what)
 
+    @property
+    def _of_run(self) -> list[str]:
+        """The options given that only run folders have."""
+        return [f"--baseline {self.baseline}"] * (self.baseline is not None) + ["--profile"] * self.profile
+
+    @property
+    def _of_scores(self) -> list[str]:
+        """The options given that choose what a table shows."""
+        return [f"--metric {' '.join(self.metric)}"] * bool(self.metric) + [f"--over {self.over}"] * (
+            self.over != "last"
+        )
+
+    def _scores(self, usual: Score) -> list[Score]:
+        return [usual._replace(metric=metric, over=self.over) for metric in self.metric or (usual.metric,)]
+
     def _show_tuning(self) -> None:
-        given = [f"--baseline {self.baseline}"] * (self.baseline is not None) + ["--profile"] * self.profile
-        if given:
+        if given := " ".join(self._of_run or self._of_scores):
             raise UserError(
-                got=f"{given[0]} for a tuning",
+                got=f"{given} for a tuning",
                 wanted="a run folder",
-                do=f"Compare what was selected: `pliant show {os.path.join(self.what, 'selected')} {given[0]}`.",
+                do=f"Look at what was selected: `pliant show {os.path.join(self.what, 'selected')} {given}`.",
             )
         print_tuning(TuningFolder(self.what), self.format)
 
-
-def print_tuning(folder: TuningFolder, format: Format = "table") -> None:
-    """Prints the table of a tuning."""
-    table = tuning.tuning_table(folder)
-    title = f"{folder.title}: {folder.record.headline.replace('_', ' ')}"
-    if format == "csv":
-        print_line(table.to_csv(index=False, lineterminator="\n").rstrip("\n"))
-    elif format == "table":
-        print_table(results.terminal_table(title, tuning.tuning_cells(table)))
-    else:
-        print_line(results.text_table(title, tuning.tuning_cells(table), format).rstrip("\n"))
-
-
-def print_run(
-    folder: RunFolder, format: Format = "table", baseline: str | None = None, *, profile: bool = False
-) -> None:
-    """Prints the table of a run; with a baseline also the comparison, in csv as further columns; and its profile."""
-    require_finished(folder)
-    scores = folder.select(folder.headline)
-    if profile and format == "csv":
-        if baseline is not None:
-            got = f"--baseline {baseline} and --profile in csv"
-            raise UserError(got=got, wanted="one of them", do="Print one after the other.")
-        table = results.profile_table(scores, folder.headline, environments=folder.environments)
-        print_line(table.to_csv(index=False, lineterminator="\n").rstrip("\n"))
-        return
-    named = folder.headline.replace("_", " ")
-    summary, further = folder.summary(), {}
-    if baseline is not None:
-        comparison = results.compare(scores, folder.headline, baseline, folder.environments)
-        further[f"Each method minus {baseline}, paired by seed: {named}"] = results.comparison_cells(
-            comparison, baseline
-        )
-        if format == "csv":
-            shared = comparison.rename(columns={"num_seeds": "num_shared_seeds"})
-            summary = summary.merge(shared, on="method", how="left")
-    if profile:
-        table = results.profile_table(scores, folder.headline, environments=folder.environments)
-        further[f"Share of scores in the last five tasks [95 %]: {named}"] = results.profile_cells(
-            table, folder.headline
-        )
-    if format == "table":
-        print_table(results.summary_table(summary, folder.seconds, folder.headline, folder.title))
-        for title, cells in further.items():
-            print_table(results.terminal_table(title, cells))
-        return
-    print_line(results.summary_text(summary, folder.seconds, folder.headline, folder.title, format).rstrip("\n"))
-    if format != "csv":
-        for title, cells in further.items():
-            print_line("\n" + results.text_table(title, cells, format).rstrip("\n"))
+    def _show_scores(self, folder: RunFolder) -> None:
+        if self._of_run:
+            given, other = self._of_scores[0], self._of_run[0]
+            raise UserError(got=f"{given} with {other}", wanted="one of them", do="Print one after the other.")
+        require_finished(folder)
+        of_run = from_folder(folder, int(folder.select(folder.headline)["task"].max()))
+        print_scores({folder.title: of_run}, self._scores(Score("")), folder.title, self.format)
 
 
 def _is_method(name: str) -> bool:
@@ -254,19 +246,11 @@ def _explain_experiment(name: str) -> None:
     facts = (experiment.question, f"From: {experiment.reference}", f"Use it {WHEN_EXPERIMENT}")
     for text in (*facts, f"The source: {experiment.shows}"):
         print_paragraph(text)
-    scale: Scale = "cpu"
-    found = stored_results(experiment, scale)
-    table = Table("run", "benchmark", "seeds × tasks", "minutes", "when", "machine", title=f"scale: {scale}")
-    for label, benchmark in experiment.benchmarks.items():
-        config = benchmark.configs[scale]
-        record = found[label].record if label in found else {}
-        about = record.get("environment", {})
-        machine = f"{about['processor']}, {about['cores']} cores" if "processor" in about else "–"
-        minutes = f"{sum(record['minutes'].values()):.0f}" if "minutes" in record else "not run"
-        cells = (label, benchmark.name, f"{config.seeds} × {config.tasks}", minutes, record.get("date", "–"), machine)
-        table.add_row(*map(escape, cells))
-    print_table(table)
-    print_table(claims_table(verdict_table([experiment], scale)))
+    found = stored_results(experiment)
+    print_cells("scale: cpu", run_cells(experiment, found))
+    if found:
+        print_scores(found, [experiment.score], "measured")
+    print_table(claims_table(verdict_table([experiment])))
     print_line(f"Run it with `pliant reproduce {name}`.")
 
 

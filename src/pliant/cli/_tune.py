@@ -10,7 +10,7 @@ from tyro.conf import Suppress
 
 from pliant import tuning
 from pliant.cli._run import ALL, Run, RunAgent, report_progress, run_command
-from pliant.cli._show import print_tuning
+from pliant.cli._tables import print_tuning
 from pliant.cli._terminal import print_line
 from pliant.errors import UserError
 from pliant.tuning import Tuning

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from pliant.experiments._claims import Claim
+from pliant.experiments._quantities import Score
 from pliant.experiments._tables import Results
 from pliant.experiments.benchmarks import BENCHMARKS, Benchmark
 
@@ -24,6 +25,8 @@ class Experiment(NamedTuple):
     claims: tuple[Claim, ...]
     figure: Callable[[Mapping[str, Results]], Figure]
     """Draws the figure in the paper's form, from the results that there are."""
+    score: Score = Score("")
+    """What its table has of every method and run."""
 
     @property
     def benchmarks(self) -> dict[str, Benchmark]:

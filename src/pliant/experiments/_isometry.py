@@ -1,4 +1,4 @@
-"""The experiments of *Preserving Plasticity in Continual Learning via Dynamical Isometry* (AdamO)."""
+"""The supervised experiments of *Preserving Plasticity in Continual Learning via Dynamical Isometry* (AdamO)."""
 
 from collections.abc import Iterable
 from itertools import permutations
@@ -8,15 +8,15 @@ from pliant.experiments._experiment import Experiment
 from pliant.experiments._figures import against, over_tasks
 from pliant.experiments._quantities import Score
 
-_PAPER = "Rosseau et al. 2026 (arXiv 2606.09762)"
+PAPER = "Rosseau et al. 2026 (arXiv 2606.09762)"
 _STREAMS = {
     "random labels": "isometry/random-label-cifar10",
     "permuted MNIST": "isometry/permuted-mnist",
     "permuted CIFAR-10": "isometry/permuted-cifar10",
     "label shuffle": "isometry/label-shuffled-cifar100",
 }
-_OURS = ("adamo", "adamo-maxmin")
-_BASELINES = ("adam", "l2-init", "redo", "nap", "spectral")
+OURS = ("adamo", "adamo-maxmin")
+BASELINES = ("adam", "l2-init", "redo", "nap", "spectral")
 _ACCURACY = 0.02  # the smallest difference of accuracies that counts
 _LOSS = 0.05  # the smallest loss of accuracy over a stream that is called one
 _CHANCE = {"label shuffle": 0.01}  # accuracy of guessing; otherwise 0.1
@@ -35,7 +35,7 @@ def _keeps(run: str, method: str) -> tuple[Difference, ...]:
     return (_learns(method, run), Difference(Score(method, over="rise", run=run), 0.0, by=-_LOSS))
 
 
-def _not_worse(run: str, methods: Iterable[str], others: Iterable[str]) -> tuple[Difference, ...]:
+def not_worse(run: str, methods: Iterable[str], others: Iterable[str]) -> tuple[Difference, ...]:
     others = tuple(others)
     margins = ((method, other) for method in methods for other in others)
     return (
@@ -51,7 +51,7 @@ def _better(run: str, method: str, other: str, by: float = _ACCURACY) -> Differe
 _SUPERVISED = Experiment(
     "isometry/supervised",
     "Do networks near dynamical isometry keep learning where others stop?",
-    f"{_PAPER}, section 6.1 and figure 1",
+    f"{PAPER}, section 6.1 and figure 1",
     "AdamO and AdamO with MaxMin keep their accuracy over the stream and beat all baselines on random labels and on "
     "permuted pixels; margins are narrower where labels are shuffled.",
     {label: f"{name}/mlp" for label, name in _STREAMS.items()},
@@ -79,7 +79,7 @@ _SUPERVISED = Experiment(
                 f"ours-keep-{_slug(label)}",
                 f"AdamO and AdamO with MaxMin maintain their accuracy: {label}.",
                 "section 6",
-                tuple(each for method in _OURS for each in _keeps(label, method)),
+                tuple(each for method in OURS for each in _keeps(label, method)),
             )
             for label in list(_STREAMS)[1:]
         ),
@@ -88,7 +88,7 @@ _SUPERVISED = Experiment(
                 f"ours-match-or-beat-{_slug(label)}",
                 f"AdamO and AdamO with MaxMin match or surpass all baselines: {label}.",
                 "abstract and section 6",
-                _not_worse(label, _OURS, _BASELINES),
+                not_worse(label, OURS, BASELINES),
             )
             for label in _STREAMS
         ),
@@ -97,7 +97,7 @@ _SUPERVISED = Experiment(
                 f"ours-outperform-{_slug(label)}",
                 f"AdamO and AdamO with MaxMin outperform all baselines: {label}.",
                 "section 6.1, figure 1",
-                tuple(_better(label, method, other, by=0.0) for method in _OURS for other in _BASELINES),
+                tuple(_better(label, method, other, by=0.0) for method in OURS for other in BASELINES),
             )
             for label in _STREAMS
         ),
@@ -145,7 +145,7 @@ _SUPERVISED = Experiment(
                     Score("adamo", "dormant_fraction", "rise", "random labels"),
                     by=0.0,
                 )
-                for other in _BASELINES
+                for other in BASELINES
             ),
         ),
         Claim(
@@ -171,7 +171,7 @@ _SUPERVISED = Experiment(
 _CNN = Experiment(
     "isometry/supervised-cnn",
     "Do the results of the MLP hold for convolutions?",
-    f"{_PAPER}, section 6.1 and figure 1",
+    f"{PAPER}, section 6.1 and figure 1",
     "AdamO beats the baselines with convolutions as well.",
     {label: f"{name}/cnn" for label, name in _STREAMS.items()},
     (
@@ -192,7 +192,7 @@ _CNN = Experiment(
                 f"cnn-matches-or-beats-{_slug(label)}",
                 f"With convolutions, AdamO matches or surpasses Adam and L2 Init: {label}.",
                 "abstract and section 6",
-                _not_worse(label, ("adamo",), ("adam", "l2-init")),
+                not_worse(label, ("adamo",), ("adam", "l2-init")),
             )
             for label in _STREAMS
         ),
@@ -211,7 +211,7 @@ def _with(strength: str) -> str:
 _STRENGTH = Experiment(
     "isometry/strength",
     "How strongly must AdamO pull towards isometry?",
-    f"{_PAPER}, appendix B.2 and figure 3",
+    f"{PAPER}, appendix B.2 and figure 3",
     "Too weak does not preserve conditioning, too strong interferes with the task; in between is a broad range of good "
     "strengths.",
     {"random labels": "isometry/strength"},

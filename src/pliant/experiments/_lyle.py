@@ -101,6 +101,7 @@ _TWIN = Experiment(
         ("size of cosines, learning", "mnist", "probe_gradient_cosine_mean_absolute"),
         ("size of cosines, random walk", "mnist", "twin_gradient_cosine_mean_absolute"),
     ),
+    Score("", "probe_hessian_top"),
 )
 
 _CONDITIONS = {
@@ -173,6 +174,7 @@ _FALSIFICATION = Experiment(
         ("dead units", "dead_fraction", {"cnn": _where("cnn"), "mlp": _where("mlp")}),
         ("feature rank", "feature_rank", {word: _where(word) for word in ("easy", "hard", "sparse")}),
     ),
+    Score("", _INCREASE),
 )
 
 _FINAL = "probe_final_loss"
@@ -246,6 +248,7 @@ _AGES = Experiment(
         "Increase of the loss on random functions",
         *((f"easy, {dataset}", f"easy, {dataset}", _INCREASE) for dataset in ("digits", "mnist", "cifar10")),
     ),
+    Score("", _INCREASE),
 )
 
 _WIDTHS = (16, 32, 64, 128, 192, 256)
@@ -275,6 +278,7 @@ _WIDTH = Experiment(
         "increase of the loss on random functions",
         ("MLP on MNIST", {"adam": {float(width): Score("adam", _INCREASE, run=str(width)) for width in _WIDTHS}}),
     ),
+    Score("", _INCREASE),
 )
 
 _NETWORKS = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet", "vit": "transformer"}
@@ -376,6 +380,7 @@ _INTERVENTIONS = Experiment(
         {name: network for network, name in _NETWORKS.items()},
         _INCREASE,
     ),
+    Score("", _INCREASE),
 )
 
 _ATARI = Experiment(

@@ -48,7 +48,11 @@ class Score(NamedTuple):
         """
         table = _table(results, self.run, self.method, self.metric)
         num_tasks = _one(results, self.run).num_tasks
-        return _reduced(table, self.over, min(self.window, num_tasks // 2), num_tasks)
+        return _reduced(table, self.over, self.window_of(num_tasks), num_tasks)
+
+    def window_of(self, num_tasks: int) -> int:
+        """How many tasks of a run are early, and last: at most half of them."""
+        return max(1, min(self.window, num_tasks // 2))
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -86,8 +90,10 @@ class Association(NamedTuple):
     """The labels of the runs in their experiment; may be left out if there is only one."""
 
     def __str__(self) -> str:
-        """What is correlated, and the first run."""
-        return f"correlation of {self.x} and {self.y}" + (f" ({', '.join(self.runs)})" if any(self.runs) else "")
+        """What is correlated, and where."""
+        x, y = (name.replace("_", " ") for name in (self.x, self.y))
+        where = f" ({len(self.runs)} runs)" if len(self.runs) > 2 else f" ({' and '.join(self.runs)})"
+        return f"correlation of {x} and {y}" + (where if any(self.runs) else "")
 
     def by_seed(self, results: Mapping[str, Results]) -> pd.Series:
         """The correlations, indexed by seed; NaN where one of the metrics is constant or was measured fewer than three
@@ -197,7 +203,6 @@ def _not_measured(what: str) -> NotMeasuredError:
 
 def _reduced(table: pd.DataFrame, over: Over, window: int, num_tasks: int) -> pd.Series:
     """One number a seed. A metric that is not measured after every task counts where it is."""
-    number = max(1, window)
     tasks = table.columns.to_numpy(int)
 
     def mean(chosen: np.ndarray) -> pd.Series:
@@ -206,14 +211,14 @@ def _reduced(table: pd.DataFrame, over: Over, window: int, num_tasks: int) -> pd
 
     match over:
         case "last":
-            return mean(tasks > num_tasks - number)
+            return mean(tasks > num_tasks - window)
         case "early":
-            return mean(tasks <= number)
+            return mean(tasks <= window)
         case "first":
             return mean(tasks == 1)
         case "mean":
             return mean(tasks > 0)
         case "fall":
-            return mean(tasks <= number) - mean(tasks > num_tasks - number)
+            return mean(tasks <= window) - mean(tasks > num_tasks - window)
         case "rise":
-            return mean(tasks > num_tasks - number) - mean(tasks <= number)
+            return mean(tasks > num_tasks - window) - mean(tasks <= window)

@@ -1,0 +1,154 @@
+"""The record of an experiment: which runs were made, where and when, and what they measured."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from pliant.experiments._experiment import Experiment
+from pliant.experiments._quantities import NotMeasuredError, Score
+from pliant.experiments._tables import Results
+from pliant.experiments.benchmarks import Scale
+
+_TASKS = {
+    "last": "last {}",
+    "early": "first {}",
+    "first": "first task",
+    "mean": "all tasks",
+    "fall": "fall from the first to the last {}",
+    "rise": "rise from the first to the last {}",
+}
+_COLUMNS = ["run", "method", "metric", "over", "window", "mean", "error", "num_seeds"]
+
+
+def run_cells(experiment: Experiment, results: Mapping[str, Results], scale: Scale = "cpu") -> list[list[str]]:
+    """The runs of an experiment as cells of a table, the header first, for `pliant.results.text_table` and its like.
+
+    Args:
+      experiment: whose.
+      results: those that there are, by the label of the run.
+      scale: of the results.
+
+    Example:
+      >>> from pliant.experiments import EXPERIMENTS
+      >>> for row in run_cells(EXPERIMENTS["isometry/continual-octax"], {}):
+      ...     print(row)
+      ['run', 'benchmark', 'seeds × tasks', 'minutes', 'date', 'machine']
+      ['octax', 'isometry/continual-octax', '1 × 6', 'not run', '–', '–']
+    """
+    cells = [["run", "benchmark", "seeds × tasks", "minutes", "date", "machine"]]
+    for label, benchmark in experiment.benchmarks.items():
+        config = benchmark.configs[scale]
+        record = results[label].record if label in results else {}
+        about = record.get("environment", {})
+        machine = f"{about['processor']}, {about['cores']} cores" if "processor" in about else "–"
+        minutes = f"{sum(record['minutes'].values()):.0f}" if "minutes" in record else "not run"
+        size = f"{config.seeds} × {config.tasks}"
+        cells.append([label, benchmark.name, size, minutes, record.get("date", "–"), machine])
+    return cells
+
+
+def score_table(results: Mapping[str, Results], scores: Iterable[Score]) -> pd.DataFrame:
+    """Evaluates scores for all methods of all runs.
+
+    Use it for the numbers behind the figure of an experiment, or to look at another metric of the same runs.
+
+    Args:
+      results: by the label of the run, such as those of `stored_results`.
+      scores: what to evaluate; their methods and runs are replaced by each of the results'.
+
+    Returns:
+      A row for each score, run and method that was measured. Columns: `run`; `method`; `metric`; `over` and `window`,
+      see `Score`; `mean` and `error`, the standard error, over seeds, NaN for one seed; `num_seeds`.
+
+    Raises:
+      NotMeasuredError: if there are no runs, or none has a metric.
+
+    Example:
+      >>> rows = [(m, s, 1, "accuracy", s / 10 + 0.5 * (m == "a")) for m in "ab" for s in range(3)]
+      >>> metrics = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
+      >>> score_table({"digits": Results(metrics, "accuracy", 1)}, [Score("")]).round(3).values.tolist()
+      [['digits', 'a', 'accuracy', 'last', 1, 0.6, 0.058, 3], ['digits', 'b', 'accuracy', 'last', 1, 0.1, 0.058, 3]]
+    """
+    if not results:
+        raise NotMeasuredError(got="no results", wanted="at least one run", do="Run it with `pliant reproduce`.")
+    rows = []
+    for score in scores:
+        found = [row for run, of_run in results.items() for row in _of_run(run, of_run, score)]
+        if not found:
+            known = sorted({name for each in results.values() for name in each.metrics["metric"]})
+            raise NotMeasuredError(
+                got=f"no results of {score.metric}",
+                wanted=f"one of {', '.join(name for name in known if '/' not in name)}",
+                do="Choose another metric, or run the experiment with `pliant reproduce`.",
+            )
+        rows += found
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _of_run(run: str, of_run: Results, score: Score) -> list[tuple[Any, ...]]:
+    metric, window = score.metric or of_run.headline, score.window_of(of_run.num_tasks)
+    found: list[tuple[Any, ...]] = []
+    for method in of_run.metrics["method"].unique():
+        try:
+            by_seed = score._replace(method=method, metric=metric, run=run).by_seed({run: of_run}).dropna()
+        except NotMeasuredError:
+            continue
+        if len(by_seed):
+            error = float(by_seed.std(ddof=1)) / math.sqrt(len(by_seed)) if len(by_seed) > 1 else math.nan
+            found.append((run, method, metric, score.over, window, float(by_seed.mean()), error, len(by_seed)))
+    return found
+
+
+def score_title(table: pd.DataFrame) -> str:
+    """What a table of scores shows, in words.
+
+    Args:
+      table: from `score_table`; all scores over the same tasks.
+
+    Example:
+      >>> rows = [("mlp", "sgd", "a_loss", "last", 5, 0.5, 0.01, 3), ("cnn", "sgd", "a_loss", "last", 2, 1, 0.1, 3)]
+      >>> score_title(pd.DataFrame(rows, columns=_COLUMNS))
+      'a loss, last ≤ 5 tasks (mean ± standard error)'
+    """
+    metrics, windows = table["metric"].unique(), table["window"].unique()
+    named = f"{metrics[0].replace('_', ' ')}, " if len(metrics) == 1 else ""
+    number = f"{'≤ ' if len(windows) > 1 else ''}{max(windows)} tasks" if max(windows) > 1 else "task"
+    return f"{named}{_TASKS[table['over'].iloc[0]].format(number)} (mean ± standard error)"
+
+
+def score_cells(table: pd.DataFrame) -> list[list[str]]:
+    """The cells of a table of scores, the header first, for `pliant.results.text_table` and its like.
+
+    Methods go down and runs and metrics across, or the other way round if these are more.
+
+    Args:
+      table: from `score_table`.
+
+    Example:
+      >>> rows = [("mlp", "sgd", "loss", "last", 5, 0.5, 0.01, 3), ("cnn", "sgd", "loss", "last", 5, 12.5, math.nan, 1)]
+      >>> score_cells(pd.DataFrame(rows, columns=_COLUMNS))
+      [['', 'sgd'], ['mlp', '0.500 ± 0.010'], ['cnn', '12.5 ± –']]
+    """
+    columns = list(dict.fromkeys(zip(table["run"], table["metric"], table["over"], strict=True)))
+    differing = [place for place, each in enumerate(zip(*columns, strict=True)) if len(set(each)) > 1]
+    shown = {
+        (*column, method): _shown(mean, error)
+        for *column, method, mean, error in table[["run", "metric", "over", "method", "mean", "error"]].to_numpy()
+    }
+    titles = [", ".join(column[place].replace("_", " ") for place in differing or (1,)) for column in columns]
+    methods = table["method"].unique()
+    is_wide = len(columns) > len(methods)
+    cells = [
+        ["" if is_wide else "method", *titles],
+        *([method, *(shown.get((*column, method), "–") for column in columns)] for method in methods),
+    ]
+    return [list(row) for row in zip(*cells, strict=True)] if is_wide else cells
+
+
+def _shown(mean: float, error: float) -> str:
+    """Three decimals, or three digits of a large number."""
+    decimals = 3 if abs(mean) < 1 else max(0, 2 - math.floor(math.log10(abs(mean))))
+    mean = round(mean, decimals) + 0.0  # no -0
+    return f"{mean:.{decimals}f} ± " + ("–" if math.isnan(error) else f"{error:.{decimals}f}")
