@@ -51,12 +51,6 @@ def _tier(words):
     return pytest.mark.whole if "all" in words or len(words) > 12 else ()
 
 
-_TABLE = re.compile(r"```sh\n(pliant show .*--format markdown)\n```\n\n((?:\|.*\n)+)")
-TABLES = [
-    pytest.param(command, table, id=f"{document}-{number}")
-    for document in DOCUMENTS
-    for number, (command, table) in enumerate(_TABLE.findall((ROOT / document).read_text()))
-]
 COMMANDS = _commands()
 TRAINING = ("run", "tune", "reproduce", "sweep")
 
@@ -79,14 +73,6 @@ def test_every_block_runs_alone(block, tmp_path, monkeypatch):
         if f"import {module}" in block:
             pytest.importorskip(module)
     exec(block, {})
-
-
-@pytest.mark.parametrize(("command", "table"), TABLES)
-def test_tables_are_what_their_command_prints(command, table, tmp_path, monkeypatch, capsys):
-    """From the results that come with the package, in a folder without runs."""
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(shlex.split(command)[1:]) == 0
-    assert capsys.readouterr().out.partition("\n\n")[2] == table
 
 
 def test_the_loop_with_optax():

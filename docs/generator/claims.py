@@ -72,7 +72,7 @@ def _section(experiment: Experiment, verdicts: pd.DataFrame) -> list[str]:
 def _scores(experiment: Experiment, results: Mapping[str, Results]) -> list[str]:
     if not results:
         return []
-    table = score_table(results, [experiment.score])
+    table = score_table(results, experiment.scores)
     header, *rows = score_cells(table)
     return [f"Measured: {score_title(table)}.", markdown_table(header, [list(map(cell, row)) for row in rows])]
 

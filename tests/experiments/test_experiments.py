@@ -13,6 +13,7 @@ from pliant.experiments import (
     Association,
     Prediction,
     Results,
+    Score,
     choices,
     find_results,
     folder_of,
@@ -51,7 +52,8 @@ def test_declarations(name):
     assert experiment.question.endswith("?")
     assert experiment.shows.endswith(".")
     assert experiment.reference
-    assert not experiment.score.method
+    assert not any(score.method for score in experiment.scores)
+    assert len({(score.over, score.window) for score in experiment.scores}) == 1
     assert set(experiment.runs.values()) <= set(BENCHMARKS)
     names = [claim.name for claim in experiment.claims]
     assert len(set(names)) == len(names) > 0
@@ -90,7 +92,7 @@ def _everything(experiment):
                 metrics |= {side.x, side.y}
             elif isinstance(side, Prediction):
                 metrics |= {side.predictor, *side.outcomes.values()}
-            elif not isinstance(side, float) and side.metric:
+            elif isinstance(side, Score) and side.metric:
                 metrics.add(side.metric)
     rng = np.random.default_rng(0)
     found = {}
@@ -128,9 +130,9 @@ def test_scores_of_what_comes_with_the_package(name, tmp_path):
     results = stored_results(experiment, "cpu", tmp_path)
     if not results:
         with pytest.raises(UserError, match="got no results; wanted at least one run"):
-            score_table(results, [experiment.score])
+            score_table(results, experiment.scores)
         return
-    table = score_table(results, [experiment.score]).set_index(["run", "method"])
+    table = score_table(results, experiment.scores[:1]).set_index(["run", "method"])
     for run, own in results.items():
         config = experiment.benchmarks[run].configs["cpu"]
         assert set(table.loc[run].index) == set(own.metrics["method"])

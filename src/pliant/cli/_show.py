@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import docstring_parser
@@ -104,7 +104,7 @@ class Show:
             )
         if is_experiment and of_table:
             experiment = EXPERIMENTS[self.what]
-            print_scores(stored_results(experiment), self._scores(experiment.score), self.what, self.format)
+            print_scores(stored_results(experiment), self._scores(experiment.scores), self.what, self.format)
             return
         for place, (kind, explain) in enumerate(found):  # a method and a diagnostic may share a name
             print_line(("\n" if place else "") + f"{kind} {self.what}")
@@ -122,8 +122,9 @@ class Show:
             self.over != "last"
         )
 
-    def _scores(self, usual: Score) -> list[Score]:
-        return [usual._replace(metric=metric, over=self.over) for metric in self.metric or (usual.metric,)]
+    def _scores(self, usual: Sequence[Score]) -> list[Score]:
+        metrics = self.metric or [score.metric for score in usual]
+        return [usual[0]._replace(metric=metric, over=self.over) for metric in metrics]
 
     def _show_tuning(self) -> None:
         if given := " ".join(self._of_run or self._of_scores):
@@ -140,7 +141,7 @@ class Show:
             raise UserError(got=f"{given} with {other}", wanted="one of them", do="Print one after the other.")
         require_finished(folder)
         of_run = from_folder(folder, int(folder.select(folder.headline)["task"].max()))
-        print_scores({folder.title: of_run}, self._scores(Score("")), folder.title, self.format)
+        print_scores({folder.title: of_run}, self._scores([Score("")]), folder.title, self.format)
 
 
 def _is_method(name: str) -> bool:
@@ -249,7 +250,7 @@ def _explain_experiment(name: str) -> None:
     found = stored_results(experiment)
     print_cells("scale: cpu", run_cells(experiment, found))
     if found:
-        print_scores(found, [experiment.score], "measured")
+        print_scores(found, experiment.scores, "measured")
     print_table(claims_table(verdict_table([experiment])))
     print_line(f"Run it with `pliant reproduce {name}`.")
 

@@ -6,7 +6,7 @@ from pliant.experiments import _gradual, _isometry, _isometry_agents, _isometry_
 from pliant.experiments._claims import Claim, Difference, Outcome, Verdict, deciding, judge
 from pliant.experiments._experiment import Experiment
 from pliant.experiments._predictors import falsified, predictions, strongest
-from pliant.experiments._quantities import Association, NotMeasuredError, Over, Prediction, Quantity, Score
+from pliant.experiments._quantities import Association, Gap, NotMeasuredError, Over, Prediction, Quantity, Score
 from pliant.experiments._record import run_cells, score_cells, score_table, score_title
 from pliant.experiments._reproduce import Reproduction, reproduce, stored_results
 from pliant.experiments._tables import (
@@ -39,6 +39,7 @@ __all__ = [
     "Claim",
     "Difference",
     "Experiment",
+    "Gap",
     "NotMeasuredError",
     "Outcome",
     "Over",

@@ -25,8 +25,8 @@ class Experiment(NamedTuple):
     claims: tuple[Claim, ...]
     figure: Callable[[Mapping[str, Results]], Figure]
     """Draws the figure in the paper's form, from the results that there are."""
-    score: Score = Score("")
-    """What its table has of every method and run."""
+    scores: tuple[Score, ...] = (Score(""),)
+    """What its table has of every method and run; over the same tasks."""
 
     @property
     def benchmarks(self) -> dict[str, Benchmark]:

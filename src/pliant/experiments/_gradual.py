@@ -355,7 +355,7 @@ _LANDSCAPE = Experiment(
         "Largest eigenvalue of the Hessian, random labels of MNIST",
         *((label, label, "hessian_top") for label in _runs("random-label-mnist")),
     ),
-    Score("", "hessian_top"),
+    (Score("", "hessian_top"),),
 )
 
 EXPERIMENTS = (_TRAINABILITY, _DEEP, _TEXTS, _GENERALIZABILITY, _CIPHER, _GRAIN, _LANDSCAPE)

@@ -92,7 +92,7 @@ _MINATAR = Experiment(
         ("isometry deviation", "minatar", "isometry_deviation"),
         ("effective rank", "minatar", "effective_rank"),
     ),
-    _minatar(""),
+    (_minatar(""),),
 )
 
 _OCTAX = Experiment(
@@ -128,7 +128,7 @@ _OCTAX = Experiment(
         ("dormant units", "octax", "dormant_fraction"),
         ("effective rank", "octax", "effective_rank"),
     ),
-    Score("", window=_OCTAX_WINDOW),
+    (Score("", window=_OCTAX_WINDOW),),
 )
 
 EXPERIMENTS = (_MINATAR, _OCTAX)

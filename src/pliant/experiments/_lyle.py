@@ -101,7 +101,7 @@ _TWIN = Experiment(
         ("size of cosines, learning", "mnist", "probe_gradient_cosine_mean_absolute"),
         ("size of cosines, random walk", "mnist", "twin_gradient_cosine_mean_absolute"),
     ),
-    Score("", "probe_hessian_top"),
+    (Score("", "probe_hessian_top"), Score("", "twin_hessian_top")),
 )
 
 _CONDITIONS = {
@@ -174,11 +174,12 @@ _FALSIFICATION = Experiment(
         ("dead units", "dead_fraction", {"cnn": _where("cnn"), "mlp": _where("mlp")}),
         ("feature rank", "feature_rank", {word: _where(word) for word in ("easy", "hard", "sparse")}),
     ),
-    Score("", _INCREASE),
+    (Score("", _INCREASE),),
 )
 
 _FINAL = "probe_final_loss"
-_DATA = ("easy, digits", "easy, mnist")
+_DATASETS = ("digits", "mnist", "cifar10")
+_DATA = {f"easy, {dataset}": f"lyle/mdp-easy-{dataset}" for dataset in _DATASETS}
 
 
 def _lower(method: str, other: str, metric: str, run: str, by: float = 0.0) -> Difference:
@@ -190,7 +191,7 @@ _AGES = Experiment(
     "How does the ability to fit new targets change with age?",
     f"{_PAPER}, section 4.3 and figure 4",
     "The older the network, the slower it fits a new target.",
-    {f"easy, {dataset}": f"lyle/mdp-easy-{dataset}" for dataset in ("digits", "mnist", "cifar10")},
+    _DATA,
     (
         *(
             Claim(
@@ -202,7 +203,7 @@ _AGES = Experiment(
                     Difference(Score("adam", _INCREASE, "rise", f"easy, {dataset}"), 0.0, by=0.0),
                 ),
             )
-            for dataset in ("digits", "mnist", "cifar10")
+            for dataset in _DATASETS
         ),
         Claim(
             "layernorm-stays-able",
@@ -230,25 +231,24 @@ _AGES = Experiment(
                 )
             ),
         ),
-        Claim(
-            "lost-without-saturation",
-            "Plasticity is lost without saturated units.",
-            "abstract",
-            tuple(
-                each
-                for run in _DATA
-                for each in (
-                    Difference(Score("adam", _INCREASE, run=run), 0.0, by=0.0),
-                    Difference(0.05, Score("adam", "dormant_exact_fraction", run=run), by=0.0),
-                )
-            ),
+        *(
+            Claim(
+                f"lost-without-saturation-{dataset}",
+                f"Plasticity is often lost in the absence of saturated units: {dataset}.",
+                "abstract",
+                (
+                    Difference(Score("adam", _INCREASE, run=f"easy, {dataset}"), 0.0, by=0.0),
+                    Difference(0.05, Score("adam", "dormant_exact_fraction", run=f"easy, {dataset}"), by=0.0),
+                ),
+            )
+            for dataset in _DATASETS
         ),
     ),
     over_tasks(
         "Increase of the loss on random functions",
-        *((f"easy, {dataset}", f"easy, {dataset}", _INCREASE) for dataset in ("digits", "mnist", "cifar10")),
+        *((label, label, _INCREASE) for label in _DATA),
     ),
-    Score("", _INCREASE),
+    (Score("", _INCREASE),),
 )
 
 _WIDTHS = (16, 32, 64, 128, 192, 256)
@@ -278,7 +278,7 @@ _WIDTH = Experiment(
         "increase of the loss on random functions",
         ("MLP on MNIST", {"adam": {float(width): Score("adam", _INCREASE, run=str(width)) for width in _WIDTHS}}),
     ),
-    Score("", _INCREASE),
+    (Score("", _INCREASE),),
 )
 
 _NETWORKS = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet", "vit": "transformer"}
@@ -380,7 +380,7 @@ _INTERVENTIONS = Experiment(
         {name: network for network, name in _NETWORKS.items()},
         _INCREASE,
     ),
-    Score("", _INCREASE),
+    (Score("", _INCREASE),),
 )
 
 _ATARI = Experiment(

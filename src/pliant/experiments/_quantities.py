@@ -73,6 +73,42 @@ class Score(NamedTuple):
         return self.metric.replace("_", " ") or "the headline"
 
 
+class Gap(NamedTuple):
+    """By how much one score exceeds another, a number a seed: to compare margins.
+
+    Example:
+      >>> rows = [(method, 0, 1, "accuracy", value) for method, value in (("adam", 0.5), ("adamo", 0.75))]
+      >>> metrics = pd.DataFrame(rows, columns=["method", "seed", "task", "metric", "value"])
+      >>> Gap(Score("adamo"), Score("adam")).by_seed({"": Results(metrics, "accuracy", 1)}).tolist()
+      [0.25]
+    """
+
+    more: Score
+    less: Score
+
+    def by_seed(self, results: Mapping[str, Results]) -> pd.Series:
+        """The differences, indexed by seed; NaN for seeds that not both scores have.
+
+        Raises:
+          NotMeasuredError: if a run, a method or a metric is not there.
+        """
+        return self.more.by_seed(results) - self.less.by_seed(results)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that it is about."""
+        return (*self.more.methods, *self.less.methods)
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The labels of the runs that it reads."""
+        return (*self.more.runs, *self.less.runs)
+
+    def __str__(self) -> str:
+        """Both scores."""
+        return f"({self.more} − {self.less})"
+
+
 class Association(NamedTuple):
     """How two metrics go together: Spearman's rank correlation over runs, methods and tasks, a number a seed.
 
@@ -158,7 +194,7 @@ class Prediction(NamedTuple):
         return pd.concat(found, axis=1).mean(axis=1, skipna=False)
 
 
-Quantity: TypeAlias = Score | Association | Prediction
+Quantity: TypeAlias = Score | Gap | Association | Prediction
 
 
 def as_one_problem(results: Results, name: str = "") -> pd.DataFrame:

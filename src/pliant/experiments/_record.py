@@ -121,7 +121,8 @@ def score_title(table: pd.DataFrame) -> str:
 def score_cells(table: pd.DataFrame) -> list[list[str]]:
     """The cells of a table of scores, the header first, for `pliant.results.text_table` and its like.
 
-    Methods go down and runs and metrics across, or the other way round if these are more.
+    Methods go down and runs and metrics across, or the other way round if these are more. Of a single method runs go
+    down and metrics across.
 
     Args:
       table: from `score_table`.
@@ -129,26 +130,30 @@ def score_cells(table: pd.DataFrame) -> list[list[str]]:
     Example:
       >>> rows = [("mlp", "sgd", "loss", "last", 5, 0.5, 0.01, 3), ("cnn", "sgd", "loss", "last", 5, 12.5, math.nan, 1)]
       >>> score_cells(pd.DataFrame(rows, columns=_COLUMNS))
-      [['', 'sgd'], ['mlp', '0.500 ± 0.010'], ['cnn', '12.5 ± –']]
+      [['sgd', 'loss'], ['mlp', '0.500 ± 0.010'], ['cnn', '12.5 ± –']]
     """
-    columns = list(dict.fromkeys(zip(table["run"], table["metric"], table["over"], strict=True)))
-    differing = [place for place, each in enumerate(zip(*columns, strict=True)) if len(set(each)) > 1]
-    shown = {
-        (*column, method): _shown(mean, error)
-        for *column, method, mean, error in table[["run", "metric", "over", "method", "mean", "error"]].to_numpy()
-    }
-    titles = [", ".join(column[place].replace("_", " ") for place in differing or (1,)) for column in columns]
-    methods = table["method"].unique()
-    is_wide = len(columns) > len(methods)
-    cells = [
-        ["" if is_wide else "method", *titles],
-        *([method, *(shown.get((*column, method), "–") for column in columns)] for method in methods),
-    ]
-    return [list(row) for row in zip(*cells, strict=True)] if is_wide else cells
+    shown = table.assign(
+        cell=[_shown(mean, error) for mean, error in zip(table["mean"], table["error"], strict=True)],
+        metric=[metric.replace("_", " ") for metric in table["metric"]],
+    )
+    methods, varying = shown["method"].unique(), [name for name in ("run", "metric") if shown[name].nunique() > 1]
+    if len(methods) == 1:
+        return _pivoted(shown, "run", "metric", methods[0])
+    shown["column"] = [", ".join(row) for row in shown[varying or ["metric"]].to_numpy()]
+    if shown["column"].nunique() > len(methods):
+        return _pivoted(shown, "column", "method", "")
+    return _pivoted(shown, "method", "column", "method")
+
+
+def _pivoted(shown: pd.DataFrame, down: str, across: str, corner: str) -> list[list[str]]:
+    cells = {(row, column): cell for row, column, cell in shown[[down, across, "cell"]].to_numpy()}
+    columns = shown[across].unique()
+    rows = [[row, *(cells.get((row, column), "–") for column in columns)] for row in shown[down].unique()]
+    return [[corner, *columns], *rows]
 
 
 def _shown(mean: float, error: float) -> str:
     """Three decimals, or three digits of a large number."""
-    decimals = 3 if abs(mean) < 1 else max(0, 2 - math.floor(math.log10(abs(mean))))
+    decimals = 3 if abs(mean) < 10 else max(0, 2 - math.floor(math.log10(abs(mean))))
     mean = round(mean, decimals) + 0.0  # no -0
     return f"{mean:.{decimals}f} ± " + ("–" if math.isnan(error) else f"{error:.{decimals}f}")
