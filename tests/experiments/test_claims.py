@@ -136,6 +136,15 @@ def test_a_metric_measured_too_rarely_is_no_number():
     assert Score("a", "sharpness").by_seed({"": _results(rows, 20)}).isna().all()
 
 
+def test_reasons_name_three_comparisons_at_most():
+    comparisons = [Difference(Score("a"), Score("b"), by=float(by)) for by in (0, 1, 2, 3, 4)]
+    results = _two((0.3, 0.31, 0.32))
+    assert judge(_claim(*comparisons[:2]), results).reason == "not: a − b > 1"
+    assert judge(_claim(*comparisons), results).reason == "not: a − b > 1; a − b > 2; a − b > 3; and 1 more"
+    assert judge(A_BEATS_B, _two((0.0, 0.2, 0.4))).reason == "too uncertain: a − b > 0.1"
+    assert judge(A_BEATS_B, _two((0.3, 0.31))).reason == "too few seeds (2)"
+
+
 def test_correlations_say_where():
     assert str(Association(("a",), "weight_norm", "loss")) == "correlation of weight norm and loss"
     assert str(Association(("a",), "norm", "loss", ("up", "down"))) == "correlation of norm and loss (up and down)"

@@ -1,6 +1,6 @@
 """Claims: testable sentences of a paper as declared checks, and their verdicts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from pliant.experiments._quantities import NotMeasuredError, Quantity
 from pliant.experiments._tables import Results
 from pliant.results import FEWEST_SEEDS, Estimate, paired_difference
 
+_FEW = 3  # comparisons that a reason names
 Outcome = Literal["does not hold", "holds", "undecided", "not run"]
 
 
@@ -90,14 +91,20 @@ def judge(claim: Claim, results: Mapping[str, Results]) -> Verdict:
         _outcome(effect, number, each.by) for (effect, number), each in zip(found, claim.comparisons, strict=True)
     ]
     if "does not hold" in outcomes:
-        failed = [_shown(each) for each, one in zip(claim.comparisons, outcomes, strict=True) if one == "does not hold"]
-        return Verdict("does not hold", effects, num_seeds, f"not {'; not '.join(failed)}")
+        failed = _named(claim.comparisons, outcomes, "does not hold")
+        return Verdict("does not hold", effects, num_seeds, f"not: {failed}")
     if "undecided" not in outcomes:
         return Verdict("holds", effects, num_seeds, "")
     if num_seeds < FEWEST_SEEDS:
         return Verdict("undecided", effects, num_seeds, f"too few seeds ({num_seeds})")
-    open_ones = [_shown(each) for each, one in zip(claim.comparisons, outcomes, strict=True) if one == "undecided"]
-    return Verdict("undecided", effects, num_seeds, f"too uncertain: {'; '.join(open_ones)}")
+    open_ones = _named(claim.comparisons, outcomes, "undecided")
+    return Verdict("undecided", effects, num_seeds, f"too uncertain: {open_ones}")
+
+
+def _named(comparisons: Sequence[Difference], outcomes: Sequence[Outcome], outcome: Outcome) -> str:
+    """The comparisons with an outcome; of many the first, and how many more."""
+    shown = [_shown(each) for each, one in zip(comparisons, outcomes, strict=True) if one == outcome]
+    return "; ".join(shown[:_FEW] + [f"and {len(shown) - _FEW} more"] * (len(shown) > _FEW))
 
 
 def deciding(claim: Claim, verdict: Verdict) -> tuple[Estimate, float] | None:
