@@ -197,7 +197,9 @@ def test_other_metrics_of_a_run(run_folder, capsys):
     assert csv["mean"].tolist() == pytest.approx([0.2, 0.2])
     assert csv["error"].tolist() == pytest.approx([0.0, 0.0])
     assert cli.main(["show", run_folder, "--metric", "loss", "--profile"]) == cli.USER_ERROR
-    assert "got --metric loss with --profile; wanted one of them" in capsys.readouterr().err
+    assert "got --profile for other metrics (--metric loss); wanted one of them" in capsys.readouterr().err
+    assert cli.main(["show", run_folder, "--scale", "paper"]) == cli.USER_ERROR
+    assert "got --scale paper for a run folder; wanted an experiment. Leave --scale out" in capsys.readouterr().err
 
 
 def test_the_record_of_an_experiment_has_what_was_measured(tmp_path, capsys, monkeypatch):
@@ -206,6 +208,10 @@ def test_the_record_of_an_experiment_has_what_was_measured(tmp_path, capsys, mon
     shown = " ".join(_shown(capsys, "lyle/width").split())
     assert "measured: probe loss increase, last 5 tasks (mean ± standard error)" in shown
     assert "measured" not in _shown(capsys, "lyle/atari")
+    shown = _shown(capsys, "lyle/width", "--scale", "paper", "--runs", "elsewhere")
+    assert "5 × 100" in shown
+    assert "measured" not in shown
+    assert "Run it with `pliant reproduce lyle/width --scale paper`." in shown
     shown = _shown(capsys, "lyle/falsification", "--format", "markdown")
     assert "| easy, mnist, mlp | 0.207 ± 0.006 |" in shown, "more runs than methods go down"
 
@@ -222,14 +228,15 @@ def test_a_baseline_must_be_in_the_run(run_folder, capsys):
         ("show adamoo", "Did you mean 'adamo' or"),
         ("show kumar/permuted-mnits", "Did you mean 'kumar/permuted-mnist'"),
         ("show runs/absent", "See `pliant list methods` and its like."),
-        ("show redo --format csv", "got --format csv for the method 'redo'; wanted a run folder, or for some options"),
+        ("show redo --format csv", "got --format csv for the method 'redo'; wanted a run folder or an experiment"),
         (
             "show redo --metric loss",
-            "got --metric loss for the method 'redo'; wanted a run folder, or",
+            "got --metric loss for the method 'redo'; wanted a run folder or",
         ),
         ("show lyle/width --baseline adam", "got --baseline adam for the experiment 'lyle/width'; wanted a run folder"),
         ("show lyle/width --metric absent", "got no results of absent; wanted one of"),
         ("show lyle/atari --format csv", "got no results; wanted at least one run. Run it with `pliant reproduce`"),
+        ("show redo --runs elsewhere", "got --runs elsewhere for the method 'redo'; wanted an experiment"),
         ("show redo --profile", "got --profile for the method 'redo'; wanted a run folder"),
         ("show redo --baseline adam", "got --baseline adam for the method 'redo'; wanted a run folder"),
         ("show no.py:mine", "wanted an existing Python file"),

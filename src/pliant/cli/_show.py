@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import docstring_parser
@@ -22,8 +23,10 @@ from pliant.errors import UserError
 from pliant.experiments import (
     BENCHMARKS,
     EXPERIMENTS,
+    RUNS,
     SCALES,
     Over,
+    Scale,
     Score,
     from_folder,
     run_cells,
@@ -73,18 +76,17 @@ class Show:
     """Adds the performance profile: the share of scores in the last five tasks above round numbers, with its 95 %
     interval. In csv it stands alone."""
 
+    scale: Scale = "cpu"
+    """Of an experiment's results: smoke, cpu or paper."""
+    runs: Path = RUNS
+    """Folder of the run folders of an experiment. Where it has none, the results that come with pliant are read."""
+
     def __call__(self) -> None:
         """Prints the table or the explanation."""
         found = [(kind, explain) for kind, (has, explain) in _KINDS.items() if has(self.what)]
-        if not found and os.path.exists(os.path.expanduser(self.what)):
-            if tuning.is_tuned(self.what):
-                self._show_tuning()
-            elif self._of_scores:
-                self._show_scores(RunFolder(self.what))
-            else:
-                print_run(RunFolder(self.what), self.format, self.baseline, profile=self.profile)
-            return
-        if not found:
+        if found:
+            self._show_name(found)
+        elif not os.path.exists(os.path.expanduser(self.what)):
             near = difflib.get_close_matches(
                 self.what, [*BENCHMARKS, *(name for kind in WHEN.values() for name in kind)]
             )
@@ -94,21 +96,10 @@ class Show:
                 wanted="a run folder, or a name that `pliant list` prints",
                 do=hint + "See `pliant list methods` and its like.",
             )
-        of_table = [f"--format {self.format}"] * (self.format != "table") + self._of_scores
-        is_experiment = self.what in EXPERIMENTS
-        for given in self._of_run + ([] if is_experiment else of_table):
-            raise UserError(
-                got=f"{given} for the {found[0][0]} {self.what!r}",
-                wanted="a run folder, or for some options an experiment: they have tables",
-                do=f"Leave {given.split()[0]} out.",
-            )
-        if is_experiment and of_table:
-            experiment = EXPERIMENTS[self.what]
-            print_scores(stored_results(experiment), self._scores(experiment.scores), self.what, self.format)
-            return
-        for place, (kind, explain) in enumerate(found):  # a method and a diagnostic may share a name
-            print_line(("\n" if place else "") + f"{kind} {self.what}")
-            explain(self.what)
+        elif tuning.is_tuned(self.what):
+            self._show_tuning()
+        else:
+            self._show_run(RunFolder(self.what))
 
     @property
     def _of_run(self) -> list[str]:
@@ -118,15 +109,49 @@ class Show:
     @property
     def _of_scores(self) -> list[str]:
         """The options given that choose what a table shows."""
-        return [f"--metric {' '.join(self.metric)}"] * bool(self.metric) + [f"--over {self.over}"] * (
-            self.over != "last"
-        )
+        metric = [f"--metric {' '.join(self.metric)}"] * bool(self.metric)
+        return metric + [f"--over {self.over}"] * (self.over != "last")
+
+    @property
+    def _of_table(self) -> list[str]:
+        """The options given that ask for a table alone."""
+        return [f"--format {self.format}"] * (self.format != "table") + self._of_scores
+
+    @property
+    def _of_experiment(self) -> list[str]:
+        """The options given that only experiments have."""
+        return [f"--scale {self.scale}"] * (self.scale != "cpu") + [f"--runs {self.runs}"] * (self.runs != RUNS)
+
+    def _refuse(self, given: Sequence[str], what: str, wanted: str) -> None:
+        """Refuses the first of options that do not go with what is shown."""
+        for option in given:
+            raise UserError(got=f"{option} for {what}", wanted=wanted, do=f"Leave {option.split()[0]} out.")
 
     def _scores(self, usual: Sequence[Score]) -> list[Score]:
         metrics = self.metric or [score.metric for score in usual]
         return [usual[0]._replace(metric=metric, over=self.over) for metric in metrics]
 
+    def _show_name(self, found: Sequence[tuple[str, Callable[[str], None]]]) -> None:
+        what = f"the {found[0][0]} {self.what!r}"
+        self._refuse(self._of_run, what, "a run folder")
+        if self.what in EXPERIMENTS:
+            experiment = EXPERIMENTS[self.what]
+            if self._of_table:
+                results = stored_results(experiment, self.scale, self.runs)
+                print_scores(results, self._scores(experiment.scores), self.what, self.format)
+                return
+        else:
+            self._refuse(self._of_table, what, "a run folder or an experiment, which have a table")
+            self._refuse(self._of_experiment, what, "an experiment")
+        for place, (kind, explain) in enumerate(found):  # a method and a diagnostic may share a name
+            print_line(("\n" if place else "") + f"{kind} {self.what}")
+            if kind == "experiment":
+                _explain_experiment(self.what, self.scale, self.runs)
+            else:
+                explain(self.what)
+
     def _show_tuning(self) -> None:
+        self._refuse(self._of_experiment, "a tuning", "an experiment")
         if given := " ".join(self._of_run or self._of_scores):
             raise UserError(
                 got=f"{given} for a tuning",
@@ -135,10 +160,12 @@ class Show:
             )
         print_tuning(TuningFolder(self.what), self.format)
 
-    def _show_scores(self, folder: RunFolder) -> None:
-        if self._of_run:
-            given, other = self._of_scores[0], self._of_run[0]
-            raise UserError(got=f"{given} with {other}", wanted="one of them", do="Print one after the other.")
+    def _show_run(self, folder: RunFolder) -> None:
+        self._refuse(self._of_experiment, "a run folder", "an experiment")
+        if not self._of_scores:
+            print_run(folder, self.format, self.baseline, profile=self.profile)
+            return
+        self._refuse(self._of_run, f"other metrics ({self._of_scores[0]})", "one of them")
         require_finished(folder)
         of_run = from_folder(folder, int(folder.select(folder.headline)["task"].max()))
         print_scores({folder.title: of_run}, self._scores([Score("")]), folder.title, self.format)
@@ -241,18 +268,18 @@ def _explain_benchmark(name: str) -> None:
     print_table(table)
 
 
-def _explain_experiment(name: str) -> None:
+def _explain_experiment(name: str, scale: Scale = "cpu", runs: Path = RUNS) -> None:
     """Prints the record of an experiment: the question, the runs, what the source shows, and what was measured here."""
     experiment = EXPERIMENTS[name]
     facts = (experiment.question, f"From: {experiment.reference}", f"Use it {WHEN_EXPERIMENT}")
     for text in (*facts, f"The source: {experiment.shows}"):
         print_paragraph(text)
-    found = stored_results(experiment)
-    print_cells("scale: cpu", run_cells(experiment, found))
+    found = stored_results(experiment, scale, runs)
+    print_cells(f"scale: {scale}", run_cells(experiment, found, scale))
     if found:
         print_scores(found, experiment.scores, "measured")
-    print_table(claims_table(verdict_table([experiment])))
-    print_line(f"Run it with `pliant reproduce {name}`.")
+    print_table(claims_table(verdict_table([experiment], scale, runs)))
+    print_line(f"Run it with `pliant reproduce {name} --scale {scale}`.")
 
 
 _KINDS: Mapping[str, tuple[Callable[[str], bool], Callable[[str], None]]] = {
