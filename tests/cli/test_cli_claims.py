@@ -20,7 +20,7 @@ def test_an_experiment_is_explained_with_its_verdicts(capsys):
     assert "Do networks near dynamical isometry keep learning" in out
     assert "isometry/permuted-mnist/mlp" in out
     assert "adam-loses-plasticity" in out
-    assert "Run it with `pliant reproduce isometry/supervised`." in out
+    assert "Run it with `pliant reproduce isometry/supervised --scale cpu`." in out
 
 
 def test_a_name_may_be_an_experiment_and_a_benchmark(capsys):
@@ -69,3 +69,11 @@ def test_claims_as_data(capsys, tmp_path):
 def test_claims_for_documents(format, line, capsys, tmp_path):
     assert main(["claims", "isometry/strength", "--runs", str(tmp_path), "--format", format]) == 0
     assert line in capsys.readouterr().out
+
+
+def test_all_claims_in_latex_are_ascii(capsys, tmp_path):
+    """A symbol that only some fonts have would stop the document."""
+    assert main(["claims", "--runs", str(tmp_path), "--format", "latex"]) == 0
+    shown = capsys.readouterr().out
+    assert {letter for letter in shown if not letter.isascii()} == set()
+    assert r"\begin{tabular}{p{" in shown

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import scipy.optimize
 
+from pliant.errors import UserError
 from pliant.experiments import (
     EXPERIMENTS,
     Association,
@@ -15,6 +16,7 @@ from pliant.experiments import (
     Prediction,
     Results,
     Score,
+    deciding,
     judge,
     stored_results,
 )
@@ -92,7 +94,8 @@ def test_what_is_missing_was_not_run(comparison, reason):
 
 
 def test_an_unfinished_run_was_not_run():
-    assert judge(A_BEATS_B, _two((0.3,) * 3, num_tasks=2)).reason == "the run is unfinished"
+    reason = "the run: unfinished, 0 of 6 seeds have all tasks"
+    assert judge(A_BEATS_B, _two((0.3,) * 3, num_tasks=2)).reason == reason
 
 
 def test_a_finished_run_counts_though_another_is_unfinished():
@@ -100,13 +103,7 @@ def test_a_finished_run_counts_though_another_is_unfinished():
     of_one = _claim(Difference(Score("a", run="one"), Score("b", run="one"), by=0.1))
     across = _claim(Difference(Score("a", run="one"), Score("b", run="two"), by=0.1))
     assert judge(of_one, results).outcome == "holds"
-    assert judge(across, results).reason == "two is unfinished"
-
-
-def test_seeds_without_a_number_are_left_out():
-    rows = [("a", seed, 1, "accuracy", 0.5 + seed / 100) for seed in range(4)] + [("a", 4, 1, "accuracy", np.nan)]
-    verdict = judge(_claim(Difference(Score("a"), 0.1, by=0.1)), {"": _results(rows)})
-    assert (verdict.outcome, verdict.num_seeds) == ("holds", 4)
+    assert judge(across, results).reason == "two: unfinished, 0 of 6 seeds have all tasks"
 
 
 @pytest.mark.parametrize(
@@ -140,9 +137,63 @@ def test_reasons_name_three_comparisons_at_most():
     comparisons = [Difference(Score("a"), Score("b"), by=float(by)) for by in (0, 1, 2, 3, 4)]
     results = _two((0.3, 0.31, 0.32))
     assert judge(_claim(*comparisons[:2]), results).reason == "not: a − b > 1"
-    assert judge(_claim(*comparisons), results).reason == "not: a − b > 1; a − b > 2; a − b > 3; and 1 more"
+    assert judge(_claim(*comparisons), results).reason == "not: a − b > 4; a − b > 3; a − b > 2; and 1 more"
     assert judge(A_BEATS_B, _two((0.0, 0.2, 0.4))).reason == "too uncertain: a − b > 0.1"
     assert judge(A_BEATS_B, _two((0.3, 0.31))).reason == "too few seeds (2)"
+
+
+def test_seeds_that_diverge_leave_a_claim_undecided():
+    """Those that survive are no sample of all."""
+    verdict = judge(A_BEATS_B, _two((0.3, 0.31, 0.32, np.nan, np.nan)))
+    assert (verdict.outcome, verdict.num_seeds) == ("undecided", 3)
+    assert verdict.reason == "no numbers of seed 3, 4, as of runs that diverge"
+    assert verdict.effects[0].value == pytest.approx(0.31)
+    assert np.isnan(verdict.effects[0].low)
+
+
+def test_the_effect_that_is_shown_is_of_a_comparison_that_decides():
+    """The tightest of those with the outcome of the verdict, though another is nearer to its bound."""
+    clear, uncertain, failed = (Difference(Score("a"), Score("b"), by=by) for by in (0.199, 0.3, 0.5))
+    results = _two((0.2, 0.2, 0.2))
+    results["wide"] = _results([("a", seed, 1, "accuracy", value) for seed, value in enumerate((0.0, 0.4, 0.8))])
+    open_one = Difference(Score("a", run="wide"), 0.0, by=0.1)
+    clear = clear._replace(more=Score("a", run=""), less=Score("b", run=""))
+    both = _claim(clear, open_one)
+    verdict = judge(both, results)
+    assert verdict.outcome == "undecided"
+    assert deciding(both, verdict) == (verdict.effects[1], 0.1)
+    three = _claim(uncertain, failed, clear)
+    verdict = judge(three, {"": results[""]})
+    assert verdict.reason == "not: a − b > 0.5; a − b > 0.3"
+    assert deciding(three, verdict) == (verdict.effects[1], 0.5)
+
+
+def test_one_task_has_no_fall():
+    results = _two((0.3, 0.31, 0.32))
+    for over in ("fall", "rise"):
+        assert Score("a", over=over).by_seed(results).isna().all()
+        verdict = judge(_claim(Difference(Score("a", over=over), 0.0, by=-0.05)), results)
+        assert verdict.outcome == "not run"
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        (_claim(), "without comparisons; wanted at least one"),
+        (_claim(Difference(Score("a"), Score("a"), by=-0.1)), "compares a − a > -0.1; wanted a quantity and something"),
+        (_claim(Difference(0.5, 0.1, by=0.1)), "compares 0.5 − 0.1 > 0.1; wanted a quantity"),
+        (_claim(Difference(Score("a", over="lst"), Score("b"), by=0.1)), "got the over 'lst'"),
+    ],
+)
+def test_claims_that_say_nothing_are_refused(claim, message):
+    with pytest.raises(UserError, match=message):
+        judge(claim, _two((0.3, 0.31, 0.32)))
+
+
+@pytest.mark.parametrize("kind", [int, float, np.float32, np.int64])
+def test_numbers_of_any_kind_may_be_compared_with(kind):
+    claim = _claim(Difference(Score("a"), kind(0), by=0.1))
+    assert judge(claim, _two((0.3, 0.31, 0.32))).outcome == "holds"
 
 
 def test_correlations_say_where():

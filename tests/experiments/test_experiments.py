@@ -21,8 +21,11 @@ from pliant.experiments import (
     judge,
     read_table,
     reproduce,
+    run_cells,
+    score_cells,
     score_table,
     stored_results,
+    verdict_table,
     write_table,
 )
 from pliant.results import RunFolder, RunRecord
@@ -179,11 +182,85 @@ def test_results_of_a_run_folder_come_first(tmp_path):
     found = find_results(benchmark, "smoke", tmp_path)
     assert found.metrics.values.tolist() == [["adam", 0, 1, "accuracy", 0.25]]
     assert found.num_tasks == benchmark.configs["smoke"].tasks == 2
-    assert not found.is_finished
+    assert found.lacks == "unfinished, 0 of 14 seeds have all tasks"
     assert found.record["minutes"] == {"adam": 1.5}
     assert found.record["environment"] == {"packages": {"jax": "1"}}
     assert len(found.record["date"]) == 10
-    assert from_folder(RunFolder(folder), 1).is_finished
+    assert not from_folder(RunFolder(folder), 1).lacks
+
+
+def _run_of(benchmark, tmp_path, changes=(), rows=None):
+    """A run folder as that of a benchmark at the smallest scale, with other choices."""
+    config = {**choices(benchmark, "smoke"), **dict(changes)}
+    common = {name: value for name, value in config.items() if name not in ("methods", "seeds", "tasks", "grid")}
+    folder = folder_of(benchmark.name, "smoke", tmp_path)
+    (method,) = config["methods"]
+    rows = rows or [("s", method, "mlp", "digits", 0, 1, 9, "train_accuracy", 0.25)]
+    columns = ["problem", "method", "network", "dataset", "seed", "task", "step", "metric", "value"]
+    record = RunRecord("a run", "train_accuracy", 0.1, {"config": common})
+    own = {"config": {"settings": [], "grid": list(config["grid"])}}
+    with RunFolder.begin(folder, record).open_method(method, own) as opened:
+        (block,) = opened.blocks(num_seeds=1)
+        block.record_task(1, pd.DataFrame(rows, columns=columns), seconds=90.0)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ((), ""),
+        ((("epochs", 7),), "epochs"),
+        ((("learning_rate", 0.5), ("widths", [8])), "widths, learning_rate"),
+        ((("settings", ["mlp.norm=layer"]),), "settings"),
+        ((("grid", ["adamo.isometry_strength=0.1,1"]),), "grid"),
+    ],
+)
+def test_a_run_with_another_configuration_is_not_judged(changes, named, tmp_path):
+    benchmark, experiment = BENCHMARKS["isometry/strength"], EXPERIMENTS["isometry/strength"]
+    folder = _run_of(benchmark, tmp_path, changes)
+    found = find_results(benchmark, "smoke", tmp_path)
+    if not named:
+        assert found.lacks == "unfinished, 0 of 14 seeds have all tasks"
+        return
+    trouble = f"{folder}, which holds a run with another configuration ({named})"
+    assert found.trouble == found.lacks == trouble
+    results = stored_results(experiment, "smoke", tmp_path)
+    verdicts = {judge(claim, results) for claim in experiment.claims}
+    assert {(each.outcome, each.reason) for each in verdicts} == {("not run", f"random labels: {trouble}")}
+    assert trouble in run_cells(experiment, results, "smoke")[1]
+    with pytest.raises(UserError, match="no results of the headline; wanted a run with a finished task"):
+        score_table(results, experiment.scores)
+
+
+def test_a_damaged_run_leaves_the_others_their_verdicts(tmp_path):
+    folder = _run_of(BENCHMARKS["isometry/strength"], tmp_path)
+    (folder / "config.json").write_text("{")
+    table = verdict_table(EXPERIMENTS.values(), "smoke", tmp_path)
+    reasons = set(table[table["experiment"] == "isometry/strength"]["reason"])
+    assert all("config.json, which is damaged" in reason for reason in reasons)
+    assert len(table) > 100
+
+
+@pytest.mark.parametrize("missing", ["method", "seed", "task"])
+def test_a_run_in_which_something_is_missing_is_unfinished(missing, tmp_path):
+    """Between two methods, or two blocks of seeds, all that there is has all tasks."""
+    results = stored_results(EXPERIMENTS["survey/remedies"], "cpu", tmp_path)["digits"]
+    column = results.metrics[missing]
+    cut = results._replace(metrics=results.metrics[column != column.iloc[-1]])
+    assert not results.lacks
+    assert cut.lacks.startswith("unfinished, ")
+    claims = EXPERIMENTS["survey/remedies"].claims
+    assert {judge(claim, {"digits": cut}).outcome for claim in claims} == {"not run"}
+
+
+def test_scores_of_methods_that_diverge():
+    rows = [("a", seed, 1, "loss", value) for seed, value in enumerate((0.5, np.inf, 1.5))]
+    rows += [("b", seed, 1, "loss", value) for seed, value in enumerate((0.5, np.nan, 1.5))]
+    rows += [("c", seed, 1, "loss", value) for seed, value in enumerate((1e20, 3e20, 2e20))]
+    table = score_table({"run": Results(pd.DataFrame(rows, columns=COLUMNS), "loss", 1)}, [Score("")])
+    assert table["num_seeds"].tolist() == [3, 2, 3]
+    expected = [["method", "loss"], ["a", "inf ± –"], ["b", "–"], ["c", "2e+20 ± 5.77e+19"]]
+    assert score_cells(table) == expected
 
 
 def test_without_any_results():
@@ -194,7 +271,7 @@ def test_reproducing_at_the_smallest_scale(tmp_path):
     experiment = EXPERIMENTS["isometry/strength"]
     made = reproduce(experiment, "smoke", runs=tmp_path, tables=tmp_path / "tables")
     assert set(made.results) == {"random labels"}
-    assert made.results["random labels"].is_finished
+    assert not made.results["random labels"].lacks
     assert {verdict.outcome for verdict in made.verdicts.values()} == {"undecided"}  # two seeds
     assert made.figure.exists()
     stored = read_table(tmp_path / "tables" / "isometry-strength-smoke.parquet")
@@ -233,7 +310,7 @@ def test_shipped_tables_are_of_benchmarks_and_small():
         with resources.as_file(file) as path:
             assert path.stat().st_size < 400_000
             found = find_results(BENCHMARKS[name], scale, path.parent / "nowhere")
-        assert found.is_finished
+        assert not found.lacks
         assert found.num_tasks == BENCHMARKS[name].configs[scale].tasks
         assert set(found.metrics["method"]) == set(_labels(BENCHMARKS[name], scale))
         assert found.record["date"]

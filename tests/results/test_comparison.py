@@ -24,6 +24,10 @@ def test_paired_difference_by_hand():
     assert paired_difference(b, a).value == pytest.approx(-2)
 
 
+def test_the_last_bits_of_single_precision_are_a_tie():
+    assert probability_of_improvement(np.array([[0.0925000012]]), np.array([[0.0924999975]])).value == 0.5
+
+
 def test_pairing_cancels_what_seeds_share():
     """Positive control: without pairs the interval would be as wide as the seeds differ."""
     hard = pd.Series(np.random.default_rng(0).normal(0, 10, 8))

@@ -59,6 +59,17 @@ def test_plasticity_of_a_next_task_belongs_to_the_same_moment():
     assert joined == {("weight_norm", 1), ("start_weight_norm", 1), ("weight_norm", 2)}
 
 
+@pytest.mark.parametrize("outcome", ["probe_plasticity", "-probe_plasticity"])
+def test_an_outcome_does_not_predict_itself(outcome):
+    """Nor does what is measured with it, whichever sign it is given."""
+
+    def values(_, seed, task):
+        return {"probe_plasticity": task, "probe_final_loss": -task, "dead_fraction": seed + task}
+
+    found = predictor_pairs(table(values, seeds=[0, 1], tasks=[1, 2]), outcome)
+    assert set(found["predictor"]) == {"dead_fraction"}
+
+
 def test_layers_and_counts_are_no_predictors_unless_named():
     values = {"train_accuracy": 0.5, "weight_norm/head": 1.0, "env_steps": 5.0, "diverged": 0.0}
     metrics = table(lambda *_: values, seeds=[0], tasks=[1, 2])

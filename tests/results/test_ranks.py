@@ -30,3 +30,12 @@ def test_few_seeds_and_no_numbers():
     assert [rank.value for rank in ranks(np.array([[np.nan, 2.0, 3.0], [0.0, 0.0, 0.0]]))] == [2, 1]
     assert np.isnan([rank.value for rank in ranks(np.zeros((2, 0)))]).all()
     assert ranks(np.ones((1, 3))) == [(1, 1, 1)]
+
+
+def test_the_last_bits_of_single_precision_decide_no_rank():
+    equal = [0.0925000012, 0.0924999975, 0.0925]
+    assert [rank.value for rank in ranks(np.array([equal, equal[::-1], [0.0925] * 3, [0.0926] * 3]))] == [3, 3, 3, 1]
+    ends = {(rank.low, rank.high) for rank in ranks(np.array([equal, [0.0925] * 3]))}
+    assert ends == {(1.5, 1.5)}
+    apart = np.float32([[1e-8], [1.00001e-8]])  # small numbers are told apart as large ones are
+    assert [rank.value for rank in ranks(apart, lower_is_better=True)] == [1, 2]

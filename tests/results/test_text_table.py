@@ -20,3 +20,10 @@ def test_special_letters_are_escaped():
     latex = text_table("", [["a_b%&#$ {}~^\\"]], "latex")
     assert r"a\_b\%\&\#\$ \{\}\textasciitilde{}\textasciicircum{}\textbackslash{}" in latex
     assert r"| x\[lr=1\]\| | – |" in text_table("", CELLS, "markdown")
+
+
+def test_symbols_compile_in_a_document_without_packages():
+    latex = text_table("", [["ϵ > 0.1, |ρ| ≥ 2 × 10, a < b"], ["−1 → ∞"]], "latex", columns="p{3cm}")
+    assert latex.isascii()
+    assert r"$\epsilon$ $>$ 0.1, $|$$\rho$$|$ $\geq$ 2 $\times$ 10, a $<$ b" in latex
+    assert r"\begin{tabular}{p{3cm}}" in latex

@@ -87,4 +87,34 @@ def test_show(tmp_path, capsys):
         assert text in capsys.readouterr().out
     assert cli.main(["show", str(tmp_path / "selected"), "--baseline", "b_c"]) == 0
     assert cli.main(["show", str(tmp_path), "--baseline", "a"]) == cli.USER_ERROR
-    assert "got --baseline a for a tuning; wanted a run folder. Compare what was selected" in capsys.readouterr().err
+    assert "got --baseline a for a tuning; wanted a run folder. Look at what was selected" in capsys.readouterr().err
+
+
+def test_methods_are_compared_on_the_seeds_that_all_have(tmp_path):
+    """Another method has a fourth seed, in which it is bad: the three that are shared decide."""
+    folder = make(tmp_path)
+    write(folder, "selected", {"d": {"d": (0.95, 0.95, 0.95, 0.0)}}, 0)
+    folder.begin_method("d", [Trial({"x": 0.1}, [], "trials-2", "d[x=0.1]")])
+    table = tuning_table(TuningFolder(tmp_path)).set_index("method")
+    assert table.loc["d", ["rank", "num_seeds"]].tolist() == [1, 3]
+    assert table.loc["d", "tuned"] == pytest.approx(0.95)
+    assert table.loc["a", ["rank", "num_seeds"]].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "lacking"),
+    [
+        ("tune.json", "{}", "title, headline, num_tasks, num_trials, num_tuning_seeds"),
+        ("tune.json", "[]", "title, headline"),
+        ("spaces/a.json", "{}", "trials"),
+        ("spaces/a.json", "[]", "trials"),
+        ("spaces/a.json", '{"trials": []}', "trials"),
+        ("spaces/a.json", '{"trials": [{"values": {}}]}', "border, part, label"),
+        ("spaces/a.json", '{"trials": [1]}', "values, border, part, label"),
+    ],
+)
+def test_damaged_files_are_named(file, content, lacking, tmp_path, capsys):
+    make(tmp_path)
+    (tmp_path / file).write_text(content)
+    assert cli.main(["show", str(tmp_path)]) == cli.USER_ERROR
+    assert f"{file}, which is damaged: it lacks {lacking}" in capsys.readouterr().err

@@ -40,10 +40,12 @@ class Claims:
         elif self.format == "csv":
             print_line(found.to_csv(index=False).rstrip("\n"))
         else:
-            print_line(text_table(title, [list(_COLUMNS), *map(_cells, _rows(found))], self.format).rstrip("\n"))
+            cells = [list(_COLUMNS), *map(_cells, _rows(found))]
+            print_line(text_table(title, cells, self.format, _LATEX_COLUMNS).rstrip("\n"))
 
 
 _COLUMNS = ("claim", "verdict", "effect [95 % interval] > wanted", "seeds", "what the source says")
+_LATEX_COLUMNS = r"p{0.2\textwidth}p{0.25\textwidth}p{0.15\textwidth}rp{0.25\textwidth}"
 
 
 def chosen_experiments(name: str) -> list[Experiment]:

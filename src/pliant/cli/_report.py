@@ -12,7 +12,7 @@ from pliant.cli._claims import chosen_experiments
 from pliant.cli._plot import require_finished
 from pliant.cli._terminal import print_line
 from pliant.errors import UserError
-from pliant.experiments import shown_effect, verdict_table
+from pliant.experiments import RUNS, Scale, shown_effect, verdict_table
 from pliant.results import RunFolder
 from pliant.results.report import report_html
 
@@ -29,6 +29,10 @@ class Report:
     claims: str | None = None
     """Adds the verdicts of an experiment, of those whose names begin so, such as isometry/, or of all; see
     `pliant claims`."""
+    scale: Scale = "cpu"
+    """Of the results that claims are judged on: smoke, cpu or paper."""
+    runs: Path = RUNS
+    """Folder of the run folders of these. Where it has none, the results that come with pliant are read."""
     out: Path = Path("report.html")
     """The file to write."""
 
@@ -38,6 +42,16 @@ class Report:
         dirs = self.dirs or ((tuned.path / "selected",) if tuned else ())
         if not dirs:
             raise UserError(got="no run folder", wanted="at least one", do="Give what `pliant run` printed.")
+        if tuned and not self.dirs and not (dirs[0] / "config.json").exists():
+            raise UserError(
+                got=f"--tuned {self.tuned}, of which nothing is selected yet",
+                wanted="a finished tuning, or run folders beside it",
+                do="Continue it with the same `pliant tune`, or look at what it has so far with `pliant show`.",
+            )
+        for path in dirs:
+            if tuning.is_tuned(path):
+                got = f"{path}, the folder of a tuning"
+                raise UserError(got=got, wanted="run folders", do=f"Give it as --tuned {path}.")
         folders = [RunFolder(path) for path in dirs]
         for folder in folders:
             require_finished(folder)
@@ -46,12 +60,19 @@ class Report:
             raise UserError(
                 got=f"--out {self.out}, a folder", wanted="a file", do=f"Give --out {self.out}/report.html."
             )
-        claims = None if self.claims is None else _shown(verdict_table(chosen_experiments(self.claims)))
+        claims = None if self.claims is None else self._verdicts(self.claims)
         table = None if tuned is None else _tuned(tuning.tuning_table(tuned))
         page = report_html(folders, tuned=table, claims=claims)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, encoding="utf-8")
         print_line(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB; open it in a browser)")
+
+    def _verdicts(self, name: str) -> pd.DataFrame:
+        """A table of verdicts as readers want it."""
+        found = verdict_table(chosen_experiments(name), self.scale, self.runs)
+        effects = [shown_effect(row) for row in found.to_dict("records")]
+        found = found.assign(effect=effects, seeds=found["num_seeds"], scale=self.scale)
+        return found[["claim", "verdict", "effect", "seeds", "scale", "sentence", "experiment", "reason"]]
 
 
 def _tuned(found: pd.DataFrame) -> pd.DataFrame:
@@ -60,11 +81,3 @@ def _tuned(found: pd.DataFrame) -> pd.DataFrame:
     columns = ["method", *names, "default_rank", "worst_trial", "median_trial", "best_trial"]
     *_, selected = zip(*tuning.tuning_cells(found)[1:], strict=True)
     return found[columns].assign(selected=selected, num_seeds=found["num_seeds"])
-
-
-def _shown(found: pd.DataFrame) -> pd.DataFrame:
-    """A table of verdicts as readers want it."""
-    effects = [shown_effect(row) for row in found.to_dict("records")]
-    columns = {"claim": found["claim"], "verdict": found["verdict"], "effect": pd.Series(effects, found.index)}
-    columns |= {"sentence": found["sentence"], "experiment": found["experiment"], "reason": found["reason"]}
-    return pd.DataFrame(columns)

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,11 +153,12 @@ class Show:
 
     def _show_tuning(self) -> None:
         self._refuse(self._of_experiment, "a tuning", "an experiment")
+        selected = shlex.quote(os.path.join(self.what, "selected"))
         if given := " ".join(self._of_run or self._of_scores):
             raise UserError(
                 got=f"{given} for a tuning",
                 wanted="a run folder",
-                do=f"Look at what was selected: `pliant show {os.path.join(self.what, 'selected')} {given}`.",
+                do=f"Look at what was selected: `pliant show {selected} {given}`.",
             )
         print_tuning(TuningFolder(self.what), self.format)
 
@@ -276,7 +278,7 @@ def _explain_experiment(name: str, scale: Scale = "cpu", runs: Path = RUNS) -> N
         print_paragraph(text)
     found = stored_results(experiment, scale, runs)
     print_cells(f"scale: {scale}", run_cells(experiment, found, scale))
-    if found:
+    if any(not each.metrics.empty for each in found.values()):
         print_scores(found, experiment.scores, "measured")
     print_table(claims_table(verdict_table([experiment], scale, runs)))
     print_line(f"Run it with `pliant reproduce {name} --scale {scale}`.")

@@ -6,9 +6,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from pliant.errors import UserError
 from pliant.experiments._quantities import NotMeasuredError, Quantity
 from pliant.experiments._tables import Results
-from pliant.results import FEWEST_SEEDS, Estimate, paired_difference
+from pliant.results import FEWEST_SEEDS, Estimate, mean_estimate
 
 _FEW = 3  # comparisons that a reason names
 Outcome = Literal["does not hold", "holds", "undecided", "not run"]
@@ -65,8 +66,11 @@ def judge(claim: Claim, results: Mapping[str, Results]) -> Verdict:
       results: by the label of the run.
 
     Returns:
-      The verdict. A claim with fewer than three seeds is undecided; one whose run, method or metric is missing, or
-      whose run is unfinished, was not run.
+      The verdict. A claim with fewer than three seeds is undecided, and so is one of which a seed has no number, as
+      where a method diverges. One whose run, method or metric is missing, or whose run is unfinished, was not run.
+
+    Raises:
+      UserError: for a claim without comparisons, or one that compares a quantity with itself.
 
     Example:
       >>> import pandas as pd
@@ -77,40 +81,56 @@ def judge(claim: Claim, results: Mapping[str, Results]) -> Verdict:
       >>> judge(claim, {"": Results(metrics, "accuracy", 1)}).outcome
       'holds'
     """
+    _check(claim)
     used = {run for each in claim.comparisons for quantity in _quantities(each) for run in quantity.runs}
-    waiting = [name or "the run" for name, each in results.items() if {name, ""} & used and not each.is_finished]
+    waiting = {name or "the run": each.lacks for name, each in results.items() if {name, ""} & used and each.lacks}
     if waiting:
-        return Verdict("not run", (), 0, f"{', '.join(waiting)} is unfinished")
+        return Verdict("not run", (), 0, "; ".join(f"{name}: {lacks}" for name, lacks in waiting.items()))
     try:
         found = [_effect(each, results) for each in claim.comparisons]
     except NotMeasuredError as error:
         return Verdict("not run", (), 0, error.got)
-    effects = tuple(effect for effect, _ in found)
-    num_seeds = min(number for _, number in found)
-    outcomes = [
-        _outcome(effect, number, each.by) for (effect, number), each in zip(found, claim.comparisons, strict=True)
-    ]
+    effects = tuple(each.estimate for each in found)
+    num_seeds = min(each.num_seeds for each in found)
+    outcome = _joint(claim, effects)
+    lost = {seed for each in found for seed in each.lost}
+    if outcome == "holds":
+        reason = ""
+    elif outcome == "does not hold":
+        reason = f"not: {_named(claim, effects, outcome)}"
+    elif lost:
+        reason = f"no numbers of seed {', '.join(map(str, sorted(lost)))}, as of runs that diverge"
+    elif num_seeds < FEWEST_SEEDS:
+        reason = f"too few seeds ({num_seeds})"
+    else:
+        reason = f"too uncertain: {_named(claim, effects, outcome)}"
+    return Verdict(outcome, effects, num_seeds, reason)
+
+
+def _joint(claim: Claim, effects: Sequence[Estimate]) -> Outcome:
+    outcomes = [_outcome(effect, each.by) for effect, each in zip(effects, claim.comparisons, strict=True)]
     if "does not hold" in outcomes:
-        failed = _named(claim.comparisons, outcomes, "does not hold")
-        return Verdict("does not hold", effects, num_seeds, f"not: {failed}")
-    if "undecided" not in outcomes:
-        return Verdict("holds", effects, num_seeds, "")
-    if num_seeds < FEWEST_SEEDS:
-        return Verdict("undecided", effects, num_seeds, f"too few seeds ({num_seeds})")
-    open_ones = _named(claim.comparisons, outcomes, "undecided")
-    return Verdict("undecided", effects, num_seeds, f"too uncertain: {open_ones}")
+        return "does not hold"
+    return "undecided" if "undecided" in outcomes else "holds"
 
 
-def _named(comparisons: Sequence[Difference], outcomes: Sequence[Outcome], outcome: Outcome) -> str:
-    """The comparisons with an outcome; of many the first, and how many more."""
-    shown = [_shown(each) for each, one in zip(comparisons, outcomes, strict=True) if one == outcome]
+def _named(claim: Claim, effects: Sequence[Estimate], outcome: Outcome) -> str:
+    """The comparisons with an outcome, that which decides first; of many the first, and how many more."""
+    shown = [_shown(each) for _, each in _by_margin(claim, effects, outcome)]
     return "; ".join(shown[:_FEW] + [f"and {len(shown) - _FEW} more"] * (len(shown) > _FEW))
+
+
+def _by_margin(claim: Claim, effects: Sequence[Estimate], outcome: Outcome) -> list[tuple[Estimate, Difference]]:
+    """The comparisons with an outcome: those that fail most, or are nearest to failing, first."""
+    pairs = zip(effects, claim.comparisons, strict=True)
+    chosen = [(effect, each) for effect, each in pairs if _outcome(effect, each.by) == outcome]
+    return sorted(chosen, key=lambda pair: pair[0].value - pair[1].by)
 
 
 def deciding(claim: Claim, verdict: Verdict) -> tuple[Estimate, float] | None:
     """The effect that decides a verdict, and the smallest that counts; None if it was not run.
 
-    Of several comparisons it is the one that is nearest to failing, or fails most.
+    Of several comparisons that led to the verdict it is the one that is nearest to failing, or fails most.
 
     Args:
       claim: what is claimed.
@@ -123,24 +143,54 @@ def deciding(claim: Claim, verdict: Verdict) -> tuple[Estimate, float] | None:
       >>> deciding(claim, Verdict("holds", effects, 3, ""))
       (Estimate(value=0.2, low=0.1, high=0.3), 0.1)
     """
-    pairs = [(effect, each.by) for effect, each in zip(verdict.effects, claim.comparisons, strict=False)]
-    return min(pairs, key=lambda pair: pair[0].value - pair[1], default=None)
+    chosen = _by_margin(claim, verdict.effects, verdict.outcome) if verdict.effects else []
+    return (chosen[0][0], chosen[0][1].by) if chosen else None
 
 
-def _effect(each: Difference, results: Mapping[str, Results]) -> tuple[Estimate, int]:
-    more, less = (side if isinstance(side, float) else side.by_seed(results) for side in (each.more, each.less))
-    differences = pd.Series(more - less).dropna()
-    if differences.empty:
+class _Effect(NamedTuple):
+    """What a comparison has found."""
+
+    estimate: Estimate
+    """Without an interval if a seed was lost: those that survive are no sample of all."""
+    num_seeds: int
+    lost: Sequence[int]
+    """Seeds of both sides, of which one has no number."""
+
+
+def _effect(each: Difference, results: Mapping[str, Results]) -> _Effect:
+    sides = [side.by_seed(results) if isinstance(side, Quantity) else float(side) for side in (each.more, each.less)]
+    seeds = [set(side.index) for side in sides if isinstance(side, pd.Series)]
+    differences = pd.Series(sides[0] - sides[1]).loc[sorted(set.intersection(*seeds))]
+    numbers = differences.dropna()
+    if numbers.empty:
         raise NotMeasuredError(
             got=f"no seed with numbers for {_shown(each)}",
             wanted="seeds in which both were measured",
             do="Run the same seeds.",
         )
-    return paired_difference(differences, 0 * differences), len(differences)
+    lost = sorted(set(differences.index) - set(numbers.index))
+    found = mean_estimate(numbers.to_numpy())
+    return _Effect(Estimate(found.value, np.nan, np.nan) if lost else found, len(numbers), lost)
 
 
-def _outcome(effect: Estimate, num_seeds: int, by: float) -> Outcome:
-    if num_seeds < FEWEST_SEEDS or not np.isfinite(effect.low):
+def _check(claim: Claim) -> None:
+    """Refuses a claim that says nothing."""
+    if not claim.comparisons:
+        raise UserError(
+            got=f"the claim {claim.name!r} without comparisons", wanted="at least one", do="Add a `Difference`."
+        )
+    for each in claim.comparisons:
+        quantities = _quantities(each)
+        if not quantities or (len(quantities) == 2 and quantities[0] == quantities[1]):
+            raise UserError(
+                got=f"the claim {claim.name!r}, which compares {_shown(each)}",
+                wanted="a quantity and something else",
+                do="Compare it with another quantity, or with a number.",
+            )
+
+
+def _outcome(effect: Estimate, by: float) -> Outcome:
+    if not np.isfinite(effect.low):
         return "undecided"
     if effect.low > by:
         return "holds"
@@ -148,7 +198,7 @@ def _outcome(effect: Estimate, num_seeds: int, by: float) -> Outcome:
 
 
 def _quantities(each: Difference) -> list[Quantity]:
-    return [side for side in (each.more, each.less) if not isinstance(side, float)]
+    return [side for side in (each.more, each.less) if isinstance(side, Quantity)]
 
 
 def _shown(each: Difference) -> str:
@@ -161,5 +211,5 @@ def _shown(each: Difference) -> str:
       >>> _shown(Difference(Score("adam", "dormant_fraction"), Score("adamo", "dormant_fraction"), by=0.1))
       'dormant fraction of adam − dormant fraction of adamo > 0.1'
     """
-    sides = [f"{side:g}" if isinstance(side, float) else str(side) for side in (each.more, each.less)]
+    sides = [str(side) if isinstance(side, Quantity) else f"{side:g}" for side in (each.more, each.less)]
     return f"{' − '.join(sides[:1] if sides[1] == '0' else sides)} > {each.by:g}"

@@ -1,12 +1,12 @@
 """Numbers of each seed, read from the metrics of runs: what claims compare."""
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
 
-from pliant.errors import UserError
+from pliant.errors import UserError, unknown_name
 from pliant.experiments._tables import Results
 from pliant.results import LAST_TASKS, predictor_pairs, rank_correlation
 
@@ -45,7 +45,10 @@ class Score(NamedTuple):
 
         Raises:
           NotMeasuredError: if the run, the method or the metric is not there.
+          UserError: if `over` is none of the words.
         """
+        if self.over not in get_args(Over):
+            raise unknown_name("over", self.over, get_args(Over), do="Choose one of these.")
         table = _table(results, self.run, self.method, self.metric)
         num_tasks = _one(results, self.run).num_tasks
         return _reduced(table, self.over, self.window_of(num_tasks), num_tasks)
@@ -245,6 +248,8 @@ def _reduced(table: pd.DataFrame, over: Over, window: int, num_tasks: int) -> pd
         own = table.loc[:, chosen].dropna(axis=1, how="all")
         return own.mean(axis=1, skipna=False) if own.shape[1] else pd.Series(np.nan, table.index)
 
+    if over in ("fall", "rise") and 2 * window > num_tasks:  # of a single task
+        return pd.Series(np.nan, table.index)
     match over:
         case "last":
             return mean(tasks > num_tasks - window)

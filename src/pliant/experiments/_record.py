@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pliant.experiments._experiment import Experiment
@@ -44,6 +45,8 @@ def run_cells(experiment: Experiment, results: Mapping[str, Results], scale: Sca
         about = record.get("environment", {})
         machine = f"{about['processor']}, {about['cores']} cores" if "processor" in about else "–"
         minutes = f"{sum(record['minutes'].values()):.0f}" if "minutes" in record else "not run"
+        if label in results and (lacks := results[label].lacks):
+            minutes = f"{minutes} ({lacks})" if record else lacks
         size = f"{config.seeds} × {config.tasks}"
         cells.append([label, benchmark.name, size, minutes, record.get("date", "–"), machine])
     return cells
@@ -60,7 +63,8 @@ def score_table(results: Mapping[str, Results], scores: Iterable[Score]) -> pd.D
 
     Returns:
       A row for each score, run and method that was measured. Columns: `run`; `method`; `metric`; `over` and `window`,
-      see `Score`; `mean` and `error`, the standard error, over seeds, NaN for one seed; `num_seeds`.
+      see `Score`; `mean` and `error`, the standard error over seeds, which are NaN if one of the seeds has no number;
+      `num_seeds`, of those that have one.
 
     Raises:
       NotMeasuredError: if there are no runs, or none has a metric.
@@ -77,27 +81,29 @@ def score_table(results: Mapping[str, Results], scores: Iterable[Score]) -> pd.D
     for score in scores:
         found = [row for run, of_run in results.items() for row in _of_run(run, of_run, score)]
         if not found:
-            known = sorted({name for each in results.values() for name in each.metrics["metric"]})
+            known = sorted({name for each in results.values() for name in each.metrics["metric"] if "/" not in name})
             raise NotMeasuredError(
-                got=f"no results of {score.metric}",
-                wanted=f"one of {', '.join(name for name in known if '/' not in name)}",
-                do="Choose another metric, or run the experiment with `pliant reproduce`.",
+                got=f"no results of {score.metric or 'the headline'}",
+                wanted=f"one of {', '.join(known)}" if known else "a run with a finished task",
+                do="Choose another metric." if known else "Run it with `pliant reproduce`.",
             )
         rows += found
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def _of_run(run: str, of_run: Results, score: Score) -> list[tuple[Any, ...]]:
-    metric, window = score.metric or of_run.headline, score.window_of(of_run.num_tasks)
+    metric = score.metric or of_run.headline
+    window = {"first": 1, "mean": of_run.num_tasks}.get(score.over, score.window_of(of_run.num_tasks))
     found: list[tuple[Any, ...]] = []
     for method in of_run.metrics["method"].unique():
         try:
-            by_seed = score._replace(method=method, metric=metric, run=run).by_seed({run: of_run}).dropna()
+            by_seed = score._replace(method=method, metric=metric, run=run).by_seed({run: of_run}).to_numpy()
         except NotMeasuredError:
             continue
-        if len(by_seed):
+        with np.errstate(invalid="ignore"):  # of infinite numbers
             error = float(by_seed.std(ddof=1)) / math.sqrt(len(by_seed)) if len(by_seed) > 1 else math.nan
-            found.append((run, method, metric, score.over, window, float(by_seed.mean()), error, len(by_seed)))
+        number = int((~np.isnan(by_seed)).sum())
+        found.append((run, method, metric, score.over, window, float(by_seed.mean()), error, number))
     return found
 
 
@@ -153,7 +159,10 @@ def _pivoted(shown: pd.DataFrame, down: str, across: str, corner: str) -> list[l
 
 
 def _shown(mean: float, error: float) -> str:
-    """Three decimals, or three digits of a large number."""
-    decimals = 3 if abs(mean) < 10 else max(0, 2 - math.floor(math.log10(abs(mean))))
+    """Three decimals, or three digits of a large number; a dash where a seed has no number."""
+    if math.isnan(mean):
+        return "–"
+    decimals = 3 if abs(mean) < 10 else 1 if abs(mean) < 100 else 0
+    form = f".{decimals}f" if abs(mean) < 1e5 else ".3g"
     mean = round(mean, decimals) + 0.0  # no -0
-    return f"{mean:.{decimals}f} ± " + ("–" if math.isnan(error) else f"{error:.{decimals}f}")
+    return f"{mean:{form}} ± " + ("–" if math.isnan(error) else f"{error:{form}}")

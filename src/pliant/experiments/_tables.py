@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,18 +32,39 @@ class Results(NamedTuple):
     record: Mapping[str, Any] = {}  # never changed
     """`title`, `date`, `environment`, `minutes` by method, and `choices`, the benchmark's configuration; `folder` if it
     is a run folder of one's own."""
+    trouble: str = ""
+    """Why a run folder cannot be used; there are no metrics then."""
 
     @property
-    def is_finished(self) -> bool:
-        """Whether every seed of every method has learned the last task.
+    def lacks(self) -> str:
+        """What they lack to be judged, in words; empty if every seed of every method has learned the last task.
+
+        Which these are, the choices in the record say. Without choices it is those that have metrics.
 
         Example:
           >>> metrics = pd.DataFrame([("adam", 0, 1, "loss", 0.5)], columns=_COLUMNS)
-          >>> Results(metrics, "loss", 1).is_finished, Results(metrics, "loss", 2).is_finished
-          (True, False)
+          >>> Results(metrics, "loss", 1).lacks
+          ''
+          >>> Results(metrics, "loss", 1, record={"choices": {"methods": ["adam", "sgd"], "seeds": 2}}).lacks
+          'unfinished, 1 of 4 seeds have all tasks'
         """
+        if self.trouble:
+            return self.trouble
         own = self.metrics[self.metrics["metric"] == self.headline]
-        return not own.empty and bool((own.groupby(["method", "seed"])["task"].max() >= self.num_tasks).all())
+        ended = own.groupby(["method", "seed"])["task"].max() >= self.num_tasks
+        if wanted := self.record.get("choices"):
+            methods = ended.index.get_level_values("method").str.split("[").str[0]
+            ended = ended[methods.isin(wanted["methods"]) & (ended.index.get_level_values("seed") < wanted["seeds"])]
+            number = wanted["seeds"] * sum(_num_points(name, wanted.get("grid", ())) for name in wanted["methods"])
+        else:
+            number = max(1, len(ended))
+        done = int(ended.sum())
+        return "" if done >= number else f"unfinished, {done} of {number} seeds have all tasks"
+
+
+def _num_points(method: str, grid: Sequence[str]) -> int:
+    """How many points of a grid a method has."""
+    return math.prod(len(entry.partition("=")[2].split(",")) for entry in _of(method, grid))
 
 
 def folder_of(benchmark: str, scale: Scale, runs: Path = RUNS) -> Path:
@@ -58,24 +80,60 @@ def folder_of(benchmark: str, scale: Scale, runs: Path = RUNS) -> Path:
 def find_results(benchmark: Benchmark, scale: Scale, runs: Path = RUNS) -> Results | None:
     """The results of a benchmark: those of a run folder if there is one, else those that come with the package.
 
+    A run folder that is damaged, or that holds a run with another configuration, gives results without metrics, whose
+    `trouble` says so.
+
     Args:
       benchmark: what was run.
       scale: at which scale.
       runs: the folder of run folders.
-
-    Raises:
-      UserError: if a file is damaged.
     """
     folder = folder_of(benchmark.name, scale, runs)
     if (folder / "config.json").exists():
-        found = from_folder(RunFolder(folder), benchmark.configs[scale].tasks)
-        return found._replace(record={**found.record, "choices": choices(benchmark, scale)})
+        wanted, num_tasks = choices(benchmark, scale), benchmark.configs[scale].tasks
+        try:
+            own = RunFolder(folder)
+            trouble = _otherwise(own, wanted)
+            found = from_folder(own, num_tasks)
+        except UserError as error:
+            trouble = error.got
+        if trouble:
+            return Results(pd.DataFrame(columns=list(_COLUMNS)), "", num_tasks, trouble=trouble)
+        return found._replace(record={**found.record, "choices": wanted})
     shipped = resources.files("pliant.experiments") / "tables"
     stored = shipped / f"{folder.name}.parquet"
     if not stored.is_file():
         return None
     with resources.as_file(stored) as path:
         return read_table(path)
+
+
+def _otherwise(folder: RunFolder, wanted: Mapping[str, Any]) -> str:
+    """In which choices the methods of a benchmark were run otherwise, in words; empty if in none."""
+    common = folder.configuration.get("config", {})
+    changed = [name for name in common if name in wanted and name != "settings" and common[name] != wanted[name]]
+    methods = {name: found.get("config", {}) for name, found in folder.methods.items() if name in wanted["methods"]}
+    entries = [*common.get("settings", ()), *(entry for own in methods.values() for entry in own.get("settings", ()))]
+    others = set(wanted["methods"]) - set(methods)  # not begun
+    if sorted(entries) != sorted(entry for entry in wanted["settings"] if _target(entry) not in others):
+        changed.append("settings")
+    if any(sorted(own.get("grid", ())) != _of(name, wanted["grid"]) for name, own in methods.items()):
+        changed.append("grid")
+    return f"{folder.path}, which holds a run with another configuration ({', '.join(changed)})" if changed else ""
+
+
+def _of(method: str, grid: Sequence[str]) -> list[str]:
+    return sorted(entry for entry in grid if _target(entry) == method)
+
+
+def _target(entry: str) -> str:
+    """What a setting is of.
+
+    Example:
+      >>> _target("adamo.isometry_strength=0.1"), _target("redo+layernorm.threshold=0")
+      ('adamo', 'redo+layernorm')
+    """
+    return entry.partition("=")[0].rpartition(".")[0]
 
 
 def choices(benchmark: Benchmark, scale: Scale) -> dict[str, Any]:

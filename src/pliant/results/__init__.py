@@ -34,7 +34,15 @@ from pliant.results._rank_correlation import RankCorrelation, rank_correlation
 from pliant.results._ranks import ranks
 from pliant.results._run_folder import RunFolder, RunRecord
 from pliant.results._spectrum_pictures import hessian_density, ntk_eigenvalues, spectra_over_time
-from pliant.results._statistics import FEWEST_SEEDS, LAST_TASKS, Spread, bootstrap_interval, spread, summarize_run
+from pliant.results._statistics import (
+    FEWEST_SEEDS,
+    LAST_TASKS,
+    Spread,
+    bootstrap_interval,
+    rounded,
+    spread,
+    summarize_run,
+)
 from pliant.results._table import diagnosis_table, summary_table, summary_text
 from pliant.results._text_table import TextFormat, terminal_table, text_table
 from pliant.results._trackers import TRACKERS, MakeTracker, Tracker, tracking
@@ -97,6 +105,7 @@ __all__ = [
     "rank_correlation",
     "ranks",
     "read_json",
+    "rounded",
     "save_figure",
     "score_panels",
     "spectra_over_time",

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from pliant.errors import UserError, unknown_name
-from pliant.results._statistics import FEWEST_SEEDS, LAST_TASKS, bootstrap_interval
+from pliant.results._statistics import FEWEST_SEEDS, LAST_TASKS, bootstrap_interval, rounded
 
 
 class Estimate(NamedTuple):
@@ -30,6 +30,8 @@ def mean_estimate(scores: Float[np.ndarray, " seed"]) -> Estimate:
       >>> [round(number, 3) for number in mean_estimate(np.array([0.1, 0.2, 0.4]))]
       [0.233, -0.146, 0.613]
     """
+    if not len(scores):
+        return NOTHING
     mean = float(scores.mean())
     if len(scores) < FEWEST_SEEDS or not np.isfinite(mean):
         return NOTHING._replace(value=mean)
@@ -75,8 +77,9 @@ def probability_of_improvement(
     """Estimates the probability that a random seed of `a` scores higher than one of `b`, averaged over tasks.
 
     On each task it is the Mann–Whitney statistic U/(n_a n_b): the share of pairs of seeds in which `a` is higher; a tie
-    counts half. The interval is from a stratified bootstrap, which resamples the seeds of each method and task
-    separately. If all seeds of one are above all of the other, it is the point 1, whatever the number of seeds.
+    counts half, and numbers that are equal in six digits tie. The interval is from a stratified bootstrap, which
+    resamples the seeds of each method and task separately. If all seeds of one are above all of the other, it is the
+    point 1, whatever the number of seeds.
 
     Args:
       a: a row for each seed, a column for each task.
@@ -101,7 +104,7 @@ def probability_of_improvement(
         raise UserError(
             got=f"scores on {a.shape[1]} and on {b.shape[1]} tasks", wanted="the same tasks", do="Drop the others."
         )
-    samples = (*a.T, *b.T)
+    samples = (*rounded(a).T, *rounded(b).T)
     if not all(np.isfinite(sample).all() for sample in samples):
         return NOTHING
     return Estimate(float(_share_above(*samples)), *bootstrap_interval(samples, _share_above))

@@ -87,7 +87,8 @@ def predictor_pairs(
         )
     y = _outcomes(found, outcome).rename(columns={"value": "y"})
     if predictors is None:
-        never = {*_NEVER, *((outcome, *_OF_A_NEXT_TASK[outcome]) if outcome in _OF_A_NEXT_TASK else ())}
+        named = outcome.removeprefix("-")
+        never = {*_NEVER, *((named, *_OF_A_NEXT_TASK[named]) if named in _OF_A_NEXT_TASK else ())}
         found = found[~found["metric"].str.contains("/") & ~found["metric"].isin(never)]
     else:
         for name in predictors:

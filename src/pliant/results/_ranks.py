@@ -4,14 +4,14 @@ import numpy as np
 from jaxtyping import Float
 
 from pliant.results._comparison import NOTHING, Estimate
-from pliant.results._statistics import FEWEST_SEEDS, RESAMPLES
+from pliant.results._statistics import FEWEST_SEEDS, RESAMPLES, rounded
 
 
 def ranks(scores: Float[np.ndarray, "method seed"], *, lower_is_better: bool = False) -> list[Estimate]:
     """Ranks methods by their mean over seeds; the interval is the bootstrap's, which resamples seeds.
 
-    All methods are resampled with the same seeds, since a seed means the same tasks for all. Equal means share the mean
-    of their ranks. A method with a score that is not finite comes last.
+    All methods are resampled with the same seeds, since a seed means the same tasks for all. Means that are equal in
+    six digits share the mean of their ranks. A method with a score that is not finite comes last.
 
     Args:
       scores: a row for each method, a column for each seed that all of them have.
@@ -32,9 +32,9 @@ def ranks(scores: Float[np.ndarray, "method seed"], *, lower_is_better: bool = F
     costs = np.where(np.isfinite(costs).all(axis=1, keepdims=True), costs, np.inf)
 
     def statistic(*methods: np.ndarray, axis: int) -> np.ndarray:
-        return np.asarray(scipy.stats.rankdata(np.mean(methods, axis=axis), axis=0))
+        return np.asarray(scipy.stats.rankdata(rounded(np.mean(methods, axis=axis)), axis=0))
 
-    found = scipy.stats.rankdata(costs.mean(axis=1))
+    found = scipy.stats.rankdata(rounded(costs.mean(axis=1)))
     if scores.shape[1] < FEWEST_SEEDS:
         return [NOTHING._replace(value=float(rank)) for rank in found]
     interval = scipy.stats.bootstrap(

@@ -16,6 +16,21 @@ SUMMARIZED_WHOLE = ("diverged", "dead_phase")
 RESAMPLES = 2000
 
 
+def rounded(numbers: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    """Rounds to six digits: numbers that differ by the last bits of single precision alone become equal.
+
+    Use it before numbers are ordered, so that noise decides no rank.
+
+    Example:
+      >>> rounded(np.array([0.0925000012, 0.0924999975, 123456.7, 0.0])).tolist()
+      [0.0925, 0.0925, 123457.0, 0.0]
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        place = 5 - np.floor(np.log10(np.abs(numbers)))
+        found = np.round(numbers * 10**place) / 10**place
+    return np.where(np.isfinite(found), found, numbers)
+
+
 class Spread(NamedTuple):
     """A statistic over seeds with its spread."""
 
@@ -59,9 +74,11 @@ def spread(scores: Float[np.ndarray, "seed task"]) -> Spread:
     by_seed = scores.mean(axis=1)
     num_seeds = len(by_seed)
     low, high = bootstrap_interval(tuple(scores.T), lambda *tasks, axis: _iqm(np.concatenate(tasks, axis=axis), axis))
+    with np.errstate(invalid="ignore"):  # of infinite scores
+        error = float(by_seed.std(ddof=1) / np.sqrt(num_seeds)) if num_seeds > 1 else float("nan")
     return Spread(
         float(by_seed.mean()),
-        float(by_seed.std(ddof=1) / np.sqrt(num_seeds)) if num_seeds > 1 else float("nan"),
+        error,
         float(by_seed.min()),
         float(by_seed.max()),
         float(_iqm(scores.ravel())),

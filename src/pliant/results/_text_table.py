@@ -9,16 +9,21 @@ from rich.table import Table
 
 TextFormat: TypeAlias = Literal["markdown", "latex"]
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_LATEX |= {letter: rf"\{letter}" for letter in "_$%&#{}"} | {"±": r"$\pm$", "≤": r"$\leq$", "–": "--", "−": "$-$"}
+_LATEX |= {letter: rf"\{letter}" for letter in "_$%&#{}"} | {"–": "--"} | {letter: f"${letter}$" for letter in "<>|"}
+_SYMBOLS = {"±": "pm", "≤": "leq", "≥": "geq", "≈": "approx", "×": "times", "·": "cdot", "→": "to", "∞": "infty"}
+_SYMBOLS |= {"α": "alpha", "β": "beta", "γ": "gamma", "ϵ": "epsilon", "ε": "varepsilon", "λ": "lambda", "ρ": "rho"}
+_SYMBOLS |= {"σ": "sigma", "τ": "tau", "κ": "kappa", "μ": "mu", "η": "eta", "Σ": "Sigma", "Δ": "Delta"}
+_LATEX |= {letter: rf"$\{name}$" for letter, name in _SYMBOLS.items()} | {"−": "$-$"}
 
 
-def text_table(title: str, cells: Sequence[Sequence[str]], format: TextFormat) -> str:
+def text_table(title: str, cells: Sequence[Sequence[str]], format: TextFormat, columns: str = "") -> str:
     r"""Writes a table as Markdown or LaTeX, with every special letter escaped.
 
     Args:
       title: above the table; in LaTeX a comment.
       cells: the header, then the rows. The first column is aligned left, the others right.
       format: "markdown" or "latex".
+      columns: LaTeX's specification of the columns, such as lrp{5cm}, where that is not lrr...
 
     Returns:
       The text, ending in a newline.
@@ -40,7 +45,8 @@ def text_table(title: str, cells: Sequence[Sequence[str]], format: TextFormat) -
         lines.insert(1, "| " + " | ".join(rule) + " |")
         return "\n".join([_for_markdown(title), "", *lines, ""])
     first, *rest = (" & ".join(map(_for_latex, row)) + r" \\" for row in cells)
-    begin = [f"% {title}", rf"\begin{{tabular}}{{l{'r' * (len(cells[0]) - 1)}}}", r"\hline", first, r"\hline"]
+    columns = columns or f"l{'r' * (len(cells[0]) - 1)}"
+    begin = [f"% {title}", rf"\begin{{tabular}}{{{columns}}}", r"\hline", first, r"\hline"]
     return "\n".join([*begin, *rest, r"\hline", r"\end{tabular}", ""])
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
@@ -61,9 +61,9 @@ class TuningFolder:
                 wanted="a folder that `pliant tune` has made",
                 do="Give the folder that it printed.",
             )
-        stored = read_json(self.path / "tune.json")
+        file = self.path / "tune.json"
         self._metrics: dict[str, pd.DataFrame] = {}
-        self.record = TuningRecord(**{name: stored[name] for name in TuningRecord._fields})
+        self.record = _made(TuningRecord, read_json(file), file)
 
     @classmethod
     def begin(cls, path: str | os.PathLike[str], record: TuningRecord) -> "TuningFolder":
@@ -113,8 +113,12 @@ class TuningFolder:
 
     def trials(self, name: str) -> list[Trial]:
         """The trials of a method, the defaults first."""
-        stored = read_json(self.path / "spaces" / f"{name}.json")
-        return [Trial(**each) for each in stored["trials"]]
+        file = self.path / "spaces" / f"{name}.json"
+        stored = read_json(file)
+        trials = stored.get("trials") if isinstance(stored, dict) else None
+        if not isinstance(trials, list) or not trials:
+            raise _damaged(file, "trials")
+        return [_made(Trial, each, file) for each in trials]
 
     def scored(self, name: str) -> list[Scored] | None:
         """What the trials of a method have reached; None as long as one is not finished."""
@@ -162,6 +166,25 @@ class TuningFolder:
         """What is tuned, in a line."""
         trials, seeds = self.record.num_trials, self.record.num_tuning_seeds
         return f"{self.record.title}, {_count(trials, 'trial')} on {_count(seeds, 'tuning seed')}"
+
+
+_Made = TypeVar("_Made", TuningRecord, Trial)
+
+
+def _made(kind: type[_Made], stored: Any, file: Path) -> _Made:
+    """A record from what a file holds."""
+    lacking = [name for name in kind._fields if not isinstance(stored, dict) or name not in stored]
+    if lacking:
+        raise _damaged(file, ", ".join(lacking))
+    return kind(**{name: stored[name] for name in kind._fields})
+
+
+def _damaged(file: Path, lacking: str) -> UserError:
+    return UserError(
+        got=f"{file}, which is damaged: it lacks {lacking}",
+        wanted="what `pliant tune` wrote",
+        do="Restore it from a copy, or tune again with another --out.",
+    )
 
 
 def _count(number: int, what: str) -> str:

@@ -15,16 +15,16 @@ from pliant.tuning._folder import TuningFolder
 def tuning_table(folder: TuningFolder) -> pd.DataFrame:
     """Summarises a tuning in one row a method, the best first.
 
-    Numbers on fresh seeds are of those that the compared methods share. Methods, or stages of a method, that are not
+    Numbers on fresh seeds are of those that all finished methods share. Methods, or stages of a method, that are not
     finished have NaN.
 
     Args:
       folder: of the tuning.
 
     Returns:
-      Columns: `method`, `num_seeds` (fresh ones); `tuned`, `default` (means on the fresh seeds) and `gain` (the first
-      minus the second, paired by seed), each with `_low` and `_high`, the ends of its 95 % interval; `rank` and
-      `default_rank` with the same; `selected`, the values; `is_default`, whether these are the defaults; `border`,
+      Columns: `method`, `num_seeds` (fresh ones that count); `tuned`, `default` (means on the fresh seeds) and `gain`
+      (the first minus the second, paired by seed), each with `_low` and `_high`, the ends of its 95 % interval; `rank`
+      and `default_rank` with the same; `selected`, the values; `is_default`, whether these are the defaults; `border`,
       which of them lie at the border of their range; of the scores on the tuning seeds `best_trial`, `median_trial` and
       `worst_trial`; `num_trials`, and `num_unsound`, of trials with a diverged seed.
 
@@ -35,7 +35,7 @@ def tuning_table(folder: TuningFolder) -> pd.DataFrame:
         do = "Start the tuning again with the same command."
         raise UserError(got=f"{folder.path}, in which no method is begun", wanted="at least one", do=do)
     is_lower = lower_is_better(folder.record.headline)
-    tuned, default = (folder.fresh_scores(part) for part in ("selected", "defaults"))
+    tuned, default = (_of_shared_seeds(folder.fresh_scores(part)) for part in ("selected", "defaults"))
     ranked = {"rank": _ranks(tuned, is_lower), "default_rank": _ranks(default, is_lower)}
     rows = []
     for name in folder.methods:
@@ -43,7 +43,7 @@ def tuning_table(folder: TuningFolder) -> pd.DataFrame:
         found = {
             "tuned": mean_estimate(tuned[name].to_numpy()) if name in tuned else None,
             "default": mean_estimate(default[name].to_numpy()) if name in default else None,
-            "gain": paired_difference(tuned[name], default[name]) if name in tuned and name in default else None,
+            "gain": _gain(tuned[name], default[name]) if name in tuned and name in default else None,
             **{which: of_methods.get(name) for which, of_methods in ranked.items()},
         }
         for which, estimate in found.items():
@@ -53,14 +53,19 @@ def tuning_table(folder: TuningFolder) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("rank", kind="stable", ignore_index=True)
 
 
+def _gain(tuned: "pd.Series", default: "pd.Series") -> Estimate | None:
+    return paired_difference(tuned, default) if set(tuned.index) & set(default.index) else None
+
+
 def _ranks(scores: Mapping[str, "pd.Series"], is_lower: bool) -> dict[str, Estimate]:
-    """The ranks of methods on the seeds that all of them have."""
-    if not scores:
-        return {}
-    table = pd.DataFrame(scores).dropna(how="all")
-    shared = [seed for seed in table.index if all(seed in own.index for own in scores.values())]
-    found = ranks(table.loc[shared].to_numpy().T, lower_is_better=is_lower)
+    found = ranks(np.array([own.to_numpy() for own in scores.values()]), lower_is_better=is_lower) if scores else ()
     return dict(zip(scores, found, strict=True))
+
+
+def _of_shared_seeds(scores: Mapping[str, "pd.Series"]) -> dict[str, "pd.Series"]:
+    """The scores of methods on the seeds that all of them have."""
+    shared = sorted(set.intersection(*(set(own.index) for own in scores.values()))) if scores else []
+    return {name: own.loc[shared] for name, own in scores.items()}
 
 
 def _of_trials(folder: TuningFolder, name: str, *, is_lower: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pliant.results import rounded
 from pliant.settings import Value
 from pliant.tuning._space import value_at
 from pliant.types import Range
@@ -82,7 +83,7 @@ class Scored(NamedTuple):
 
 
 def select(scored: Sequence[Scored], *, lower_is_better: bool) -> int:
-    """The place of the best trial; of equals the first, so that the defaults win ties.
+    """The place of the best trial; of those that are equal in six digits the first, so that the defaults win ties.
 
     Trials with a diverged seed, or without a finite score, come after all others.
 
@@ -92,7 +93,7 @@ def select(scored: Sequence[Scored], *, lower_is_better: bool) -> int:
     """
 
     def order(place: int) -> tuple[bool, float]:
-        score = scored[place].score
+        score = float(rounded(np.array(scored[place].score)))
         cost = score if lower_is_better else -score
         return not scored[place].is_sound, cost if math.isfinite(cost) else math.inf
 

@@ -53,6 +53,7 @@ def plan_tuning(
     """
     config = tuning.config
     require_whole("trials", tuning.trials, 1, do="16 are usual; 1 is the defaults alone.")
+    require_whole("seeds", config.seeds, 1, do="10 are usual.")
     require_whole("tuning_seeds", tuning.tuning_seeds, 1, do="3 are usual.")
     last = config.first_seed + config.seeds
     if last > FIRST_TUNING_SEED:
