@@ -71,8 +71,10 @@ class Report:
         """A table of verdicts as readers want it."""
         found = verdict_table(chosen_experiments(name), self.scale, self.runs)
         effects = [shown_effect(row) for row in found.to_dict("records")]
-        found = found.assign(effect=effects, seeds=found["num_seeds"], scale=self.scale)
-        return found[["claim", "verdict", "effect", "seeds", "scale", "sentence", "experiment", "reason"]]
+        at = f"at {self.scale}"  # the scale
+        named = found["experiment"] + ": " + found["claim"]
+        found = found.assign(claim=named, effect=effects, seeds=found["num_seeds"]).rename(columns={"verdict": at})
+        return found[["claim", at, "effect", "seeds", "sentence", "reason"]]
 
 
 def _tuned(found: pd.DataFrame) -> pd.DataFrame:
