@@ -26,7 +26,8 @@ def _printed(command: str) -> str:
     """What a command prints in a folder without runs, without the title."""
     shown = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), contextlib.redirect_stdout(shown):
-        cli.main(shlex.split(command))
+        if cli.main(shlex.split(command)):
+            raise SystemExit(f"`pliant {command}` has failed")
     return shown.getvalue().partition("\n\n")[2]
 
 

@@ -35,7 +35,7 @@ def page() -> str:
         markdown_table(["verdict", "claims"], counts),
         "An effect is the mean difference over paired seeds with its 95 % interval (Student's). A comparison *holds* "
         "if the whole interval is above the wanted effect, and *does not hold* if no part of it is. "
-        "Fewer than three seeds decide nothing. Of several comparisons the tightest is shown.",
+        "Fewer than three seeds decide nothing. Of several comparisons that led to the verdict the tightest is shown.",
         "The scale `cpu` has smaller networks and fewer tasks than the papers. A claim that does not hold there may "
         "hold at the published size, and the other way round. Intervals do not account for the number of claims.",
     ]

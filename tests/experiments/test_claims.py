@@ -146,7 +146,7 @@ def test_seeds_that_diverge_leave_a_claim_undecided():
     """Those that survive are no sample of all."""
     verdict = judge(A_BEATS_B, _two((0.3, 0.31, 0.32, np.nan, np.nan)))
     assert (verdict.outcome, verdict.num_seeds) == ("undecided", 3)
-    assert verdict.reason == "no numbers of seed 3, 4, as of runs that diverge"
+    assert verdict.reason == "no number of seed 3, 4 (diverged, constant or not measured)"
     assert verdict.effects[0].value == pytest.approx(0.31)
     assert np.isnan(verdict.effects[0].low)
 
@@ -157,7 +157,6 @@ def test_the_effect_that_is_shown_is_of_a_comparison_that_decides():
     results = _two((0.2, 0.2, 0.2))
     results["wide"] = _results([("a", seed, 1, "accuracy", value) for seed, value in enumerate((0.0, 0.4, 0.8))])
     open_one = Difference(Score("a", run="wide"), 0.0, by=0.1)
-    clear = clear._replace(more=Score("a", run=""), less=Score("b", run=""))
     both = _claim(clear, open_one)
     verdict = judge(both, results)
     assert verdict.outcome == "undecided"
@@ -166,6 +165,16 @@ def test_the_effect_that_is_shown_is_of_a_comparison_that_decides():
     verdict = judge(three, {"": results[""]})
     assert verdict.reason == "not: a − b > 0.5; a − b > 0.3"
     assert deciding(three, verdict) == (verdict.effects[1], 0.5)
+
+
+def test_a_gap_is_of_the_seeds_that_both_runs_have():
+    results = {"few": _two((0.3, 0.31, 0.32))[""], "many": _two((0.1, 0.11, 0.12, 0.13, 0.14))[""]}
+    few, many = (Gap(Score("a", run=run), Score("b", run=run)) for run in results)
+    across = Gap(Score("a", run="many"), Score("b", run="few"))
+    assert across.by_seed(results).index.tolist() == [0, 1, 2]
+    verdict = judge(_claim(Difference(few, many, by=0.1)), results)
+    assert (verdict.outcome, verdict.num_seeds) == ("holds", 3)
+    assert verdict.effects[0].value == pytest.approx(0.2)
 
 
 def test_one_task_has_no_fall():

@@ -1,5 +1,8 @@
 """Every experiment: what it declares exists, its figure can be drawn, and one runs from beginning to end."""
 
+import dataclasses
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,10 +29,13 @@ from pliant.experiments import (
     score_table,
     stored_results,
     verdict_table,
+    with_choices,
     write_table,
 )
 from pliant.results import RunFolder, RunRecord
+from pliant.training import as_data, of_names, settings_of
 
+DATA = os.environ.get("PLIANT_DATA")
 COLUMNS = ["method", "seed", "task", "metric", "value"]
 
 
@@ -169,26 +175,6 @@ def test_a_table_of_others_is_refused(tmp_path):
         read_table(tmp_path / "t.parquet")
 
 
-def test_results_of_a_run_folder_come_first(tmp_path):
-    benchmark = BENCHMARKS["isometry/strength"]
-    folder = folder_of(benchmark.name, "smoke", tmp_path)
-    rows = [("s", "adam", "mlp", "digits", 0, 1, 9, "accuracy", 0.25)]
-    columns = ["problem", "method", "network", "dataset", "seed", "task", "step", "metric", "value"]
-    record = RunRecord("a run", "accuracy", 0.1, {})
-    with RunFolder.begin(folder, record).open_method("adam", {}) as method:
-        method.record_start({"packages": {"jax": "1"}}, 1, 1)
-        (block,) = method.blocks(num_seeds=1)
-        block.record_task(1, pd.DataFrame(rows, columns=columns), seconds=90.0)
-    found = find_results(benchmark, "smoke", tmp_path)
-    assert found.metrics.values.tolist() == [["adam", 0, 1, "accuracy", 0.25]]
-    assert found.num_tasks == benchmark.configs["smoke"].tasks == 2
-    assert found.lacks == "unfinished, 0 of 14 seeds have all tasks"
-    assert found.record["minutes"] == {"adam": 1.5}
-    assert found.record["environment"] == {"packages": {"jax": "1"}}
-    assert len(found.record["date"]) == 10
-    assert not from_folder(RunFolder(folder), 1).lacks
-
-
 def _run_of(benchmark, tmp_path, changes=(), rows=None):
     """A run folder as that of a benchmark at the smallest scale, with other choices."""
     config = {**choices(benchmark, "smoke"), **dict(changes)}
@@ -200,9 +186,65 @@ def _run_of(benchmark, tmp_path, changes=(), rows=None):
     record = RunRecord("a run", "train_accuracy", 0.1, {"config": common})
     own = {"config": {"settings": [], "grid": list(config["grid"])}}
     with RunFolder.begin(folder, record).open_method(method, own) as opened:
+        opened.record_start({"packages": {"jax": "1"}}, 1, 1)
         (block,) = opened.blocks(num_seeds=1)
         block.record_task(1, pd.DataFrame(rows, columns=columns), seconds=90.0)
     return folder
+
+
+def test_results_of_a_run_folder_come_first(tmp_path):
+    benchmark = BENCHMARKS["isometry/strength"]
+    folder = _run_of(benchmark, tmp_path)
+    found = find_results(benchmark, "smoke", tmp_path)
+    assert found.metrics.values.tolist() == [["adamo", 0, 1, "train_accuracy", 0.25]]
+    assert found.num_tasks == benchmark.configs["smoke"].tasks == 2
+    assert found.lacks == "unfinished, 0 of 14 seeds have all tasks"
+    assert found.record["minutes"] == {"adamo": 1.5}
+    assert found.record["environment"] == {"packages": {"jax": "1"}}
+    assert len(found.record["date"]) == 10
+    assert not from_folder(RunFolder(folder), 1).lacks
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_run_of_a_benchmark_is_taken_for_one(name, scale, tmp_path):
+    """Its settings are those of the methods that the scale has, as of `pliant reproduce`."""
+    config = with_choices(BENCHMARKS[name], scale, {})
+    common = as_data(dataclasses.asdict(config))
+    common["settings"] = [entry for entry in config.settings if entry not in of_names(config.settings, config.methods)]
+    folder = RunFolder.begin(folder_of(name, scale, tmp_path), RunRecord("a run", "score", None, {"config": common}))
+    for method in config.methods:
+        own = {"settings": settings_of(config, method), "grid": list(of_names(config.grid, {method}))}
+        with folder.open_method(method, {"config": own}):
+            pass
+    assert find_results(BENCHMARKS[name], scale, tmp_path).lacks.startswith("unfinished, 0 of")
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_planned_run_of_a_benchmark_is_taken_for_one(name, tmp_path):
+    try:
+        plan = problems.make_plan(with_choices(BENCHMARKS[name], "smoke", {}), DATA)
+    except UserError as error:
+        pytest.skip(str(error))
+    folder = RunFolder.begin(folder_of(name, "smoke", tmp_path), plan.record)
+    for method in plan.methods:
+        with folder.open_method(method.method.name, method.configuration):
+            pass
+    assert find_results(BENCHMARKS[name], "smoke", tmp_path).lacks.startswith("unfinished, 0 of")
+
+
+def test_what_a_user_has_added_is_left_out(tmp_path):
+    """Another method, seed and task of one's own change no verdict."""
+    benchmark = BENCHMARKS["isometry/strength"]
+    method, other = "adamo[isometry_strength=0.1]", "mine"
+    rows = [
+        ("s", name, "mlp", "digits", seed, task, 9, "train_accuracy", 0.25)
+        for name, seed, task in ((method, 0, 1), (method, 5, 1), (method, 0, 3), (other, 0, 1))
+    ]
+    _run_of(benchmark, tmp_path, rows=rows)
+    found = find_results(benchmark, "smoke", tmp_path).metrics
+    assert found[["method", "seed", "task"]].values.tolist() == [[method, 0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -235,6 +277,9 @@ def test_a_run_with_another_configuration_is_not_judged(changes, named, tmp_path
 def test_a_damaged_run_leaves_the_others_their_verdicts(tmp_path):
     folder = _run_of(BENCHMARKS["isometry/strength"], tmp_path)
     (folder / "config.json").write_text("{")
+    results = stored_results(EXPERIMENTS["isometry/strength"], "smoke", tmp_path)
+    with pytest.raises(UserError, match="no results of this experiment"):
+        EXPERIMENTS["isometry/strength"].figure(results)
     table = verdict_table(EXPERIMENTS.values(), "smoke", tmp_path)
     reasons = set(table[table["experiment"] == "isometry/strength"]["reason"])
     assert all("config.json, which is damaged" in reason for reason in reasons)

@@ -32,7 +32,7 @@ class Report:
     scale: Scale = "cpu"
     """Of the results that claims are judged on: smoke, cpu or paper."""
     runs: Path = RUNS
-    """Folder of the run folders of these. Where it has none, the results that come with pliant are read."""
+    """Folder with the runs of these. Where a run is missing, the results that come with pliant are read."""
     out: Path = Path("report.html")
     """The file to write."""
 
@@ -44,7 +44,7 @@ class Report:
             raise UserError(got="no run folder", wanted="at least one", do="Give what `pliant run` printed.")
         if tuned and not self.dirs and not (dirs[0] / "config.json").exists():
             raise UserError(
-                got=f"--tuned {self.tuned}, of which nothing is selected yet",
+                got=f"--tuned {self.tuned}, in which nothing has been selected yet",
                 wanted="a finished tuning, or run folders beside it",
                 do="Continue it with the same `pliant tune`, or look at what it has so far with `pliant show`.",
             )

@@ -5,6 +5,7 @@ import difflib
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pliant.experiments import (
     EXPERIMENTS,
     RUNS,
     SCALES,
+    NotMeasuredError,
     Over,
     Scale,
     Score,
@@ -62,8 +64,8 @@ class Show:
     what: Positional[str]
     """Run folder, or any name that `pliant list` prints."""
     format: Format = "table"
-    """Format of the table of a run or an experiment. All but "table" include the interquartile mean of a run with its
-    95 % interval; csv has all digits."""
+    """Format of the table of a run, a tuning or an experiment. All but "table" include the interquartile mean of a run
+    with its 95 % interval; csv has all digits."""
     metric: tuple[str, ...] = ()
     """Metrics of a run or an experiment that its table shows, such as dormant_fraction; by default the headline, and of
     an experiment what its figure shows."""
@@ -80,7 +82,7 @@ class Show:
     scale: Scale = "cpu"
     """Of an experiment's results: smoke, cpu or paper."""
     runs: Path = RUNS
-    """Folder of the run folders of an experiment. Where it has none, the results that come with pliant are read."""
+    """Folder with an experiment's runs. Where a run is missing, the results that come with pliant are read."""
 
     def __call__(self) -> None:
         """Prints the table or the explanation."""
@@ -278,7 +280,7 @@ def _explain_experiment(name: str, scale: Scale = "cpu", runs: Path = RUNS) -> N
         print_paragraph(text)
     found = stored_results(experiment, scale, runs)
     print_cells(f"scale: {scale}", run_cells(experiment, found, scale))
-    if any(not each.metrics.empty for each in found.values()):
+    with suppress(NotMeasuredError):
         print_scores(found, experiment.scores, "measured")
     print_table(claims_table(verdict_table([experiment], scale, runs)))
     print_line(f"Run it with `pliant reproduce {name} --scale {scale}`.")

@@ -66,11 +66,12 @@ def judge(claim: Claim, results: Mapping[str, Results]) -> Verdict:
       results: by the label of the run.
 
     Returns:
-      The verdict. A claim with fewer than three seeds is undecided, and so is one of which a seed has no number, as
-      where a method diverges. One whose run, method or metric is missing, or whose run is unfinished, was not run.
+      The verdict. A comparison with fewer than three seeds is undecided, and so is one in which a seed has no number,
+      as where a method diverges. A claim whose run, method or metric is missing, or whose run is unfinished, was not
+      run.
 
     Raises:
-      UserError: for a claim without comparisons, or one that compares a quantity with itself.
+      UserError: for a claim without comparisons, one that compares a quantity with itself, or an unknown `Score.over`.
 
     Example:
       >>> import pandas as pd
@@ -99,7 +100,8 @@ def judge(claim: Claim, results: Mapping[str, Results]) -> Verdict:
     elif outcome == "does not hold":
         reason = f"not: {_named(claim, effects, outcome)}"
     elif lost:
-        reason = f"no numbers of seed {', '.join(map(str, sorted(lost)))}, as of runs that diverge"
+        seeds = ", ".join(map(str, sorted(lost)))
+        reason = f"no number of seed {seeds} (diverged, constant or not measured)"
     elif num_seeds < FEWEST_SEEDS:
         reason = f"too few seeds ({num_seeds})"
     else:
@@ -124,7 +126,7 @@ def _by_margin(claim: Claim, effects: Sequence[Estimate], outcome: Outcome) -> l
     """The comparisons with an outcome: those that fail most, or are nearest to failing, first."""
     pairs = zip(effects, claim.comparisons, strict=True)
     chosen = [(effect, each) for effect, each in pairs if _outcome(effect, each.by) == outcome]
-    return sorted(chosen, key=lambda pair: pair[0].value - pair[1].by)
+    return sorted(chosen, key=lambda pair: np.nan_to_num(pair[0].value - pair[1].by, nan=-np.inf))
 
 
 def deciding(claim: Claim, verdict: Verdict) -> tuple[Estimate, float] | None:

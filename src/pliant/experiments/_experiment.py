@@ -26,7 +26,7 @@ class Experiment(NamedTuple):
     figure: Callable[[Mapping[str, Results]], Figure]
     """Draws the figure in the paper's form, from the results that there are."""
     scores: tuple[Score, ...] = (Score(""),)
-    """What its table has of every method and run; over the same tasks."""
+    """Scores in its table, for every method and run; all over the same tasks."""
 
     @property
     def benchmarks(self) -> dict[str, Benchmark]:

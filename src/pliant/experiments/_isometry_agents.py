@@ -7,7 +7,7 @@ from pliant.experiments._isometry import PAPER
 from pliant.experiments._quantities import Over, Score
 
 _MINATAR_WINDOW = 20  # five cycles of four games
-_OCTAX_WINDOW = 8  # a cycle
+_OCTAX_WINDOW = 8  # a cycle of the published size
 _RETURN = 0.25  # the smallest difference of returns in Breakout that counts
 _DEAD = 0.5  # the return of a policy that does the same whatever it sees is below
 

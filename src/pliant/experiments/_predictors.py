@@ -108,6 +108,8 @@ def strongest(results: Mapping[str, Results]) -> pd.DataFrame:
     rows = []
     for run, of_run in results.items():
         outcome = _main_outcome(run)
+        if of_run.metrics.empty:  # it cannot be used
+            continue
         table = predictions({run: of_run}, [outcome])
         for scope in ("pooled", "across"):
             own = table[(table["scope"] == scope) & table["partial_low"].notna()]

@@ -90,12 +90,13 @@ class Gap(NamedTuple):
     less: Score
 
     def by_seed(self, results: Mapping[str, Results]) -> pd.Series:
-        """The differences, indexed by seed; NaN for seeds that not both scores have.
+        """The differences, indexed by the seeds that both scores have.
 
         Raises:
           NotMeasuredError: if a run, a method or a metric is not there.
         """
-        return self.more.by_seed(results) - self.less.by_seed(results)
+        more, less = self.more.by_seed(results), self.less.by_seed(results)
+        return (more - less).loc[more.index.intersection(less.index)]
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -194,7 +195,7 @@ class Prediction(NamedTuple):
           NotMeasuredError: if a run or a metric is not there.
         """
         found = [_predicted(_one(results, run), self.predictor, outcome) for run, outcome in self.outcomes.items()]
-        return pd.concat(found, axis=1).mean(axis=1, skipna=False)
+        return pd.concat(found, axis=1, join="inner").mean(axis=1, skipna=False)
 
 
 Quantity: TypeAlias = Score | Gap | Association | Prediction

@@ -142,8 +142,9 @@ def score_cells(table: pd.DataFrame) -> list[list[str]]:
         cell=[_shown(mean, error) for mean, error in zip(table["mean"], table["error"], strict=True)],
         metric=[metric.replace("_", " ") for metric in table["metric"]],
     )
-    methods, varying = shown["method"].unique(), [name for name in ("run", "metric") if shown[name].nunique() > 1]
-    if len(methods) == 1:
+    methods = shown["method"].unique()
+    varying = [name for name in ("run", "metric", "over") if shown[name].nunique() > 1]
+    if len(methods) == 1 and "over" not in varying:
         return _pivoted(shown, "run", "metric", methods[0])
     shown["column"] = [", ".join(row) for row in shown[varying or ["metric"]].to_numpy()]
     if shown["column"].nunique() > len(methods):

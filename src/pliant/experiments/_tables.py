@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from pliant.errors import UserError
-from pliant.experiments.benchmarks import Benchmark, Scale
+from pliant.experiments.benchmarks import Benchmark, Scale, with_choices
+from pliant.problems import Config
 from pliant.results import RunFolder
+from pliant.training import as_data, of_names
 
 RUNS = Path("runs") / "experiments"
 """Where `pliant reproduce` keeps its run folders by default."""
-_COLUMNS = ("method", "seed", "task", "metric", "value")
+_COLUMNS = {"method": str, "seed": int, "task": int, "metric": str, "value": float}
 _KEY = b"pliant"  # of the file's metadata
 
 
@@ -37,9 +39,9 @@ class Results(NamedTuple):
 
     @property
     def lacks(self) -> str:
-        """What they lack to be judged, in words; empty if every seed of every method has learned the last task.
+        """Why the results cannot be judged yet; empty if every expected seed has learned the last task.
 
-        Which these are, the choices in the record say. Without choices it is those that have metrics.
+        The choices in the record say which are expected. Without choices it is those that have metrics.
 
         Example:
           >>> metrics = pd.DataFrame([("adam", 0, 1, "loss", 0.5)], columns=_COLUMNS)
@@ -52,19 +54,16 @@ class Results(NamedTuple):
             return self.trouble
         own = self.metrics[self.metrics["metric"] == self.headline]
         ended = own.groupby(["method", "seed"])["task"].max() >= self.num_tasks
+        number = max(1, len(ended))
         if wanted := self.record.get("choices"):
-            methods = ended.index.get_level_values("method").str.split("[").str[0]
-            ended = ended[methods.isin(wanted["methods"]) & (ended.index.get_level_values("seed") < wanted["seeds"])]
             number = wanted["seeds"] * sum(_num_points(name, wanted.get("grid", ())) for name in wanted["methods"])
-        else:
-            number = max(1, len(ended))
         done = int(ended.sum())
         return "" if done >= number else f"unfinished, {done} of {number} seeds have all tasks"
 
 
 def _num_points(method: str, grid: Sequence[str]) -> int:
     """How many points of a grid a method has."""
-    return math.prod(len(entry.partition("=")[2].split(",")) for entry in _of(method, grid))
+    return math.prod(len(entry.partition("=")[2].split(",")) for entry in of_names(grid, {method}))
 
 
 def folder_of(benchmark: str, scale: Scale, runs: Path = RUNS) -> Path:
@@ -80,17 +79,17 @@ def folder_of(benchmark: str, scale: Scale, runs: Path = RUNS) -> Path:
 def find_results(benchmark: Benchmark, scale: Scale, runs: Path = RUNS) -> Results | None:
     """The results of a benchmark: those of a run folder if there is one, else those that come with the package.
 
-    A run folder that is damaged, or that holds a run with another configuration, gives results without metrics, whose
-    `trouble` says so.
+    Methods, seeds and tasks beyond those of the benchmark are left out. A run folder that is damaged, or that holds a
+    run with another configuration, gives results without metrics, whose `trouble` says so.
 
     Args:
       benchmark: what was run.
       scale: at which scale.
       runs: the folder of run folders.
     """
-    folder = folder_of(benchmark.name, scale, runs)
+    folder, num_tasks = folder_of(benchmark.name, scale, runs), benchmark.configs[scale].tasks
     if (folder / "config.json").exists():
-        wanted, num_tasks = choices(benchmark, scale), benchmark.configs[scale].tasks
+        wanted = with_choices(benchmark, scale, {})
         try:
             own = RunFolder(folder)
             trouble = _otherwise(own, wanted)
@@ -98,8 +97,15 @@ def find_results(benchmark: Benchmark, scale: Scale, runs: Path = RUNS) -> Resul
         except UserError as error:
             trouble = error.got
         if trouble:
-            return Results(pd.DataFrame(columns=list(_COLUMNS)), "", num_tasks, trouble=trouble)
-        return found._replace(record={**found.record, "choices": wanted})
+            nothing = {name: pd.Series(dtype=kind) for name, kind in _COLUMNS.items()}
+            return Results(pd.DataFrame(nothing), "", num_tasks, trouble=trouble)
+        seeds = range(wanted.first_seed, wanted.first_seed + wanted.seeds)
+        metrics = found.metrics[
+            found.metrics["method"].str.split("[").str[0].isin(wanted.methods)
+            & found.metrics["seed"].isin(seeds)
+            & (found.metrics["task"] <= num_tasks)
+        ]
+        return found._replace(metrics=metrics, record={**found.record, "choices": choices(benchmark, scale)})
     shipped = resources.files("pliant.experiments") / "tables"
     stored = shipped / f"{folder.name}.parquet"
     if not stored.is_file():
@@ -108,32 +114,20 @@ def find_results(benchmark: Benchmark, scale: Scale, runs: Path = RUNS) -> Resul
         return read_table(path)
 
 
-def _otherwise(folder: RunFolder, wanted: Mapping[str, Any]) -> str:
-    """In which choices the methods of a benchmark were run otherwise, in words; empty if in none."""
-    common = folder.configuration.get("config", {})
-    changed = [name for name in common if name in wanted and name != "settings" and common[name] != wanted[name]]
-    methods = {name: found.get("config", {}) for name, found in folder.methods.items() if name in wanted["methods"]}
+def _otherwise(folder: RunFolder, wanted: Config) -> str:
+    """Names the choices in which a run folder differs from its benchmark; empty if in none."""
+    if folder.is_old:
+        return f"{folder.path}, which an earlier version of pliant wrote"
+    common, config = folder.configuration.get("config", {}), as_data(dataclasses.asdict(wanted))
+    changed = [name for name in common if name in config and name != "settings" and common[name] != config[name]]
+    methods = {name: found.get("config", {}) for name, found in folder.methods.items() if name in wanted.methods}
     entries = [*common.get("settings", ()), *(entry for own in methods.values() for entry in own.get("settings", ()))]
-    others = set(wanted["methods"]) - set(methods)  # not begun
-    if sorted(entries) != sorted(entry for entry in wanted["settings"] if _target(entry) not in others):
+    unused = of_names(wanted.settings, set(wanted.methods) - set(methods))  # of methods that are not begun
+    if set(entries) != set(wanted.settings) - set(unused):
         changed.append("settings")
-    if any(sorted(own.get("grid", ())) != _of(name, wanted["grid"]) for name, own in methods.items()):
+    if any(sorted(own.get("grid", ())) != sorted(of_names(wanted.grid, {name})) for name, own in methods.items()):
         changed.append("grid")
     return f"{folder.path}, which holds a run with another configuration ({', '.join(changed)})" if changed else ""
-
-
-def _of(method: str, grid: Sequence[str]) -> list[str]:
-    return sorted(entry for entry in grid if _target(entry) == method)
-
-
-def _target(entry: str) -> str:
-    """What a setting is of.
-
-    Example:
-      >>> _target("adamo.isometry_strength=0.1"), _target("redo+layernorm.threshold=0")
-      ('adamo', 'redo+layernorm')
-    """
-    return entry.partition("=")[0].rpartition(".")[0]
 
 
 def choices(benchmark: Benchmark, scale: Scale) -> dict[str, Any]:

@@ -76,10 +76,10 @@ def shown_effect(row: Mapping[Any, Any]) -> str:
 
     Example:
       >>> shown_effect({"effect": 0.863, "low": 0.855, "high": 0.871, "wanted": 0.1, "num_comparisons": 2})
-      '0.863 [0.855, 0.871] > 0.1 (tightest of 2)'
+      '0.863 [0.855, 0.871] > 0.1 (of 2 comparisons)'
     """
     if math.isnan(row["effect"]):
         return ""
     interval = "" if math.isnan(row["low"]) else f" [{row['low']:.3g}, {row['high']:.3g}]"
-    among = f" (tightest of {row['num_comparisons']})" if row["num_comparisons"] > 1 else ""
+    among = f" (of {row['num_comparisons']} comparisons)" if row["num_comparisons"] > 1 else ""
     return f"{row['effect']:.3g}{interval} > {row['wanted']:g}{among}"

@@ -32,7 +32,8 @@ def mean_estimate(scores: Float[np.ndarray, " seed"]) -> Estimate:
     """
     if not len(scores):
         return NOTHING
-    mean = float(scores.mean())
+    with np.errstate(invalid="ignore"):  # of infinities with both signs
+        mean = float(scores.mean())
     if len(scores) < FEWEST_SEEDS or not np.isfinite(mean):
         return NOTHING._replace(value=mean)
     import scipy.stats  # takes a second

@@ -19,15 +19,18 @@ RESAMPLES = 2000
 def rounded(numbers: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
     """Rounds to six digits: numbers that differ by the last bits of single precision alone become equal.
 
-    Use it before numbers are ordered, so that noise decides no rank.
+    Use it before numbers are ordered, so that noise decides no rank. The next digit is rounded up from 3, not from 5:
+    fractions such as 25/128 = 0.1953125 end with 5, and would fall to either side.
 
     Example:
       >>> rounded(np.array([0.0925000012, 0.0924999975, 123456.7, 0.0])).tolist()
       [0.0925, 0.0925, 123457.0, 0.0]
+      >>> rounded(np.array([0.1953125 + 3e-9, 0.1953125 - 3e-9])).tolist()
+      [0.195313, 0.195313]
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):  # of 0, and of numbers that are not finite
         place = 5 - np.floor(np.log10(np.abs(numbers)))
-        found = np.round(numbers * 10**place) / 10**place
+        found = np.floor(numbers * 10**place + 0.7) / 10**place
     return np.where(np.isfinite(found), found, numbers)
 
 
