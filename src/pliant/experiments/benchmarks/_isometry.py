@@ -14,7 +14,7 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 _CPU_NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"widths": (128, 128, 128, 128), "learning_rate": 1e-3, "settings": ()},
     "cnn": {"methods": ("adam", "l2-init", "adamo"), "widths": (64, 64), "settings": ("cnn.channels=8,8,8",)}
-    | {"train_size": 500, "seeds": 3},
+    | {"train_size": 500},
 }
 _SMOKE_NETWORKS: dict[str, dict[str, Any]] = {
     "mlp": {"widths": (64, 64, 64, 64)},
@@ -38,9 +38,7 @@ _STREAMS: dict[str, dict[str, Any]] = {
     "label-shuffled-cifar100": {"stream": "label-shuffle", "dataset": "cifar100", "epochs": 10},
 }
 _CPU = {"train_size": 1000, "test_size": 1000, "seeds": 5, "tasks": 15, "batch_size": 32, "epochs": 15}
-_CPU_STREAMS: dict[str, dict[str, Any]] = {
-    "label-shuffled-cifar100": {"train_size": 2000, "seeds": 3, "tasks": 10, "epochs": 10}
-}
+_CPU_STREAMS: dict[str, dict[str, Any]] = {"label-shuffled-cifar100": {"train_size": 2000, "tasks": 10, "epochs": 10}}
 
 _NOTES = """\
 Published: streams, metrics, four hidden layers of 512 (MLP) and three convolutions 3×3 of 32 channels with
@@ -127,7 +125,7 @@ _STRENGTH = make_benchmark(
     | {"grid": ("adamo.isometry_strength=0.0001,0.001,0.01,0.1,1,10,100",)}
     | _STREAMS["random-label-cifar10"]
     | _NETWORKS["mlp"],
-    cpu=_CPU | _CPU_NETWORKS["mlp"] | {"seeds": 3},
+    cpu=_CPU | _CPU_NETWORKS["mlp"],
     smoke={key: value for key, value in (_SMOKE | _SMOKE_NETWORKS["mlp"]).items() if key != "methods"},
 )
 
