@@ -141,9 +141,9 @@ def deciding(claim: Claim, verdict: Verdict) -> tuple[Estimate, float] | None:
     Example:
       >>> comparisons = (Difference(0.5, 0.3, by=0.1), Difference(0.5, 0.0, by=0.1))
       >>> claim = Claim("better", "a beats b and c.", "figure 1", comparisons)
-      >>> effects = (Estimate(0.2, 0.1, 0.3), Estimate(0.5, 0.4, 0.6))
+      >>> effects = (Estimate(0.2, 0.15, 0.25), Estimate(0.5, 0.4, 0.6))
       >>> deciding(claim, Verdict("holds", effects, 3, ""))
-      (Estimate(value=0.2, low=0.1, high=0.3), 0.1)
+      (Estimate(value=0.2, low=0.15, high=0.25), 0.1)
     """
     chosen = _by_margin(claim, verdict.effects, verdict.outcome) if verdict.effects else []
     return (chosen[0][0], chosen[0][1].by) if chosen else None
