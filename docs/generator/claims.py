@@ -1,6 +1,7 @@
 """The page of claims: every experiment with its verdicts, from the tables that come with the package."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from pliant.experiments import (
     EXPERIMENTS,
     OUTCOMES,
     Experiment,
+    NotMeasuredError,
     Results,
+    frame_cells,
     run_cells,
     score_cells,
     score_table,
@@ -73,8 +76,17 @@ def _scores(experiment: Experiment, results: Mapping[str, Results]) -> list[str]
     if not results:
         return []
     table = score_table(results, experiment.scores)
-    header, *rows = score_cells(table)
-    return [f"Measured: {score_title(table)}.", markdown_table(header, [list(map(cell, row)) for row in rows])]
+    parts = [f"Measured: {score_title(table)}.", _table(score_cells(table))]
+    for name, make in experiment.tables.items():
+        command = f"`pliant show {experiment.name} --table {name}`"
+        with suppress(NotMeasuredError):
+            parts += [f"{name.capitalize()} ({command}):", _table(frame_cells(make(results)))]
+    return parts
+
+
+def _table(cells: list[list[str]]) -> str:
+    header, *rows = cells
+    return markdown_table(header, [list(map(cell, row)) for row in rows])
 
 
 def _told(row: dict[str, Any]) -> str:

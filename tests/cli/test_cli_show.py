@@ -216,6 +216,15 @@ def test_the_record_of_an_experiment_has_what_was_measured(tmp_path, capsys, mon
     assert "| easy, mnist, mlp | 0.207 ± 0.006 |" in shown, "more runs than methods go down"
 
 
+def test_further_tables_of_an_experiment(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = ("predictors/next-task", "--table", "signs", "--format", "csv")
+    csv = pd.read_csv(io.StringIO(_shown(capsys, *named))).set_index("predictor")
+    assert csv.loc["weight_norm"].tolist() == [4, 14, 12, True]
+    shown = " ".join(_shown(capsys, "lyle/falsification").split())
+    assert "│ weight rank │ mlp │ -0.54 [-0.65, -0.42] │" in shown, "the record has them"
+
+
 def test_a_baseline_must_be_in_the_run(run_folder, capsys):
     assert cli.main(["show", run_folder, "--baseline", "adamo"]) == cli.USER_ERROR
     assert "got the baseline 'adamo'; wanted one of a_b, adam. Did you mean 'adam'?" in capsys.readouterr().err
@@ -237,6 +246,11 @@ def test_a_baseline_must_be_in_the_run(run_folder, capsys):
         ("show lyle/width --metric absent", "got no results of absent; wanted one of"),
         ("show lyle/atari --format csv", "got no results; wanted at least one run. Run it with `pliant reproduce`"),
         ("show redo --runs elsewhere", "got --runs elsewhere for the method 'redo'; wanted an experiment"),
+        ("show lyle/width --table x", "got --table x for lyle/width; wanted an experiment with further tables: lyle/"),
+        ("show lyle/falsification --table x", "got the table of lyle/falsification 'x'; wanted one of correlations."),
+        ("show lyle/falsification --table x --over rise", "got --over rise for the table 'x'; wanted one of them"),
+        ("show lyle/falsification --table correlations --scale smoke", "got no results of this experiment"),
+        ("show redo --table x", "got --table x for the method 'redo'; wanted a run folder or an experiment"),
         ("show redo --profile", "got --profile for the method 'redo'; wanted a run folder"),
         ("show redo --baseline adam", "got --baseline adam for the method 'redo'; wanted a run folder"),
         ("show no.py:mine", "wanted an existing Python file"),

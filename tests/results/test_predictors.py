@@ -126,6 +126,9 @@ def test_simpsons_paradox_shows_as_opposite_signs_within_and_across():
     assert across["partial"] < -0.9
     assert across["method"] == "(across)"
     assert not found["flips"].any()  # the scopes are different questions
+    for scope in ("within", "across"):
+        alone = predictor_table(table(values, methods="abcde"), "train_accuracy", scopes=[scope])
+        pd.testing.assert_frame_equal(alone, found[found["scope"] == scope].reset_index(drop=True))
 
 
 def test_a_sign_that_flips_between_streams_is_marked():
@@ -246,3 +249,7 @@ def test_unknown_predictors_and_a_confidence_out_of_range():
         predictor_table(metrics, "train_accuracy", ["dormant"])
     with pytest.raises(UserError, match="got confidence=95; wanted a number in"):
         predictor_table(metrics, "train_accuracy", confidence=95)
+    with pytest.raises(UserError, match="got the scope 'between'; wanted one of across, pooled, within"):
+        predictor_table(metrics, "train_accuracy", scopes=["between"])
+    with pytest.raises(UserError, match="got metrics of one method for the scopes across; wanted at least two"):
+        predictor_table(metrics, "train_accuracy", scopes=["across"])

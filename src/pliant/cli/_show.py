@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import docstring_parser
+import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
@@ -18,17 +19,19 @@ from pliant import tuning
 from pliant.cli._claims import claims_table
 from pliant.cli._guide import WHEN, WHEN_BENCHMARK, WHEN_EXPERIMENT
 from pliant.cli._plot import require_finished
-from pliant.cli._tables import Format, print_cells, print_run, print_scores, print_tuning
+from pliant.cli._tables import Format, print_cells, print_frame, print_run, print_scores, print_tuning
 from pliant.cli._terminal import print_line, print_paragraph, print_table
 from pliant.diagnostics import DIAGNOSTICS, SETS
-from pliant.errors import UserError
+from pliant.errors import UserError, unknown_name
 from pliant.experiments import (
     BENCHMARKS,
     EXPERIMENTS,
     RUNS,
     SCALES,
+    Experiment,
     NotMeasuredError,
     Over,
+    Results,
     Scale,
     Score,
     from_folder,
@@ -72,6 +75,9 @@ class Show:
     over: Over = "last"
     """Tasks that the metrics are averaged over: "last", "early", "first" or "mean" for all of them; "fall" is early
     minus last, "rise" last minus early."""
+    table: str | None = None
+    """Another table of an experiment, such as the correlations of lyle/falsification: one of those that `pliant show`
+    prints below the scores."""
     baseline: str | None = None
     """Method of the run with which its others are compared: differences of paired seeds and the probability of being
     better, each with its 95 % interval."""
@@ -116,14 +122,20 @@ class Show:
         return metric + [f"--over {self.over}"] * (self.over != "last")
 
     @property
+    def _named(self) -> list[str]:
+        """The option that names a table, if given."""
+        return [f"--table {self.table}"] * (self.table is not None)
+
+    @property
     def _of_table(self) -> list[str]:
         """The options given that ask for a table alone."""
-        return [f"--format {self.format}"] * (self.format != "table") + self._of_scores
+        return [f"--format {self.format}"] * (self.format != "table") + self._of_scores + self._named
 
     @property
     def _of_experiment(self) -> list[str]:
         """The options given that only experiments have."""
-        return [f"--scale {self.scale}"] * (self.scale != "cpu") + [f"--runs {self.runs}"] * (self.runs != RUNS)
+        runs = [f"--runs {self.runs}"] * (self.runs != RUNS)
+        return [f"--scale {self.scale}"] * (self.scale != "cpu") + runs + self._named
 
     def _refuse(self, given: Sequence[str], what: str, wanted: str) -> None:
         """Refuses the first of options that do not go with what is shown."""
@@ -134,6 +146,15 @@ class Show:
         metrics = self.metric or [score.metric for score in usual]
         return [usual[0]._replace(metric=metric, over=self.over) for metric in metrics]
 
+    def _make_table(self, name: str, experiment: Experiment) -> Callable[[Mapping[str, Results]], pd.DataFrame]:
+        self._refuse(self._of_scores, f"the table {name!r}", "one of them")
+        if not experiment.tables:
+            having = [each.name for each in EXPERIMENTS.values() if each.tables]
+            self._refuse(self._named, self.what, f"an experiment with further tables: {' or '.join(having)}")
+        if name not in experiment.tables:
+            raise unknown_name(f"table of {self.what}", name, experiment.tables, do="Choose one of these.")
+        return experiment.tables[name]
+
     def _show_name(self, found: Sequence[tuple[str, Callable[[str], None]]]) -> None:
         what = f"the {found[0][0]} {self.what!r}"
         self._refuse(self._of_run, what, "a run folder")
@@ -141,7 +162,10 @@ class Show:
             experiment = EXPERIMENTS[self.what]
             if self._of_table:
                 results = stored_results(experiment, self.scale, self.runs)
-                print_scores(results, self._scores(experiment.scores), self.what, self.format)
+                if self.table is None:
+                    print_scores(results, self._scores(experiment.scores), self.what, self.format)
+                else:
+                    print_frame(self.table, self._make_table(self.table, experiment)(results), self.format)
                 return
         else:
             self._refuse(self._of_table, what, "a run folder or an experiment, which have a table")
@@ -282,6 +306,8 @@ def _explain_experiment(name: str, scale: Scale = "cpu", runs: Path = RUNS) -> N
     print_cells(f"scale: {scale}", run_cells(experiment, found, scale))
     with suppress(NotMeasuredError):
         print_scores(found, experiment.scores, "measured")
+        for title, make in experiment.tables.items():
+            print_frame(title, make(found))
     print_table(claims_table(verdict_table([experiment], scale, runs)))
     print_line(f"Run it with `pliant reproduce {name} --scale {scale}`.")
 

@@ -9,7 +9,7 @@ from pliant import results, tuning
 from pliant.cli._plot import require_finished
 from pliant.cli._terminal import print_line, print_table
 from pliant.errors import UserError
-from pliant.experiments import Results, Score, score_cells, score_table, score_title
+from pliant.experiments import Results, Score, frame_cells, score_cells, score_table, score_title
 from pliant.results import RunFolder
 from pliant.tuning import TuningFolder
 
@@ -30,6 +30,14 @@ def print_scores(found: Mapping[str, Results], scores: Sequence[Score], title: s
         _print_csv(table)
         return
     print_cells(f"{title}: {score_title(table)}", score_cells(table), format)
+
+
+def print_frame(name: str, table: pd.DataFrame, format: Format = "table") -> None:
+    """Prints any table; in csv with all digits."""
+    if format == "csv":
+        _print_csv(table)
+    else:
+        print_cells(name, frame_cells(table), format)
 
 
 def print_tuning(folder: TuningFolder, format: Format = "table") -> None:

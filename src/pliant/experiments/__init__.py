@@ -2,12 +2,21 @@
 
 from collections.abc import Mapping
 
-from pliant.experiments import _gradual, _isometry, _isometry_agents, _isometry_spectra, _lyle, _predictors, _survey
+from pliant.experiments import (
+    _gradual,
+    _isometry,
+    _isometry_agents,
+    _isometry_spectra,
+    _lyle,
+    _lyle_falsification,
+    _predictors,
+    _survey,
+)
 from pliant.experiments._claims import Claim, Difference, Outcome, Verdict, deciding, judge
 from pliant.experiments._experiment import Experiment
 from pliant.experiments._predictors import falsified, predictions, strongest
 from pliant.experiments._quantities import Association, Gap, NotMeasuredError, Over, Prediction, Quantity, Score
-from pliant.experiments._record import run_cells, score_cells, score_table, score_title
+from pliant.experiments._record import frame_cells, run_cells, score_cells, score_table, score_title
 from pliant.experiments._reproduce import Reproduction, reproduce, stored_results
 from pliant.experiments._tables import (
     RUNS,
@@ -24,7 +33,16 @@ from pliant.experiments.benchmarks import BENCHMARKS, SCALES, Benchmark, Scale, 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
     each.name: each
-    for part in (_isometry, _isometry_spectra, _isometry_agents, _gradual, _lyle, _survey, _predictors)
+    for part in (
+        _isometry,
+        _isometry_spectra,
+        _isometry_agents,
+        _gradual,
+        _lyle,
+        _lyle_falsification,
+        _survey,
+        _predictors,
+    )
     for each in part.EXPERIMENTS
 }
 
@@ -55,6 +73,7 @@ __all__ = [
     "falsified",
     "find_results",
     "folder_of",
+    "frame_cells",
     "from_folder",
     "judge",
     "predictions",

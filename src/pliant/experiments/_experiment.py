@@ -1,8 +1,10 @@
 """An experiment: a question, the runs that answer it, what the source claims, and the figure."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from pliant.experiments._claims import Claim
@@ -27,6 +29,8 @@ class Experiment(NamedTuple):
     """Draws the figure in the paper's form, from the results that there are."""
     scores: tuple[Score, ...] = (Score(""),)
     """Scores in its table, for every method and run; all over the same tasks."""
+    tables: Mapping[str, Callable[[Mapping[str, Results]], pd.DataFrame]] = MappingProxyType({})
+    """Further tables, such as correlations, by name; from the results that there are."""
 
     @property
     def benchmarks(self) -> dict[str, Benchmark]:

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pliant.errors import UserError
-from pliant.experiments._quantities import NotMeasuredError, Score
+from pliant.experiments._quantities import NotMeasuredError, Score, not_measured
 from pliant.experiments._tables import Results
 from pliant.results import Panel, Series, matrix_figure, point_panels, score_panels, task_panels
 
@@ -142,7 +141,5 @@ def _error(scores: np.ndarray) -> float:
 def _some(shown: list[Any]) -> list[Any]:
     """What is shown, if anything is."""
     if not shown:
-        raise UserError(
-            got="no results of this experiment", wanted="at least one run", do="Run it with `pliant reproduce`."
-        )
+        raise not_measured("this experiment")
     return shown

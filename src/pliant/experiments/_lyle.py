@@ -2,16 +2,16 @@
 
 from pliant.experiments._claims import Claim, Difference
 from pliant.experiments._experiment import Experiment
-from pliant.experiments._figures import against, matrix, over_tasks, scatter
-from pliant.experiments._quantities import Association, Score
+from pliant.experiments._figures import against, matrix, over_tasks
+from pliant.experiments._quantities import Score
 
-_PAPER = "Lyle et al. 2023 (arXiv 2303.01486)"
-_INCREASE = "probe_loss_increase"
+PAPER = "Lyle et al. 2023 (arXiv 2303.01486)"
+INCREASE = "probe_loss_increase"
 
 _OPTIMIZER = Experiment(
     "lyle/optimizer",
     "Can an optimizer alone destroy plasticity?",
-    f"{_PAPER}, section 3.1 and figure 1",
+    f"{PAPER}, section 3.1 and figure 1",
     "With default Adam the accuracy on new random labels collapses and most units die; a larger ϵ and a faster second "
     "moment avoid it.",
     {"mnist": "lyle/optimizer-instability"},
@@ -57,7 +57,7 @@ _OPTIMIZER = Experiment(
 _TWIN = Experiment(
     "lyle/curvature",
     "Does learning sharpen the landscape more than moving does?",
-    f"{_PAPER}, section 3.2 and figure 2",
+    f"{PAPER}, section 3.2 and figure 2",
     "Spectral norms of the Hessian grow under gradient descent and under a random walk with equal steps; outliers grow "
     "much faster under gradient descent, which also makes gradients interfere.",
     {"mnist": "lyle/brownian"},
@@ -104,79 +104,6 @@ _TWIN = Experiment(
     (Score("", "probe_hessian_top"), Score("", "twin_hessian_top")),
 )
 
-_CONDITIONS = {
-    f"{reward}, {dataset}, {network}": f"lyle/falsification/{reward}-{dataset}-{network}"
-    for reward in ("easy", "hard", "sparse")
-    for dataset in ("mnist", "cifar10")
-    for network in ("mlp", "cnn")
-}
-
-
-def _where(word: str) -> tuple[str, ...]:
-    return tuple(label for label in _CONDITIONS if word in label.split(", "))
-
-
-_AGENTS = ("adam", "adam-tuned")
-_STATISTICS = {
-    "weight_norm": "weight norm",
-    "weight_effective_rank": "weight rank",
-    "dead_fraction": "number of dead units",
-    "feature_rank": "feature rank",
-}
-
-
-def _flips(metric: str, positive: str, negative: str) -> Claim:
-    """A metric goes with plasticity loss in one group of runs, and against it in another."""
-    name = _STATISTICS[metric]
-
-    def group(word: str) -> Association:
-        return Association(_AGENTS, metric, _INCREASE, _where(word))
-
-    return Claim(
-        f"{name.replace(' ', '-')}-changes-sign",
-        f"The {name} goes with the loss of plasticity in one group of problems ({positive}) and against it in another "
-        f"({negative}).",
-        "section 4.2, figure 3",
-        (Difference(group(positive), 0.0, by=0.0), Difference(0.0, group(negative), by=0.0)),
-    )
-
-
-_FALSIFICATION = Experiment(
-    "lyle/falsification",
-    "Does any simple statistic explain the loss of plasticity?",
-    f"{_PAPER}, section 4 and figure 3",
-    "None: for the norm and rank of weights, dead units and the rank of features there is a problem in which it goes "
-    "with the loss of plasticity, and one in which it goes against.",
-    _CONDITIONS,
-    (
-        _flips("weight_norm", "cifar10", "mnist"),
-        _flips("weight_effective_rank", "cifar10", "mnist"),
-        _flips("dead_fraction", "cnn", "mlp"),
-        _flips("feature_rank", "easy", "sparse"),
-        *(
-            Claim(
-                f"{name.replace(' ', '-')}-is-weak",
-                f"The {name} goes only weakly with the loss of plasticity, over all problems together.",
-                "section 4.2",
-                (
-                    Difference(0.5, Association(_AGENTS, metric, _INCREASE, tuple(_CONDITIONS)), by=0.0),
-                    Difference(Association(_AGENTS, metric, _INCREASE, tuple(_CONDITIONS)), -0.5, by=0.0),
-                ),
-            )
-            for metric, name in _STATISTICS.items()
-        ),
-    ),
-    scatter(
-        "Statistics of a network against its loss of plasticity",
-        _INCREASE,
-        ("weight norm", "weight_norm", {"cifar10": _where("cifar10"), "mnist": _where("mnist")}),
-        ("weight rank", "weight_effective_rank", {"cifar10": _where("cifar10"), "mnist": _where("mnist")}),
-        ("dead units", "dead_fraction", {"cnn": _where("cnn"), "mlp": _where("mlp")}),
-        ("feature rank", "feature_rank", {word: _where(word) for word in ("easy", "hard", "sparse")}),
-    ),
-    (Score("", _INCREASE),),
-)
-
 _FINAL = "probe_final_loss"
 _DATASETS = ("digits", "mnist", "cifar10")
 _BY_DATASET = {f"easy, {dataset}": f"lyle/mdp-easy-{dataset}" for dataset in _DATASETS}
@@ -190,7 +117,7 @@ def _lower(method: str, other: str, metric: str, run: str, by: float = 0.0) -> D
 _AGES = Experiment(
     "lyle/probe-curves",
     "How does the ability to fit new targets change with age?",
-    f"{_PAPER}, section 4.3 and figure 4",
+    f"{PAPER}, section 4.3 and figure 4",
     "The older the network, the slower it fits a new target.",
     _BY_DATASET,
     (
@@ -200,8 +127,8 @@ _AGES = Experiment(
                 f"The final loss on new targets increases with the age of the network: {dataset}.",
                 "section 4.3, figure 4",
                 (
-                    Difference(Score("adam", _INCREASE, run=f"easy, {dataset}"), 0.0, by=0.0),
-                    Difference(Score("adam", _INCREASE, "rise", f"easy, {dataset}"), 0.0, by=0.0),
+                    Difference(Score("adam", INCREASE, run=f"easy, {dataset}"), 0.0, by=0.0),
+                    Difference(Score("adam", INCREASE, "rise", f"easy, {dataset}"), 0.0, by=0.0),
                 ),
             )
             for dataset in _DATASETS
@@ -238,7 +165,7 @@ _AGES = Experiment(
                 f"Plasticity is often lost in the absence of saturated units: {dataset}.",
                 "abstract",
                 (
-                    Difference(Score("adam", _INCREASE, run=f"easy, {dataset}"), 0.0, by=0.0),
+                    Difference(Score("adam", INCREASE, run=f"easy, {dataset}"), 0.0, by=0.0),
                     Difference(0.05, Score("adam", "dormant_exact_fraction", run=f"easy, {dataset}"), by=0.0),
                 ),
             )
@@ -247,16 +174,16 @@ _AGES = Experiment(
     ),
     over_tasks(
         "Increase of the loss on random functions",
-        *((label, label, _INCREASE) for label in _BY_DATASET),
+        *((label, label, INCREASE) for label in _BY_DATASET),
     ),
-    (Score("", _INCREASE),),
+    (Score("", INCREASE),),
 )
 
 _WIDTHS = (16, 32, 64, 128, 192, 256)
 _WIDTH = Experiment(
     "lyle/width",
     "Is loss of plasticity a disease of small networks?",
-    f"{_PAPER}, section 5.1 and figure 5",
+    f"{PAPER}, section 5.1 and figure 5",
     "It declines with width, but does not vanish.",
     {str(width): f"lyle/width/{width}" for width in _WIDTHS},
     (
@@ -264,22 +191,22 @@ _WIDTH = Experiment(
             "wider-loses-less",
             "Plasticity loss declines with width: layers of 256 lose less than layers of 16.",
             "section 5.1, figure 5",
-            (Difference(Score("adam", _INCREASE, run="16"), Score("adam", _INCREASE, run="256"), by=0.0),),
+            (Difference(Score("adam", INCREASE, run="16"), Score("adam", INCREASE, run="256"), by=0.0),),
         ),
         Claim(
             "width-is-not-enough",
             "Even the widest network loses some plasticity.",
             "section 5.1, figure 5",
-            (Difference(Score("adam", _INCREASE, run="256"), 0.0, by=0.0),),
+            (Difference(Score("adam", INCREASE, run="256"), 0.0, by=0.0),),
         ),
     ),
     against(
         "Width and plasticity",
         "units of a layer",
         "increase of the loss on random functions",
-        ("MLP on MNIST", {"adam": {float(width): Score("adam", _INCREASE, run=str(width)) for width in _WIDTHS}}),
+        ("MLP on MNIST", {"adam": {float(width): Score("adam", INCREASE, run=str(width)) for width in _WIDTHS}}),
     ),
-    (Score("", _INCREASE),),
+    (Score("", INCREASE),),
 )
 
 _NETWORKS = {"mlp": "MLP", "cnn": "CNN", "resnet18": "ResNet", "vit": "transformer"}
@@ -302,7 +229,7 @@ def _of_interventions(network: str) -> tuple[Claim, ...]:
     smoothing, name = {"mlp": ("two-hot", "two-hot targets"), "cnn": ("layernorm", "LayerNorm")}[network]
     where = f"(in the {_NETWORKS[network]})"
 
-    def less_than_adam(method: str, metric: str = _INCREASE) -> tuple[Difference, ...]:
+    def less_than_adam(method: str, metric: str = INCREASE) -> tuple[Difference, ...]:
         return (_lower(method, "adam", metric, network),)
 
     return (
@@ -323,7 +250,7 @@ def _of_interventions(network: str) -> tuple[Claim, ...]:
             f"A parameterisation that smooths the landscape, {name}, has a greater effect than resetting the last "
             f"layer {where}.",
             "section 5.2, figure 6",
-            (_lower(smoothing, "head-reset", _INCREASE, network),),
+            (_lower(smoothing, "head-reset", INCREASE, network),),
         ),
         Claim(
             f"head-reset-helps-{network}",
@@ -336,9 +263,9 @@ def _of_interventions(network: str) -> tuple[Claim, ...]:
             f"Shrink and perturb, weight decay and optimizer resets do not reduce the loss of plasticity {where}.",
             "appendix B.1",
             (
-                Difference(Score("adam", _INCREASE, run=network), 0.0, by=0.02),
+                Difference(Score("adam", INCREASE, run=network), 0.0, by=0.02),
                 *(
-                    _lower("adam", method, _INCREASE, network, by=-0.02)
+                    _lower("adam", method, INCREASE, network, by=-0.02)
                     for method in ("shrink-perturb", "l2", "optimizer-reset")
                 ),
             ),
@@ -361,7 +288,7 @@ def _of_interventions(network: str) -> tuple[Claim, ...]:
 _INTERVENTIONS = Experiment(
     "lyle/interventions",
     "Which interventions prevent the loss of plasticity, on which architecture?",
-    f"{_PAPER}, section 5.2 and figures 6, 8 and 9",
+    f"{PAPER}, section 5.2 and figures 6, 8 and 9",
     "Parameterisations that smooth the landscape, LayerNorm and two-hot targets, help most; resetting the last layer, "
     "weight decay and shrink and perturb help less.",
     {network: f"lyle/interventions/{network}" for network in _NETWORKS},
@@ -371,7 +298,7 @@ _INTERVENTIONS = Experiment(
             "smoothing-beats-perturbing",
             "Methods that perturb or decay the weights help less than LayerNorm.",
             "section 1, figure 6",
-            tuple(_lower("layernorm", method, _INCREASE, "mlp") for method in ("shrink-perturb", "l2")),
+            tuple(_lower("layernorm", method, INCREASE, "mlp") for method in ("shrink-perturb", "l2")),
         ),
     ),
     matrix(
@@ -379,15 +306,15 @@ _INTERVENTIONS = Experiment(
         "increase of the loss on random functions",
         _METHODS,
         {name: network for network, name in _NETWORKS.items()},
-        _INCREASE,
+        INCREASE,
     ),
-    (Score("", _INCREASE),),
+    (Score("", INCREASE),),
 )
 
 _ATARI = Experiment(
     "lyle/atari",
     "Does LayerNorm help a deep agent on Atari?",
-    f"{_PAPER}, section 5.3 and figure 7",
+    f"{PAPER}, section 5.3 and figure 7",
     "LayerNorm behind every hidden layer improves double DQN on most of 57 games.",
     {"atari": "lyle/atari-double-dqn"},
     (
@@ -401,4 +328,4 @@ _ATARI = Experiment(
     over_tasks("Double DQN on Atari", ("return", "atari", "")),
 )
 
-EXPERIMENTS = (_OPTIMIZER, _TWIN, _FALSIFICATION, _AGES, _WIDTH, _INTERVENTIONS, _ATARI)
+EXPERIMENTS = (_OPTIMIZER, _TWIN, _AGES, _WIDTH, _INTERVENTIONS, _ATARI)

@@ -1,6 +1,7 @@
 """Which diagnostic predicts plasticity? Every diagnostic against what the next task then shows."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,9 @@ from matplotlib.figure import Figure
 from pliant.errors import UserError, unknown_name
 from pliant.experiments._claims import Claim, Difference
 from pliant.experiments._experiment import Experiment
-from pliant.experiments._quantities import Prediction, as_one_problem
+from pliant.experiments._quantities import Prediction, as_one_problem, not_measured
 from pliant.experiments._tables import Results
-from pliant.results import LOSS_REDUCED, predictor_figure, predictor_table
+from pliant.results import LOSS_REDUCED, SCOPES, predictor_figure, predictor_table
 
 _LABELS = ("labels-digits", "labels-mnist", "pixels-mnist")
 OUTCOMES: Mapping[str, tuple[str, ...]] = {
@@ -26,11 +27,17 @@ OUTCOMES: Mapping[str, tuple[str, ...]] = {
 _FALSIFIED = ("weight_norm", "weight_effective_rank", "dead_fraction", "feature_rank")
 """What Lyle et al. correlate with plasticity in figure 3: for each they find problems with opposite signs."""
 
+_OF_METHODS = ("pooled", "across")  # methods taken together, and against each other
 _LEARNED: Mapping[str, str] = dict.fromkeys(_LABELS, "train_accuracy")
 _COUNTS = 0.3  # the smallest correlation that is called a prediction
 
 
-def predictions(results: Mapping[str, Results], outcomes: Iterable[str] = OUTCOMES) -> pd.DataFrame:
+def predictions(
+    results: Mapping[str, Results],
+    outcomes: Iterable[str] = OUTCOMES,
+    predictors: Sequence[str] | None = None,
+    scopes: Sequence[str] = SCOPES,
+) -> pd.DataFrame:
     """Correlates every diagnostic with outcomes of the next task: see `pliant.results.predictor_table`.
 
     Use it on `stored_results(EXPERIMENTS["predictors/next-task"])` to look at more than the figure shows. Runs in which
@@ -39,14 +46,22 @@ def predictions(results: Mapping[str, Results], outcomes: Iterable[str] = OUTCOM
     Args:
       results: by the label of the run.
       outcomes: names in `OUTCOMES`; all by default.
+      predictors: metrics; all by default.
+      scopes: within methods, pooled or across them; all by default.
 
     Raises:
-      UserError: if there are none.
+      NotMeasuredError: if there are none.
     """
-    return _joined(_table_of(results, outcome, OUTCOMES[outcome]) for outcome in outcomes)
+    return _joined(_table_of(results, outcome, OUTCOMES[outcome], predictors, scopes) for outcome in outcomes)
 
 
-def _table_of(results: Mapping[str, Results], outcome: str, runs: Iterable[str]) -> pd.DataFrame | None:
+def _table_of(
+    results: Mapping[str, Results],
+    outcome: str,
+    runs: Iterable[str],
+    predictors: Sequence[str] | None = None,
+    scopes: Sequence[str] = SCOPES,
+) -> pd.DataFrame | None:
     """The correlations with one outcome; None if no run has it."""
     needed = {"start_probe_loss", "probe_loss"} if outcome == LOSS_REDUCED else {outcome.removeprefix("-")}
     there = [
@@ -54,15 +69,17 @@ def _table_of(results: Mapping[str, Results], outcome: str, runs: Iterable[str])
         for run in runs
         if run in results and needed <= set(results[run].metrics["metric"])
     ]
-    return predictor_table(pd.concat(there), outcome) if there else None
+    if not there:
+        return None
+    with suppress(UserError):  # too few tasks
+        return predictor_table(pd.concat(there), outcome, predictors, scopes=scopes)
+    return None
 
 
 def _joined(tables: Iterable[pd.DataFrame | None]) -> pd.DataFrame:
     there = [table for table in tables if table is not None]
     if not there:
-        raise UserError(
-            got="no results of this experiment", wanted="at least one run", do="Run it with `pliant reproduce`."
-        )
+        raise not_measured("this experiment")
     return pd.concat(there, ignore_index=True)
 
 
@@ -77,8 +94,8 @@ def falsified(results: Mapping[str, Results]) -> pd.DataFrame:
     Returns:
       Columns `predictor`, `positive`, `negative` and `open` (numbers of conditions), and `flips`.
     """
-    table = predictions(results, ["probe_plasticity"])
-    table = table[table["scope"] == "within"]
+    measured = {name for own in results.values() for name in own.metrics["metric"].unique()}
+    table = predictions(results, ["probe_plasticity"], [name for name in _FALSIFIED if name in measured], ["within"])
     rows = []
     for name in _FALSIFIED:
         own = table[table["predictor"] == name]
@@ -103,20 +120,23 @@ def strongest(results: Mapping[str, Results]) -> pd.DataFrame:
       have an interval; `predictor`, that with the largest correlation among those told, and its `partial` correlation.
 
     Raises:
-      UserError: for a run of another experiment, or one in which the outcome was not measured.
+      NotMeasuredError: if no run has its outcome.
+      UserError: for a run of another experiment.
     """
     rows = []
     for run, of_run in results.items():
         outcome = _main_outcome(run)
-        if of_run.metrics.empty:  # it cannot be used
+        table = _table_of({run: of_run}, outcome, [run], scopes=_OF_METHODS)
+        if table is None:
             continue
-        table = predictions({run: of_run}, [outcome])
-        for scope in ("pooled", "across"):
+        for scope in _OF_METHODS:
             own = table[(table["scope"] == scope) & table["partial_low"].notna()]
             told = own[(own["partial_low"] > 0) | (own["partial_high"] < 0)]
             best = told.sort_values("partial", key=abs, ascending=False)[["predictor", "partial"]].head(1)
             named = best.iloc[0].tolist() if len(best) else ["", np.nan]
             rows.append((run, outcome, scope, len(told), len(own), *named))
+    if not rows:
+        raise not_measured("this experiment")
     return pd.DataFrame(rows, columns=["run", "outcome", "scope", "told", "of", "predictor", "partial"])
 
 
@@ -130,8 +150,7 @@ def _main_outcome(run: str) -> str:
 
 def _figure(results: Mapping[str, Results]) -> Figure:
     """At the same task: within methods, and across them. Of each run the outcome that it is judged by."""
-    table = _joined(_table_of(results, _main_outcome(run), [run]) for run in results)
-    shown = table[table["scope"] != "within"]
+    shown = _joined(_table_of(results, _main_outcome(run), [run], scopes=_OF_METHODS) for run in results)
     return predictor_figure(shown, "partial", "Which diagnostic predicts the next task?", most=30)
 
 
@@ -196,6 +215,7 @@ _NEXT_TASK = Experiment(
         ),
     ),
     _figure,
+    tables={"predictors": strongest, "signs": falsified},
 )
 
 EXPERIMENTS = (_NEXT_TASK,)

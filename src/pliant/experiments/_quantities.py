@@ -210,7 +210,7 @@ def _predicted(of_run: Results, predictor: str, outcome: str) -> pd.Series:
     try:
         pairs = predictor_pairs(as_one_problem(of_run), outcome, [predictor])
     except UserError as error:
-        raise _not_measured(f"{predictor} and {outcome}") from error
+        raise not_measured(f"{predictor} and {outcome}") from error
     pairs = pairs[np.isfinite(pairs["x"]) & np.isfinite(pairs["y"])]
     found = {}
     for seed, own in pairs.groupby("seed"):
@@ -224,7 +224,7 @@ def _one(results: Mapping[str, Results], run: str) -> Results:
         return results[run]
     if not run and len(results) == 1:
         return next(iter(results.values()))
-    raise _not_measured(f"the run {run}".rstrip())
+    raise not_measured(f"the run {run}".rstrip())
 
 
 def _table(results: Mapping[str, Results], run: str, method: str, metric: str) -> pd.DataFrame:
@@ -233,11 +233,12 @@ def _table(results: Mapping[str, Results], run: str, method: str, metric: str) -
     metric = metric or of_run.headline
     own = of_run.metrics[(of_run.metrics["method"] == method) & (of_run.metrics["metric"] == metric)]
     if own.empty:
-        raise _not_measured(f"{metric} of {method}")
+        raise not_measured(f"{metric} of {method}")
     return own.pivot(index="seed", columns="task", values="value").sort_index(axis=1)
 
 
-def _not_measured(what: str) -> NotMeasuredError:
+def not_measured(what: str) -> NotMeasuredError:
+    """The error that something was not measured."""
     return NotMeasuredError(got=f"no results of {what}", wanted="a run with it", do="Run it with `pliant reproduce`.")
 
 

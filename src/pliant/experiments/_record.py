@@ -152,6 +152,33 @@ def score_cells(table: pd.DataFrame) -> list[list[str]]:
     return _pivoted(shown, "method", "column", "method")
 
 
+def frame_cells(table: pd.DataFrame) -> list[list[str]]:
+    """The cells of any table, the header first: numbers with two decimals, intervals beside what they are of.
+
+    Args:
+      table: with columns of texts, numbers and truth values. The columns `low` and `high` are an interval of the one
+        before them.
+
+    Example:
+      >>> frame_cells(pd.DataFrame({"of": ["a"], "rho": [0.5], "low": [0.25], "high": [0.75], "flips": [True]}))
+      [['of', 'rho', 'flips'], ['a', '0.50 [0.25, 0.75]', 'yes']]
+    """
+    shown = {name: [_plain(value) for value in table[name]] for name in table}
+    if "low" in shown:
+        before = list(shown)[list(shown).index("low") - 1]
+        intervals = zip(shown.pop("low"), shown.pop("high"), strict=True)
+        shown[before] = [f"{mid} [{low}, {high}]" for mid, (low, high) in zip(shown[before], intervals, strict=True)]
+    return [[str(name).replace("_", " ") for name in shown], *map(list, zip(*shown.values(), strict=True))]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"
+    return str(value).replace("_", " ") or "–"
+
+
 def _pivoted(shown: pd.DataFrame, down: str, across: str, corner: str) -> list[list[str]]:
     cells = {(row, column): cell for row, column, cell in shown[[down, across, "cell"]].to_numpy()}
     columns = shown[across].unique()

@@ -1,6 +1,7 @@
 """Which diagnostics predict how well the next task is learned: rank correlations over stored metrics."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,16 @@ import pandas as pd
 
 from pliant.errors import UserError, require_range, unknown_name
 from pliant.results._metric_parts import AT_START
-from pliant.results._rank_correlation import RankCorrelation, rank_correlation, with_interval
+from pliant.results._rank_correlation import RankCorrelation, rank_correlation, ranks_correlation, with_interval
 
 ACROSS = "(across)"
 """What stands for the method where all are compared."""
 
 POOLED = "(pooled)"
 """What stands for the method where all are taken together, without what distinguishes them."""
+
+SCOPES = ("within", "pooled", "across")
+"""What is correlated: see `predictor_table`."""
 
 CONDITION = ("problem", "dataset", "network")
 """Columns that make a condition of a study; within methods, also the method."""
@@ -128,6 +132,7 @@ def predictor_table(
     outcome: str = LOSS_REDUCED,
     predictors: Sequence[str] | None = None,
     *,
+    scopes: Sequence[str] = SCOPES,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
     r"""Correlates diagnostics with how well the next task was learned, within and across methods.
@@ -153,6 +158,7 @@ def predictor_table(
       metrics: as for `predictor_pairs`, as are `outcome` and `predictors`.
       outcome: what is to be predicted; larger must mean more plastic for signs to read that way.
       predictors: metrics.
+      scopes: which of the three to compute.
       confidence: of the intervals, in [0.5, 1).
 
     Returns:
@@ -162,7 +168,7 @@ def predictor_table(
       `flips` and `partial_flips`. A correlation is NaN where a metric does not vary.
 
     Raises:
-      UserError: as `predictor_pairs`, and if nothing can be joined.
+      UserError: as `predictor_pairs`, for an unknown scope, and if nothing can be joined.
 
     Example:
       >>> rows = [("p", "a", "n", "d", seed, task, 9, metric, value) for seed in range(3) for task in (1, 2, 3)
@@ -180,6 +186,9 @@ def predictor_table(
       Their figure: scatter plots with one point a run, where the sign is judged by eye.
     """
     require_range("confidence", confidence, 0.5, 1 - 1e-9, do="0.95 is usual.")
+    for scope in scopes:
+        if scope not in SCOPES:
+            raise unknown_name("scope", scope, SCOPES, do="Choose among these.")
     pairs = predictor_pairs(metrics, outcome, predictors)
     if pairs.empty:
         raise UserError(
@@ -192,13 +201,20 @@ def predictor_table(
     rows: list[dict[str, Any]] = []
     for names, of_condition in pairs.groupby([*CONDITION, "predictor"], sort=False):
         common = dict(zip((*CONDITION, "predictor"), names, strict=True)) | {"outcome": outcome}
-        for method, own in of_condition.groupby("method", sort=False):
-            rows.append(common | {"method": method, "scope": "within"} | _row(own, _within(own, confidence)))
+        if "within" in scopes:
+            for method, own in of_condition.groupby("method", sort=False):
+                rows.append(common | {"method": method, "scope": "within"} | _row(own, _within(own, confidence)))
         if of_condition["method"].nunique() > 1:
-            pooled = _row(of_condition, _pooled(of_condition, confidence))
-            rows.append(common | {"method": POOLED, "scope": "pooled"} | pooled)
-            across = _across(of_condition, confidence)
-            rows.append(common | {"method": ACROSS, "scope": "across"} | _row(of_condition, across))
+            for scope, name, found in (("pooled", POOLED, _pooled), ("across", ACROSS, _across)):
+                if scope in scopes:
+                    row = _row(of_condition, found(of_condition, confidence))
+                    rows.append(common | {"method": name, "scope": scope} | row)
+    if not rows:
+        raise UserError(
+            got=f"metrics of one method for the scopes {', '.join(scopes)}",
+            wanted="at least two methods",
+            do="Run more methods, or correlate within the method.",
+        )
     table = pd.DataFrame(rows)
     table["flips"] = _flips(table, "correlation", "p_value", 1 - confidence)
     table["partial_flips"] = _flips(table, "partial", "partial_p_value", 1 - confidence)
@@ -221,33 +237,43 @@ def _within(own: pd.DataFrame, confidence: float) -> tuple[RankCorrelation, Rank
 
 def _pooled(own: pd.DataFrame, confidence: float) -> tuple[RankCorrelation, RankCorrelation]:
     kept = own[own["is_finite"]]
-    x, y, seeds, tasks = (kept[name].to_numpy() for name in ("x", "y", "seed", "after"))
-    methods, _ = pd.factorize(kept["method"])
-    tasks_of_methods = methods * (1 + max(tasks, default=0)) + tasks
+    x, y, seeds = (kept[name].to_numpy() for name in ("x", "y", "seed"))
+    methods, tasks_of_methods = _groups(kept)
     return (
         rank_correlation(x, y, seeds, methods, confidence),
         rank_correlation(x, y, seeds, tasks_of_methods, confidence),
     )
 
 
+def _groups(kept: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the method of every point, and of its method and task."""
+    methods, tasks = pd.factorize(kept["method"])[0], kept["after"].to_numpy()
+    return methods, methods * (1 + max(tasks, default=0)) + tasks
+
+
 def _across(own: pd.DataFrame, confidence: float) -> tuple[RankCorrelation, RankCorrelation]:
     """Of the means of methods; all seeds of one number, which have the same tasks, are left out together."""
     kept = own[own["is_finite"]]
-    seeds = kept["seed"].to_numpy()
-
-    def of_means(by: Sequence[str], mask: np.ndarray) -> float:
-        means = kept[mask].groupby(list(by), as_index=False)[["x", "y"]].mean()
-        if means["method"].nunique() < 3:
-            return float("nan")
-        x, y = means["x"].to_numpy(), means["y"].to_numpy()
-        tasks = means["after"].to_numpy() if "after" in by else None
-        return rank_correlation(x, y, np.zeros(len(x), int), tasks).correlation
-
+    x, y, seeds, tasks = (kept[name].to_numpy() for name in ("x", "y", "seed", "after"))
+    methods, tasks_of_methods = _groups(kept)
+    plain = partial(_of_means, x, y, methods, methods, None)
+    within_tasks = partial(_of_means, x, y, methods, tasks_of_methods, tasks)
     number = kept["method"].nunique()  # tasks of one method are not independent
     return (
-        with_interval(lambda mask: of_means(["method"], mask), seeds, number, confidence),
-        with_interval(lambda mask: of_means(["method", "after"], mask), seeds, number, confidence),
+        with_interval(plain, seeds, number, confidence),
+        with_interval(within_tasks, seeds, number, confidence),
     )
+
+
+def _of_means(
+    x: np.ndarray, y: np.ndarray, methods: np.ndarray, places: np.ndarray, tasks: np.ndarray | None, kept: np.ndarray
+) -> float:
+    """Correlates the means over seeds of the points of each place."""
+    if len(np.unique(methods[kept])) < 3:
+        return float("nan")
+    _, first, place = np.unique(places[kept], return_index=True, return_inverse=True)
+    x, y = (np.bincount(place, values[kept]) / np.bincount(place) for values in (x, y))
+    return ranks_correlation(x, y, None if tasks is None else tasks[kept][first])
 
 
 def _row(own: pd.DataFrame, found: Iterable[RankCorrelation]) -> dict[str, Any]:

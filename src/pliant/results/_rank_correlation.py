@@ -1,6 +1,7 @@
 """Rank correlations over seeds and tasks, with intervals over seeds."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -79,12 +80,8 @@ def rank_correlation(
     Differs from:
       `scipy.stats.spearmanr`, whose p-value takes all points as independent.
     """
-
-    def of(kept: np.ndarray) -> float:
-        return _correlation(x[kept], y[kept], None if groups is None else groups[kept])
-
     num_means = 0 if groups is None else len(np.unique(groups)) - 1
-    return with_interval(of, seeds, len(x) - num_means, confidence)
+    return with_interval(partial(_of_kept, x, y, groups), seeds, len(x) - num_means, confidence)
 
 
 def with_interval(
@@ -133,7 +130,12 @@ def ranks(values: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
-def _correlation(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> float:
+def _of_kept(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None, kept: np.ndarray) -> float:
+    return ranks_correlation(x[kept], y[kept], None if groups is None else groups[kept])
+
+
+def ranks_correlation(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> float:
+    """The correlation of `rank_correlation`, without an interval."""
     if len(x) < _LEAST_POINTS:
         return float("nan")
     a, b = (_centred(ranks(values), groups) for values in (x, y))

@@ -214,7 +214,8 @@ examples, ordered by 10 clusters, after 1, 5 and 20 copies (figure 2).
 
 Ours: two hidden layers of 512, discount 0.99, a replay of 100,000 transitions, actions at random with probability 0.1,
 four seeds. Each period of the target network is a task; after tasks 1, 5 and 20 everything is measured, at both
-networks. At the scale cpu: two layers of 64, batches of 64, periods of 1,000 updates.
+networks. At the scale cpu: two layers of 64, batches of 64, periods of 1,000 updates, five
+seeds.
 """
 _BROWNIAN = make_benchmark(
     "lyle/brownian",
@@ -238,7 +239,7 @@ _BROWNIAN = make_benchmark(
         "diagnostics": ("basic", "hessian-density", "gradient-cosine", "brownian-twin"),
         "diagnose_after": (1, 5, 20),
     },
-    cpu={"widths": (64, 64), "batch_size": 64, "env_steps": 1000},
+    cpu={"widths": (64, 64), "batch_size": 64, "env_steps": 1000, "seeds": 5},
     smoke=_MDP_SMOKE
     | {"diagnostics": ("basic", "gradient-cosine", "brownian-twin"), "probe_size": 32, "widths": (16,), "seeds": 1},
 )
