@@ -107,7 +107,6 @@ _TWIN = Experiment(
 _FINAL = "probe_final_loss"
 _DATASETS = ("digits", "mnist", "cifar10")
 _BY_DATASET = {f"easy, {dataset}": f"lyle/mdp-easy-{dataset}" for dataset in _DATASETS}
-_DATA = ("easy, digits", "easy, mnist")
 
 
 def _lower(method: str, other: str, metric: str, run: str, by: float = 0.0) -> Difference:
@@ -137,13 +136,13 @@ _AGES = Experiment(
             "layernorm-stays-able",
             "With LayerNorm the network fits new targets better in old age.",
             "section 5.2, figure 16",
-            tuple(_lower("layernorm", "adam", "probe_final_loss", run) for run in _DATA),
+            tuple(_lower("layernorm", "adam", "probe_final_loss", run) for run in _BY_DATASET),
         ),
         Claim(
             "layernorm-learns-stably",
             "With LayerNorm learning is more stable: temporal-difference errors are smaller.",
             "appendix B.2.1",
-            tuple(_lower("layernorm", "adam", "td_error", run) for run in _DATA),
+            tuple(_lower("layernorm", "adam", "td_error", run) for run in _BY_DATASET),
         ),
         Claim(
             "older-is-slower",
@@ -152,7 +151,7 @@ _AGES = Experiment(
             "section 4.3, figure 4",
             tuple(
                 each
-                for run in _DATA
+                for run in _BY_DATASET
                 for each in (
                     Difference(Score("adam", "probe_final_loss/500", "rise", run), 0.0, by=0.0),
                     Difference(Score("adam", "probe_final_loss/500", run=run), Score("adam", _FINAL, run=run), by=0.05),
