@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pliant.errors import UserError
-from pliant.experiments import BENCHMARKS, Results, falsified, predictions, strongest
+from pliant.experiments import BENCHMARKS, NotMeasuredError, Results, falsified, predictions, strongest
 from pliant.experiments._predictors import OUTCOMES
 from pliant.problems import make_plan
 
@@ -63,6 +63,28 @@ def test_every_outcome_is_correlated_in_its_runs(results):
 def test_without_results():
     with pytest.raises(UserError, match="no results of this experiment"):
         predictions({})
+
+
+def test_of_one_method_nothing_is_told(results):
+    """As of a run whose second method has not begun."""
+    own = results["mdp-mnist"]
+    alone = {"mdp-mnist": own._replace(metrics=own.metrics[own.metrics["method"] == "adam"])}
+    with pytest.raises(NotMeasuredError, match="no results of this experiment"):
+        strongest(alone)
+    assert falsified(alone)["predictor"].tolist() == falsified(results)["predictor"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"outcomes": ["accuracy"]}, "got the outcome 'accuracy'; wanted one of"),
+        ({"predictors": ["weight_nrom"]}, "got the metric 'weight_nrom'; wanted one of .* Did you mean 'weight_norm'"),
+        ({"scopes": ["between"]}, "got the scope 'between'; wanted one of"),
+    ],
+)
+def test_names_that_are_unknown(results, arguments, message):
+    with pytest.raises(UserError, match=message):
+        predictions(results, **arguments)
 
 
 def test_runs_of_another_experiment(results):

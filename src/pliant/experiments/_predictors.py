@@ -1,18 +1,17 @@
 """Which diagnostic predicts plasticity? Every diagnostic against what the next task then shows."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pliant.errors import UserError, unknown_name
+from pliant.errors import unknown_name
 from pliant.experiments._claims import Claim, Difference
 from pliant.experiments._experiment import Experiment
 from pliant.experiments._quantities import Prediction, as_one_problem, not_measured
 from pliant.experiments._tables import Results
-from pliant.results import LOSS_REDUCED, SCOPES, predictor_figure, predictor_table
+from pliant.results import LOSS_REDUCED, SCOPES, predictor_figure, predictor_pairs, predictor_table
 
 _LABELS = ("labels-digits", "labels-mnist", "pixels-mnist")
 OUTCOMES: Mapping[str, tuple[str, ...]] = {
@@ -34,7 +33,7 @@ _COUNTS = 0.3  # the smallest correlation that is called a prediction
 
 def predictions(
     results: Mapping[str, Results],
-    outcomes: Iterable[str] = OUTCOMES,
+    outcomes: Collection[str] = tuple(OUTCOMES),
     predictors: Sequence[str] | None = None,
     scopes: Sequence[str] = SCOPES,
 ) -> pd.DataFrame:
@@ -51,7 +50,11 @@ def predictions(
 
     Raises:
       NotMeasuredError: if there are none.
+      UserError: for an unknown outcome, predictor or scope.
     """
+    for outcome in outcomes:
+        if outcome not in OUTCOMES:
+            raise unknown_name("outcome", outcome, OUTCOMES, do="Choose among these.")
     return _joined(_table_of(results, outcome, OUTCOMES[outcome], predictors, scopes) for outcome in outcomes)
 
 
@@ -71,9 +74,11 @@ def _table_of(
     ]
     if not there:
         return None
-    with suppress(UserError):  # too few tasks
-        return predictor_table(pd.concat(there), outcome, predictors, scopes=scopes)
-    return None
+    metrics = pd.concat(there)
+    pairs = predictor_pairs(metrics, outcome, predictors)
+    if pairs.empty or ("within" not in scopes and pairs["method"].nunique() < 2):  # of a run that has just begun
+        return None
+    return predictor_table(metrics, outcome, predictors, scopes=scopes)
 
 
 def _joined(tables: Iterable[pd.DataFrame | None]) -> pd.DataFrame:
