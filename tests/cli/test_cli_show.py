@@ -225,6 +225,19 @@ def test_further_tables_of_an_experiment(tmp_path, capsys, monkeypatch):
     assert "│ weight rank │ mlp │ -0.54 [-0.65, -0.42] │" in shown, "the record has them"
 
 
+def test_unfinished_runs_are_left_out_of_further_tables(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    damaged = tmp_path / "runs" / "experiments" / "lyle-falsification-sparse-mnist-cnn-cpu"
+    damaged.mkdir(parents=True)
+    (damaged / "config.json").write_text("{")
+    assert cli.main(["show", "lyle/falsification", "--table", "correlations", "--format", "csv"]) == 0
+    printed = capsys.readouterr()
+    assert set(pd.read_csv(io.StringIO(printed.out))["problems"]) == {"easy", "hard", "cifar10", "mlp"}
+    (line,) = printed.err.splitlines()
+    assert line.startswith("without sparse, mnist, cnn: ")
+    assert "which is damaged" in line
+
+
 def test_a_baseline_must_be_in_the_run(run_folder, capsys):
     assert cli.main(["show", run_folder, "--baseline", "adamo"]) == cli.USER_ERROR
     assert "got the baseline 'adamo'; wanted one of a_b, adam. Did you mean 'adam'?" in capsys.readouterr().err

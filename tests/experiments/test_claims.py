@@ -226,6 +226,14 @@ def test_an_association_pools_runs_and_methods_of_a_seed():
     pooled = Association(("a",), "norm", "loss", ("up", "down")).by_seed(results)
     # ranks of the norm 1.5 3.5 5.5 twice, of the loss 1 2 3 and 6 5 4: covariance 0
     assert pooled.tolist() == pytest.approx([0.0, 0.0], abs=1e-12)
+    for lost in (
+        lambda metrics: metrics[metrics["seed"] != 1],
+        lambda metrics: metrics.assign(value=metrics["value"].where(metrics["seed"] != 1)),
+    ):
+        down = results["down"]._replace(metrics=lost(results["down"].metrics))
+        found = Association(("a",), "norm", "loss", ("up", "down")).by_seed({**results, "down": down})
+        assert found.index.tolist() == [0, 1]
+        assert found.isna().tolist() == [False, True], "a seed that lacks a run has no number"
 
 
 def test_a_constant_has_no_association():

@@ -72,6 +72,20 @@ def test_of_one_method_nothing_is_told(results):
     with pytest.raises(NotMeasuredError, match="no results of this experiment"):
         strongest(alone)
     assert falsified(alone)["predictor"].tolist() == falsified(results)["predictor"].tolist()
+    other = results["labels-digits"].metrics
+    both = alone | {"labels-digits": own._replace(metrics=other[other["method"] == "redo"])}
+    with pytest.raises(NotMeasuredError, match="two methods, two tasks"):
+        predictions(both, (each for each in ["probe_plasticity"]), scopes=["pooled"])
+
+
+def test_statistics_are_of_the_runs_with_plasticity(results):
+    """A statistic that only another run has measured is left out."""
+    own = results["mdp-mnist"].metrics
+    lacking = results["mdp-mnist"]._replace(metrics=own[own["metric"] != "feature_rank"])
+    other = results["labels-digits"].metrics
+    without = results["labels-digits"]._replace(metrics=other[other["metric"] != "probe_plasticity"])
+    found = falsified({"mdp-mnist": lacking, "labels-digits": without})
+    assert found["predictor"].tolist() == ["weight_norm", "weight_effective_rank", "dead_fraction"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from pliant.errors import UserError
 from pliant.results import rank_correlation
 from pliant.results._rank_correlation import ranks
 
@@ -113,3 +114,11 @@ def test_confidence_widens_the_interval():
     narrow, wide = (rank_correlation(x, y, seeds, confidence=each) for each in (0.8, 0.99))
     assert wide.low < narrow.low < narrow.high < wide.high
     assert narrow.p_value == wide.p_value
+
+
+def test_what_is_not_finite_is_refused():
+    seeds, tasks = points(3, 4)
+    with pytest.raises(UserError, match="got values that are not finite; wanted finite points"):
+        rank_correlation(np.where(tasks == 2, np.nan, 1.0), tasks * 1.0, seeds)
+    with pytest.raises(UserError, match="got confidence=95; wanted a number in"):
+        rank_correlation(tasks * 1.0, tasks * 1.0, seeds, confidence=95)

@@ -20,7 +20,7 @@ from pliant.cli._claims import claims_table
 from pliant.cli._guide import WHEN, WHEN_BENCHMARK, WHEN_EXPERIMENT
 from pliant.cli._plot import require_finished
 from pliant.cli._tables import Format, print_cells, print_frame, print_run, print_scores, print_tuning
-from pliant.cli._terminal import print_line, print_paragraph, print_table
+from pliant.cli._terminal import print_error, print_line, print_paragraph, print_table
 from pliant.diagnostics import DIAGNOSTICS, SETS
 from pliant.errors import UserError, unknown_name
 from pliant.experiments import (
@@ -165,7 +165,11 @@ class Show:
                 if self.table is None:
                     print_scores(results, self._scores(experiment.scores), self.what, self.format)
                 else:
-                    print_frame(self.table, self._make_table(self.table, experiment)(results), self.format)
+                    make = self._make_table(self.table, experiment)
+                    for label, own in results.items():
+                        if own.lacks:
+                            print_error(f"without {label}: {own.lacks}")
+                    print_frame(self.table, make(_whole(results)), self.format)
                 return
         else:
             self._refuse(self._of_table, what, "a run folder or an experiment, which have a table")
@@ -296,6 +300,11 @@ def _explain_benchmark(name: str) -> None:
     print_table(table)
 
 
+def _whole(results: Mapping[str, Results]) -> dict[str, Results]:
+    """The runs that lack nothing: only these can be compared with each other."""
+    return {label: own for label, own in results.items() if not own.lacks}
+
+
 def _explain_experiment(name: str, scale: Scale = "cpu", runs: Path = RUNS) -> None:
     """Prints the record of an experiment: the question, the runs, what the source shows, and what was measured here."""
     experiment = EXPERIMENTS[name]
@@ -306,8 +315,9 @@ def _explain_experiment(name: str, scale: Scale = "cpu", runs: Path = RUNS) -> N
     print_cells(f"scale: {scale}", run_cells(experiment, found, scale))
     with suppress(NotMeasuredError):
         print_scores(found, experiment.scores, "measured")
-        for title, make in experiment.tables.items():
-            print_frame(title, make(found))
+    for title, make in experiment.tables.items():
+        with suppress(NotMeasuredError):
+            print_frame(title, make(_whole(found)))
     print_table(claims_table(verdict_table([experiment], scale, runs)))
     print_line(f"Run it with `pliant reproduce {name} --scale {scale}`.")
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 
+import numpy as np
 import pandas as pd
 
 from pliant.experiments._claims import Claim, Difference
@@ -60,7 +61,8 @@ def _correlations(results: Mapping[str, Results]) -> pd.DataFrame:
             runs = _where(word) if word else tuple(_CONDITIONS)
             with suppress(NotMeasuredError):
                 found = Association(_AGENTS, metric, INCREASE, runs).by_seed(results)
-                rows.append((name, word or "all", *mean_estimate(found.to_numpy())))
+                mean, low, high = mean_estimate(found.to_numpy())
+                rows.append((name, word or "all", mean, *np.clip((low, high), -1.0, 1.0)))
     if not rows:
         raise not_measured("this experiment")
     return pd.DataFrame(rows, columns=["statistic", "problems", "correlation", "low", "high"])

@@ -1,6 +1,6 @@
 """Which diagnostic predicts plasticity? Every diagnostic against what the next task then shows."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pliant.errors import unknown_name
 from pliant.experiments._claims import Claim, Difference
 from pliant.experiments._experiment import Experiment
-from pliant.experiments._quantities import Prediction, as_one_problem, not_measured
+from pliant.experiments._quantities import NotMeasuredError, Prediction, as_one_problem
 from pliant.experiments._tables import Results
 from pliant.results import LOSS_REDUCED, SCOPES, predictor_figure, predictor_pairs, predictor_table
 
@@ -33,7 +33,7 @@ _COUNTS = 0.3  # the smallest correlation that is called a prediction
 
 def predictions(
     results: Mapping[str, Results],
-    outcomes: Collection[str] = tuple(OUTCOMES),
+    outcomes: Iterable[str] = OUTCOMES,
     predictors: Sequence[str] | None = None,
     scopes: Sequence[str] = SCOPES,
 ) -> pd.DataFrame:
@@ -52,6 +52,7 @@ def predictions(
       NotMeasuredError: if there are none.
       UserError: for an unknown outcome, predictor or scope.
     """
+    outcomes = tuple(outcomes)
     for outcome in outcomes:
         if outcome not in OUTCOMES:
             raise unknown_name("outcome", outcome, OUTCOMES, do="Choose among these.")
@@ -76,7 +77,8 @@ def _table_of(
         return None
     metrics = pd.concat(there)
     pairs = predictor_pairs(metrics, outcome, predictors)
-    if pairs.empty or ("within" not in scopes and pairs["method"].nunique() < 2):  # of a run that has just begun
+    num_methods = pairs.groupby("problem")["method"].nunique().max()
+    if pairs.empty or ("within" not in scopes and num_methods < 2):  # of runs that have just begun
         return None
     return predictor_table(metrics, outcome, predictors, scopes=scopes)
 
@@ -84,8 +86,16 @@ def _table_of(
 def _joined(tables: Iterable[pd.DataFrame | None]) -> pd.DataFrame:
     there = [table for table in tables if table is not None]
     if not there:
-        raise not_measured("this experiment")
+        raise _nothing_to_correlate()
     return pd.concat(there, ignore_index=True)
+
+
+def _nothing_to_correlate() -> NotMeasuredError:
+    return NotMeasuredError(
+        got="no results of this experiment that can be correlated",
+        wanted="a run of this experiment with two methods, two tasks, and its outcome",
+        do="Run it with `pliant reproduce`.",
+    )
 
 
 def falsified(results: Mapping[str, Results]) -> pd.DataFrame:
@@ -97,12 +107,16 @@ def falsified(results: Mapping[str, Results]) -> pd.DataFrame:
       results: by the label of the run.
 
     Returns:
-      Columns `predictor`, `positive`, `negative` and `open` (numbers of conditions), and `flips`.
+      A row for each of the four that was measured. Columns `predictor`, `positive`, `negative` and `open` (numbers of
+      conditions), and `flips`.
     """
-    measured = {name for own in results.values() for name in own.metrics["metric"].unique()}
-    table = predictions(results, ["probe_plasticity"], [name for name in _FALSIFIED if name in measured], ["within"])
+    runs = [results[run].metrics for run in OUTCOMES["probe_plasticity"] if run in results]
+    own_names = [set(metrics["metric"]) for metrics in runs]
+    measured = set().union(*(names for names in own_names if "probe_plasticity" in names))
+    statistics = [name for name in _FALSIFIED if name in measured]
+    table = predictions(results, ["probe_plasticity"], statistics, ["within"])
     rows = []
-    for name in _FALSIFIED:
+    for name in statistics:
         own = table[table["predictor"] == name]
         positive, negative = int((own["low"] > 0).sum()), int((own["high"] < 0).sum())
         flips = bool(own["flips"].any())
@@ -141,7 +155,7 @@ def strongest(results: Mapping[str, Results]) -> pd.DataFrame:
             named = best.iloc[0].tolist() if len(best) else ["", np.nan]
             rows.append((run, outcome, scope, len(told), len(own), *named))
     if not rows:
-        raise not_measured("this experiment")
+        raise _nothing_to_correlate()
     return pd.DataFrame(rows, columns=["run", "outcome", "scope", "told", "of", "predictor", "partial"])
 
 

@@ -137,7 +137,7 @@ class Association(NamedTuple):
 
     def by_seed(self, results: Mapping[str, Results]) -> pd.Series:
         """The correlations, indexed by seed; NaN where one of the metrics is constant or was measured fewer than three
-        times.
+        times, and for seeds without numbers of a run or a method.
 
         Raises:
           NotMeasuredError: if the run, a method or a metric is not there.
@@ -150,10 +150,13 @@ class Association(NamedTuple):
             for run in self.runs
             for method in self.methods
         ]
-        found = {}
-        for seed, own in pd.concat(tables).dropna().groupby(level="seed"):
-            is_constant = len(own) < 3 or own["x"].nunique() < 2 or own["y"].nunique() < 2
-            found[seed] = np.nan if is_constant else float(scipy.stats.spearmanr(own["x"], own["y"]).statistic)
+        seeds = {seed for table in tables for seed in table.index.unique("seed")}
+        measured = [table.dropna() for table in tables]
+        whole = set.intersection(*(set(table.index.unique("seed")) for table in measured))
+        found = dict.fromkeys(sorted(seeds), np.nan)
+        for seed, own in pd.concat(measured).groupby(level="seed"):
+            if seed in whole and len(own) >= 3 and min(own["x"].nunique(), own["y"].nunique()) > 1:
+                found[seed] = float(scipy.stats.spearmanr(own["x"], own["y"]).statistic)
         return pd.Series(found, dtype=float)
 
 

@@ -153,11 +153,11 @@ def score_cells(table: pd.DataFrame) -> list[list[str]]:
 
 
 def frame_cells(table: pd.DataFrame) -> list[list[str]]:
-    """The cells of any table, the header first: numbers with two decimals, intervals beside what they are of.
+    """The cells of a further table of an experiment, the header first: numbers with two decimals, and their intervals.
 
     Args:
-      table: with columns of texts, numbers and truth values. The columns `low` and `high` are an interval of the one
-        before them.
+      table: see `Experiment.tables`. Columns of texts, numbers and truth values; `low` and `high`, if there are, are
+        the interval of the column before them.
 
     Example:
       >>> frame_cells(pd.DataFrame({"of": ["a"], "rho": [0.5], "low": [0.25], "high": [0.75], "flips": [True]}))

@@ -186,6 +186,8 @@ def predictor_table(
       Their figure: scatter plots with one point a run, where the sign is judged by eye.
     """
     require_range("confidence", confidence, 0.5, 1 - 1e-9, do="0.95 is usual.")
+    if not scopes:
+        raise UserError(got="no scope", wanted=f"some of {', '.join(SCOPES)}", do="Leave `scopes` out for all.")
     for scope in scopes:
         if scope not in SCOPES:
             raise unknown_name("scope", scope, SCOPES, do="Choose among these.")
@@ -247,8 +249,8 @@ def _pooled(own: pd.DataFrame, confidence: float) -> tuple[RankCorrelation, Rank
 
 def _groups(kept: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the method of every point, and of its method and task."""
-    methods, tasks = pd.factorize(kept["method"])[0], kept["after"].to_numpy()
-    return methods, methods * (1 + max(tasks, default=0)) + tasks
+    (methods, _), (tasks, different) = (pd.factorize(kept[name]) for name in ("method", "after"))
+    return methods, methods * len(different) + tasks
 
 
 def _across(own: pd.DataFrame, confidence: float) -> tuple[RankCorrelation, RankCorrelation]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from pliant.errors import UserError, require_range
 from pliant.results._statistics import FEWEST_SEEDS
 
 _LEAST_POINTS = 3  # two points always correlate perfectly
@@ -67,6 +68,9 @@ def rank_correlation(
       `RankCorrelation`. The interval is NaN also for fewer than four points, and where leaving out a seed leaves
       nothing to correlate.
 
+    Raises:
+      UserError: if a value is not finite, or `confidence` is out of range.
+
     Example:
       >>> seeds, tasks = np.repeat(np.arange(3), 4), np.tile(np.arange(4), 3)
       >>> x = np.array([1.0, 2, 3, 5, 1, 3, 4, 6, 2, 1, 4, 5])
@@ -80,6 +84,9 @@ def rank_correlation(
     Differs from:
       `scipy.stats.spearmanr`, whose p-value takes all points as independent.
     """
+    require_range("confidence", confidence, 0, 1, do="0.95 is usual.")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise UserError(got="values that are not finite", wanted="finite points", do="Leave these points out.")
     num_means = 0 if groups is None else len(np.unique(groups)) - 1
     return with_interval(partial(_of_kept, x, y, groups), seeds, len(x) - num_means, confidence)
 
