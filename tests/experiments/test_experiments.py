@@ -95,8 +95,8 @@ def test_claims_are_about_methods_that_their_runs_have(name, scale):
 
 
 def _everything(experiment):
-    """Results with every method, and every metric that a claim or a figure reads."""
-    metrics = {"headline"}
+    """Results with every method, and every metric that a claim, a figure or a table reads."""
+    metrics = {"headline", *(("probe_plasticity", "weight_norm") if experiment.tables else ())}
     for claim in experiment.claims:
         for side in (side for each in claim.comparisons for side in (each.more, each.less)):
             if isinstance(side, Association):
