@@ -131,7 +131,7 @@ def _interventions(name: str) -> Benchmark:
         | {"dataset": "cifar10", "methods": methods}
         | {"settings": (*settings, *(_LYLE_CNN if name == "cnn" else ()))}
         | _NETWORKS[name],
-        cpu={"batch_size": 32 if is_plain else 16, "settings": small, "seeds": 1 if name == "vit" else 3}
+        cpu={"batch_size": 32 if is_plain else 16, "settings": small, "seeds": 3}
         | {"env_steps": 1000 if is_plain else 200, "tasks": 20 if is_plain else 10}
         | {"diagnose_after": (5, 20) if is_plain else (10,)}
         | {"diagnostics": ("basic", _SMALL_PROBE)}
