@@ -26,7 +26,10 @@ _PROGRAMS = Path(__file__).parent / ".cache" / "xla"
 compiling.keep_programs(_PROGRAMS)
 
 _ENVIRONMENTS = [f"src/pliant/rl/environments/_{name}.py" for name in ("classic_control", "gymnax", "minatar")]
-_OPTIONAL = {"torch": ["src/pliant/torch"], "gymnax": [*_ENVIRONMENTS, "src/pliant/rl/environments/_minatar_games.py"]}
+_OPTIONAL = {
+    "torch": ["src/pliant/torch", *map(str, Path(__file__).parent.glob("tests/torch_*.py"))],
+    "gymnax": [*_ENVIRONMENTS, "src/pliant/rl/environments/_minatar_games.py"],
+}
 collect_ignore = [path for name, paths in _OPTIONAL.items() for path in paths if not importlib.util.find_spec(name)]
 
 _DATA = os.environ.get("PLIANT_DATA")
