@@ -77,10 +77,10 @@ def _scores(experiment: Experiment, results: Mapping[str, Results]) -> list[str]
         return []
     table = score_table(results, experiment.scores)
     parts = [f"Measured: {score_title(table)}.", _table(score_cells(table))]
-    for name, make in experiment.tables.items():
+    for name in experiment.tables:
         command = f"`pliant show {experiment.name} --table {name}`"
         with suppress(NotMeasuredError):
-            parts += [f"{name.capitalize()} ({command}):", _table(frame_cells(make(results)))]
+            parts += [f"{name.capitalize()} ({command}):", _table(frame_cells(experiment.table(name, results)))]
     return parts
 
 

@@ -12,8 +12,8 @@ from generator import attaching
 from generator.docstrings import sections, to_markdown
 from generator.figures import anchor
 from generator.tables import Table, cell, markdown_table, rows_of, tables, transposed
+from pliant.cli._explain import COSTS, FLAGS, field_meanings, method_facts, spelled
 from pliant.cli._guide import WHEN, WHEN_BENCHMARK
-from pliant.cli._show import COSTS, FLAGS, field_meanings, method_facts, spelled
 from pliant.diagnostics import DIAGNOSTICS, SETS
 from pliant.experiments import BENCHMARKS, SCALES, Benchmark
 from pliant.methods import FAMILIES, defaults, option_meanings, search_space

@@ -30,9 +30,17 @@ class Experiment(NamedTuple):
     scores: tuple[Score, ...] = (Score(""),)
     """Scores in its table, for every method and run; all over the same tasks."""
     tables: Mapping[str, Callable[[Mapping[str, Results]], pd.DataFrame]] = MappingProxyType({})
-    """Further tables, such as correlations, by name; from the results that there are."""
+    """Further tables, such as correlations, by name: see `table`."""
 
     @property
     def benchmarks(self) -> dict[str, Benchmark]:
         """The runs, by label."""
         return {label: BENCHMARKS[name] for label, name in self.runs.items()}
+
+    def table(self, name: str, results: Mapping[str, Results]) -> pd.DataFrame:
+        """One of `tables`, from the runs that lack nothing: only these can be compared.
+
+        Raises:
+          NotMeasuredError: if there are no such runs.
+        """
+        return self.tables[name]({label: own for label, own in results.items() if not own.lacks})
