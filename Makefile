@@ -1,6 +1,7 @@
 # make demo: the main job, and where its figure is.
 # make docs: the documentation site, in build/site.
 # make test: lint, types, the fast tests, doctests.   make test-all: every test, and the share of lines covered.
+# make test SHARE=3/12: the fast tests, and the fourth of twelve shares of the others, as CI does.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,7 +43,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 test: lint
-	$(PYTEST) -m 'not slow and not whole'
+	$(PYTEST) $(if $(SHARE),-m 'not slow' --share $(SHARE),-m 'not slow and not whole')
 
 test-all: lint
 	PLIANT_NOT_COVERED="$$($(BIN)/python -c 'import torch' 2> /dev/null && echo none || echo 'src/pliant/torch/*')" \

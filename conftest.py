@@ -37,6 +37,7 @@ _DATA = os.environ.get("PLIANT_DATA")
 
 def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="compile in a third of the time, but for tests marked exact")
+    parser.addoption("--share", metavar="I/N", help="of the tests marked whole, share number I of N (0 to N - 1) only")
 
 
 def pytest_configure(config):
@@ -47,9 +48,21 @@ def pytest_configure(config):
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     tiers.mark_whole(items)
     tiers.arrange(items)
+    if config.option.share:
+        _leave_out_other_shares(config, items)
+
+
+def _leave_out_other_shares(config, items):
+    share, num_shares = map(int, config.option.share.split("/"))
+
+    def stays(item):
+        return item.get_closest_marker("whole") is None or tiers.is_in_share(item.nodeid, share, num_shares)
+
+    config.hook.pytest_deselected(items=[item for item in items if not stays(item)])
+    items[:] = filter(stays, items)
 
 
 def pytest_deselected(items):

@@ -1,8 +1,10 @@
 """Which tests `make test` runs, and in which order. `make test-all` runs all of them.
 
-A test belongs to the fast tier unless this file, or a marker `whole` beside it, says otherwise.
+A test belongs to the fast tier unless this file, or a marker `whole` beside it, says otherwise. CI runs the fast tier
+and one share of the others, another for every commit.
 """
 
+import zlib
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,14 @@ def scope_of(nodeid: str) -> str:
         subject = test.partition("[")[2].removesuffix("]").split("-check_")[0]
         return f"{file}[{subject.partition(':')[0]}]"
     return file.rpartition("/")[0] if file.startswith("src/") else file
+
+
+def is_in_share(nodeid: str, share: int, num_shares: int) -> bool:
+    """Whether a test is in one of so many shares, 0 to `num_shares` - 1, of about the same size.
+
+    What one worker runs in one go stays together, so that each share compiles its programs once.
+    """
+    return zlib.crc32(scope_of(nodeid).encode()) % num_shares == share
 
 
 def arrange(items: list[pytest.Item]) -> None:

@@ -18,6 +18,7 @@ from pliant.keys import SeedKeys, seed_keys
 from pliant.methods import (
     METHODS,
     as_arrays,
+    begin_training,
     build,
     defaults,
     retarget,
@@ -102,8 +103,11 @@ def base_of(method: Method) -> Method:
     """The method without its mechanism: plain Adam, or what else it says, on the same network."""
     optimizer = METHODS[method.base].optimizer
     base = method._replace(optimizer=optimizer, penalty=None, intervention=None, schedule=None, off={})
-    shared = (base.base, base.replaces, base.wrap, base.targets)
-    return _bases.setdefault((tuple(base.network.items()), *map(str, shared)), base)
+    return _bases.setdefault((base.base, *_kind_of_network(base)), base)
+
+
+def _kind_of_network(method: Method) -> tuple[Any, ...]:
+    return tuple(method.network.items()), *map(str, (method.replaces, method.wrap, method.targets))
 
 
 @once_a_method
@@ -130,16 +134,37 @@ def _noisy(network: Network) -> Network:
     return network._replace(init=init, apply=apply)
 
 
+_drawing: dict[tuple[Any, ...], Any] = {}
+
+
+def drawn(method: Method, seeds: Any) -> Any:
+    """`(params, statistics, keys)` of two seeds, stacked, by a program that all methods on the same network share.
+
+    An initialiser takes longer to compile than the training does. They draw one by one, since batched QR may hang.
+    """
+    network, kind = network_of(method), _kind_of_network(method)
+
+    def draw(seed: Any) -> Any:
+        keys = seed_keys(seed)
+        return *network.init(keys.network), keys
+
+    if kind not in _drawing:
+        _drawing[kind] = jax.jit(functools.partial(jax.lax.map, draw)).lower(seeds).compile()
+    return _drawing[kind](seeds)
+
+
 def start(method: Method, values: dict[str, Any], seed: Any) -> tuple[TrainState, SeedKeys]:
     """The initial state, with the first two units of the first layer dead."""
-    network = network_of(method)
     keys = seed_keys(seed)
-    state = init_state(network, build(method, network.wiring, values), keys.network)
-    params = dict(state.params)
+    return begin(method, values, *network_of(method).init(keys.network)), keys
+
+
+def begin(method: Method, values: dict[str, Any], params: Any, statistics: Any) -> TrainState:
+    state = begin_training(build(method, network_of(method).wiring, values), params, statistics)
     if "bias" in params.get("dense_0", {}):
         bias = params["dense_0"]["bias"].at[:2].set(-50.0)
-        params["dense_0"] = {**params["dense_0"], "bias": bias}
-    return state._replace(params=params), keys
+        params = {**params, "dense_0": {**params["dense_0"], "bias": bias}}
+    return state._replace(params=params)
 
 
 def run_steps(
@@ -173,24 +198,21 @@ def run_steps(
 
 @once_a_method
 def program(method: Method, static: tuple[Any, ...], is_batched: bool = True) -> Any:
-    """`(seeds, keys of the method, keys of layers that draw, traced values, num_steps) -> final states`, all stacked.
+    """`(params, statistics, keys, traced values, num_steps) -> final states` of several seeds, all stacked.
 
     Compiled once a method, with seeds batched as in runs of small networks; not batched, one seed after the other as
-    in runs of larger ones. They begin one by one, since batched QR decompositions may hang.
+    in runs of larger ones.
     """
 
     @jax.jit
-    def train(seeds: Any, own: Any, layers: Any, traced: Any, num_steps: Any) -> TrainState:
-        def begin(item: Any) -> tuple[TrainState, SeedKeys]:
-            seed, own, layers = item
-            state, keys = start(method, dict(static) | traced, seed)
-            return state, keys._replace(method=jax.random.key(own), noise=jax.random.key(layers))
+    def train(params: Any, statistics: Any, keys: SeedKeys, traced: Any, num_steps: Any) -> TrainState:
+        def of_a_seed(item: Any) -> TrainState:
+            params, statistics, keys = item
+            state = begin(method, dict(static) | traced, params, statistics)
+            return run_steps(method, dict(static), traced, state, keys, num_steps)
 
-        def go_on(begun: tuple[TrainState, SeedKeys]) -> TrainState:
-            return run_steps(method, dict(static), traced, *begun, num_steps)
-
-        begun = jax.lax.map(begin, (seeds, own, layers))
-        return jax.vmap(go_on)(begun) if is_batched else jax.lax.map(go_on, begun)
+        of_seeds = jax.vmap(of_a_seed) if is_batched else functools.partial(jax.lax.map, of_a_seed)
+        return of_seeds((params, statistics, keys))
 
     return train
 
@@ -211,8 +233,10 @@ def prepared(
     """
     static, traced = split_static(method, values_of(method, **settings))
     compiled = program(method, tuple(static.items()), is_batched)
-    seeds, own, others = jnp.array([[seed - 1, seed], [noise, noise], [layers, layers]])
-    return compiled, (seeds, own, others, as_arrays(traced), jnp.int32(num_steps))
+    params, statistics, keys = drawn(method, jnp.array([seed - 1, seed]))
+    own, others = (jnp.stack(2 * [jax.random.key(number)]) for number in (noise, layers))
+    keys = keys._replace(method=own, noise=others)
+    return compiled, (params, statistics, keys, as_arrays(traced), jnp.int32(num_steps))
 
 
 def beginning(method: Method) -> TrainState:
@@ -443,7 +467,8 @@ def check_carry_is_stable_where_numbers_are_wide(method: Method) -> None:
 
 def check_state_can_be_donated(method: Method) -> None:
     """No array is in it twice: a program that may overwrite the state would refuse it."""
-    state, _ = start(method, values_of(method), 0)
+    params, statistics, _ = drawn(method, jnp.array([0, 1]))
+    state = begin(method, values_of(method), *jax.tree.map(lambda leaf: leaf[0], (params, statistics)))
     jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 0, state), donate_argnums=0)(state)
 
 
