@@ -37,7 +37,8 @@ _DATA = os.environ.get("PLIANT_DATA")
 
 def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="compile in a third of the time, but for tests marked exact")
-    parser.addoption("--share", metavar="I/N", help="of the tests marked whole, share number I of N (0 to N - 1) only")
+    parser.addoption("--note-long", type=float, metavar="S", help="list tests of more CPU seconds in long_tests.txt")
+    parser.addoption("--share", metavar="I/N", help="of the tests marked whole, only share I of N, counted from 0")
 
 
 def pytest_configure(config):
@@ -45,6 +46,20 @@ def pytest_configure(config):
     config.num_left_out = 0
     if not hasattr(config, "workerinput"):
         compiling.make_room(_PROGRAMS)
+        if config.option.note_long:
+            config.pluginmanager.register(_LongTests(config.option.note_long))
+
+
+class _LongTests:
+    def __init__(self, most_seconds):
+        self.most_seconds, self.found = most_seconds, set()
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "teardown" and dict(report.user_properties)["cpu_seconds"] > self.most_seconds:
+            self.found.add(report.nodeid)
+
+    def pytest_sessionfinish(self):
+        tiers.note_long(self.found)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -52,17 +67,8 @@ def pytest_collection_modifyitems(config, items):
     tiers.mark_whole(items)
     tiers.arrange(items)
     if config.option.share:
-        _leave_out_other_shares(config, items)
-
-
-def _leave_out_other_shares(config, items):
-    share, num_shares = map(int, config.option.share.split("/"))
-
-    def stays(item):
-        return item.get_closest_marker("whole") is None or tiers.is_in_share(item.nodeid, share, num_shares)
-
-    config.hook.pytest_deselected(items=[item for item in items if not stays(item)])
-    items[:] = filter(stays, items)
+        items[:], left_out = tiers.of_share(items, config.option.share)
+        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_deselected(items):
@@ -79,8 +85,14 @@ def pytest_collection_finish():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
+    item.cpu_seconds_before = _cpu_seconds()
     compiling.compile_quickly(item.config.option.quick and item.get_closest_marker("exact") is None)
     _seed_global_generators()
+
+
+def _cpu_seconds():
+    """Of all threads, and of processes that have ended."""
+    return sum(os.times()[:4])
 
 
 def _seed_global_generators():
@@ -92,6 +104,7 @@ def _seed_global_generators():
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item, nextitem):
     """Compiled programs of a finished scope are let go: all together they would take tens of gigabytes."""
+    item.user_properties.append(("cpu_seconds", _cpu_seconds() - item.cpu_seconds_before))
     if nextitem is None or tiers.scope_of(nextitem.nodeid) != tiers.scope_of(item.nodeid):
         jax.clear_caches()
         gc.collect()

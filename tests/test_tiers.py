@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,3 +48,22 @@ def test_the_paths_are_there(path):
 )
 def test_what_shares_programs_is_one_scope(nodeid, scope):
     assert tiers.scope_of(nodeid) == scope
+
+
+def test_shares_have_all_fast_tests_and_together_the_others_once():
+    """Shares are of similar size, and a file is in one of them."""
+    items = [
+        SimpleNamespace(nodeid=f"tests/test_{file}.py::test_{number}", get_closest_marker={"whole": number > 0}.get)
+        for file in range(600)
+        for number in range(3)
+    ]
+    fast = items[::3]
+    others = []
+    for share in range(12):
+        kept, left_out = tiers.of_share(items, f"{share}/12")
+        assert [item for item in kept if item in fast] == fast
+        assert sorted(map(id, kept + left_out)) == sorted(map(id, items))
+        others += [item.nodeid for item in kept if item not in fast]
+        assert 50 <= len(kept) - len(fast) <= 150
+        assert {item.nodeid[:-1] for item in kept if item not in fast}.isdisjoint(item.nodeid[:-1] for item in left_out)
+    assert sorted(others) == sorted(item.nodeid for item in items if item not in fast)

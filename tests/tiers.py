@@ -5,6 +5,7 @@ and one share of the others, another for every commit.
 """
 
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,13 @@ FIRST_AND_LAST = (
 )
 """Where most cases compile a program: of a parametrised test its first and last case, and of refusals every case."""
 
-LONG = frozenset((Path(__file__).parent / "long_tests.txt").read_text().splitlines())
-"""Tests, or single cases, that took more than 0.4 seconds. Without them the fast tests still reach 95 % of the lines,
-and notice every fault in `mutations.py`."""
+_LONG_TESTS = Path(__file__).parent / "long_tests.txt"
+LONG = frozenset(_LONG_TESTS.read_text().splitlines())
+"""Tests, or single cases, that took too long: `pytest --note-long 0.5` adds those of more than so many seconds. Without
+them the fast tests still reach 95 % of the lines, and notice every fault in `mutations.py`."""
+
+KEPT = ("src/", "tests/contracts/test_methods.py")
+"""Never listed as long: examples of docstrings, and what representatives are for."""
 
 HEAVIEST = (
     "tests/contracts/test_methods.py",
@@ -60,12 +65,22 @@ def scope_of(nodeid: str) -> str:
     return file.rpartition("/")[0] if file.startswith("src/") else file
 
 
-def is_in_share(nodeid: str, share: int, num_shares: int) -> bool:
-    """Whether a test is in one of so many shares, 0 to `num_shares` - 1, of about the same size.
+def note_long(tests: Iterable[str]) -> None:
+    """Adds tests to `long_tests.txt`, but for those that are fast whatever they take."""
+    _LONG_TESTS.write_text("".join(f"{test}\n" for test in sorted(LONG.union(tests)) if not test.startswith(KEPT)))
 
-    What one worker runs in one go stays together, so that each share compiles its programs once.
+
+def of_share(items: list[pytest.Item], share: str) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """The fast tests with one share of the others, and what is left out. "3/12" is the fourth of twelve shares.
+
+    What one worker runs in one go stays together, so that its programs are compiled in one share only.
     """
-    return zlib.crc32(scope_of(nodeid).encode()) % num_shares == share
+    number, num_shares = map(int, share.split("/"))
+
+    def stays(item: pytest.Item) -> bool:
+        return not item.get_closest_marker("whole") or zlib.crc32(scope_of(item.nodeid).encode()) % num_shares == number
+
+    return [item for item in items if stays(item)], [item for item in items if not stays(item)]
 
 
 def arrange(items: list[pytest.Item]) -> None:

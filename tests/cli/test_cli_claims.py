@@ -71,9 +71,10 @@ def test_claims_for_documents(format, line, capsys, tmp_path):
     assert line in capsys.readouterr().out
 
 
-def test_all_claims_in_latex_are_ascii(capsys, tmp_path):
+@pytest.mark.parametrize("scale", ["paper", pytest.param("cpu", marks=pytest.mark.whole)])
+def test_all_claims_in_latex_are_ascii(scale, capsys, tmp_path):
     """A symbol that only some fonts have would stop the document."""
-    assert main(["claims", "--runs", str(tmp_path), "--format", "latex"]) == 0
+    assert main(["claims", "--runs", str(tmp_path), "--scale", scale, "--format", "latex"]) == 0
     shown = capsys.readouterr().out
     assert {letter for letter in shown if not letter.isascii()} == set()
     assert r"\begin{tabular}{p{" in shown

@@ -41,6 +41,7 @@ def test_contract(name, check):
     check(ALL[name])
 
 
+@pytest.mark.whole
 @_each(["adamo", "continual-backprop", "reset-distill"])  # hundreds of small programs each
 def test_jit_changes_nothing(name):
     checks.check_jit_changes_nothing(ALL[name])

@@ -1,5 +1,7 @@
 """Verdicts on constructed results; and no claim is written so that it always holds."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -230,7 +232,7 @@ def test_an_association_pools_runs_and_methods_of_a_seed():
         lambda metrics: metrics[metrics["seed"] != 1],
         lambda metrics: metrics.assign(value=metrics["value"].where(metrics["seed"] != 1)),
     ):
-        down = results["down"]._replace(metrics=lost(results["down"].metrics))
+        down = dataclasses.replace(results["down"], metrics=lost(results["down"].metrics))
         found = Association(("a",), "norm", "loss", ("up", "down")).by_seed({**results, "down": down})
         assert found.index.tolist() == [0, 1]
         assert found.isna().tolist() == [False, True], "a seed that lacks a run has no number"

@@ -295,7 +295,7 @@ def test_a_run_in_which_something_is_missing_is_unfinished(missing, tmp_path):
     """Between two methods, or two blocks of seeds, all that there is has all tasks."""
     results = stored_results(EXPERIMENTS["survey/remedies"], "cpu", tmp_path)["digits"]
     column = results.metrics[missing]
-    cut = results._replace(metrics=results.metrics[column != column.iloc[-1]])
+    cut = dataclasses.replace(results, metrics=results.metrics[column != column.iloc[-1]])
     assert not results.lacks
     assert cut.lacks.startswith("unfinished, ")
     claims = EXPERIMENTS["survey/remedies"].claims

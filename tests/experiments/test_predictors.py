@@ -1,5 +1,7 @@
 """The study of predictors: a diagnostic whose sign depends on the stream, one that predicts everywhere, and noise."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,12 +70,12 @@ def test_without_results():
 def test_of_one_method_nothing_is_told(results):
     """As of a run whose second method has not begun."""
     own = results["mdp-mnist"]
-    alone = {"mdp-mnist": own._replace(metrics=own.metrics[own.metrics["method"] == "adam"])}
+    alone = {"mdp-mnist": dataclasses.replace(own, metrics=own.metrics[own.metrics["method"] == "adam"])}
     with pytest.raises(NotMeasuredError, match="no results of this experiment"):
         strongest(alone)
     assert falsified(alone)["predictor"].tolist() == falsified(results)["predictor"].tolist()
     other = results["labels-digits"].metrics
-    both = alone | {"labels-digits": own._replace(metrics=other[other["method"] == "redo"])}
+    both = alone | {"labels-digits": dataclasses.replace(own, metrics=other[other["method"] == "redo"])}
     with pytest.raises(NotMeasuredError, match="two methods, two tasks"):
         predictions(both, (each for each in ["probe_plasticity"]), scopes=["pooled"])
 
@@ -81,9 +83,9 @@ def test_of_one_method_nothing_is_told(results):
 def test_statistics_are_of_the_runs_with_plasticity(results):
     """A statistic that only another run has measured is left out."""
     own = results["mdp-mnist"].metrics
-    lacking = results["mdp-mnist"]._replace(metrics=own[own["metric"] != "feature_rank"])
+    lacking = dataclasses.replace(results["mdp-mnist"], metrics=own[own["metric"] != "feature_rank"])
     other = results["labels-digits"].metrics
-    without = results["labels-digits"]._replace(metrics=other[other["metric"] != "probe_plasticity"])
+    without = dataclasses.replace(results["labels-digits"], metrics=other[other["metric"] != "probe_plasticity"])
     found = falsified({"mdp-mnist": lacking, "labels-digits": without})
     assert found["predictor"].tolist() == ["weight_norm", "weight_effective_rank", "dead_fraction"]
 

@@ -234,10 +234,10 @@ def _table(results: Mapping[str, Results], run: str, method: str, metric: str) -
     """A metric of a method, a row a seed and a column a task."""
     of_run = _one(results, run)
     metric = metric or of_run.headline
-    own = of_run.metrics[(of_run.metrics["method"] == method) & (of_run.metrics["metric"] == metric)]
-    if own.empty:
+    found = of_run.of(method, metric)
+    if found is None:
         raise not_measured(f"{metric} of {method}")
-    return own.pivot(index="seed", columns="task", values="value").sort_index(axis=1)
+    return found
 
 
 def not_measured(what: str) -> NotMeasuredError:

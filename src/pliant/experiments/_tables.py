@@ -1,13 +1,15 @@
 """Results of benchmarks: run folders, and the small tables that come with the package."""
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pliant.errors import UserError
@@ -22,7 +24,8 @@ _COLUMNS = {"method": str, "seed": int, "task": int, "metric": str, "value": flo
 _KEY = b"pliant"  # of the file's metadata
 
 
-class Results(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Results:
     """The metrics of one benchmark at one scale."""
 
     metrics: pd.DataFrame
@@ -31,13 +34,13 @@ class Results(NamedTuple):
     num_tasks: int
     """Of the whole run."""
     chance: float | None = None
-    record: Mapping[str, Any] = {}  # never changed
+    record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """`title`, `date`, `environment`, `minutes` by method, and `choices`, the benchmark's configuration; `folder` if it
     is a run folder of one's own."""
     trouble: str = ""
     """Why a run folder cannot be used; there are no metrics then."""
 
-    @property
+    @functools.cached_property
     def lacks(self) -> str:
         """Why the results cannot be judged yet; empty if every expected seed has learned the last task.
 
@@ -59,6 +62,30 @@ class Results(NamedTuple):
             number = wanted["seeds"] * sum(_num_points(name, wanted.get("grid", ())) for name in wanted["methods"])
         done = int(ended.sum())
         return "" if done >= number else f"unfinished, {done} of {number} seeds have all tasks"
+
+    def of(self, method: str, metric: str) -> pd.DataFrame | None:
+        """A metric of a method, a row a seed and a column a task; None if there are no numbers.
+
+        Example:
+          >>> metrics = pd.DataFrame([("adam", 0, 1, "loss", 0.5), ("adam", 0, 2, "loss", 0.25)], columns=_COLUMNS)
+          >>> Results(metrics, "loss", 2).of("adam", "loss").values.tolist()
+          [[0.5, 0.25]]
+        """
+        if (method, metric) not in self._rows:
+            return None
+        seed, task, value = self._rows[method, metric]
+        seeds, row = np.unique(seed, return_inverse=True)
+        tasks, column = np.unique(task, return_inverse=True)
+        values = np.full((seeds.size, tasks.size), np.nan)
+        values[row, column] = value
+        return pd.DataFrame(values, pd.Index(seeds, name="seed"), pd.Index(tasks, name="task"))
+
+    @functools.cached_property
+    def _rows(self) -> Mapping[Any, tuple[np.ndarray, ...]]:
+        """`(seed, task, value)` by method and metric: many claims read the same results."""
+        columns = [self.metrics[name].to_numpy() for name in ("seed", "task", "value")]
+        found = self.metrics.groupby(["method", "metric"], sort=False).indices
+        return {name: tuple(column[rows] for column in columns) for name, rows in found.items()}
 
 
 def _num_points(method: str, grid: Sequence[str]) -> int:
@@ -105,7 +132,8 @@ def find_results(benchmark: Benchmark, scale: Scale, runs: Path = RUNS) -> Resul
             & found.metrics["seed"].isin(seeds)
             & (found.metrics["task"] <= num_tasks)
         ]
-        return found._replace(metrics=metrics, record={**found.record, "choices": choices(benchmark, scale)})
+        record = {**found.record, "choices": choices(benchmark, scale)}
+        return dataclasses.replace(found, metrics=metrics, record=record)
     shipped = resources.files("pliant.experiments") / "tables"
     stored = shipped / f"{folder.name}.parquet"
     if not stored.is_file():
@@ -165,7 +193,8 @@ def write_table(results: Results, path: Path) -> None:
 
     metrics = results.metrics.astype({"method": "category", "metric": "category", "value": "float32"})
     record = {key: value for key, value in results.record.items() if key != "folder"}
-    about = results._asdict() | {"metrics": None, "record": record}
+    about = {each.name: getattr(results, each.name) for each in dataclasses.fields(results)}
+    about |= {"metrics": None, "record": record}
     table = pyarrow.Table.from_pandas(metrics.astype({"seed": "int32", "task": "int32"}), preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: json.dumps(about).encode()})
     pyarrow.parquet.write_table(table, path, compression="zstd")
