@@ -13,7 +13,7 @@ from pliant.types import World
 from strict_types import unchecked
 
 DIGITS = load_dataset("digits", train_size=300)
-VARIANTS = ("easy", "hard", "sparse")
+VARIANTS = ("easy", "sparse", "hard")
 STREAMS = {variant: classification_mdp(DIGITS, variant=variant, max_episode_steps=1_000_000) for variant in VARIANTS}
 
 
