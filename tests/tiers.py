@@ -41,8 +41,14 @@ LONG = frozenset(_LONG_TESTS.read_text().splitlines())
 """Tests, or single cases, that took too long: `pytest --note-long 0.5` adds those of more than so many seconds. Without
 them the fast tests still reach 95 % of the lines, and notice every fault in `mutations.py`."""
 
-KEPT = ("src/", "tests/contracts/test_methods.py")
-"""Never listed as long: examples of docstrings, and what representatives are for."""
+KEPT = (
+    "src/",
+    "tests/contracts/test_methods.py",
+    "tests/inference/test_frameworks.py",
+    "tests/rl/environments/test_minatar.py::test_lockstep_from_rare_states",
+)
+"""Neither thinned nor listed as long: examples of docstrings, tests that choose representatives, and one of which every
+case finds other faults."""
 
 HEAVIEST = (
     "tests/contracts/test_methods.py",
@@ -66,7 +72,7 @@ def scope_of(nodeid: str) -> str:
 
 
 def note_long(tests: Iterable[str]) -> None:
-    """Adds tests to `long_tests.txt`, but for those that are fast whatever they take."""
+    """Adds tests to `long_tests.txt`, but for those that are kept."""
     _LONG_TESTS.write_text("".join(f"{test}\n" for test in sorted(LONG.union(tests)) if not test.startswith(KEPT)))
 
 
@@ -112,7 +118,7 @@ def mark_whole(items: list[pytest.Item]) -> None:
 
 
 def _is_thinned(test: str) -> bool:
-    return test.startswith(FIRST_AND_LAST) and "refuse" not in test
+    return test.startswith(FIRST_AND_LAST) and not test.startswith(KEPT) and "refuse" not in test
 
 
 def _is_representative(item: pytest.Item) -> bool:
