@@ -40,7 +40,7 @@ class Results:
     trouble: str = ""
     """Why a run folder cannot be used; there are no metrics then."""
 
-    @functools.cached_property
+    @property
     def lacks(self) -> str:
         """Why the results cannot be judged yet; empty if every expected seed has learned the last task.
 
