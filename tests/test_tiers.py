@@ -67,3 +67,9 @@ def test_shares_have_all_fast_tests_and_together_the_others_once():
         assert 50 <= len(kept) - len(fast) <= 150
         assert {item.nodeid[:-1] for item in kept if item not in fast}.isdisjoint(item.nodeid[:-1] for item in left_out)
     assert sorted(others) == sorted(item.nodeid for item in items if item not in fast)
+
+
+@pytest.mark.parametrize("share", ["12/12", "3", "-1/12", "a/b"])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(pytest.UsageError, match="wanted one such as 0/12 to 11/12"):
+        tiers.of_share([], share)

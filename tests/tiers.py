@@ -81,10 +81,12 @@ def of_share(items: list[pytest.Item], share: str) -> tuple[list[pytest.Item], l
 
     What one worker runs in one go stays together, so that its programs are compiled in one share only.
     """
-    number, num_shares = map(int, share.split("/"))
+    number, _, num_shares = share.partition("/")
+    if not (number.isdecimal() and num_shares.isdecimal() and int(number) < int(num_shares)):
+        raise pytest.UsageError(f"got the share {share}; wanted one such as 0/12 to 11/12")
 
     def stays(item: pytest.Item) -> bool:
-        return not item.get_closest_marker("whole") or zlib.crc32(scope_of(item.nodeid).encode()) % num_shares == number
+        return not item.get_closest_marker("whole") or zlib.crc32(scope_of(item.nodeid).encode()) % int(num_shares) == int(number)
 
     return [item for item in items if stays(item)], [item for item in items if not stays(item)]
 
